@@ -1,0 +1,92 @@
+"""Exact nearest neighbours by inner product, in blocks, on the CPU or a GPU."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# Similarities held at once, as float32: 64 MiB on the CPU, where a block should stay near the
+# caches, and 1 GiB on a GPU.
+_BLOCK = {"cpu": 16 * 1024 * 1024, "cuda": 256 * 1024 * 1024}
+
+
+def resolve_device(device: str) -> str:
+    """`auto` becomes "cuda" where torch sees a GPU, else "cpu"; other names pass through."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def top_k(
+    queries: np.ndarray,
+    base: np.ndarray,
+    k: int,
+    *,
+    chunk: int = 16_384,
+    device: str = "cpu",
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k rows of `base` with the largest inner product to each query.
+
+    Memory: one block of at most chunk x m similarities, and less where m is large.
+
+    Parameters
+    ----------
+    queries, base : float32, shapes [n, d] and [m, d]
+    k : int
+        Clamped to m.
+    chunk : int
+        Queries handled at once at most; the result does not depend on it but for rounding.
+    device : str
+        A torch device.
+
+    Returns
+    -------
+    similarities : float32 [n, k], descending
+    rows : int64 [n, k]
+    """
+    import torch
+
+    k = min(k, len(base))
+    similarities = np.empty((len(queries), k), dtype=np.float32)
+    rows = np.empty((len(queries), k), dtype=np.int64)
+    if k == 0 or len(queries) == 0:
+        return similarities, rows
+    held = torch.as_tensor(np.ascontiguousarray(base, dtype=np.float32), device=device)
+    block_size = _BLOCK["cpu" if held.device.type == "cpu" else "cuda"]
+    step = max(1, min(chunk, block_size // len(base)))
+    # TF32 would move similarities by 1e-3, and with them the choice of neighbours.
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.inference_mode():
+            for start in range(0, len(queries), step):
+                block = torch.as_tensor(
+                    np.ascontiguousarray(queries[start : start + step], dtype=np.float32),
+                    device=device,
+                )
+                products = block @ held.T
+                if k == 1:
+                    values, indices = products.max(dim=1, keepdim=True)
+                else:
+                    values, indices = torch.topk(products, k, dim=1)
+                part = slice(start, start + len(block))
+                similarities[part] = values.cpu().numpy()
+                rows[part] = indices.cpu().numpy()
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+    return similarities, rows
+
+
+def first_occurrence(rows: np.ndarray) -> np.ndarray:
+    """For each row the lowest row that holds exactly the same values, int64 [n].
+
+    Equal captions give equal embeddings; products of equal rows may still differ in the last
+    bit with their place in a block, so such ties are settled here and not by rounding.
+    """
+    packed = np.ascontiguousarray(rows)
+    if len(packed) == 0:
+        return np.empty(0, dtype=np.int64)
+    keys = packed.view(np.dtype((np.void, packed.dtype.itemsize * packed.shape[1]))).ravel()
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return first[inverse.ravel()].astype(np.int64)
