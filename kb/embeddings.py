@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -138,6 +138,24 @@ class Stacked:
         return out
 
 
+class Subset:
+    """Chosen rows of an array read as an array of their own, without copying them.
+
+    Supports `len`, `shape`, slices with step 1, and arrays of row numbers.
+    """
+
+    def __init__(self, embeddings: Rows, rows: np.ndarray) -> None:
+        self.embeddings = embeddings
+        self.rows = np.asarray(rows, dtype=np.int64)
+        self.shape = (len(self.rows), int(embeddings.shape[1]))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return np.asarray(self.embeddings[self.rows[key]])
+
+
 class EmbeddingWriter:
     """Appends rows to a float16 .npy file that `numpy.load(mmap_mode="r")` reads.
 
@@ -196,7 +214,7 @@ class EmbeddingWriter:
         self._file.close()
         self._part.unlink(missing_ok=True)
 
-    def __enter__(self) -> EmbeddingWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

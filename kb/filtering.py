@@ -48,6 +48,10 @@ class FilterSettings(BaseModel):
         64, ge=2, description="rows a centroid that k-means learns from at most (a seeded sample)"
     )
 
+    sample: int = Field(
+        50_000, ge=2, description="internal rows that clusters and thresholds come from at most"
+    )
+
     def identity(self) -> dict[str, Any]:
         """The settings that change the result."""
         return self.model_dump(mode="json")

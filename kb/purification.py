@@ -1,0 +1,158 @@
+"""Purification of the external side: align, filter, and align again on what was kept."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kb.alignment import AlignmentSettings, OrthogonalAlignment
+from kb.embeddings import MODALITIES, Modality, Rows, Subset, chunks, take
+from kb.filtering import ClusterFilter, FilterSettings, Verdicts, external_clusters, joint
+
+logger = logging.getLogger(__name__)
+
+Alignments = dict[Modality, OrthogonalAlignment]
+
+
+@dataclass
+class Purified:
+    """What purification decided.
+
+    Attributes
+    ----------
+    verdicts : Verdicts
+        One for every external row.
+    alignments : dict or None
+        Per modality; None where nothing was kept.
+    filter : ClusterFilter
+    evidence : dict
+        For the manifest.
+    """
+
+    verdicts: Verdicts
+    alignments: Alignments | None
+    filter: ClusterFilter
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+
+def align(
+    internal: Mapping[Modality, Rows],
+    external: Mapping[Modality, Rows],
+    settings: AlignmentSettings,
+    random_state: int,
+    device: str,
+    start: Alignments | None = None,
+) -> Alignments:
+    """One fitted alignment a modality; `start` gives the rotations of an earlier fit."""
+    fitted: Alignments = {}
+    for modality in MODALITIES:
+        before = None
+        if start is not None and start[modality].gamma_ is not None:
+            before = start[modality].rotation_
+        fitted[modality] = OrthogonalAlignment(settings, random_state, device).fit(
+            internal[modality], external[modality], start=before
+        )
+    return fitted
+
+
+def joint_blocks(
+    pairs: Mapping[Modality, Rows], alignments: Alignments | None, rows: int = 16_384
+) -> Iterator[np.ndarray]:
+    """Joint embeddings in blocks, after alignment where one is given."""
+    both = zip(*(chunks(pairs[modality], rows) for modality in MODALITIES), strict=True)
+    for blocks in both:
+        halves = dict(zip(MODALITIES, blocks, strict=True))
+        yield joint(*(_aligned(halves[m], m, alignments) for m in MODALITIES))
+
+
+def _aligned(rows: np.ndarray, modality: Modality, alignments: Alignments | None) -> np.ndarray:
+    return rows if alignments is None else alignments[modality].transform(rows)
+
+
+def _joint_sample(
+    pairs: Mapping[Modality, Rows], size: int, alignments: Alignments | None, random_state: int
+) -> np.ndarray:
+    count = len(pairs["image"])
+    rows = np.arange(count)
+    if count > size:
+        rows = np.sort(np.random.default_rng(random_state).choice(count, size, replace=False))
+    return joint(*(_aligned(take(pairs[m], rows), m, alignments) for m in MODALITIES))
+
+
+def purify(
+    internal: Mapping[Modality, Rows],
+    external: Mapping[Modality, Rows],
+    filter_settings: FilterSettings,
+    alignment_settings: AlignmentSettings,
+    random_state: int = 0,
+    device: str = "cpu",
+) -> Purified:
+    """Verdicts on all external pairs, and the rotations for those that are kept.
+
+    Memory is that of the samples which k-means and the alignment learn from; external rows are
+    read in chunks.
+
+    Parameters
+    ----------
+    internal, external : per modality rows [n, d] and [m, d]
+        n and m of at least 1; memory maps allowed.
+    """
+    for modality in MODALITIES:
+        widths = internal[modality].shape[1], external[modality].shape[1]
+        if widths[0] != widths[1]:
+            raise ValueError(
+                f"external {modality} embeddings must have dimension {widths[0]} as the internal "
+                f"ones have; got {widths[1]}"
+            )
+    evidence: dict[str, Any] = {}
+    provisional: Alignments | None = None
+    if filter_settings.provisional_alignment:
+        provisional = align(internal, external, alignment_settings, random_state, device)
+        evidence["provisional_alignment"] = describe(provisional)
+    cluster_filter = ClusterFilter(filter_settings, random_state, device)
+    cluster_filter.fit(_joint_sample(internal, filter_settings.sample, None, random_state))
+    count = len(external["image"])
+    size = filter_settings.points_per_centroid * external_clusters(count)
+    cluster_filter.fit_external(_joint_sample(external, size, provisional, random_state), count)
+    verdicts = cluster_filter.judge(joint_blocks(external, provisional))
+    dropped = cluster_filter.centroid_similarity_ < cluster_filter.tau_cent_
+    evidence["filter"] = {
+        "tau_cent": cluster_filter.tau_cent_,
+        "tau_inst": cluster_filter.tau_inst_,
+        "evidence": cluster_filter.evidence_,
+        "internal_clusters": len(cluster_filter.centroids_),
+        "external_clusters": len(cluster_filter.external_centroids_),
+        "clusters_dropped": int(dropped.sum()),
+        "rows_in": count,
+        "verdicts": verdicts.counts(),
+    }
+    kept = np.flatnonzero(verdicts.kept)
+    if len(kept) == 0:
+        return Purified(verdicts, None, cluster_filter, evidence)
+    alignments = align(
+        internal,
+        {modality: Subset(external[modality], kept) for modality in MODALITIES},
+        alignment_settings,
+        random_state,
+        device,
+        start=provisional,
+    )
+    evidence["alignment"] = describe(alignments)
+    return Purified(verdicts, alignments, cluster_filter, evidence)
+
+
+def describe(alignments: Alignments) -> dict[str, Any]:
+    """Gamma, gains per gamma and history per modality, for the manifest."""
+    return {
+        modality: {
+            "gamma": alignment.gamma_,
+            "identity": alignment.gamma_ is None,
+            "gains": alignment.gains_,
+            "history": alignment.history_,
+        }
+        for modality, alignment in alignments.items()
+    }

@@ -1,0 +1,370 @@
+"""Two-stage fusion retrieval: the pairs that ground a row's missing half."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, Field
+
+from kb.embeddings import MODALITIES, Modality, Rows, normalise, opposite, take
+from kb.index import REFINE, EmbeddingIndex
+from kb.mapping import CrossModalMapping
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_K = 10
+DEFAULT_ALPHA = 0.5
+CANDIDATE_K = (5, 10, 20, 50)
+CANDIDATE_ALPHA = (0.0, 0.25, 0.5, 0.75, 1.0)
+# Fetched beyond k, so that the row itself and ties at the edge do not cost a place.
+SPARE = 4
+# Scores that differ by less are ties, and go to the lower id.
+DECIMALS = 6
+QUERIES_AT_ONCE = 2048
+
+
+class RetrievalSettings(BaseModel):
+    """Which pairs are retrieved for a row."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: Literal["fusion", "intra", "cross"] = Field(
+        "fusion",
+        description="fusion: both stages; intra: stage 1 alone; cross: the query against the "
+        "other modality",
+    )
+    k: int | Literal["auto"] = Field(
+        "auto", description="neighbours that stage 1 hands to stage 2; paper: 10"
+    )
+    alpha: float | Literal["auto"] = Field(
+        "auto", description="weight of the similarity in the row's own modality; paper: 0.5"
+    )
+    examples: int = Field(1, ge=1, description="pairs retrieved a row")
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that change the result."""
+        return self.model_dump(mode="json")
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A retrieved pair.
+
+    Attributes
+    ----------
+    id : str
+    row : int
+        Its row in the knowledge base at hand; not to be stored.
+    intra : float
+        Cosine of the query to the pair's half in the query's own modality.
+    cross : float
+        Cosine to the pair's other half: of the pseudo-embedding, or in mode `cross` with a
+        shared space of the query itself. NaN where there is no mapping.
+    score : float
+        What the order is by.
+    """
+
+    id: str
+    row: int
+    intra: float
+    cross: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Hits as arrays, all [n, m], best first; row is -1 and figures NaN where there is none."""
+
+    rows: np.ndarray
+    intra: np.ndarray
+    cross: np.ndarray
+    score: np.ndarray
+
+
+class FusionRetriever:
+    """Retrieves pairs for rows with one observed half.
+
+    Stage 1 fetches the k nearest in the observed modality. Stage 2 orders them by
+    alpha * intra + (1 - alpha) * cross.
+
+    Parameters
+    ----------
+    embeddings : mapping of modality to unit rows [n, d], memory maps allowed
+    indexes : mapping of modality to EmbeddingIndex over the same rows
+    ids : sequence of n strings
+    mapping : CrossModalMapping or None
+        None: no pseudo-embeddings, alpha is 1.
+    settings : RetrievalSettings
+        `auto` stands for the defaults 10 and 0.5 here; `select_retrieval` measures them.
+    shared_space : bool
+        Whether both modalities share a space, so that `cross` may compare them directly.
+    """
+
+    def __init__(
+        self,
+        embeddings: Mapping[Modality, Rows],
+        indexes: Mapping[Modality, EmbeddingIndex],
+        ids: Sequence[str] | pa.Array,
+        mapping: CrossModalMapping | None = None,
+        settings: RetrievalSettings | None = None,
+        shared_space: bool = True,
+    ) -> None:
+        self.embeddings = embeddings
+        self.indexes = indexes
+        self.ids = ids if isinstance(ids, pa.Array) else pa.array(ids, pa.string())
+        self.mapping = mapping
+        self.settings = settings or RetrievalSettings()
+        self.shared_space = shared_space
+        counts = {len(self.ids), *(len(e) for e in embeddings.values())}
+        counts |= {len(index) for index in indexes.values()}
+        if len(counts) > 1:
+            raise ValueError(f"ids, embeddings and indexes disagree in size: {sorted(counts)}")
+
+    @property
+    def k(self) -> int:
+        return DEFAULT_K if self.settings.k == "auto" else self.settings.k
+
+    def alpha(self, modality: Modality) -> float:
+        """Weight of intra; 1 where the mapping from `modality` says nothing."""
+        if self.mapping is None or self.mapping.constant_[modality]:
+            return 1.0
+        return DEFAULT_ALPHA if self.settings.alpha == "auto" else float(self.settings.alpha)
+
+    def search(
+        self,
+        embeddings: np.ndarray,
+        modality: Modality,
+        ids: Sequence[str] | None = None,
+        m: int | None = None,
+        pseudo: np.ndarray | None = None,
+    ) -> Neighbours:
+        """The best m pairs of each query, as arrays.
+
+        Parameters
+        ----------
+        embeddings : shape [n, d of modality]
+        modality : the observed one
+        ids : n strings, optional
+            A query never retrieves the pair of its own id.
+        m : int, optional
+            Default `settings.examples`.
+        pseudo : float32 [n, d of the other], optional
+            Pseudo-embeddings, where the caller has them already.
+        """
+        queries = normalise(embeddings)
+        if ids is not None and len(ids) != len(queries):
+            raise ValueError(f"ids must have one entry a query; got {len(ids)} for {len(queries)}")
+        wanted = self.settings.examples if m is None else m
+        parts = []
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            part = slice(start, start + QUERIES_AT_ONCE)
+            parts.append(
+                self._search(
+                    queries[part],
+                    modality,
+                    None if ids is None else pa.array(ids[part], pa.string()),
+                    wanted,
+                    None if pseudo is None else pseudo[part],
+                )
+            )
+        if not parts:
+            empty = np.empty((0, wanted), np.float32)
+            return Neighbours(np.empty((0, wanted), np.int64), empty, empty, empty)
+        return Neighbours(
+            *(
+                np.concatenate([getattr(part, name) for part in parts])
+                for name in ("rows", "intra", "cross", "score")
+            )
+        )
+
+    def _search(
+        self,
+        queries: np.ndarray,
+        modality: Modality,
+        ids: pa.Array | None,
+        m: int,
+        pseudo: np.ndarray | None,
+    ) -> Neighbours:
+        other = opposite(modality)
+        mode = self.settings.mode
+        if pseudo is None and self.mapping is not None:
+            pseudo = self.mapping.map(queries, source=modality, target=other)
+        if mode == "cross":
+            stage_one, crossing = other, queries if self.shared_space else pseudo
+            if crossing is None:
+                raise ValueError("mode cross needs a mapping where the encoders share no space")
+            probe = crossing
+        else:
+            stage_one, crossing, probe = modality, pseudo, queries
+        k = max(self.k, m)
+        rows = self._fetch(probe, stage_one, ids, k)
+        intra = self._similarities(queries, modality, rows)
+        if crossing is None:
+            cross = np.full_like(intra, np.nan)
+        else:
+            cross = self._similarities(crossing, other, rows)
+        first = cross if mode == "cross" else intra
+        ranks = self._id_ranks(rows)
+        order = _order(first, ranks)[:, :k]
+        rows, intra, cross, first, ranks = (
+            np.take_along_axis(array, order, axis=1) for array in (rows, intra, cross, first, ranks)
+        )
+        if mode == "fusion":
+            alpha = self.alpha(modality)
+            score = intra if alpha == 1 else alpha * intra + (1 - alpha) * cross
+        else:
+            score = first
+        order = _order(score, ranks)[:, :m]
+        rows, intra, cross, score = (
+            np.take_along_axis(array, order, axis=1) for array in (rows, intra, cross, score)
+        )
+        intra, cross, score = (np.where(rows < 0, np.nan, x) for x in (intra, cross, score))
+        if rows.shape[1] < m:
+            gap = ((0, 0), (0, m - rows.shape[1]))
+            rows = np.pad(rows, gap, constant_values=-1)
+            intra, cross, score = (
+                np.pad(x, gap, constant_values=np.nan) for x in (intra, cross, score)
+            )
+        return Neighbours(rows, intra, cross, score)
+
+    def _fetch(
+        self, probe: np.ndarray, modality: Modality, ids: pa.Array | None, k: int
+    ) -> np.ndarray:
+        """Rows by stage 1, the queries' own marked -1."""
+        index = self.indexes[modality]
+        _, rows = index.search(probe, k * REFINE[index.kind] + SPARE)
+        if ids is not None and rows.size:
+            found = self.ids.take(pa.array(rows.ravel().clip(0)))
+            own = ids.take(pa.array(np.repeat(np.arange(len(rows)), rows.shape[1])))
+            same = pc.equal(found, own).to_numpy(zero_copy_only=False).reshape(rows.shape)
+            rows = np.where(same, -1, rows)
+        return rows
+
+    def _similarities(
+        self, queries: np.ndarray, modality: Modality, rows: np.ndarray
+    ) -> np.ndarray:
+        """Exact cosines of each query to its rows; -inf where there is none."""
+        if rows.size == 0:
+            return np.empty(rows.shape, np.float32)
+        gathered = take(self.embeddings[modality], rows.ravel().clip(0))
+        gathered = gathered.reshape(*rows.shape, -1)
+        cosines = np.einsum("nkd,nd->nk", gathered, queries)
+        return np.where(rows < 0, -np.inf, cosines).astype(np.float32)
+
+    def _id_ranks(self, rows: np.ndarray) -> np.ndarray:
+        """Integers that order the rows as their ids do."""
+        if rows.size == 0:
+            return rows
+        found = self.ids.take(pa.array(rows.ravel().clip(0)))
+        return pc.rank(found, tiebreaker="dense").to_numpy().astype(np.int64).reshape(rows.shape)
+
+    def retrieve(
+        self,
+        embeddings: np.ndarray,
+        modality: Modality,
+        ids: Sequence[str] | None = None,
+        m: int | None = None,
+    ) -> list[list[Hit]]:
+        """`search` as records: per query at most m hits, best first."""
+        found = self.search(embeddings, modality, ids, m)
+        return [
+            [
+                Hit(self.ids[int(row)].as_py(), int(row), float(a), float(b), float(c))
+                for row, a, b, c in zip(rows, intra, cross, score, strict=True)
+                if row >= 0
+            ]
+            for rows, intra, cross, score in zip(
+                found.rows, found.intra, found.cross, found.score, strict=True
+            )
+        ]
+
+
+def _order(score: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """Columns by descending score, ties by ascending rank, per row."""
+    with np.errstate(invalid="ignore"):
+        rounded = np.round(score, DECIMALS)
+    return np.lexsort((ranks, -rounded), axis=1)
+
+
+def select_retrieval(
+    retriever: FusionRetriever,
+    pairs: Mapping[Modality, np.ndarray],
+    ids: Sequence[str],
+    pseudo: Mapping[Modality, np.ndarray] | None = None,
+) -> tuple[RetrievalSettings, list[dict[str, float]]]:
+    """Measures k and alpha where they are `auto`, leave-one-out on complete pairs.
+
+    Each pair is a query by either half, does not retrieve itself, and the figure is the cosine
+    of the retrieved other half to its true one: the mean over the examples and both modalities.
+
+    Parameters
+    ----------
+    retriever : FusionRetriever
+    pairs : per modality unit rows [n, d]
+    ids : n strings
+    pseudo : per modality [n, d of the other], optional
+        Pseudo-embeddings by mappings that did not see the row. Without them the retriever's own
+        mapping is used, which flatters small alphas if it was fitted on these pairs.
+
+    Returns
+    -------
+    settings : RetrievalSettings
+        With numbers in place of `auto`.
+    evidence : list of dict
+        k, alpha, and quality per modality and in the mean.
+    """
+    settings = retriever.settings
+    ks = CANDIDATE_K if settings.k == "auto" else (settings.k,)
+    alphas = CANDIDATE_ALPHA if settings.alpha == "auto" else (float(settings.alpha),)
+    held = len(retriever.ids)
+    fixed = settings.model_copy(
+        update={
+            "k": DEFAULT_K if settings.k == "auto" else settings.k,
+            "alpha": DEFAULT_ALPHA if settings.alpha == "auto" else settings.alpha,
+        }
+    )
+    contested = settings.mode == "fusion" and (len(ks) > 1 or len(alphas) > 1)
+    if not contested or held < 2 or len(ids) < 2:
+        return fixed, []
+    wide = FusionRetriever(
+        retriever.embeddings,
+        retriever.indexes,
+        retriever.ids,
+        retriever.mapping,
+        settings.model_copy(update={"mode": "intra", "k": max(ks)}),
+        retriever.shared_space,
+    )
+    figures: dict[tuple[int, float], dict[str, float]] = {}
+    for modality in MODALITIES:
+        other = opposite(modality)
+        guess = None if pseudo is None else pseudo[modality]
+        found = wide.search(pairs[modality], modality, ids, m=max(ks), pseudo=guess)
+        truth = wide._similarities(pairs[other], other, found.rows)
+        ranks = wide._id_ranks(found.rows)
+        says_nothing = retriever.mapping is None or retriever.mapping.constant_[modality]
+        for k in ks:
+            part = (slice(None), slice(0, k))
+            for alpha in alphas:
+                score = found.intra[part]
+                if alpha < 1 and not says_nothing:
+                    score = alpha * score + (1 - alpha) * found.cross[part]
+                score = np.where(found.rows[part] < 0, -np.inf, score)
+                best = _order(score, ranks[part])[:, : settings.examples]
+                quality = np.take_along_axis(truth[part], best, axis=1)
+                quality = quality[np.isfinite(quality)]
+                figures.setdefault((k, alpha), {})[modality] = float(quality.mean())
+    evidence = [
+        {"k": k, "alpha": alpha, **by_modality, "mean": float(np.mean([*by_modality.values()]))}
+        for (k, alpha), by_modality in figures.items()
+    ]
+    best_entry = max(evidence, key=lambda entry: entry["mean"])
+    chosen = settings.model_copy(
+        update={"k": int(best_entry["k"]), "alpha": float(best_entry["alpha"])}
+    )
+    return chosen, evidence
