@@ -1,0 +1,163 @@
+"""Files of a knowledge base: written beside, swapped in whole, and checked by digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+_BLOCK = 1024 * 1024
+
+
+class DamagedKnowledgeBase(ValueError):
+    """A file of the knowledge base is missing, truncated, or not what was written."""
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder` that takes its place when the block ends well.
+
+    A block that fails leaves `folder` as it was. What an earlier, killed run left beside it is
+    removed, or put back where it was killed between the two renames.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = folder.with_name(folder.name + ".building")
+    retired = folder.with_name(folder.name + ".retired")
+    recover(folder)
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir()
+    try:
+        yield building
+        if folder.exists():
+            os.rename(folder, retired)
+        os.rename(building, folder)
+        _sync_folder(folder.parent)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        recover(folder)
+        raise
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def recover(folder: Path) -> None:
+    """Puts the old folder back where a swap was cut short between its two renames."""
+    retired = folder.with_name(folder.name + ".retired")
+    if retired.exists():
+        if folder.exists():
+            shutil.rmtree(retired)
+        else:
+            os.rename(retired, folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def file_digest(path: Path) -> str:
+    """BLAKE2b of a file's bytes, 32 hexadecimal digits, read in blocks."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def digest_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and digest of every file under a folder, by relative path, but for the manifest."""
+    return {
+        path.relative_to(folder).as_posix(): {
+            "bytes": path.stat().st_size,
+            "digest": file_digest(path),
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+
+
+def damaged_files(folder: Path, manifest: dict[str, Any], *, thorough: bool = True) -> list[str]:
+    """Files that are missing, of another size, or (when thorough) of another digest."""
+    damaged = []
+    for name, written in manifest["files"].items():
+        path = folder / name
+        if (
+            not path.is_file()
+            or path.stat().st_size != written["bytes"]
+            or (thorough and file_digest(path) != written["digest"])
+        ):
+            damaged.append(name)
+    return damaged
+
+
+def content_version(files: dict[str, dict[str, Any]], names: Iterable[str]) -> str:
+    """A digest of the named files' digests: the version of the knowledge base."""
+    listing = json.dumps({name: files[name]["digest"] for name in sorted(names)})
+    return hashlib.blake2b(listing.encode(), digest_size=8).hexdigest()
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Writes the manifest and flushes it to disk."""
+    part = folder / (MANIFEST + ".part")
+    with part.open("w") as file:
+        json.dump(manifest, file, indent=1, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, folder / MANIFEST)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest; DamagedKnowledgeBase where it is missing, unreadable or of another format."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DamagedKnowledgeBase(f"{path}: cannot be read ({error})") from error
+    if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
+        raise DamagedKnowledgeBase(f"{path}: not a manifest of format version {FORMAT_VERSION}")
+    return manifest
+
+
+class PairsWriter:
+    """Writes tables of differing columns into one Arrow file under the union of their schemas."""
+
+    def __init__(self, path: Path, schemas: list[pa.Schema]) -> None:
+        plain = [schema.remove_metadata() for schema in schemas]
+        self.schema = pa.unify_schemas(plain, promote_options="permissive")
+        self._sink = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_file(self._sink, self.schema)
+
+    def write(self, table: pa.Table) -> None:
+        """Appends rows; columns that the table lacks are null."""
+        columns = [
+            table.column(name).cast(kind)
+            if name in table.column_names
+            else pa.nulls(len(table), kind)
+            for name, kind in zip(self.schema.names, self.schema.types, strict=True)
+        ]
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=self.schema))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+        self._sink.close()
+
+
+def read_pairs(path: Path) -> pa.Table:
+    """The pairs, memory-mapped."""
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
