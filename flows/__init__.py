@@ -1,0 +1,1 @@
+"""The job as Prefect flows, their deployments, and the command line."""

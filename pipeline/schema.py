@@ -1,0 +1,132 @@
+"""The completed dataset's one explicit schema: what every row of the output holds.
+
+The `huggingface` metadata in each file makes `datasets.load_dataset("parquet")` decode the image
+struct; the `rag4dmc` metadata carries the schema's version.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+ROW_GROUP_ROWS = 100
+
+STATUSES = ("observed", "completed", "rejected", "failed")
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+EXAMPLE = pa.struct(
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("licence", pa.string()),
+        ("text", pa.string()),
+        ("intra", pa.float32()),
+        ("cross", pa.float32()),
+        ("score", pa.float32()),
+    ]
+)
+
+CANDIDATE = pa.struct(
+    [
+        ("text", pa.string()),
+        ("seed", pa.int64()),
+        ("attempt", pa.int32()),
+        ("cosine", pa.float32()),
+        ("bleu", pa.float32()),
+        ("niqe", pa.float32()),
+        ("score", pa.float32()),
+        ("valid", pa.bool_()),
+        ("reason", pa.string()),
+        ("notes", pa.list_(pa.string())),
+    ]
+)
+
+COMPLETION = pa.struct(
+    [
+        ("generator", pa.string()),
+        ("model", pa.string()),
+        ("revision", pa.string()),
+        ("prompt", pa.string()),
+        ("seed", pa.int64()),
+        ("attempt", pa.int32()),
+        ("kb_version", pa.string()),
+        ("examples", pa.list_(EXAMPLE)),
+        ("candidates", pa.list_(CANDIDATE)),
+        ("chosen", pa.int32()),
+        ("score", pa.float32()),
+        ("run_id", pa.string()),
+    ]
+)
+
+OWN_COLUMNS = ("id", "image", "text", "status", "missing", "reason", "completion")
+
+
+def completed_schema(text_is_list: bool, extra: pa.Schema | None = None) -> pa.Schema:
+    """The schema of `completed/part-*.parquet`.
+
+    Parameters
+    ----------
+    text_is_list
+        Whether the dataset's text column holds lists of captions; the output's then does too.
+    extra
+        The pass-through columns, in the dataset's order.
+
+    Raises
+    ------
+    ValueError
+        If a pass-through column has the name of one of the output's own columns.
+    """
+    passed = list(extra or ())
+    for field in passed:
+        if field.name in OWN_COLUMNS:
+            raise ValueError(
+                f"dataset column {field.name!r} has the name of an output column;"
+                f" rename it or leave it out (own columns: {', '.join(OWN_COLUMNS)})"
+            )
+    fields = [
+        pa.field("id", pa.string()),
+        pa.field("image", IMAGE),
+        pa.field("text", pa.list_(pa.string()) if text_is_list else pa.string()),
+        *passed,
+        pa.field("status", pa.string()),
+        pa.field("missing", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("completion", COMPLETION),
+    ]
+    schema = pa.schema(fields)
+    return schema.with_metadata(
+        {
+            "huggingface": json.dumps({"info": {"features": _features(schema)}}),
+            "rag4dmc": json.dumps({"schema_version": SCHEMA_VERSION}),
+        }
+    )
+
+
+def _features(schema: pa.Schema) -> dict:
+    """The `datasets` feature description of a schema, with `image` as an Image."""
+    features = {field.name: _feature(field.type) for field in schema}
+    features["image"] = {"_type": "Image"}
+    return features
+
+
+def _feature(kind: pa.DataType) -> object:
+    if pa.types.is_struct(kind):
+        return {field.name: _feature(field.type) for field in kind}
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "List"}
+    return {"dtype": _dtype(kind), "_type": "Value"}
+
+
+def _dtype(kind: pa.DataType) -> str:
+    """The name that `datasets` gives to an Arrow type."""
+    if pa.types.is_float32(kind) or pa.types.is_float64(kind) or pa.types.is_float16(kind):
+        return f"float{kind.bit_width}"
+    if pa.types.is_boolean(kind):
+        return "bool"
+    if pa.types.is_timestamp(kind):
+        unit = kind.unit if kind.tz is None else f"{kind.unit}, tz={kind.tz}"
+        return f"timestamp[{unit}]"
+    return str(kind)
