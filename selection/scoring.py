@@ -1,0 +1,316 @@
+"""The score that chooses one candidate among a row's n, and the records of its reasons.
+
+Captions: s = λ₁ c + λ₂ BLEU(x̃, examples). Pictures: s = λ₁ c′ − λ₂ q′, with the cosine and the
+NIQE each standardised on the real halves of the dataset's own pairs, so that a NIQE of 3 to 20
+does not drown a cosine. c is the cosine of the candidate to the row's pseudo-embedding. Faulty
+candidates (:mod:`selection.validity`) are left out first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from selection.bleu import Tokenizer, sentence_bleu
+from selection.niqe import NiqeModel, niqe
+from selection.standards import Standards, fit_standards
+from selection.validity import caption_fault, duplicates, image_fault
+
+
+class _Scoring(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    lambda1: float = Field(
+        default=1.0, ge=0, description="Weight of the cosine to the row's pseudo-embedding."
+    )
+    floor_cosine: float | None = Field(
+        default=None,
+        ge=-1,
+        le=1,
+        description="Reject the row if no candidate's cosine reaches this.",
+    )
+    floor_score: float | None = Field(
+        default=None, description="Reject the row if no candidate's score reaches this."
+    )
+
+
+class CaptionScoring(_Scoring):
+    """How captions are scored."""
+
+    lambda2: float = Field(
+        default=0.1, ge=0, description="Weight of BLEU against the examples' captions."
+    )
+    tokenizer: Tokenizer = Field(
+        default="13a", description="sacrebleu's tokenizer; zh or char for languages without spaces."
+    )
+    lowercase: bool = Field(default=False, description="Compare with the examples without case.")
+
+
+class ImageScoring(_Scoring):
+    """How pictures are scored."""
+
+    lambda2: float = Field(default=0.1, ge=0, description="Weight of NIQE, which counts against.")
+    niqe: Literal["published", "fitted", "off"] = Field(
+        default="published",
+        description="The NIQE model: the published one, one fitted on the dataset, or none.",
+    )
+    niqe_block: int = Field(
+        default=96,
+        ge=16,
+        multiple_of=2,
+        description="Side in pixels of the blocks of a fitted model.",
+    )
+    standardise: bool = Field(
+        default=True,
+        description="Standardise cosine and NIQE on the dataset's pairs before adding them.",
+    )
+
+
+class ScoringSettings(BaseModel):
+    """How candidates are scored, by modality."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    caption: CaptionScoring = Field(
+        default_factory=CaptionScoring, description="Scoring of captions."
+    )
+    image: ImageScoring = Field(default_factory=ImageScoring, description="Scoring of pictures.")
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that change which candidate is chosen: all of them."""
+        return self.model_dump(mode="json")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was found of one candidate; figures that were not taken are None."""
+
+    valid: bool
+    reason: str | None = None
+    cosine: float | None = None
+    bleu: float | None = None
+    niqe: float | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdict on a row's candidates.
+
+    Attributes
+    ----------
+    judgements : tuple of Judgement
+        One per candidate, in order.
+    chosen : int or None
+        Number of the best candidate, the lower one on ties.
+    reason : str or None
+        Why none was chosen.
+    notes : tuple of str
+        Terms of the score that had to be left out, and why.
+    """
+
+    judgements: tuple[Judgement, ...]
+    chosen: int | None
+    reason: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Selector:
+    """Judges the candidates of a row and chooses one.
+
+    Parameters
+    ----------
+    settings : ScoringSettings
+    standards : Standards, optional
+        From :meth:`fit_standards`; needed for pictures when they are to be standardised.
+    niqe_model : NiqeModel, optional
+        Needed with ``niqe: fitted``; "published" brings its own.
+    """
+
+    def __init__(
+        self,
+        settings: ScoringSettings | None = None,
+        standards: Standards | None = None,
+        niqe_model: NiqeModel | None = None,
+    ) -> None:
+        self.settings = settings or ScoringSettings()
+        self.standards = standards or Standards()
+        if self.settings.image.niqe == "fitted" and niqe_model is None:
+            raise ValueError("image.niqe is fitted, but no fitted NIQE model was given")
+        self.niqe_model = niqe_model
+
+    @staticmethod
+    def fit_standards(
+        settings: ScoringSettings,
+        embeddings: np.ndarray,
+        targets: np.ndarray | None,
+        images: Sequence[Any],
+        niqe_model: NiqeModel | None = None,
+    ) -> Standards:
+        """The standards that the settings need, by :func:`selection.standards.fit_standards`."""
+        needed = settings.image.niqe != "off" and settings.image.lambda2 > 0
+        return fit_standards(embeddings, targets, images if needed else None, niqe_model)
+
+    def judge_captions(
+        self,
+        texts: Sequence[str],
+        embeddings: np.ndarray | None,
+        target: np.ndarray | None,
+        references: Sequence[str] = (),
+        prompts: Sequence[str] = (),
+    ) -> Judged:
+        """Judge a row's captions.
+
+        Parameters
+        ----------
+        texts : sequence of n str
+        embeddings : ndarray of shape [n, d] or None
+            Unit text embeddings of the captions; None leaves the cosine out.
+        target : ndarray of shape [d] or None
+            The row's unit pseudo-text; None where the mapping says nothing.
+        references : sequence of str
+            Captions of the retrieved examples; without any, BLEU is left out.
+        prompts : sequence of n str
+            The prompt that each caption answers, or none.
+        """
+        settings = self.settings.caption
+        if prompts and len(prompts) != len(texts):
+            raise ValueError(f"prompts must be {len(texts)}, one per caption; got {len(prompts)}")
+        faults = _with_duplicates(
+            texts,
+            [
+                caption_fault(text, prompts[number] if prompts else "", references)
+                for number, text in enumerate(texts)
+            ],
+        )
+        valid = np.array([fault is None for fault in faults], dtype=bool)
+        cosines = _cosines(embeddings, target, len(texts))
+        score = np.zeros(len(texts))
+        notes = []
+        if cosines is not None:
+            score += settings.lambda1 * cosines
+        elif settings.lambda1 > 0:
+            notes.append("cosine left out: no pseudo-embedding")
+        bleus: list[float | None] = [None] * len(texts)
+        if references and settings.lambda2 > 0:
+            for number in np.flatnonzero(valid).tolist():
+                bleus[number] = value = sentence_bleu(
+                    texts[number],
+                    references,
+                    tokenizer=settings.tokenizer,
+                    lowercase=settings.lowercase,
+                )
+                score[number] += settings.lambda2 * value
+        return _choose(settings, faults, cosines, score, notes, bleus=bleus)
+
+    def judge_images(
+        self, images: Sequence[Any], embeddings: np.ndarray | None, target: np.ndarray | None
+    ) -> Judged:
+        """Judge a row's pictures.
+
+        Parameters
+        ----------
+        images : sequence of n PIL.Image.Image or ndarray
+        embeddings : ndarray of shape [n, d] or None
+            Unit image embeddings of the candidates; None leaves the cosine out.
+        target : ndarray of shape [d] or None
+            The row's unit pseudo-image; None where the mapping says nothing.
+        """
+        settings = self.settings.image
+        faults = _with_duplicates(images, [image_fault(image) for image in images])
+        valid = np.array([fault is None for fault in faults], dtype=bool)
+        cosines = _cosines(embeddings, target, len(images))
+        score = np.zeros(len(images))
+        notes = []
+        if cosines is not None:
+            standard = self.standards.cosine if settings.standardise else None
+            score += settings.lambda1 * (cosines if standard is None else standard(cosines))
+        elif settings.lambda1 > 0:
+            notes.append("cosine left out: no pseudo-embedding")
+        qualities: list[float | None] = [None] * len(images)
+        if settings.niqe != "off" and settings.lambda2 > 0 and valid.any():
+            measured = np.full(len(images), np.nan)
+            numbers = np.flatnonzero(valid).tolist()
+            measured[numbers] = niqe([images[number] for number in numbers], self.niqe_model)
+            for number in numbers:
+                value = float(measured[number])
+                qualities[number] = value if np.isfinite(value) else None
+            standard = self.standards.niqe
+            # Scores must compare: one term is either in all of a row's scores or in none.
+            if not np.isfinite(measured[numbers]).all():
+                notes.append("NIQE left out: a picture is too small or too flat")
+            elif settings.standardise and standard is None:
+                notes.append("NIQE left out: the dataset's pictures give no standard")
+            else:
+                scaled = standard(measured) if settings.standardise and standard else measured
+                score -= settings.lambda2 * np.nan_to_num(scaled)
+        return _choose(settings, faults, cosines, score, notes, qualities=qualities)
+
+
+def _with_duplicates(items: Sequence[Any], faults: list[str | None]) -> list[str | None]:
+    return [
+        fault or (None if first is None else "duplicate")
+        for fault, first in zip(faults, duplicates(items), strict=True)
+    ]
+
+
+def _cosines(
+    embeddings: np.ndarray | None, target: np.ndarray | None, count: int
+) -> np.ndarray | None:
+    if embeddings is None or target is None:
+        return None
+    if embeddings.ndim != 2 or len(embeddings) != count or embeddings.shape[1:] != target.shape:
+        raise ValueError(
+            f"embeddings must be [{count}, {target.shape[-1]}], one unit row per candidate; "
+            f"got {embeddings.shape}"
+        )
+    return embeddings.astype(np.float64) @ target.astype(np.float64)
+
+
+def _choose(
+    settings: _Scoring,
+    faults: Sequence[str | None],
+    cosines: np.ndarray | None,
+    score: np.ndarray,
+    notes: list[str],
+    *,
+    bleus: Sequence[float | None] | None = None,
+    qualities: Sequence[float | None] | None = None,
+) -> Judged:
+    judgements = tuple(
+        Judgement(
+            valid=fault is None,
+            reason=fault,
+            cosine=None if cosines is None or fault in _UNMEASURED else float(cosines[number]),
+            bleu=bleus[number] if bleus is not None else None,
+            niqe=qualities[number] if qualities is not None else None,
+            score=float(score[number]) if fault is None else None,
+        )
+        for number, fault in enumerate(faults)
+    )
+    valid = [number for number, fault in enumerate(faults) if fault is None]
+    if not valid:
+        reasons = ", ".join(sorted({fault for fault in faults if fault and fault != "duplicate"}))
+        why = f"all candidates invalid: {reasons}" if faults else "no candidates"
+        return Judged(judgements, None, why, tuple(notes))
+    passing = valid
+    if settings.floor_cosine is not None and cosines is not None:
+        floor = settings.floor_cosine
+        passing = [number for number in passing if cosines[number] >= floor]
+        if not passing:
+            best = max(cosines[number] for number in valid)
+            why = f"below floor: best cosine {best:.3f} < floor_cosine {floor:g}"
+            return Judged(judgements, None, why, tuple(notes))
+    chosen = max(passing, key=lambda number: (score[number], -number))
+    if settings.floor_score is not None and score[chosen] < settings.floor_score:
+        why = f"below floor: best score {score[chosen]:.3f} < floor_score {settings.floor_score:g}"
+        return Judged(judgements, None, why, tuple(notes))
+    return Judged(judgements, chosen, None, tuple(notes))
+
+
+# The embedding of nothing is a number, but says nothing.
+_UNMEASURED = ("empty", "nan")
