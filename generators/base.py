@@ -1,0 +1,182 @@
+"""The contract between whoever asks for a missing half and the models that make it.
+
+A generator takes requests (the observed half of a row and the retrieved pairs that ground it) and
+returns, for each request in order, one candidate for each seed. Randomness comes from the seeds alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL.Image import Image
+
+SEED_BITS = 63
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A retrieved pair that grounds a generation.
+
+    Parameters
+    ----------
+    id : str
+        Id of the pair in the knowledge base.
+    text : str
+        Its caption.
+    image : PIL.Image.Image or None
+        Its picture; None where the caller knows that it isn't needed.
+    """
+
+    id: str
+    text: str
+    image: Image | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionRequest:
+    """Ask for ``len(seeds)`` captions of ``image``, with the best example first."""
+
+    row_id: str
+    image: Image
+    examples: tuple[Example, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRequest:
+    """Ask for ``len(seeds)`` images of ``text``, with the best example first."""
+
+    row_id: str
+    text: str
+    examples: tuple[Example, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One generated half.
+
+    ``text`` (of a captioner) or ``image`` (of an image generator) is None only when the model gave
+    nothing that can be held as such, and then the last note says why: ``"nan: ..."`` for values that
+    are not finite, ``"refused: ..."`` for a service that declined the content.
+
+    Parameters
+    ----------
+    seed : int
+        The seed that it was drawn with.
+    prompt : str
+        The prompt as the model got it, after any cut.
+    text, image
+        The generated half; the other one is None.
+    notes : tuple of str
+        What was done on the way that a reader of the result should know.
+    """
+
+    seed: int
+    prompt: str
+    text: str | None = None
+    image: Image | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """The answer to one request: a candidate for each seed in order, or an error and none."""
+
+    row_id: str
+    candidates: tuple[Candidate, ...] = ()
+    error: str | None = None
+
+
+class GeneratorSettings(Protocol):
+    """What every generator's ``Settings`` class offers beside its fields."""
+
+    kind: Any
+
+    def models(self) -> dict[str, tuple[str, str | None]]:
+        """Role -> (model id or local folder, revision) of every model that is loaded."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that change the output; equal identities give equal candidates."""
+        ...
+
+
+class Captioner(Protocol):
+    """Writes captions of images. Constructed as ``cls(settings, paths)``, which loads nothing."""
+
+    def __init__(self, settings: Any, paths: Mapping[str, Path]) -> None: ...
+
+    def load(self) -> None:
+        """Load the model; does nothing when it is loaded. ``generate`` calls it on first use."""
+        ...
+
+    def close(self) -> None:
+        """Free what ``load`` took."""
+        ...
+
+    def memory(self) -> int:
+        """Bytes that the loaded weights take; 0 when nothing is loaded."""
+        ...
+
+    def generate(self, requests: Sequence[CaptionRequest]) -> list[Generated]:
+        """Caption each request's image, one answer a request in order."""
+        ...
+
+
+class ImageGenerator(Protocol):
+    """Draws images of texts. Constructed as ``cls(settings, paths)``, which loads nothing."""
+
+    def __init__(self, settings: Any, paths: Mapping[str, Path]) -> None: ...
+
+    def load(self) -> None:
+        """Load the model; does nothing when it is loaded. ``generate`` calls it on first use."""
+        ...
+
+    def close(self) -> None:
+        """Free what ``load`` took."""
+        ...
+
+    def memory(self) -> int:
+        """Bytes that the loaded weights take; 0 when nothing is loaded."""
+        ...
+
+    def generate(self, requests: Sequence[ImageRequest]) -> list[Generated]:
+        """Draw each request's text, one answer a request in order."""
+        ...
+
+
+def derive_seed(run_seed: int, row_id: str, candidate: int, attempt: int) -> int:
+    """Seed of one candidate: a digest of all that tells it apart from the others.
+
+    Parameters
+    ----------
+    run_seed : int
+        Seed of the run.
+    row_id : str
+        Id of the row; any text.
+    candidate : int
+        Number of the candidate within the row, from 0.
+    attempt : int
+        Number of the round, from 1.
+
+    Returns
+    -------
+    int
+        0 <= seed < 2**63, which torch and NumPy both take.
+
+    Examples
+    --------
+    >>> derive_seed(0, "row-1", 0, 1) == derive_seed(0, "row-1", 0, 1)
+    True
+    >>> derive_seed(0, "row-1", 0, 1) == derive_seed(0, "row-1", 1, 1)
+    False
+    """
+    # The id goes last: numbers hold no ":", so no two different quadruples read the same.
+    message = f"{run_seed}:{candidate}:{attempt}:{row_id}".encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(message, digest_size=8).digest()
+    return int.from_bytes(digest, "little") & ((1 << SEED_BITS) - 1)

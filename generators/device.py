@@ -1,0 +1,126 @@
+"""Where a model runs, in which precision, and how much it takes."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+
+# Settings that say where and how fast, never what: they stay out of an identity.
+PLACEMENT_FIELDS = frozenset({"device", "batch_size"})
+
+
+class DeviceSettings(BaseModel):
+    """Settings shared by every model that runs on this machine."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    device: str = Field(
+        "auto",
+        description="Where the model runs: auto (cuda where there is one), cpu, cuda, cuda:1.",
+    )
+    dtype: Dtype = Field(
+        "auto",
+        description="Precision of the weights; auto is float16 on cuda and float32 on cpu.",
+    )
+    batch_size: int = Field(
+        8,
+        ge=1,
+        description="Candidates that go through the model at once; halved when out of memory.",
+    )
+
+
+def resolve_device(device: str) -> torch.device:
+    """Device that a setting means.
+
+    Raises
+    ------
+    ValueError
+        When cuda is asked for and there is none, or the name is unknown to torch.
+    """
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}") from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {device!r} but no CUDA device is available; use auto or cpu")
+    return resolved
+
+
+def resolve_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+    """Precision that a setting means on a device: ``auto`` is float16 on cuda, else float32."""
+    import torch
+
+    if dtype == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    return {
+        "float32": torch.float32,
+        "float16": torch.float16,
+        "bfloat16": torch.bfloat16,
+    }[dtype]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that this much memory can't be had, on a GPU or on the host."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    # torch reports the host's own shortage, and cuBLAS its workspace's, as a bare RuntimeError.
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(
+        sign in text
+        for sign in (
+            "not enough memory",
+            "can't allocate memory",
+            "CUBLAS_STATUS_ALLOC_FAILED",
+        )
+    )
+
+
+def release_memory() -> None:
+    """Give back what dead tensors hold, so that a smaller attempt finds room."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def untouched_random_state() -> Iterator[None]:
+    """Leave torch's global generators as they were (building a model may draw from them)."""
+    import torch
+
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
+def module_bytes(modules: Iterable[Any]) -> int:
+    """Bytes of the parameters and buffers of torch modules, shared ones counted once."""
+    seen: dict[int, int] = {}
+    for module in modules:
+        for tensor in (*module.parameters(), *module.buffers()):
+            seen[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+    return sum(seen.values())
+
+
+def identity_of(settings: BaseModel, also: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """The settings as JSON-able values, less those that only place or pace the work."""
+    return settings.model_dump(mode="json", exclude=set(PLACEMENT_FIELDS | also))

@@ -1,0 +1,160 @@
+"""Prompts from templates, cut to a model's length without losing the row's own text first."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+NUMBER_WORDS = (
+    "no",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+)
+
+
+class TextTokenizer(Protocol):
+    """What the budget needs of a tokenizer."""
+
+    def __call__(self, text: str, **kwargs: Any) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt that fits, and what had to go for it."""
+
+    text: str
+    notes: tuple[str, ...] = ()
+
+
+def check_template(field: str, template: str, allowed: Sequence[str], needed: Sequence[str]) -> str:
+    """Return the template, or say which of its placeholders is wrong.
+
+    Raises
+    ------
+    ValueError
+        When a placeholder is unknown, a needed one is missing, or a brace is not closed.
+    """
+    try:
+        found = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        raise ValueError(f"{field} is not a template: {error}; got {template!r}") from error
+    names = ", ".join("{" + name + "}" for name in allowed) or "no placeholder"
+    if unknown := sorted(found - set(allowed)):
+        raise ValueError(f"{field} may hold {names}; got {{{unknown[0]}}} in {template!r}")
+    if missing := [name for name in needed if name not in found]:
+        raise ValueError(f"{field} must hold {{{missing[0]}}}; got {template!r}")
+    return template
+
+
+def number_word(number: int) -> str:
+    """A small number in words, as in "two captions"; digits above ten.
+
+    Examples
+    --------
+    >>> number_word(2), number_word(12)
+    ('two', '12')
+    """
+    return NUMBER_WORDS[number] if number < len(NUMBER_WORDS) else str(number)
+
+
+def token_count(tokenizer: Any, text: str) -> int:
+    """Tokens of a text with the special ones that the model adds."""
+    return len(tokenizer(text)["input_ids"])
+
+
+def first_tokens(tokenizer: Any, text: str, count: int) -> str:
+    """The part of a text that its first ``count`` tokens cover, special tokens aside.
+
+    Fast tokenizers tell where each token lies in the text, so that the cut keeps the letters as they
+    were; others decode the tokens.
+    """
+    if count <= 0:
+        return ""
+    if getattr(tokenizer, "is_fast", False):
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        offsets = encoded["offset_mapping"]
+        return text if len(offsets) <= count else text[: offsets[count - 1][1]].rstrip()
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return text if len(ids) <= count else tokenizer.decode(ids[:count]).strip()
+
+
+def fit(
+    render: Callable[[str, Sequence[str]], str],
+    text: str,
+    examples: Sequence[str],
+    tokenizers: Sequence[Any],
+    limit: int | None,
+) -> Prompt:
+    """Render a prompt of at most ``limit`` tokens.
+
+    What is cut goes in this order: the last example down to nothing, then the one before it, and only
+    then the row's own text.
+
+    Parameters
+    ----------
+    render : callable
+        ``render(text, examples)`` gives the prompt; ``examples`` may be empty.
+    text : str
+        The row's own text; empty when the row has an image.
+    examples : sequence of str
+        Captions of the retrieved pairs, best first.
+    tokenizers : sequence of tokenizers
+        Every one of them has to fit.
+    limit : int or None
+        Most tokens, special ones included; None for no limit.
+
+    Returns
+    -------
+    Prompt
+        With a note for each cut.
+    """
+    examples = [example for example in examples if example.strip()]
+    if limit is None:
+        return Prompt(render(text, examples))
+
+    def fits(text: str, examples: Sequence[str]) -> bool:
+        prompt = render(text, examples)
+        return all(token_count(tokenizer, prompt) <= limit for tokenizer in tokenizers)
+
+    notes: list[str] = []
+    while examples and not fits(text, examples):
+        *before, last = examples
+
+        def fits_cut(cut: str, before: list[str] = before) -> bool:
+            return fits(text, [*before, cut])
+
+        cut, kept = _longest_cut(last, tokenizers[0], fits_cut)
+        name = "example" if len(examples) == 1 else f"example {len(examples)}"
+        examples = [*before, cut] if cut else before
+        notes.insert(0, f"{name} cut to {kept} tokens" if cut else f"{name} left out: no room")
+    if text and not fits(text, examples):
+
+        def fits_alone(cut: str) -> bool:
+            return fits(cut, [])
+
+        text, kept = _longest_cut(text, tokenizers[0], fits_alone)
+        notes.append(f"text cut to {kept} tokens")
+    return Prompt(render(text, examples), tuple(notes))
+
+
+def _longest_cut(text: str, tokenizer: Any, fits: Callable[[str], bool]) -> tuple[str, int]:
+    """The longest part of a text, from its start, that fits, and its tokens; ("", 0) when none does."""
+    low, high = 0, len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    while low < high:
+        middle = (low + high + 1) // 2
+        cut = first_tokens(tokenizer, text, middle)
+        if cut and fits(cut):
+            low = middle
+        else:
+            high = middle - 1
+    return first_tokens(tokenizer, text, low), low

@@ -1,0 +1,230 @@
+"""Text sampling in which every candidate has its own random numbers.
+
+``generate`` of transformers draws a whole batch from the global generator, so that a caption would
+depend on its neighbours. Adding Gumbel noise to log-probabilities and taking the largest draws from
+exactly the same distribution (Gumbel 1954; the "Gumbel-max trick"), and lets each row bring its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    import torch
+
+# Noise for several tokens is drawn at a time: on a GPU one draw a row and a token costs more in
+# kernel launches than the draw itself.
+NOISE_TOKENS = 8
+
+
+class SamplingSettings(BaseModel):
+    """How the next token is drawn."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_new_tokens: int = Field(40, ge=1, description="Most tokens that a caption may have.")
+    temperature: float = Field(
+        1.0, gt=0, description="Divides the logits: below 1 safer, above 1 more varied."
+    )
+    top_p: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="Draw among the likeliest tokens that make up this probability.",
+    )
+    top_k: int = Field(0, ge=0, description="Draw among this many likeliest tokens; 0 means all.")
+    repetition_penalty: float = Field(
+        1.0,
+        gt=0,
+        description="Above 1, tokens that the caption already has get less likely.",
+    )
+    no_repeat_ngram_size: int = Field(
+        0,
+        ge=0,
+        description="No run of this many tokens occurs twice in a caption; 0 allows it.",
+    )
+
+
+class SeededSampling:
+    """A logits processor of transformers that draws each row by that row's own seed.
+
+    Returns filtered log-probabilities plus Gumbel noise, so that greedy decoding (``do_sample=False``)
+    picks a draw from the filtered distribution. Used once, for one call of ``generate``.
+
+    Parameters
+    ----------
+    seeds : sequence of int
+        One for each row of the batch.
+    settings : SamplingSettings
+        Temperature and filters.
+
+    Attributes
+    ----------
+    prompt_tokens_ : int or None
+        Tokens of the output that were there before the first drawn one: what to slice off.
+    """
+
+    def __init__(self, seeds: Sequence[int], settings: SamplingSettings) -> None:
+        self.seeds = tuple(seeds)
+        self.settings = settings
+        self.prompt_tokens_: int | None = None
+        self._generators: list[torch.Generator] = []
+        self._noise: torch.Tensor | None = None
+        self._drawn = 0
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Draw-ready scores.
+
+        Parameters
+        ----------
+        input_ids : int tensor [rows, tokens]
+            The output so far.
+        scores : float tensor [rows, vocabulary]
+            Logits of the next token.
+        """
+        if scores.shape[0] != len(self.seeds):
+            raise ValueError(f"{len(self.seeds)} seeds for {scores.shape[0]} rows")
+        if self.prompt_tokens_ is None:
+            self.prompt_tokens_ = input_ids.shape[1]
+        kept = filtered(
+            scores.float(),
+            self.settings.temperature,
+            self.settings.top_k,
+            self.settings.top_p,
+        )
+        return kept + self._next_noise(kept)
+
+    def _next_noise(self, like: torch.Tensor) -> torch.Tensor:
+        """Gumbel noise [rows, vocabulary] for the next token."""
+        import torch
+
+        if not self._generators:
+            self._generators = [
+                torch.Generator(device=like.device).manual_seed(seed) for seed in self.seeds
+            ]
+        if self._noise is None or self._drawn == NOISE_TOKENS:
+            noise = like.new_empty(NOISE_TOKENS, *like.shape)
+            for row, generator in enumerate(self._generators):
+                draws = torch.empty(NOISE_TOKENS, like.shape[1], device=like.device)
+                noise[:, row] = draws.exponential_(generator=generator)
+            # -log of an exponential is Gumbel; the floor keeps a drawn 0 from becoming infinite.
+            self._noise = noise.clamp_min_(torch.finfo(noise.dtype).tiny).log_().neg_()
+            self._drawn = 0
+        self._drawn += 1
+        return self._noise[self._drawn - 1]
+
+
+def filtered(
+    logits: torch.Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+) -> torch.Tensor:
+    """Log-probabilities after temperature, top-k and nucleus filtering (Holtzman et al. 2020).
+
+    Parameters
+    ----------
+    logits : float tensor [rows, vocabulary]
+        -inf marks a token that is already ruled out.
+    temperature : float
+        Divides the logits.
+    top_k : int
+        Keep this many tokens; 0 keeps all.
+    top_p : float
+        Keep the likeliest tokens whose probabilities just reach this sum.
+
+    Returns
+    -------
+    float tensor [rows, vocabulary]
+        -inf for what was filtered. The rest is not normalised again: a constant a row changes no draw.
+    """
+    import torch
+
+    logs = torch.log_softmax(logits / temperature, dim=-1)
+    if top_k and top_k < logs.shape[-1]:
+        smallest = logs.topk(top_k, dim=-1).values[:, -1:]
+        logs = torch.log_softmax(logs.masked_fill(logs < smallest, -torch.inf), dim=-1)
+    if top_p < 1.0:
+        ordered, order = logs.sort(dim=-1, descending=True)
+        mass = ordered.exp()
+        # A token goes when the likelier ones alone already reach top_p; so the likeliest always stays.
+        beyond = mass.cumsum(dim=-1) - mass >= top_p
+        logs = logs.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
+    return logs
+
+
+def keep_special_tokens(model: Any, *sources: Any, eos_token_ids: Sequence[int] = ()) -> None:
+    """Replace a model's generation defaults by its special tokens alone.
+
+    ``generate`` fills whatever it isn't told from the defaults of the checkpoint, so that a
+    checkpoint's beams, lengths or penalties would leak into the settings.
+
+    Parameters
+    ----------
+    model : transformers model with ``generate``
+        Its ``generation_config`` is replaced.
+    *sources
+        Generation or model configs to look the tokens up in; the first that has one wins.
+    eos_token_ids : sequence of int
+        More tokens that end a text.
+    """
+    from transformers import GenerationConfig
+
+    sources = tuple(source for source in sources if source is not None)
+    kept: dict[str, Any] = {}
+    for name in (
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "decoder_start_token_id",
+        "suppress_tokens",
+        "begin_suppress_tokens",
+        "bad_words_ids",
+    ):
+        values = (getattr(source, name, None) for source in sources)
+        value = next((value for value in values if value is not None), None)
+        if value is not None:
+            kept[name] = value
+    ends = kept.get("eos_token_id", [])
+    ends = list(ends) if isinstance(ends, (list, tuple)) else [ends]
+    ends += [token for token in eos_token_ids if token not in ends]
+    if ends:
+        kept["eos_token_id"] = ends
+        kept.setdefault("pad_token_id", ends[0])
+    model.generation_config = GenerationConfig(**kept)
+
+
+def draw_tokens(
+    model: Any, settings: SamplingSettings, seeds: Sequence[int], **inputs: Any
+) -> torch.Tensor:
+    """New tokens of a batch, each row drawn by its own seed.
+
+    Parameters
+    ----------
+    model : transformers model with ``generate``
+        Its defaults cleaned by `keep_special_tokens`.
+    settings : SamplingSettings
+    seeds : sequence of int
+        One a row.
+    **inputs
+        What ``generate`` takes beside.
+
+    Returns
+    -------
+    int tensor [rows, new tokens]
+        Without the prompt, which decoder-only models may return in front of the answer.
+    """
+    from transformers import GenerationConfig, LogitsProcessorList
+
+    draw = SeededSampling(seeds, settings)
+    config = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=settings.max_new_tokens,
+        repetition_penalty=settings.repetition_penalty,
+        no_repeat_ngram_size=settings.no_repeat_ngram_size,
+    )
+    output = model.generate(
+        **inputs, generation_config=config, logits_processor=LogitsProcessorList([draw])
+    )
+    return output[:, draw.prompt_tokens_ or 0 :]
