@@ -55,9 +55,7 @@ def examples() -> Callable[..., tuple[Example, ...]]:
     def make(count: int, first: int = 100) -> tuple[Example, ...]:
         captions = ("a red hat", "a small green bird", "the old boat with a fish", "two cats")
         return tuple(
-            Example(
-                f"pair-{number}", f"{captions[number % len(captions)]}", picture(number)
-            )
+            Example(f"pair-{number}", f"{captions[number % len(captions)]}", picture(number))
             for number in range(first, first + count)
         )
 

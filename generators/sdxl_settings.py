@@ -1,0 +1,132 @@
+"""Settings of the SDXL image generator."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from generators.device import DeviceSettings, identity_of
+from generators.prompts import check_template
+
+
+class IPAdapterSettings(BaseModel):
+    """The image prompt adapter of ``grounding: ip_adapter`` (Ye et al. 2023)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field("h94/IP-Adapter", description="Model id or folder of the adapter.")
+    revision: str | None = Field(None, description="Commit of the adapter; None is resolved once.")
+    subfolder: str = Field("sdxl_models", description="Folder of the weights within the model.")
+    weight_name: str = Field(
+        "ip-adapter_sdxl.safetensors", description="File of the weights; safetensors only."
+    )
+    image_encoder: str = Field(
+        "sdxl_models/image_encoder",
+        description="Folder of the CLIP image encoder within the model.",
+    )
+    scale: float = Field(
+        0.6, ge=0, le=2, description="Weight of the example; a row without one gets 0."
+    )
+
+    @field_validator("weight_name")
+    @classmethod
+    def _safetensors(cls, value: str) -> str:
+        if not value.endswith(".safetensors"):
+            raise ValueError(
+                f"weight_name must be a .safetensors file, since others run code; got {value!r}"
+            )
+        return value
+
+
+class SdxlSettings(DeviceSettings):
+    """Settings of `SdxlImageGenerator`."""
+
+    kind: Literal["sdxl"] = Field("sdxl", description="A Stable Diffusion XL checkpoint.")
+    model: str = Field(
+        "stabilityai/stable-diffusion-xl-base-1.0",
+        description="Model id, or a folder in the same format.",
+    )
+    revision: str | None = Field(None, description="Commit of the model; None is resolved once.")
+    variant: str | None = Field(
+        "auto",
+        description="Weight files to read, such as fp16; auto takes fp16 in half precision if there.",
+    )
+    batch_size: int = Field(8, ge=1, description="Images drawn at once; halved when out of memory.")
+    grounding: Literal["none", "prompt", "img2img", "ip_adapter"] = Field(
+        "img2img",
+        description="How the example grounds the image: not, by its caption, or by its image.",
+    )
+    template: str = Field("{text}", description="Prompt of a row.")
+    example_template: str = Field(
+        "{text}, similar to: {example}", description="Prompt of a row with grounding prompt."
+    )
+    negative_prompt: str | None = Field(
+        None, description="What the image should not show; None leaves the guidance empty."
+    )
+    steps: int = Field(30, ge=1, description="Denoising steps.")
+    guidance_scale: float = Field(
+        6.0, ge=0, description="How strongly the image follows the text; 1 and less turns it off."
+    )
+    strength: float = Field(
+        0.75, gt=0, le=1, description="How much of the example img2img replaces; 1 keeps nothing."
+    )
+    size: Literal["auto"] | int | tuple[int, int] = Field(
+        "auto",
+        description="Pixels drawn, a side or (width, height); auto is what the model learned on.",
+    )
+    output_size: int | tuple[int, int] | None = Field(
+        None, description="Pixels of the result, a side or (width, height); None keeps the size."
+    )
+    background: str = Field(
+        "white", description="Ground of transparent examples, and of the padding around them."
+    )
+    ip_adapter: IPAdapterSettings = Field(
+        default_factory=lambda: IPAdapterSettings(), description="The adapter of that grounding."
+    )
+
+    @field_validator("template")
+    @classmethod
+    def _template(cls, value: str) -> str:
+        return check_template("template", value, ("text",), ("text",))
+
+    @field_validator("example_template")
+    @classmethod
+    def _example_template(cls, value: str) -> str:
+        return check_template("example_template", value, ("text", "example"), ("text", "example"))
+
+    @field_validator("size", "output_size")
+    @classmethod
+    def _positive(cls, value: Any) -> Any:
+        sides = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(side, int) and side < 1 for side in sides):
+            raise ValueError(f"a size must be at least 1 pixel; got {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _denoises(self) -> SdxlSettings:
+        # diffusers runs int(steps * strength) steps; with none it fails in the middle of a run.
+        if self.grounding == "img2img" and int(self.steps * self.strength) < 1:
+            raise ValueError(
+                f"steps x strength must be at least 1; got {self.steps} x {self.strength} "
+                f"= {self.steps * self.strength:g}"
+            )
+        return self
+
+    def models(self) -> dict[str, tuple[str, str | None]]:
+        """The checkpoint, and the adapter where the grounding uses it."""
+        models = {"model": (self.model, self.revision)}
+        if self.grounding == "ip_adapter":
+            models["ip_adapter"] = (self.ip_adapter.model, self.ip_adapter.revision)
+        return models
+
+    def identity(self) -> dict[str, Any]:
+        """All that changes the image: settings of a grounding that isn't used stay out."""
+        unused = set()
+        if self.grounding != "ip_adapter":
+            unused.add("ip_adapter")
+        if self.grounding != "img2img":
+            unused |= {"strength"}
+        if self.grounding != "prompt":
+            unused.add("example_template")
+        return identity_of(self, frozenset(unused))
