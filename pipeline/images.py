@@ -32,7 +32,7 @@ DECODE_SECONDS = 10.0
 
 # Only formats that Pillow decodes by itself: EPS, for one, would hand the file to Ghostscript.
 FORMATS = (
-    *("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF"),
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF"),
     *("JPEG2000", "PPM", "TGA", "ICO", "PCX", "QOI"),
 )
 _WEBP_SIDE = 16_383
