@@ -1,0 +1,208 @@
+"""What every encoder is: the protocol, batching with decoding ahead, and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+from kb.embeddings import Modality, normalise
+from kb.neighbours import resolve_device
+from kb.storage import file_digest
+
+logger = logging.getLogger(__name__)
+
+ImageItem = Image.Image | bytes | str | os.PathLike[str]
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+
+
+class Encoder(Protocol):
+    """Pictures and texts to unit embeddings.
+
+    Attributes
+    ----------
+    shared_space : bool
+        Whether image and text embeddings can be compared with each other.
+    """
+
+    @property
+    def shared_space(self) -> bool: ...
+
+    def load(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def dimension(self, modality: Modality) -> int: ...
+
+    def encode(self, items: Iterable[Any], modality: Modality) -> np.ndarray: ...
+
+
+class EncoderSettings(BaseModel):
+    """Settings that every encoder with a model of its own has."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    device: str = Field("auto", description="auto: cuda where there is one, else cpu")
+    dtype: Dtype = Field("auto", description="auto: float16 on cuda, float32 on cpu")
+    batch_size: int = Field(64, ge=1, description="items encoded at once; halved when memory ends")
+    workers: int = Field(2, ge=1, description="threads that decode and prepare pictures ahead")
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that change the embeddings."""
+        return self.model_dump(mode="json", exclude={"device", "dtype", "batch_size", "workers"})
+
+
+class BatchedEncoder:
+    """Batches items, prepares the next batch while one is encoded, and halves when memory ends.
+
+    A subclass sets `shared_space` and implements `load`, `close`, `dimension`, `_prepare` (one
+    item, in a thread), `_stack` (prepared items to model input) and `_forward`.
+    """
+
+    settings: EncoderSettings
+
+    def load(self) -> None:
+        raise NotImplementedError
+
+    def dimension(self, modality: Modality) -> int:
+        raise NotImplementedError
+
+    def _prepare(self, item: Any, modality: Modality) -> Any:
+        raise NotImplementedError
+
+    def _stack(self, prepared: Sequence[Any], modality: Modality) -> Any:
+        raise NotImplementedError
+
+    def _forward(self, stacked: Any, modality: Modality) -> Any:
+        raise NotImplementedError
+
+    def encode(self, items: Iterable[Any], modality: Modality) -> np.ndarray:
+        """Unit embeddings of items, in order.
+
+        Parameters
+        ----------
+        items : iterable
+            Strings; or pictures, each a PIL image, the bytes of a file, or a path. May be a
+            generator: at most three batches are held at once.
+        modality : "image" or "text"
+
+        Returns
+        -------
+        float32 [n, dimension(modality)]
+        """
+        self.load()
+        blocks = []
+        for prepared in self._ahead(items, modality):
+            blocks.append(self._encode(prepared, modality))
+        if not blocks:
+            return np.empty((0, self.dimension(modality)), dtype=np.float32)
+        return normalise(np.concatenate(blocks))
+
+    def _ahead(self, items: Iterable[Any], modality: Modality) -> Iterator[list[Any]]:
+        with ThreadPoolExecutor(self.settings.workers) as pool:
+            waiting: list[list[Future[Any]]] = []
+            try:
+                source = iter(items)
+                while batch := list(islice(source, self.settings.batch_size)):
+                    waiting.append([pool.submit(self._prepare, i, modality) for i in batch])
+                    if len(waiting) > 2:
+                        yield [future.result() for future in waiting.pop(0)]
+                while waiting:
+                    yield [future.result() for future in waiting.pop(0)]
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _encode(self, prepared: list[Any], modality: Modality) -> np.ndarray:
+        import torch
+
+        try:
+            with torch.inference_mode():
+                embeddings = self._forward(self._stack(prepared, modality), modality)
+                return cast(np.ndarray, embeddings.float().cpu().numpy())
+        except torch.OutOfMemoryError:
+            if len(prepared) == 1:
+                raise
+            logger.warning("out of memory at %d items a batch: halved", len(prepared))
+        # Outside the handler, so that the failed batch's memory is free.
+        torch.cuda.empty_cache()
+        half = len(prepared) // 2
+        parts = (prepared[:half], prepared[half:])
+        return np.concatenate([self._encode(part, modality) for part in parts])
+
+
+def open_image(item: ImageItem, least_side: int | None = None) -> Image.Image:
+    """An RGB picture from a PIL image, the bytes of a file, or a path.
+
+    Parameters
+    ----------
+    item : PIL image, bytes or path
+        Transparent pixels are laid on white.
+    least_side : int, optional
+        JPEGs are decoded at the smallest of their built-in scales whose shorter side is at least
+        twice this, which saves most of the work on large photographs.
+    """
+    if isinstance(item, Image.Image):
+        image = item
+    else:
+        image = Image.open(io.BytesIO(item) if isinstance(item, bytes) else item)
+        if least_side is not None and image.format == "JPEG":
+            image.draft("RGB", (2 * least_side, 2 * least_side))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(ground, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def torch_dtype(dtype: Dtype, device: str) -> Any:
+    """The torch dtype that a setting stands for on a device."""
+    import torch
+
+    if dtype == "auto":
+        return torch.float16 if device.startswith("cuda") else torch.float32
+    return getattr(torch, dtype)
+
+
+def placement(settings: EncoderSettings) -> tuple[str, Any]:
+    """Device and torch dtype by the settings."""
+    device = resolve_device(settings.device)
+    return device, torch_dtype(settings.dtype, device)
+
+
+def fingerprint(settings: Any, paths: Mapping[str, Path]) -> str:
+    """What identifies an encoder's output: its settings and the bytes of its files.
+
+    Parameters
+    ----------
+    settings : an encoder's settings
+    paths : role to local folder
+        Weights, configs and tokenizer files in them are read once.
+
+    Returns
+    -------
+    str
+        32 hexadecimal digits.
+    """
+    seen: dict[str, Any] = {"settings": settings.identity()}
+    for role, folder in sorted(paths.items()):
+        files = sorted(p for p in Path(folder).rglob("*") if p.is_file() and _matters(p))
+        seen[role] = {p.relative_to(folder).as_posix(): file_digest(p) for p in files}
+    text = json.dumps(seen, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _matters(path: Path) -> bool:
+    return path.suffix in {".safetensors", ".json", ".txt", ".model"} and not any(
+        part.startswith(".") for part in path.parts[-2:]
+    )

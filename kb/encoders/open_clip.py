@@ -1,0 +1,144 @@
+"""CLIP-like dual encoders by open_clip, from a local folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from pydantic import Field
+
+from kb.embeddings import Modality
+from kb.encoders.base import BatchedEncoder, EncoderSettings, open_image, placement
+
+_PRECISION = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+
+
+class OpenClipSettings(EncoderSettings):
+    """An open_clip model, by architecture and tag or by folder."""
+
+    kind: Literal["open_clip"] = "open_clip"
+    model: str = Field(
+        "ViT-B-32",
+        description="an architecture of open_clip with `pretrained`, or a folder (also as "
+        "local-dir:FOLDER), or a hub repository (OWNER/NAME, also as hf-hub:OWNER/NAME)",
+    )
+    pretrained: str | None = Field(None, description="open_clip's tag for the weights")
+    revision: str | None = Field(None, description="revision of the hub repository")
+
+    def models(self) -> dict[str, tuple[str, str | None]]:
+        """Role to (hub repository or folder, revision).
+
+        Raises
+        ------
+        ValueError
+            The architecture or tag is unknown, or its weights are not on the hub.
+        """
+        name = self.model
+        for scheme in ("local-dir:", "hf-hub:"):
+            if name.startswith(scheme):
+                return {"model": (name.removeprefix(scheme), self.revision)}
+        if self.pretrained is None:
+            if "/" not in name and not Path(name).is_dir():
+                raise ValueError(
+                    f"encoder.pretrained: needed for the architecture {name!r} (or give "
+                    "encoder.model a folder)"
+                )
+            return {"model": (name, self.revision)}
+        import open_clip
+
+        found = open_clip.get_pretrained_cfg(name, self.pretrained)
+        if not found:
+            tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+            raise ValueError(
+                f"encoder.pretrained: {self.pretrained!r} is no tag of {name!r} (tags: {tags})"
+            )
+        parts = found.get("hf_hub", "").strip("/").split("/")
+        if len(parts) < 2:
+            raise ValueError(
+                f"encoder.pretrained: {name} {self.pretrained} is not on the model hub; download "
+                "it, and give encoder.model the folder"
+            )
+        return {"model": ("/".join(parts[:2]), self.revision)}
+
+
+class OpenClipEncoder(BatchedEncoder):
+    """Image and text towers of one open_clip model.
+
+    Parameters
+    ----------
+    settings : OpenClipSettings
+    paths : mapping
+        "model": folder with open_clip_config.json, a .safetensors file, and the tokenizer's
+        files where it has one of its own.
+    """
+
+    Settings = OpenClipSettings
+    shared_space = True
+
+    def __init__(self, settings: OpenClipSettings, paths: Mapping[str, Path]) -> None:
+        self.settings: OpenClipSettings = settings
+        self.folder = Path(paths["model"])
+        self._model: Any = None
+
+    def load(self) -> None:
+        """Loads weights, preprocessing and tokenizer; does nothing the second time."""
+        if self._model is not None:
+            return
+        import open_clip
+
+        self._device, self._dtype = placement(self.settings)
+        precision = _PRECISION[str(self._dtype).removeprefix("torch.")]
+        name = f"local-dir:{self.folder}"
+        model, _, preprocess = open_clip.create_model_and_transforms(
+            name,
+            load_weights=False,
+            pretrained_text=False,
+            precision=precision,
+            device=self._device,
+        )
+        open_clip.load_checkpoint(model, str(_weights(self.folder)), strict=True)
+        size = model.visual.image_size
+        self._side = max(size) if isinstance(size, tuple) else int(size)
+        self._preprocess = preprocess
+        self._tokenizer = open_clip.get_tokenizer(name)
+        self._model = model.eval()
+
+    def close(self) -> None:
+        """Frees the model."""
+        self._model = None
+
+    def dimension(self, modality: Modality) -> int:
+        """Width of the embeddings, the same for both modalities; read without the weights."""
+        config = json.loads((self.folder / "open_clip_config.json").read_text())
+        return int(config["model_cfg"]["embed_dim"])
+
+    def _prepare(self, item: Any, modality: Modality) -> Any:
+        if modality == "text":
+            return item
+        return self._preprocess(open_image(item, self._side))
+
+    def _stack(self, prepared: Sequence[Any], modality: Modality) -> Any:
+        import torch
+
+        if modality == "text":
+            return self._tokenizer(list(prepared)).to(self._device)
+        return torch.stack(list(prepared)).to(self._device, self._dtype)
+
+    def _forward(self, stacked: Any, modality: Modality) -> Any:
+        if modality == "text":
+            return self._model.encode_text(stacked)
+        return self._model.encode_image(stacked)
+
+
+def _weights(folder: Path) -> Path:
+    """The folder's weights, safetensors only; open_clip's own names first."""
+    found = sorted(folder.glob("*.safetensors"))
+    if not found:
+        raise ValueError(f"encoder.model: no .safetensors weights in {folder}")
+    preferred = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+    for name in preferred:
+        if folder / name in found:
+            return folder / name
+    return cast(Path, found[0])

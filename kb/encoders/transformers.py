@@ -1,0 +1,157 @@
+"""Encoders of transformers: a vision model, a text model, or a dual one such as CLIP or SigLIP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from kb.embeddings import Modality
+from kb.encoders.base import BatchedEncoder, EncoderSettings, open_image, placement
+
+
+class TransformersSettings(EncoderSettings):
+    """A model of transformers, by folder or hub repository."""
+
+    kind: Literal["transformers"] = "transformers"
+    model: str = Field(description="folder or hub repository, e.g. facebook/dinov2-base")
+    revision: str | None = Field(None, description="revision of the hub repository")
+    modalities: list[Literal["image", "text"]] = Field(
+        ["image", "text"], min_length=1, description="what the model encodes"
+    )
+    pooling: Literal["auto", "pooler", "cls", "mean"] = Field(
+        "auto",
+        description="one vector from many: auto is the first token of pictures and the mean over "
+        "tokens of texts; dual models have their own",
+    )
+    max_length: int | None = Field(None, ge=1, description="most tokens of a text")
+    trust_remote_code: bool = Field(False, description="run code that comes with the model")
+
+    def models(self) -> dict[str, tuple[str, str | None]]:
+        """Role to (hub repository or folder, revision)."""
+        return {"model": (self.model, self.revision)}
+
+
+class TransformersEncoder(BatchedEncoder):
+    """One or two modalities by `AutoModel`.
+
+    Parameters
+    ----------
+    settings : TransformersSettings
+    paths : mapping
+        "model": folder with config, safetensors weights, and the processor's files.
+    """
+
+    Settings = TransformersSettings
+
+    def __init__(self, settings: TransformersSettings, paths: Mapping[str, Path]) -> None:
+        self.settings: TransformersSettings = settings
+        self.folder = Path(paths["model"])
+        self._model: Any = None
+
+    @property
+    def shared_space(self) -> bool:
+        return len(set(self.settings.modalities)) == 2
+
+    def load(self) -> None:
+        """Loads model and processors; does nothing the second time."""
+        if self._model is not None:
+            return
+        from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+        self._device, self._dtype = placement(self.settings)
+        options: dict[str, Any] = {
+            "local_files_only": True,
+            "trust_remote_code": self.settings.trust_remote_code,
+        }
+        model = AutoModel.from_pretrained(
+            self.folder, use_safetensors=True, dtype=self._dtype, **options
+        )
+        if self.shared_space and not hasattr(model, "get_image_features"):
+            raise ValueError(
+                f"encoder.modalities: {type(model).__name__} does not encode both images and texts"
+            )
+        if "image" in self.settings.modalities:
+            self._processor = AutoImageProcessor.from_pretrained(self.folder, **options)
+        if "text" in self.settings.modalities:
+            self._tokenizer = AutoTokenizer.from_pretrained(self.folder, **options)
+        self._model = model.to(self._device).eval()
+
+    def close(self) -> None:
+        """Frees the model."""
+        self._model = None
+
+    def dimension(self, modality: Modality) -> int:
+        """Width of the embeddings; read from the config, without the weights."""
+        self._check(modality)
+        config = json.loads((self.folder / "config.json").read_text())
+        if self.shared_space:
+            width = config.get("projection_dim")
+            if width is None:
+                width = config.get(f"{'vision' if modality == 'image' else 'text'}_config", {}).get(
+                    "hidden_size"
+                )
+        else:
+            width = config.get("hidden_size") or config.get("dim") or config.get("d_model")
+        if width is None:
+            raise ValueError(f"{self.folder / 'config.json'}: names no width of the embeddings")
+        return int(width)
+
+    def _check(self, modality: Modality) -> None:
+        if modality not in self.settings.modalities:
+            raise ValueError(
+                f"encoder.modalities: {self.settings.model} does not encode {modality}"
+            )
+
+    def _prepare(self, item: Any, modality: Modality) -> Any:
+        self._check(modality)
+        if modality == "text":
+            return item
+        pixels = self._processor(images=open_image(item), return_tensors="pt")["pixel_values"]
+        return pixels[0]
+
+    def _stack(self, prepared: Sequence[Any], modality: Modality) -> Any:
+        import torch
+
+        if modality == "image":
+            return {"pixel_values": torch.stack(list(prepared)).to(self._device, self._dtype)}
+        # SigLIP's towers were trained on texts padded to the full length.
+        fixed = self.shared_space and "siglip" in type(self._model).__name__.lower()
+        tokens = self._tokenizer(
+            list(prepared),
+            padding="max_length" if fixed else True,
+            truncation=True,
+            max_length=self._most_tokens(),
+            return_tensors="pt",
+        )
+        return tokens.to(self._device)
+
+    def _most_tokens(self) -> int:
+        if self.settings.max_length is not None:
+            return self.settings.max_length
+        config = self._model.config
+        positions = getattr(getattr(config, "text_config", config), "max_position_embeddings", None)
+        # Tokenizers without a limit of their own say 1e30.
+        return int(min(self._tokenizer.model_max_length, positions or 512))
+
+    def _forward(self, stacked: Any, modality: Modality) -> Any:
+        if self.shared_space:
+            method = "get_image_features" if modality == "image" else "get_text_features"
+            features = getattr(self._model, method)(**stacked)
+            return getattr(features, "pooler_output", features)
+        output = self._model(**stacked)
+        pooling = self.settings.pooling
+        if pooling == "auto":
+            pooling = "cls" if modality == "image" else "mean"
+        if pooling == "pooler":
+            return output.pooler_output
+        hidden = output.last_hidden_state
+        if pooling == "cls":
+            return hidden[:, 0]
+        if modality == "image":
+            return hidden.mean(dim=1)
+        mask = stacked["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+        return (hidden * mask).sum(dim=1) / mask.sum(dim=1)
