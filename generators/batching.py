@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from generators.base import Candidate, Generated
+from generators.base import Candidate, CaptionRequest, Generated, ImageRequest
 from generators.device import is_out_of_memory, release_memory
 
 logger = logging.getLogger(__name__)
@@ -41,11 +41,20 @@ class BatchRunner(Generic[Job, Result]):
         self.work = work
         self.limit = batch_size
 
-    def run(self, jobs: Sequence[Job]) -> list[Result | OutOfMemory]:
-        """Results of all jobs, in order."""
+    def run(self, jobs: Sequence[Job], together: int = 1) -> list[Result | OutOfMemory]:
+        """Results of all jobs, in order.
+
+        Parameters
+        ----------
+        jobs : sequence
+        together : int
+            Jobs that follow each other and share work, such as the candidates of one row: batches
+            end where such a group does, as long as a whole one fits.
+        """
         results: list[Result | OutOfMemory] = []
         while len(results) < len(jobs):
-            batch = list(jobs[len(results) : len(results) + self.limit])
+            size = self.limit - self.limit % together if self.limit >= together else self.limit
+            batch = list(jobs[len(results) : len(results) + size])
             answer = self._attempt(batch)
             if answer is not None:
                 results.extend(answer)
@@ -86,3 +95,9 @@ def collect(row_id: str, results: Sequence[Candidate | OutOfMemory]) -> Generate
         return Generated(row_id, candidates)
     error = next(result for result in results if isinstance(result, OutOfMemory))
     return Generated(row_id, error=str(error))
+
+
+def seeds_together(requests: Sequence[CaptionRequest] | Sequence[ImageRequest]) -> int:
+    """Candidates of every request where they all want as many, else 1: what belongs together."""
+    counts = {len(request.seeds) for request in requests}
+    return max(1, counts.pop()) if len(counts) == 1 else 1

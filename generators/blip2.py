@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator
 
 from generators.base import Candidate, CaptionRequest, Generated
-from generators.batching import BatchRunner, collect
-from generators.checkpoints import local_folder
+from generators.batching import BatchRunner, collect, seeds_together
+from generators.checkpoints import loading, local_folder
 from generators.device import (
     DeviceSettings,
     identity_of,
@@ -21,7 +21,6 @@ from generators.device import (
     release_memory,
     resolve_device,
     resolve_dtype,
-    untouched_random_state,
 )
 from generators.pictures import on_ground
 from generators.prompts import Prompt, check_template, fit, number_word, token_count
@@ -164,7 +163,7 @@ class Blip2Captioner:
         folder = local_folder(self.paths, "model", "config.json")
         device = resolve_device(self.settings.device)
         dtype = resolve_dtype(self.settings.dtype, device)
-        with untouched_random_state():
+        with loading():
             processor = Blip2Processor.from_pretrained(folder, local_files_only=True)
             model = Blip2ForConditionalGeneration.from_pretrained(
                 folder, dtype=dtype, local_files_only=True, use_safetensors=True
@@ -221,7 +220,7 @@ class Blip2Captioner:
             prompt = self.prompt([example.text for example in request.examples])
             jobs += [_Job(row, prompt, seed) for seed in request.seeds]
         try:
-            drawn = iter(self._runner.run(jobs))
+            drawn = iter(self._runner.run(jobs, together=seeds_together(requests)))
         finally:
             self._requests, self._seen = (), {}
         return [

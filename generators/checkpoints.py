@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
@@ -45,3 +46,24 @@ def require_safetensors(folder: Path) -> None:
         f"model folder {str(folder)!r} holds {found}; weights must be safetensors, "
         "since a pickle runs code when it is read"
     )
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Load models without a trace: random state as it was, and no progress bars.
+
+    Building a model may draw from torch's global generators. The bars of transformers and diffusers
+    run inside whatever shows the progress of the run, and each load is logged anyway.
+    """
+    import torch
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=devices))
+        for bars in (diffusers_logging, transformers_logging):
+            if bars.is_progress_bar_enabled():
+                bars.disable_progress_bar()
+                stack.callback(bars.enable_progress_bar)
+        yield

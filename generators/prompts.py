@@ -69,7 +69,7 @@ def number_word(number: int) -> str:
 
 def token_count(tokenizer: Any, text: str) -> int:
     """Tokens of a text with the special ones that the model adds."""
-    return len(tokenizer(text)["input_ids"])
+    return len(tokenizer(text, verbose=False)["input_ids"])
 
 
 def first_tokens(tokenizer: Any, text: str, count: int) -> str:
@@ -81,10 +81,12 @@ def first_tokens(tokenizer: Any, text: str, count: int) -> str:
     if count <= 0:
         return ""
     if getattr(tokenizer, "is_fast", False):
-        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        encoded = tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
         offsets = encoded["offset_mapping"]
         return text if len(offsets) <= count else text[: offsets[count - 1][1]].rstrip()
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return text if len(ids) <= count else tokenizer.decode(ids[:count]).strip()
 
 
@@ -149,7 +151,7 @@ def fit(
 
 def _longest_cut(text: str, tokenizer: Any, fits: Callable[[str], bool]) -> tuple[str, int]:
     """The longest part of a text, from its start, that fits, and its tokens; ("", 0) when none does."""
-    low, high = 0, len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    low, high = 0, len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
     while low < high:
         middle = (low + high + 1) // 2
         cut = first_tokens(tokenizer, text, middle)

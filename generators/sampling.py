@@ -60,6 +60,8 @@ class SeededSampling:
         One for each row of the batch.
     settings : SamplingSettings
         Temperature and filters.
+    only_drawn : bool
+        Leave the drawn token alone possible, so that a decoder that samples has no choice.
 
     Attributes
     ----------
@@ -67,9 +69,12 @@ class SeededSampling:
         Tokens of the output that were there before the first drawn one: what to slice off.
     """
 
-    def __init__(self, seeds: Sequence[int], settings: SamplingSettings) -> None:
+    def __init__(
+        self, seeds: Sequence[int], settings: SamplingSettings, only_drawn: bool = False
+    ) -> None:
         self.seeds = tuple(seeds)
         self.settings = settings
+        self.only_drawn = only_drawn
         self.prompt_tokens_: int | None = None
         self._generators: list[torch.Generator] = []
         self._noise: torch.Tensor | None = None
@@ -95,7 +100,11 @@ class SeededSampling:
             self.settings.top_k,
             self.settings.top_p,
         )
-        return kept + self._next_noise(kept)
+        noisy = kept + self._next_noise(kept)
+        if not self.only_drawn:
+            return noisy
+        drawn = noisy.argmax(dim=-1, keepdim=True)
+        return noisy.new_full(noisy.shape, -float("inf")).scatter(-1, drawn, 0.0)
 
     def _next_noise(self, like: torch.Tensor) -> torch.Tensor:
         """Gumbel noise [rows, vocabulary] for the next token."""
@@ -195,7 +204,7 @@ def keep_special_tokens(model: Any, *sources: Any, eos_token_ids: Sequence[int] 
 
 
 def draw_tokens(
-    model: Any, settings: SamplingSettings, seeds: Sequence[int], **inputs: Any
+    model: Any, settings: SamplingSettings, seeds: Sequence[int], copies: int = 1, **inputs: Any
 ) -> torch.Tensor:
     """New tokens of a batch, each row drawn by its own seed.
 
@@ -205,26 +214,36 @@ def draw_tokens(
         Its defaults cleaned by `keep_special_tokens`.
     settings : SamplingSettings
     seeds : sequence of int
-        One a row.
+        One for each row that comes out.
+    copies : int
+        Texts to draw of each row that goes in; the model encodes an image once for all of them.
     **inputs
         What ``generate`` takes beside.
 
     Returns
     -------
-    int tensor [rows, new tokens]
+    int tensor [rows x copies, new tokens]
         Without the prompt, which decoder-only models may return in front of the answer.
     """
+    import torch
     from transformers import GenerationConfig, LogitsProcessorList
 
-    draw = SeededSampling(seeds, settings)
+    # Greedy decoding of transformers knows no copies. Sampling does, and when one token alone is
+    # possible it has no choice; what it draws from the global generator for nothing is put back.
+    several = copies > 1
+    draw = SeededSampling(seeds, settings, only_drawn=several)
     config = GenerationConfig(
-        do_sample=False,
+        do_sample=several,
+        num_return_sequences=copies,
         num_beams=1,
         max_new_tokens=settings.max_new_tokens,
         repetition_penalty=settings.repetition_penalty,
         no_repeat_ngram_size=settings.no_repeat_ngram_size,
+        **({"top_k": 0} if several else {}),
     )
-    output = model.generate(
-        **inputs, generation_config=config, logits_processor=LogitsProcessorList([draw])
-    )
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices, enabled=several):
+        output = model.generate(
+            **inputs, generation_config=config, logits_processor=LogitsProcessorList([draw])
+        )
     return output[:, draw.prompt_tokens_ or 0 :]

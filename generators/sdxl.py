@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from generators.base import Candidate, Generated, ImageRequest
-from generators.batching import BatchRunner, OutOfMemory, collect
-from generators.checkpoints import local_folder, require_safetensors
+from generators.batching import BatchRunner, OutOfMemory, collect, seeds_together
+from generators.checkpoints import loading, local_folder, require_safetensors
 from generators.device import (
     module_bytes,
     release_memory,
     resolve_device,
     resolve_dtype,
-    untouched_random_state,
 )
 from generators.latents import LatentCodec
 from generators.pictures import fitted_into, on_ground
@@ -89,10 +88,10 @@ class SdxlImageGenerator:
         folder = local_folder(self.paths, "model", "model_index.json")
         device = resolve_device(self.settings.device)
         dtype = resolve_dtype(self.settings.dtype, device)
-        with untouched_random_state():
+        with loading():
             pipe = StableDiffusionXLPipeline.from_pretrained(
                 folder,
-                torch_dtype=dtype,
+                dtype=dtype,
                 variant=self._variant(folder, dtype),
                 use_safetensors=True,
                 local_files_only=True,
@@ -150,10 +149,11 @@ class SdxlImageGenerator:
             prompt = self.prompt(request, ungrounded=images == 0)
             jobs += [_Job(row, prompt, seed, images) for seed in request.seeds]
         results: list[Candidate | OutOfMemory | None] = [None] * len(jobs)
+        together = seeds_together(requests)
         try:
             for images in sorted({job.images for job in jobs}):
                 group = [place for place, job in enumerate(jobs) if job.images == images]
-                drawn = self._runner.run([jobs[place] for place in group])
+                drawn = self._runner.run([jobs[place] for place in group], together)
                 for place, result in zip(group, drawn, strict=True):
                     results[place] = result
         finally:

@@ -1,0 +1,158 @@
+"""Images by any OpenAI-compatible server, over its image generations and edits."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from PIL import Image
+from pydantic import Field, field_validator
+
+from generators.base import Candidate, Generated, ImageRequest
+from generators.pictures import shrunk
+from generators.prompts import check_template
+from generators.service import (
+    SEED_MASK,
+    ContentRefused,
+    ServiceError,
+    ServiceGenerator,
+    ServiceSettings,
+    Upload,
+    png,
+)
+
+
+class OpenAIImageSettings(ServiceSettings):
+    """Settings of `OpenAIImageGenerator`."""
+
+    kind: Literal["openai"] = Field("openai", description="An OpenAI-compatible server.")
+    grounding: Literal["none", "prompt", "edit"] = Field(
+        "prompt",
+        description="How the example grounds the image: not, by its caption, or by its image.",
+    )
+    template: str = Field("{text}", description="Prompt of a row.")
+    example_template: str = Field(
+        "{text}, similar to: {example}", description="Prompt of a row with grounding prompt."
+    )
+    size: str = Field("1024x1024", description="Pixels to ask for, as the server writes them.")
+    send_seed: bool = Field(
+        True, description="Send a seed with each request; off for servers that know no such field."
+    )
+    response_format: Literal["b64_json"] | None = Field(
+        "b64_json", description="Ask for the image in the answer; None where it always comes so."
+    )
+    longest_side: int = Field(
+        1024, ge=16, description="Example images are shrunk to this many pixels."
+    )
+    max_pixels: int = Field(64_000_000, ge=1, description="Larger images in answers are refused.")
+    background: str = Field("white", description="What shows through a transparent example.")
+    extra: dict[str, Any] = Field(
+        default_factory=dict, description="More fields of the request, as the server has them."
+    )
+
+    @field_validator("template")
+    @classmethod
+    def _template(cls, value: str) -> str:
+        return check_template("template", value, ("text",), ("text",))
+
+    @field_validator("example_template")
+    @classmethod
+    def _example_template(cls, value: str) -> str:
+        return check_template("example_template", value, ("text", "example"), ("text", "example"))
+
+    @field_validator("size")
+    @classmethod
+    def _size(cls, value: str) -> str:
+        sides = value.split("x")
+        if value != "auto" and (len(sides) != 2 or not all(side.isdigit() for side in sides)):
+            raise ValueError(f"size must read like 1024x1024, or auto; got {value!r}")
+        return value
+
+
+class OpenAIImageGenerator(ServiceGenerator):
+    """Images of texts by a model behind a server; each candidate is a request of its own."""
+
+    Settings = OpenAIImageSettings
+    settings: OpenAIImageSettings
+
+    def generate(self, requests: Sequence[ImageRequest]) -> list[Generated]:
+        """Ask for an image for every seed of every request.
+
+        Raises
+        ------
+        ServiceRefused
+            When the server takes no request of ours: the key, the address, the quota.
+        """
+        return self._answers(requests, self._ask)
+
+    def _ask(self, request: ImageRequest, seed: int) -> Candidate:
+        settings = self.settings
+        prompt, notes = self._prompt(request)
+        fields = {
+            "model": settings.model,
+            "prompt": prompt,
+            "n": 1,
+            "size": settings.size,
+            "response_format": settings.response_format,
+            "seed": seed & SEED_MASK if settings.send_seed else None,
+            **settings.extra,
+        }
+        fields = {name: value for name, value in fields.items() if value is not None}
+        example = next((one.image for one in request.examples if one.image is not None), None)
+        path, uploads = "images/generations", []
+        if settings.grounding == "edit" and example is not None:
+            path = "images/edits"
+            picture = shrunk(example, settings.longest_side, settings.background)
+            uploads = [Upload("image", "example.png", png(picture), "image/png")]
+        try:
+            answer = self.service.post(path, fields, uploads)
+        except ContentRefused as refusal:
+            return Candidate(seed, prompt, notes=(*notes, f"refused: {refusal}"))
+        return Candidate(seed, prompt, image=self._image(answer), notes=notes)
+
+    def _prompt(self, request: ImageRequest) -> tuple[str, tuple[str, ...]]:
+        """The prompt, and a note where a row has nothing to ground it."""
+        settings = self.settings
+        text = settings.template.format(text=request.text)
+        usable = {
+            "none": True,
+            "prompt": any(example.text.strip() for example in request.examples[:1]),
+            "edit": any(example.image is not None for example in request.examples),
+        }[settings.grounding]
+        if not usable:
+            return text, ("no example: drawn from the text alone",)
+        if settings.grounding == "prompt":
+            example = request.examples[0].text.strip()
+            text = settings.example_template.format(text=request.text, example=example)
+        return text, ()
+
+    def _image(self, answer: dict[str, Any]) -> Image.Image:
+        """The image in an answer.
+
+        Raises
+        ------
+        ServiceError
+            When there is none, it can't be decoded, or it is larger than allowed.
+        """
+        try:
+            first = answer["data"][0]
+            encoded = first.get("b64_json")
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise ServiceError("the answer holds no data[0]") from error
+        if not isinstance(encoded, str):
+            # Fetching an address that a server names would reach beyond what was consented to.
+            found = "a url" if first.get("url") else "nothing"
+            raise ServiceError(f"data[0] holds {found} instead of b64_json; set response_format")
+        try:
+            image = Image.open(io.BytesIO(base64.b64decode(encoded, validate=True)))
+            if image.width * image.height > self.settings.max_pixels:
+                raise ServiceError(
+                    f"the image has {image.width} x {image.height} pixels; "
+                    f"max_pixels is {self.settings.max_pixels}"
+                )
+            return image.convert("RGB")
+        except (OSError, SyntaxError, binascii.Error, Image.DecompressionBombError) as error:
+            raise ServiceError(f"the answer's image can't be decoded: {error}") from error

@@ -1,0 +1,313 @@
+"""Captions by any chat model of transformers that sees images, the retrieved pairs as earlier turns."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from generators.base import Candidate, CaptionRequest, Example, Generated
+from generators.batching import BatchRunner, collect, seeds_together
+from generators.checkpoints import loading, local_folder
+from generators.device import (
+    DeviceSettings,
+    identity_of,
+    module_bytes,
+    release_memory,
+    resolve_device,
+    resolve_dtype,
+)
+from generators.pictures import shrunk
+from generators.sampling import SamplingSettings, draw_tokens, keep_special_tokens
+
+logger = logging.getLogger(__name__)
+
+
+class VlmSettings(SamplingSettings, DeviceSettings):
+    """Settings of `VlmCaptioner`."""
+
+    kind: Literal["vlm"] = Field("vlm", description="A chat image-text model of transformers.")
+    model: str = Field(
+        "Qwen/Qwen2.5-VL-3B-Instruct", description="Model id, or a folder in the same format."
+    )
+    revision: str | None = Field(None, description="Commit of the model; None is resolved once.")
+    trust_remote_code: bool = Field(
+        False,
+        description="Run Python code that lies beside the weights; only for models you trust.",
+    )
+    prompt: str = Field(
+        "Please write a caption of the image.",
+        min_length=1,
+        description="What is asked with every image.",
+    )
+    system: str | None = Field(None, description="System message ahead of the turns, if any.")
+    longest_side: int = Field(
+        768,
+        ge=16,
+        description="Images are shrunk to this many pixels before the model's own steps.",
+    )
+    stops: tuple[str, ...] = Field(
+        ("\n",), description="The caption ends before the first of these."
+    )
+    max_prompt_tokens: int | None = Field(
+        None, ge=1, description="Most tokens of the turns; None takes what the model has room for."
+    )
+    background: str = Field("white", description="What shows through a transparent image.")
+
+    @field_validator("stops")
+    @classmethod
+    def _stops(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(value):
+            raise ValueError(
+                "stops must not hold an empty text; it would cut every caption to nothing"
+            )
+        return value
+
+    def models(self) -> dict[str, tuple[str, str | None]]:
+        """The one checkpoint."""
+        return {"model": (self.model, self.revision)}
+
+    def identity(self) -> dict[str, Any]:
+        """All but device and batch size."""
+        return identity_of(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One caption to draw."""
+
+    row: int
+    seed: int
+
+
+class VlmCaptioner:
+    """Captions of images by a chat image-text model.
+
+    Parameters
+    ----------
+    settings : VlmSettings
+    paths : mapping
+        ``model`` -> local folder of the checkpoint.
+    """
+
+    Settings = VlmSettings
+
+    def __init__(self, settings: VlmSettings, paths: Mapping[str, Path]) -> None:
+        self.settings = settings
+        self.paths = paths
+        self._model: Any = None
+        self._processor: Any = None
+        self._runner: BatchRunner[_Job, Candidate] = BatchRunner(self._draw, settings.batch_size)
+        self._requests: Sequence[CaptionRequest] = ()
+
+    def load(self) -> None:
+        """Load model and processor, once.
+
+        Raises
+        ------
+        ValueError
+            When the folder isn't such a model in safetensors, has no chat template, or needs code
+            of its own while ``trust_remote_code`` is off.
+        """
+        if self._model is not None:
+            return
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        started = time.monotonic()
+        folder = local_folder(self.paths, "model", "config.json")
+        device = resolve_device(self.settings.device)
+        dtype = resolve_dtype(self.settings.dtype, device)
+        trust = self.settings.trust_remote_code
+        with loading():
+            processor = AutoProcessor.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=trust
+            )
+            model = AutoModelForImageTextToText.from_pretrained(
+                folder,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=trust,
+            )
+        if not getattr(processor, "chat_template", None):
+            raise ValueError(
+                f"model {self.settings.model!r} has no chat template; kind vlm needs a chat model"
+            )
+        tokenizer = processor.tokenizer
+        # New tokens follow the last position, so a batch is padded on the left.
+        tokenizer.padding_side = "left"
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        keep_special_tokens(
+            model,
+            model.generation_config,
+            model.config.get_text_config(decoder=True),
+            tokenizer,
+            eos_token_ids=[] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id],
+        )
+        self._model, self._processor = model.to(device).eval(), processor
+        logger.info(
+            "loaded captioner %s on %s in %s: %.2f GB, %.1f s",
+            self.settings.model,
+            device,
+            str(dtype).removeprefix("torch."),
+            self.memory() / 1e9,
+            time.monotonic() - started,
+        )
+
+    def close(self) -> None:
+        """Drop model and processor and give their memory back."""
+        self._model = self._processor = None
+        release_memory()
+
+    def memory(self) -> int:
+        """Bytes of the weights; 0 before `load`."""
+        return 0 if self._model is None else module_bytes([self._model])
+
+    def generate(self, requests: Sequence[CaptionRequest]) -> list[Generated]:
+        """Draw a caption for every seed of every request.
+
+        A row whose caption does not fit into memory even alone gets an error; the others go on.
+        """
+        self.load()
+        self._requests = requests
+        jobs = [_Job(row, seed) for row, request in enumerate(requests) for seed in request.seeds]
+        try:
+            drawn = iter(self._runner.run(jobs, together=seeds_together(requests)))
+        finally:
+            self._requests = ()
+        return [
+            collect(request.row_id, [next(drawn) for _ in request.seeds]) for request in requests
+        ]
+
+    def _draw(self, jobs: list[_Job]) -> list[Candidate]:
+        """One batch of captions; rows that want as many go through the model together."""
+        seeds: dict[int, list[int]] = {}
+        for job in jobs:
+            seeds.setdefault(job.row, []).append(job.seed)
+        drawn: dict[int, list[Candidate]] = {}
+        for copies in sorted({len(of_row) for of_row in seeds.values()}):
+            rows = [row for row, of_row in seeds.items() if len(of_row) == copies]
+            drawn.update(self._caption(rows, [seeds[row] for row in rows]))
+        return [candidate for row in seeds for candidate in drawn[row]]
+
+    def _caption(
+        self, rows: Sequence[int], seeds: Sequence[Sequence[int]]
+    ) -> dict[int, list[Candidate]]:
+        """As many captions for each of the rows."""
+        import torch
+
+        turns = [self._turns(row) for row in rows]
+        inputs = self._encode([messages for messages, _ in turns])
+        if places := self._too_long(inputs):
+            for place in places:
+                turns[place] = self._shortened(rows[place])
+            inputs = self._encode([messages for messages, _ in turns])
+        copies = len(seeds[0])
+        with torch.inference_mode():
+            tokens = draw_tokens(
+                self._model,
+                self.settings,
+                [seed for of_row in seeds for seed in of_row],
+                copies=copies,
+                **inputs.to(self._model.device, self._model.dtype),
+            )
+        texts = self._processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        answers: dict[int, list[Candidate]] = {}
+        for place, row in enumerate(rows):
+            messages, notes = turns[place]
+            prompt = self._processor.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+            answers[row] = [
+                Candidate(seed, prompt, text=self._clean(text), notes=notes)
+                for seed, text in zip(
+                    seeds[place], texts[place * copies : (place + 1) * copies], strict=True
+                )
+            ]
+        return answers
+
+    def _turns(
+        self, row: int, most_examples: int | None = None
+    ) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+        """The conversation of a row, and what was left out of it."""
+        request = self._requests[row]
+        usable = [example for example in request.examples if example.image is not None]
+        notes = [
+            f"example {example.id} left out: no image"
+            for example in request.examples
+            if example.image is None
+        ]
+        kept = usable[:most_examples]
+        notes += [f"example {example.id} left out: no room" for example in usable[len(kept) :]]
+        messages: list[dict[str, Any]] = []
+        if self.settings.system:
+            messages.append(_message("system", {"type": "text", "text": self.settings.system}))
+        for example in kept:
+            messages += self._example_turns(example)
+        messages.append(self._question(request.image))
+        return messages, tuple(notes)
+
+    def _example_turns(self, example: Example) -> list[dict[str, Any]]:
+        answer = _message("assistant", {"type": "text", "text": example.text.strip()})
+        return [self._question(example.image), answer]
+
+    def _question(self, image: Any) -> dict[str, Any]:
+        picture = shrunk(image, self.settings.longest_side, self.settings.background)
+        return _message(
+            "user",
+            {"type": "image", "image": picture},
+            {"type": "text", "text": self.settings.prompt},
+        )
+
+    def _encode(self, conversations: Sequence[list[dict[str, Any]]]) -> Any:
+        """Token ids, masks and pixels of conversations, padded on the left."""
+        return self._processor.apply_chat_template(
+            list(conversations),
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            add_generation_prompt=True,
+            # A caption that holds "<image>" or an end-of-turn mark stays text.
+            sanitize_control_tokens=True,
+            processor_kwargs={"padding": True},
+        )
+
+    def _limit(self) -> int | None:
+        """Most tokens of a conversation."""
+        text = self._model.config.get_text_config(decoder=True)
+        positions = getattr(text, "max_position_embeddings", None)
+        room = None if positions is None else positions - self.settings.max_new_tokens
+        limits = [limit for limit in (room, self.settings.max_prompt_tokens) if limit is not None]
+        return min(limits, default=None)
+
+    def _too_long(self, inputs: Any) -> list[int]:
+        """Places in the batch whose conversation has more tokens than there is room for."""
+        limit = self._limit()
+        if limit is None:
+            return []
+        lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        return [place for place, length in enumerate(lengths) if length > limit]
+
+    def _shortened(self, row: int) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+        """The conversation of a row with as many of its best examples as there is room for."""
+        for count in range(len(self._requests[row].examples) - 1, 0, -1):
+            turns = self._turns(row, count)
+            if not self._too_long(self._encode([turns[0]])):
+                return turns
+        return self._turns(row, 0)
+
+    def _clean(self, text: str) -> str:
+        """The caption alone: up to the first stop, without the space around it."""
+        text = text.strip()
+        ends = [text.find(stop) for stop in self.settings.stops]
+        return text[: min((end for end in ends if end >= 0), default=len(text))].strip()
+
+
+def _message(role: str, *content: dict[str, Any]) -> dict[str, Any]:
+    return {"role": role, "content": list(content)}
