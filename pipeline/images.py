@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -83,10 +83,10 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         image.load()
         try:
             image = ImageOps.exif_transpose(image)
-        except Exception:  # a broken EXIF block says nothing about the picture
+        except Exception:  # noqa: BLE001  a broken EXIF block says nothing about the picture
             logger.debug("EXIF block that cannot be read: orientation left as it is")
         return _to_rgb(image)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  Pillow's plugins raise anything
         raise _undecodable(error) from None
 
 
@@ -105,7 +105,7 @@ def image_fault(data: bytes | None, max_pixels: int = MAX_PIXELS) -> str | None:
         image.load()
     except UndecodableImage as fault:
         return fault.reason
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  Pillow's plugins raise anything
         return _undecodable(error).reason
     return None
 
@@ -150,7 +150,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
                 Image.MAX_IMAGE_PIXELS = limit
     except UnidentifiedImageError:
         raise UndecodableImage(_sniff(data)) from None
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  Pillow's plugins raise anything
         raise _undecodable(error) from None
     if image.width * image.height > max_pixels:
         raise UndecodableImage(
@@ -162,9 +162,17 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
 def _sniff(data: bytes) -> str:
     """Name what is known but has no decoder here."""
     start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if start.startswith(b"<svg") or (start.startswith((b"<?xml", b"<!")) and b"<svg" in start):
+    if start.startswith(b"<svg") or (
+        start.startswith((b"<?xml", b"<!")) and b"<svg" in start
+    ):
         return "svg without a decoder"
-    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"mif1"):
+    if data[4:8] == b"ftyp" and data[8:12] in (
+        b"heic",
+        b"heix",
+        b"hevc",
+        b"heim",
+        b"mif1",
+    ):
         return "heic without a decoder"
     return "undecodable"
 
@@ -175,7 +183,10 @@ def _undecodable(error: Exception) -> UndecodableImage:
     if isinstance(error, MemoryError):
         return UndecodableImage("out of memory")
     said = str(error)
-    cut = any(word in said.lower() for word in ("truncated", "broken data stream", "unexpected end"))
+    cut = any(
+        word in said.lower()
+        for word in ("truncated", "broken data stream", "unexpected end")
+    )
     return UndecodableImage("truncated" if cut else "undecodable", said[:200])
 
 
@@ -235,7 +246,9 @@ class ImageInspector:
     ) -> None:
         self.max_pixels = max_pixels
         self.decode_seconds = decode_seconds
-        count = workers or min(8, len(os.sched_getaffinity(0)) if _AFFINITY else os.cpu_count() or 1)
+        count = workers or min(
+            8, len(os.sched_getaffinity(0)) if _AFFINITY else os.cpu_count() or 1
+        )
         self._workers = [_Worker(max_pixels, decode_seconds) for _ in range(count)]
         self._threads = ThreadPoolExecutor(count) if count > 1 else None
         self._lock = threading.Lock()
@@ -264,7 +277,7 @@ class ImageInspector:
         if self._threads is not None:
             self._threads.shutdown()
 
-    def __enter__(self) -> ImageInspector:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -310,9 +323,13 @@ class _Worker:
             bufsize=0,
         )
         assert process.stdout is not None
-        if process.stdout.read(1) != b"+":  # its imports are not on the first image's clock
+        if (
+            process.stdout.read(1) != b"+"
+        ):  # its imports are not on the first image's clock
             code = process.wait()
-            raise RuntimeError(f"the process that decodes images did not start (status {code})")
+            raise RuntimeError(
+                f"the process that decodes images did not start (status {code})"
+            )
         return process
 
     def _ask(self, data: bytes) -> str | None:
@@ -322,7 +339,9 @@ class _Worker:
         assert stdin is not None and stdout is not None
         deadline = time.monotonic() + self.seconds
         try:
-            _write(stdin.fileno(), _HEADER.pack(len(data), self.max_pixels, self.seconds))
+            _write(
+                stdin.fileno(), _HEADER.pack(len(data), self.max_pixels, self.seconds)
+            )
             _write(stdin.fileno(), data)
             length = _read(stdout.fileno(), 1, deadline)
             reason = _read(stdout.fileno(), length[0], deadline)

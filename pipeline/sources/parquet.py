@@ -1,0 +1,126 @@
+"""Parquet files: image bytes, paths, or Hugging Face's struct of both, in any column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.sources.base import (
+    BATCH_BYTES,
+    BATCH_ROWS,
+    Batch,
+    DatasetError,
+    SourceFile,
+    check_drift,
+    select_rows,
+)
+from pipeline.sources.root import Root
+
+_FOOTERS = 64
+
+
+class ParquetSource:
+    """Every Parquet file below a root."""
+
+    def __init__(self, root: Root) -> None:
+        self.root = root
+        self._footers: dict[tuple[str, str], pq.FileMetaData] = {}
+        self._schema: pa.Schema | None = None
+
+    def names(self) -> list[str]:
+        return [n for n in self.root.names() if n.lower().endswith((".parquet", ".pq"))]
+
+    def files(self) -> list[SourceFile]:
+        return [
+            SourceFile(n, self.root.url(n), self.root.version(n)) for n in self.names()
+        ]
+
+    def schema(self) -> pa.Schema:
+        if self._schema is None:
+            with self._open(self._first()) as file:
+                self._schema = file.schema_arrow
+        return self._schema
+
+    def batches(self, name: str, columns: Sequence[str]) -> Iterator[Batch]:
+        with self._open(name) as file:
+            check_drift(self._first(), self.schema(), name, file.schema_arrow)
+            yield from self._read(name, file, range(file.num_row_groups), columns)
+
+    def take(
+        self, name: str, positions: np.ndarray, columns: Sequence[str]
+    ) -> Iterator[Batch]:
+        with self._open(name) as file:
+            ends = np.cumsum(_group_rows(file))
+            if len(positions) and positions[-1] >= (ends[-1] if len(ends) else 0):
+                raise DatasetError(f"{name} has no row {positions[-1]}: it has changed")
+            for group in np.unique(np.searchsorted(ends, positions, side="right")):
+                start = int(ends[group - 1]) if group else 0
+                inside = positions[(positions >= start) & (positions < ends[group])]
+                yield from select_rows(
+                    self._read(name, file, [int(group)], columns), inside
+                )
+
+    def _first(self) -> str:
+        names = self.names()
+        if not names:
+            raise DatasetError(f"there is no Parquet file in {self.root.path}")
+        return names[0]
+
+    def _open(self, name: str) -> pq.ParquetFile:
+        key = (name, self.root.version(name))
+        try:
+            file = pq.ParquetFile(self.root.open(name), metadata=self._footers.get(key))
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(name, error) from None
+        if key not in self._footers:
+            while len(self._footers) >= _FOOTERS:
+                del self._footers[next(iter(self._footers))]
+            self._footers[key] = file.metadata
+        return file
+
+    def _read(
+        self,
+        name: str,
+        file: pq.ParquetFile,
+        groups: Sequence[int],
+        columns: Sequence[str],
+    ) -> Iterator[Batch]:
+        starts = np.concatenate([[0], np.cumsum(_group_rows(file))])
+        for group in groups:
+            position = int(starts[group])
+            rows = _batch_rows(file.metadata.row_group(group))
+            read = file.iter_batches(rows, row_groups=[group], columns=list(columns))
+            while True:
+                try:
+                    batch = next(read, None)
+                except (pa.ArrowException, OSError) as error:
+                    raise _damaged(name, error) from None
+                if batch is None:
+                    break
+                yield (
+                    np.arange(position, position + batch.num_rows),
+                    batch.select(list(columns)),
+                )
+                position += batch.num_rows
+
+
+def _group_rows(file: pq.ParquetFile) -> list[int]:
+    return [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+
+
+def _batch_rows(group: pq.RowGroupMetaData) -> int:
+    """As many rows as the byte limit allows, going by the group's mean row."""
+    mean = max(1, group.total_byte_size // max(1, group.num_rows))
+    return int(min(BATCH_ROWS, max(1, BATCH_BYTES // mean)))
+
+
+def _damaged(name: str, error: Exception) -> Exception:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error  # the disk or the server, not the file: it may pass
+    said = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+    return DatasetError(
+        f"{name} is not a whole Parquet file, cut or damaged; write or copy it again ({said})"
+    )

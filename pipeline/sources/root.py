@@ -1,0 +1,250 @@
+"""A dataset's folder, local or on any fsspec file system, that no path from data can leave."""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import os
+import posixpath
+import stat
+from pathlib import Path
+from typing import IO, Any
+
+from pipeline.sources.base import DatasetError, digest
+
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
+    *(".jp2", ".heic", ".svg", ".ppm", ".tga"),
+)
+MAX_IMAGE_BYTES = 1 << 28
+
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO)
+
+
+class Root:
+    """A folder and the files below it.
+
+    Parameters
+    ----------
+    fs
+        An fsspec file system.
+    path
+        The folder on it.
+    pattern
+        Names (relative to the folder) that belong to the dataset, with `*`, `**` and `?`; None
+        for all.
+    """
+
+    def __init__(self, fs: Any, path: str, pattern: str | None = None) -> None:
+        self.fs = fs
+        protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
+        self.local = protocol in ("file", "local")
+        self.path = os.path.realpath(path) if self.local else path.rstrip("/")
+        self.pattern = pattern
+        self._names: list[str] | None = None
+        self._details: dict[str, dict[str, Any]] = {}
+
+    @classmethod
+    def of(cls, path: str, base: Path) -> Root:
+        """The root of a path or URL of a folder, a file, or a glob; relative paths are to `base`.
+
+        Raises
+        ------
+        DatasetError
+            If nothing is there.
+        """
+        from fsspec.core import url_to_fs
+
+        located = path
+        if "://" not in path:
+            located = os.path.join(os.path.abspath(base), os.path.expanduser(path))
+        try:
+            fs, full = url_to_fs(located)
+        except (ImportError, ValueError) as error:
+            raise DatasetError(f"path {path!r} cannot be opened: {error}") from None
+        special = min((full.find(c) for c in "*?[" if c in full), default=-1)
+        if special >= 0 and not fs.exists(full):
+            folder = full[: full.rfind("/", 0, special)]
+            root = cls(fs, folder, full[len(folder) + 1 :])
+            if not root.names():
+                raise DatasetError(f"no file matches path {path!r}")
+            return root
+        if fs.isdir(full):
+            return cls(fs, full)
+        if fs.isfile(full):
+            folder, _, name = full.rpartition("/")
+            return cls(fs, folder, _literal(name))
+        raise DatasetError(f"path {path!r} is not there (looked at {located})")
+
+    def url(self, name: str) -> str:
+        """The address of a file."""
+        full = f"{self.path}/{name}"
+        return full if self.local else str(self.fs.unstrip_protocol(full))
+
+    def names(self) -> list[str]:
+        """All files below, relative, in order; hidden ones and the pattern's misses left out."""
+        if self._names is None:
+            found = self._walk() if self.local else self._find()
+            self._names = sorted(n for n in found if self._belongs(n))
+        return self._names
+
+    def refresh(self) -> None:
+        """Forget what was listed, so that the next look is a new one."""
+        self._names, self._details = None, {}
+        if not self.local:
+            self.fs.invalidate_cache()
+
+    def version(self, name: str) -> str:
+        """Changes when the file may have: its ETag, or size and modification time.
+
+        Raises
+        ------
+        DatasetError
+            If it is not there any more.
+        """
+        try:
+            if self.local:
+                status = os.stat(f"{self.path}/{name}")
+                return f"{status.st_size}-{status.st_mtime_ns}"
+            full = f"{self.path}/{name}"
+            detail = self._details.get(name) or self.fs.info(full)
+        except FileNotFoundError:
+            raise DatasetError(f"{self.url(name)} is no longer there") from None
+        etag = detail.get("ETag") or detail.get("etag")
+        if etag:
+            return str(etag).strip('"')
+        when = (
+            detail.get("mtime")
+            or detail.get("LastModified")
+            or detail.get("created")
+            or ""
+        )
+        return f"{detail.get('size')}-{when}"
+
+    def listing_version(self, names: list[str]) -> str:
+        """One version for many files."""
+        return digest(part for name in names for part in (name, self.version(name)))
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file of the dataset itself.
+
+        Raises
+        ------
+        DatasetError
+            If it is not there any more.
+        """
+        try:
+            return self.fs.open(f"{self.path}/{name}", "rb")
+        except FileNotFoundError:
+            raise DatasetError(f"{self.url(name)} is no longer there") from None
+
+    def read_image(self, path: str) -> tuple[bytes | None, str | None]:
+        """Read an image that the data names: its bytes, or why there are none.
+
+        The path is relative to the root, or absolute and within it; symbolic links are followed
+        only to files within it. Reasons: "empty", "url", "outside", "not found", "not readable",
+        "not a file", "too large". Errors that may pass (I/O, a server) are raised.
+        """
+        if not path.strip():
+            return None, "empty"
+        if "://" in path or path.startswith("data:"):
+            return None, "url"
+        if "\0" in path:
+            return None, "not found"
+        return self._read_local(path) if self.local else self._read_remote(path)
+
+    def _read_local(self, path: str) -> tuple[bytes | None, str | None]:
+        try:
+            full = os.path.realpath(os.path.join(self.path, path), strict=True)
+            if full != self.path and not full.startswith(self.path.rstrip("/") + "/"):
+                return None, "outside"
+            # Without O_NONBLOCK a named pipe would wait for a writer for ever.
+            handle = os.open(
+                full, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+            )
+        except OSError as error:
+            if error.errno in _MISSING:
+                # Where a path that leaves the folder leads is not told, not even that it is empty.
+                whole = os.path.realpath(os.path.join(self.path, path))
+                inside = whole.startswith(self.path.rstrip("/") + "/")
+                return None, "not found" if inside else "outside"
+            if error.errno in _REFUSED:
+                return None, "not readable"
+            raise
+        with os.fdopen(handle, "rb") as file:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                return None, "not a file"
+            if status.st_size > MAX_IMAGE_BYTES:
+                return None, "too large"
+            data = file.read()
+        return (data, None) if data else (None, "empty")
+
+    def _read_remote(self, path: str) -> tuple[bytes | None, str | None]:
+        full = posixpath.normpath(
+            path if path.startswith("/") else f"{self.path}/{path}"
+        )
+        if not full.startswith(self.path + "/"):
+            return None, "outside"
+        try:
+            if self.fs.size(full) > MAX_IMAGE_BYTES:
+                return None, "too large"
+            data = self.fs.cat_file(full)
+        except (FileNotFoundError, IsADirectoryError):
+            return None, "not found"
+        except PermissionError:
+            return None, "not readable"
+        return (data, None) if data else (None, "empty")
+
+    def _belongs(self, name: str) -> bool:
+        if any(part.startswith((".", "_")) for part in name.split("/")):
+            return False
+        return self.pattern is None or _matches(name, self.pattern)
+
+    def _walk(self) -> list[str]:
+        if not os.path.isdir(self.path):
+            raise DatasetError(f"the folder {self.path} is not there")
+        found, seen = [], set()
+        for folder, below, names in os.walk(self.path, followlinks=True):
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
+                below.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            below[:] = [b for b in below if not b.startswith((".", "_"))]
+            start = os.path.relpath(folder, self.path)
+            found += names if start == "." else [f"{start}/{name}" for name in names]
+        return found
+
+    def _find(self) -> list[str]:
+        listed = self.fs.find(self.path, detail=True)
+        start = len(self.path) + 1
+        self._details = {full[start:]: detail for full, detail in listed.items()}
+        return list(self._details)
+
+
+def is_image(name: str) -> bool:
+    """Whether a name ends as an image's does."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _literal(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Match whole paths: `*` and `?` stay within a folder, `**` is any number of folders."""
+    return _match_parts(name.split("/"), pattern.split("/"))
+
+
+def _match_parts(name: list[str], pattern: list[str]) -> bool:
+    if not pattern:
+        return not name
+    if pattern[0] == "**":
+        return any(_match_parts(name[i:], pattern[1:]) for i in range(len(name) + 1))
+    return (
+        bool(name)
+        and fnmatch.fnmatchcase(name[0], pattern[0])
+        and _match_parts(name[1:], pattern[1:])
+    )
