@@ -6,7 +6,6 @@ whether those bytes are an image is for `pipeline.images` to say.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +15,16 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.columns import (
+    ColumnSettings,
+    free_name,
+    guess_columns,
+    image_cells,
+    image_kind,
+    resolve_columns,
+    text_kind,
+)
 from pipeline.images import DECODE_SECONDS, MAX_PIXELS
-from pipeline.sources import SOURCES
 from pipeline.sources.base import (
     BATCH_BYTES,
     Batch,
@@ -25,6 +32,7 @@ from pipeline.sources.base import (
     Source,
     SourceFile,
 )
+from pipeline.sources.forms import guess_format, open_source
 from pipeline.sources.root import Root, is_image
 
 __all__ = [
@@ -38,65 +46,8 @@ __all__ = [
 ]
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-NONE = "none"
-
-_ID_NAMES = ("id", "__key__", "key", "uid", "uuid", "sample_id")
-_IMAGE_NAMES = (
-    *("image", "img", "images", "jpg", "jpeg", "png", "webp", "picture", "photo"),
-    *(
-        "image_bytes",
-        "file_name",
-        "filename",
-        "image_path",
-        "filepath",
-        "file_path",
-        "path",
-    ),
-)
-_TEXT_NAMES = (
-    *(
-        "text",
-        "caption",
-        "captions",
-        "txt",
-        "texts",
-        "sentence",
-        "sentences",
-        "description",
-    ),
-    *("alt_text", "title"),
-)
-# The completed dataset has columns of these names itself.
-_OWN_NAMES = frozenset(
-    {"id", "image", "text", "status", "missing", "reason", "completion"}
-)
-
 # Characters that show nothing, besides whitespace: NUL, zero-width ones, the byte order mark.
 _INVISIBLE = "\0\u200b\u200c\u200d\u2060\ufeff"
-
-
-class ColumnSettings(BaseModel):
-    """Which columns hold what."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    id: str | None = Field(
-        default=None,
-        description="Column of unique ids; found by name if left out; 'none': a digest of the row.",
-    )
-    image: str | None = Field(
-        default=None,
-        description="Column of images (bytes, paths, or {bytes, path}); found by name if left out;"
-        " 'none': no row has an image.",
-    )
-    text: str | None = Field(
-        default=None,
-        description="Column of captions (strings or lists of strings); found by name if left out;"
-        " 'none': no row has a text.",
-    )
-    extra: list[str] | None = Field(
-        default=None, description="Columns that pass through; all others if left out."
-    )
 
 
 class DatasetSettings(BaseModel):
@@ -110,9 +61,7 @@ class DatasetSettings(BaseModel):
     )
     format: Literal[
         "auto", "parquet", "imagefolder", "jsonl", "csv", "webdataset", "img2dataset"
-    ] = Field(
-        "auto", description="The form of the data; 'auto' goes by the files' names."
-    )
+    ] = Field("auto", description="The form of the data; 'auto' goes by the files' names.")
     columns: ColumnSettings = Field(
         default_factory=lambda: ColumnSettings(), description="Which columns hold what."
     )
@@ -172,14 +121,12 @@ class Dataset:
         self._source = source
         self._images = images
         schema = source.schema()
-        self.text_is_list = (
-            bool(columns.text) and _text_kind(schema.field(columns.text)) == "list"
-        )
+        self.text_is_list = bool(columns.text) and text_kind(schema.field(columns.text)) == "list"
         self._extra_names = list(columns.extra or ())
         taken = set(schema.names)
         self.extra_schema = pa.schema(
             [
-                field.with_name(_free_name(field.name, taken)).remove_metadata()
+                field.with_name(free_name(field.name, taken)).remove_metadata()
                 for field in map(schema.field, self._extra_names)
             ]
         )
@@ -215,13 +162,10 @@ class Dataset:
         """
         root = Root.of(settings.path, base)
         format = settings.format if settings.format != "auto" else guess_format(root)
-        module, _, name = SOURCES[format].partition(":")
-        source: Source = getattr(importlib.import_module(module), name)(root)
+        source = open_source(format, root)
         if not _has_files(source):
-            raise DatasetError(
-                f"path {settings.path!r} holds no file of format {format}"
-            )
-        columns = _resolve(settings.columns, source.schema())
+            raise DatasetError(f"path {settings.path!r} holds no file of format {format}")
+        columns = resolve_columns(settings.columns, source.schema())
         images = Root.of(settings.image_root, base) if settings.image_root else root
         dataset = cls(settings, format, source, columns, Root(images.fs, images.path))
         dataset._look()
@@ -237,9 +181,7 @@ class Dataset:
         files = sorted(self._source.files(), key=lambda file: file.name)
         if self.format == "imagefolder" or not self._by_path:
             return files
-        images = self._images.listing_version(
-            [n for n in self._images.names() if is_image(n)]
-        )
+        images = self._images.listing_version([n for n in self._images.names() if is_image(n)])
         return [SourceFile(f.name, f.url, f"{f.version}+{images}") for f in files]
 
     def batches(self, file: SourceFile) -> Iterator[pa.RecordBatch]:
@@ -276,11 +218,7 @@ class Dataset:
         sorted_ = np.unique(wanted)
         if len(sorted_) and sorted_[0] < 0:
             raise DatasetError(f"{file.name} has no row {sorted_[0]}")
-        read = (
-            self._source.take(file.name, sorted_, self._needed)
-            if len(sorted_)
-            else iter(())
-        )
+        read = self._source.take(file.name, sorted_, self._needed) if len(sorted_) else iter(())
         parts = [part for batch in read for part in self._unify(file.name, batch)]
         table = pa.Table.from_batches(parts, self.schema)
         if table.num_rows != len(sorted_):
@@ -306,20 +244,16 @@ class Dataset:
                 if batch.num_rows == 0:
                     continue
                 if self.columns.image:
-                    cells = _cells(batch.column(0).slice(0, 64))
-                    self._by_path = any(
-                        c and c["bytes"] is None and c["path"] for c in cells
-                    )
-                    self._by_path |= _image_kind(batch.schema.field(0)) == "path"
+                    cells = image_cells(batch.column(0).slice(0, 64))
+                    self._by_path = any(c and c["bytes"] is None and c["path"] for c in cells)
+                    self._by_path |= image_kind(batch.schema.field(0)) == "path"
                     self._check_images(cells)
                 return
         raise DatasetError(f"path {self.settings.path!r} has no rows")
 
     def _check_images(self, cells: list[dict[str, Any] | None]) -> None:
         paths = [c["path"] for c in cells if c and c["bytes"] is None and c["path"]]
-        strange = [
-            p for p in paths if not is_image(p) and "://" not in p and not _like_path(p)
-        ]
+        strange = [p for p in paths if not is_image(p) and "://" not in p and not _like_path(p)]
         if len(paths) >= 4 and len(strange) == len(paths):
             raise DatasetError(
                 f"column {self.columns.image!r} holds texts, not images or paths of images"
@@ -341,7 +275,7 @@ class Dataset:
         texts, text_reasons = self._texts(batch)
         extra = self._extra(batch)
         cells = (
-            _cells(batch.column(self.columns.image))
+            image_cells(batch.column(self.columns.image))
             if self.columns.image
             else [{"bytes": None, "path": None, "reason": "absent"}] * batch.num_rows
         )
@@ -399,11 +333,7 @@ class Dataset:
         if self.columns.text is None:
             return [[]] * batch.num_rows, ["absent"] * batch.num_rows
         values = batch.column(self.columns.text).to_pylist()
-        lists = (
-            values
-            if self.text_is_list
-            else [None if v is None else [v] for v in values]
-        )
+        lists = values if self.text_is_list else [None if v is None else [v] for v in values]
         texts = [[t for t in captions or () if t and _visible(t)] for captions in lists]
         reasons = [
             None if kept else _blank_reason(captions)
@@ -418,124 +348,6 @@ class Dataset:
         return pa.StructArray.from_arrays(columns, fields=list(self.extra_schema))
 
 
-def guess_format(root: Root) -> str:
-    """Tell a dataset's form by the names of its files.
-
-    Raises
-    ------
-    DatasetError
-        If they are of no known form, or of more than one.
-    """
-    names = [n.lower() for n in root.names()]
-    ends = {n: n.rpartition("/")[2] for n in names}
-    if any(
-        n.endswith("_stats.json") and n.rpartition("/")[2][:1].isdigit() for n in names
-    ):
-        return "img2dataset"
-    if any(
-        base in ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-        for base in ends.values()
-    ):
-        return "imagefolder"
-    found = {
-        "parquet": any(n.endswith((".parquet", ".pq")) for n in names),
-        "webdataset": any(n.endswith((".tar", ".tar.gz", ".tgz")) for n in names),
-        "jsonl": any(n.endswith((".jsonl", ".ndjson")) for n in names),
-        "csv": any(n.endswith((".csv", ".tsv")) for n in names),
-    }
-    forms = [form for form, there in found.items() if there]
-    if len(forms) > 1:
-        raise DatasetError(
-            f"{root.path} holds files of more than one form ({', '.join(forms)});"
-            " set format, or a glob as path"
-        )
-    if forms:
-        return forms[0]
-    if any(is_image(n) for n in names):
-        return "imagefolder"
-    if any(n.endswith(".json") for n in names):
-        return "jsonl"
-    raise DatasetError(
-        f"{root.path} holds no dataset: no Parquet, JSON Lines, CSV, tar or image files"
-    )
-
-
-def guess_columns(schema: pa.Schema) -> ColumnSettings:
-    """Find the columns by their names and types; None where none fits.
-
-    Names are compared in lower case, in an order of preference: `text` before `caption`, `image`
-    before `file_name`.
-    """
-    images = _by_name(
-        schema, _IMAGE_NAMES, lambda field: _image_kind(field) is not None
-    )
-    if images is None:
-        held = [f.name for f in schema if _image_kind(f) in ("bytes", "struct")]
-        images = held[0] if len(held) == 1 else None
-    texts = _by_name(
-        schema,
-        _TEXT_NAMES,
-        lambda field: field.name != images and _text_kind(field) is not None,
-    )
-    if texts is None:
-        held = [f.name for f in schema if "caption" in f.name.lower() and _text_kind(f)]
-        texts = held[0] if len(held) == 1 else None
-    ids = _by_name(schema, _ID_NAMES, _is_id)
-    return ColumnSettings(id=ids, image=images, text=texts)
-
-
-def _resolve(asked: ColumnSettings, schema: pa.Schema) -> ColumnSettings:
-    listed = ", ".join(f"{field.name} ({field.type})" for field in schema)
-    for role in ("id", "image", "text"):
-        column = getattr(asked, role)
-        if column not in (None, NONE) and column not in schema.names:
-            raise DatasetError(
-                f"columns.{role}: there is no column {column!r}; there are {listed}"
-            )
-    for column in asked.extra or ():
-        if column not in schema.names:
-            raise DatasetError(
-                f"columns.extra: there is no column {column!r}; there are {listed}"
-            )
-    twice = [name for name in set(schema.names) if schema.names.count(name) > 1]
-    if twice:
-        raise DatasetError(f"column {twice[0]!r} is there twice; rename one")
-    guessed = guess_columns(schema)
-    found = {
-        role: None
-        if getattr(asked, role) == NONE
-        else getattr(asked, role) or getattr(guessed, role)
-        for role in ("id", "image", "text")
-    }
-    if found["image"] is None and found["text"] is None:
-        raise DatasetError(
-            f"no column of images or texts was found; set columns.image, columns.text;"
-            f" there are {listed}"
-        )
-    if found["image"] and _image_kind(schema.field(found["image"])) is None:
-        kind = schema.field(found["image"]).type
-        raise DatasetError(
-            f"columns.image: column {found['image']!r} is {kind}, not images"
-            " (bytes, paths, or a struct of bytes and path)"
-        )
-    if found["text"] and _text_kind(schema.field(found["text"])) is None:
-        kind = schema.field(found["text"]).type
-        raise DatasetError(
-            f"columns.text: column {found['text']!r} is {kind}, not text"
-        )
-    if found["text"] and found["text"] == found["image"]:
-        raise DatasetError(f"columns.image and columns.text are both {found['text']!r}")
-    if found["id"] and not _is_id(schema.field(found["id"])):
-        kind = schema.field(found["id"]).type
-        raise DatasetError(
-            f"columns.id: column {found['id']!r} is {kind}; ids are strings or whole numbers"
-        )
-    used = {column for column in found.values() if column}
-    rest = [c for c in schema.names if c not in used]
-    extra = rest if asked.extra is None else [c for c in asked.extra if c not in used]
-    return ColumnSettings(**found, extra=extra)
-
-
 def _has_files(source: Source) -> bool:
     return next(iter(_names(source)), None) is not None
 
@@ -545,96 +357,8 @@ def _names(source: Source) -> list[str]:
     return names() if names else [file.name for file in source.files()]
 
 
-def _by_name(schema: pa.Schema, names: Sequence[str], fits: Any) -> str | None:
-    for name in names:
-        for field in schema:
-            if field.name.lower() == name and fits(field):
-                return field.name
-    return None
-
-
-def _image_kind(field: pa.Field) -> str | None:
-    kind = field.type
-    if pa.types.is_struct(kind):
-        names = {child.name for child in kind}
-        return "struct" if names & {"bytes", "path"} and _struct_fits(kind) else None
-    if _is_binary(kind):
-        return "bytes"
-    return "path" if _is_string(kind) else None
-
-
-def _struct_fits(kind: pa.StructType) -> bool:
-    fits = {"bytes": _is_binary, "path": _is_string}
-    return all(
-        fits[c.name](c.type) or pa.types.is_null(c.type) for c in kind if c.name in fits
-    )
-
-
-def _text_kind(field: pa.Field) -> str | None:
-    kind = field.type
-    if (
-        pa.types.is_list(kind)
-        or pa.types.is_large_list(kind)
-        or pa.types.is_fixed_size_list(kind)
-    ):
-        return "list" if _is_string(kind.value_type) else None
-    return "string" if _is_string(kind) or pa.types.is_null(kind) else None
-
-
-def _is_string(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return (
-        pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or kind == pa.string_view()
-    )
-
-
-def _is_binary(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_fixed_size_binary(kind)
-        or kind == pa.binary_view()
-    )
-
-
-def _is_id(field: pa.Field) -> bool:
-    kind = field.type
-    if pa.types.is_struct(kind):
-        return "path" in {child.name for child in kind}
-    return _is_string(kind) or pa.types.is_integer(kind)
-
-
-def _cells(column: pa.Array) -> list[dict[str, Any] | None]:
-    """The image column's values as {bytes, path, reason}."""
-    if pa.types.is_struct(column.type):
-        names = {child.name for child in column.type}
-        cells = column.to_pylist()
-        whole = {"bytes", "path", "reason"} <= names
-        return (
-            cells
-            if whole
-            else [c and {"bytes": None, "path": None, **c} for c in cells]
-        )
-    key = "bytes" if _is_binary(column.type) else "path"
-    other = "path" if key == "bytes" else "bytes"
-    return [None if v is None else {key: v, other: None} for v in column.to_pylist()]
-
-
-def _free_name(name: str, taken: set[str]) -> str:
-    if name not in _OWN_NAMES:
-        return name
-    while name in taken or name in _OWN_NAMES:
-        name = f"source_{name}"
-    return name
-
-
 def _visible(text: str) -> bool:
-    return bool(text.strip()) and any(
-        not (char in _INVISIBLE or char.isspace()) for char in text
-    )
+    return bool(text.strip()) and any(not (char in _INVISIBLE or char.isspace()) for char in text)
 
 
 def _blank_reason(captions: list[str | None] | None) -> str:
@@ -646,9 +370,7 @@ def _blank_reason(captions: list[str | None] | None) -> str:
     return "invisible characters" if joined.strip() else "whitespace"
 
 
-def _check_utf8(
-    name: str, positions: np.ndarray, column: str, values: pa.Array
-) -> None:
+def _check_utf8(name: str, positions: np.ndarray, column: str, values: pa.Array) -> None:
     """Arrow takes a file's word for its strings being UTF-8; we look."""
     try:
         values.validate(full=True)

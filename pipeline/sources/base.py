@@ -15,9 +15,7 @@ BATCH_ROWS = 256
 BATCH_BYTES = 64 << 20
 
 # An image of a row as sources hand it on. `reason` says why it is missing, where the source knows.
-IMAGE_CELL = pa.struct(
-    [("bytes", pa.binary()), ("path", pa.string()), ("reason", pa.string())]
-)
+IMAGE_CELL = pa.struct([("bytes", pa.binary()), ("path", pa.string()), ("reason", pa.string())])
 
 
 class DatasetError(ValueError):
@@ -66,9 +64,7 @@ class Source(Protocol):
             If the file is damaged or its columns are not those of `schema`.
         """
 
-    def take(
-        self, name: str, positions: np.ndarray, columns: Sequence[str]
-    ) -> Iterator[Batch]:
+    def take(self, name: str, positions: np.ndarray, columns: Sequence[str]) -> Iterator[Batch]:
         """The same for some rows only, `positions` being sorted; reads as little as it can."""
 
 

@@ -34,9 +34,7 @@ _REST = "*"
 
 class _MetadataParquet(ParquetSource):
     def names(self) -> list[str]:
-        return [
-            n for n in super().names() if posixpath.basename(n) == "metadata.parquet"
-        ]
+        return [n for n in super().names() if posixpath.basename(n) == "metadata.parquet"]
 
 
 class ImageFolderSource:
@@ -77,9 +75,7 @@ class ImageFolderSource:
         if self._table is None:
             return pa.schema([(FILE_NAME, IMAGE_CELL)])
         schema = self._table.schema()
-        if FILE_NAME not in schema.names or not _is_string(
-            schema.field(FILE_NAME).type
-        ):
+        if FILE_NAME not in schema.names or not _is_string(schema.field(FILE_NAME).type):
             raise DatasetError(
                 f"{self._metadata[0]} has no column {FILE_NAME!r} that names the images"
                 f" (columns: {', '.join(schema.names)})"
@@ -95,13 +91,9 @@ class ImageFolderSource:
             for positions, batch in self._table.batches(name, columns):
                 yield positions, _with_images(batch, posixpath.dirname(name))
 
-    def take(
-        self, name: str, positions: np.ndarray, columns: Sequence[str]
-    ) -> Iterator[Batch]:
+    def take(self, name: str, positions: np.ndarray, columns: Sequence[str]) -> Iterator[Batch]:
         if posixpath.basename(name) == _REST:
-            yield from select_rows(
-                self._rest(posixpath.dirname(name), columns), positions
-            )
+            yield from select_rows(self._rest(posixpath.dirname(name), columns), positions)
         else:
             assert self._table is not None
             for found, batch in self._table.take(name, positions, columns):
@@ -181,6 +173,4 @@ def _with_images(batch: pa.RecordBatch, folder: str) -> pa.RecordBatch:
     at = batch.schema.get_field_index(FILE_NAME)
     paths = batch.column(at).to_pylist()
     cells = [{"path": _join(folder, path) if path else path} for path in paths]
-    return batch.set_column(
-        at, pa.field(FILE_NAME, IMAGE_CELL), pa.array(cells, IMAGE_CELL)
-    )
+    return batch.set_column(at, pa.field(FILE_NAME, IMAGE_CELL), pa.array(cells, IMAGE_CELL))

@@ -57,22 +57,16 @@ class Img2DatasetSource:
                 f"{self._shards.names()[0]} is not img2dataset's: it has no columns key and status"
                 f" (columns: {', '.join(schema.names)})"
             )
-        kept = [
-            field for field in schema if field.name not in (self._image_column(), IMAGE)
-        ]
+        kept = [field for field in schema if field.name not in (self._image_column(), IMAGE)]
         return pa.schema([*kept, pa.field(IMAGE, IMAGE_CELL)])
 
     def batches(self, name: str, columns: Sequence[str]) -> Iterator[Batch]:
         asked = self._asked(columns)
         yield from self._with_images(name, self._shards.batches(name, asked), columns)
 
-    def take(
-        self, name: str, positions: np.ndarray, columns: Sequence[str]
-    ) -> Iterator[Batch]:
+    def take(self, name: str, positions: np.ndarray, columns: Sequence[str]) -> Iterator[Batch]:
         asked = self._asked(columns)
-        yield from self._with_images(
-            name, self._shards.take(name, positions, asked), columns
-        )
+        yield from self._with_images(name, self._shards.take(name, positions, asked), columns)
 
     def _image_column(self) -> str | None:
         schema = self._shards.schema()
@@ -90,16 +84,12 @@ class Img2DatasetSource:
         self, name: str, batches: Iterator[Batch], columns: Sequence[str]
     ) -> Iterator[Batch]:
         tar = _stem(name) + ".tar"
-        packed = (
-            IMAGE in columns and not self._image_column() and tar in self.root.names()
-        )
+        packed = IMAGE in columns and not self._image_column() and tar in self.root.names()
         file = self.root.open(tar) if packed else None
         try:
             for positions, batch in batches:
                 arrays = [
-                    self._cells(name, batch, tar, file)
-                    if column == IMAGE
-                    else batch[column]
+                    self._cells(name, batch, tar, file) if column == IMAGE else batch[column]
                     for column in columns
                 ]
                 yield positions, pa.RecordBatch.from_arrays(arrays, names=list(columns))
@@ -148,9 +138,7 @@ class Img2DatasetSource:
         """The image files in a shard's folder, by key."""
         folder = _stem(name) + "/"
         if self._files is None or self._files[0] != folder:
-            inside = [
-                n for n in self.root.names() if n.startswith(folder) and is_image(n)
-            ]
+            inside = [n for n in self.root.names() if n.startswith(folder) and is_image(n)]
             by_key = {posixpath.splitext(posixpath.basename(n))[0]: n for n in inside}
             self._files = (folder, by_key)
         return self._files[1]

@@ -34,9 +34,7 @@ class ParquetSource:
         return [n for n in self.root.names() if n.lower().endswith((".parquet", ".pq"))]
 
     def files(self) -> list[SourceFile]:
-        return [
-            SourceFile(n, self.root.url(n), self.root.version(n)) for n in self.names()
-        ]
+        return [SourceFile(n, self.root.url(n), self.root.version(n)) for n in self.names()]
 
     def schema(self) -> pa.Schema:
         if self._schema is None:
@@ -49,9 +47,7 @@ class ParquetSource:
             check_drift(self._first(), self.schema(), name, file.schema_arrow)
             yield from self._read(name, file, range(file.num_row_groups), columns)
 
-    def take(
-        self, name: str, positions: np.ndarray, columns: Sequence[str]
-    ) -> Iterator[Batch]:
+    def take(self, name: str, positions: np.ndarray, columns: Sequence[str]) -> Iterator[Batch]:
         with self._open(name) as file:
             ends = np.cumsum(_group_rows(file))
             if len(positions) and positions[-1] >= (ends[-1] if len(ends) else 0):
@@ -59,9 +55,7 @@ class ParquetSource:
             for group in np.unique(np.searchsorted(ends, positions, side="right")):
                 start = int(ends[group - 1]) if group else 0
                 inside = positions[(positions >= start) & (positions < ends[group])]
-                yield from select_rows(
-                    self._read(name, file, [int(group)], columns), inside
-                )
+                yield from select_rows(self._read(name, file, [int(group)], columns), inside)
 
     def _first(self) -> str:
         names = self.names()

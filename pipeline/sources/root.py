@@ -114,12 +114,7 @@ class Root:
         etag = detail.get("ETag") or detail.get("etag")
         if etag:
             return str(etag).strip('"')
-        when = (
-            detail.get("mtime")
-            or detail.get("LastModified")
-            or detail.get("created")
-            or ""
-        )
+        when = detail.get("mtime") or detail.get("LastModified") or detail.get("created") or ""
         return f"{detail.get('size')}-{when}"
 
     def listing_version(self, names: list[str]) -> str:
@@ -160,9 +155,7 @@ class Root:
             if full != self.path and not full.startswith(self.path.rstrip("/") + "/"):
                 return None, "outside"
             # Without O_NONBLOCK a named pipe would wait for a writer for ever.
-            handle = os.open(
-                full, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-            )
+            handle = os.open(full, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
             if error.errno in _MISSING:
                 # Where a path that leaves the folder leads is not told, not even that it is empty.
@@ -182,9 +175,7 @@ class Root:
         return (data, None) if data else (None, "empty")
 
     def _read_remote(self, path: str) -> tuple[bytes | None, str | None]:
-        full = posixpath.normpath(
-            path if path.startswith("/") else f"{self.path}/{path}"
-        )
+        full = posixpath.normpath(path if path.startswith("/") else f"{self.path}/{path}")
         if not full.startswith(self.path + "/"):
             return None, "outside"
         try:

@@ -88,16 +88,13 @@ def _infer(values: list[Any]) -> pa.DataType:
 def _nested(value: Any) -> bool:
     if isinstance(value, dict):
         return True
-    return isinstance(value, list) and any(
-        isinstance(item, (dict, list)) for item in value
-    )
+    return isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value)
 
 
 def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_string(kind):
         values = [
-            value if value is None or isinstance(value, str) else _json(value)
-            for value in values
+            value if value is None or isinstance(value, str) else _json(value) for value in values
         ]
     return pa.array(values, type=kind)
 
@@ -106,9 +103,7 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _blame(
-    values: list[Any], kind: pa.DataType, column: str, where: Sequence[str]
-) -> pa.Array:
+def _blame(values: list[Any], kind: pa.DataType, column: str, where: Sequence[str]) -> pa.Array:
     """Find the value that does not fit, and say so."""
     for value, place in zip(values, where, strict=True):
         try:

@@ -47,9 +47,7 @@ class JsonLinesSource:
         return [n for n in self.root.names() if n.lower().endswith(JSONL_SUFFIXES)]
 
     def files(self) -> list[SourceFile]:
-        return [
-            SourceFile(n, self.root.url(n), self.root.version(n)) for n in self.names()
-        ]
+        return [SourceFile(n, self.root.url(n), self.root.version(n)) for n in self.names()]
 
     def schema(self) -> pa.Schema:
         if self._schema is None:
@@ -61,9 +59,7 @@ class JsonLinesSource:
         with self.root.open(name) as file:
             yield from self._read(name, file, 0, columns)
 
-    def take(
-        self, name: str, positions: np.ndarray, columns: Sequence[str]
-    ) -> Iterator[Batch]:
+    def take(self, name: str, positions: np.ndarray, columns: Sequence[str]) -> Iterator[Batch]:
         marks = self._mark(name)
         with self.root.open(name) as file:
             for mark in np.unique(positions // _MARK_EVERY):
@@ -127,9 +123,7 @@ class CsvSource:
         return [n for n in self.root.names() if n.lower().endswith(CSV_SUFFIXES)]
 
     def files(self) -> list[SourceFile]:
-        return [
-            SourceFile(n, self.root.url(n), self.root.version(n)) for n in self.names()
-        ]
+        return [SourceFile(n, self.root.url(n), self.root.version(n)) for n in self.names()]
 
     def schema(self) -> pa.Schema:
         if self._schema is None:
@@ -165,9 +159,7 @@ class CsvSource:
             except (pa.ArrowInvalid, UnicodeDecodeError) as error:
                 raise _bad_csv(name, position, error) from None
 
-    def take(
-        self, name: str, positions: np.ndarray, columns: Sequence[str]
-    ) -> Iterator[Batch]:
+    def take(self, name: str, positions: np.ndarray, columns: Sequence[str]) -> Iterator[Batch]:
         # A line break may stand within quotes, so rows can only be counted from the start.
         yield from select_rows(self.batches(name, columns), positions)
 
@@ -185,9 +177,7 @@ class CsvSource:
             raise DatasetError(f"{name} has no header line")
         twice = {column for column in header if header.count(column) > 1}
         if twice:
-            raise DatasetError(
-                f"{name}: column {min(twice)!r} stands twice in the header"
-            )
+            raise DatasetError(f"{name}: column {min(twice)!r} stands twice in the header")
         return header
 
 
@@ -203,14 +193,10 @@ def _object(line: bytes, name: str, position: int) -> dict[str, Any]:
         raise DatasetError(f"{place}: the text is not UTF-8 ({error.reason})") from None
     except (ValueError, RecursionError) as error:
         if position == 0 and line.lstrip()[:1] == b"[":
-            raise DatasetError(
-                f"{name} is one JSON array; write one object a line"
-            ) from None
+            raise DatasetError(f"{name} is one JSON array; write one object a line") from None
         raise DatasetError(f"{place}: the line is not JSON ({error})") from None
     if not isinstance(row, dict):
-        raise DatasetError(
-            f"{place}: the line is not an object with columns; write one a line"
-        )
+        raise DatasetError(f"{place}: the line is not an object with columns; write one a line")
     return row
 
 
@@ -235,10 +221,6 @@ def _parsing(name: str) -> pa_csv.ParseOptions:
 
 def _bad_csv(name: str, position: int, error: Exception) -> DatasetError:
     said = str(error).splitlines()[0][:160]
-    if (
-        isinstance(error, UnicodeDecodeError)
-        or "utf8" in said.lower()
-        or "utf-8" in said.lower()
-    ):
+    if isinstance(error, UnicodeDecodeError) or "utf8" in said.lower() or "utf-8" in said.lower():
         return DatasetError(f"{name}, after row {position}: the text is not UTF-8")
     return DatasetError(f"{name}, after row {position}: {said}")

@@ -70,9 +70,7 @@ class WebDatasetSource:
         return [n for n in self.root.names() if n.lower().endswith(TAR_SUFFIXES)]
 
     def files(self) -> list[SourceFile]:
-        return [
-            SourceFile(n, self.root.url(n), self.root.version(n)) for n in self.names()
-        ]
+        return [SourceFile(n, self.root.url(n), self.root.version(n)) for n in self.names()]
 
     def schema(self) -> pa.Schema:
         if self._schema is None:
@@ -85,9 +83,7 @@ class WebDatasetSource:
             rows = _rows(name, plain, set(columns))
             yield from _batches(rows, self.schema(), columns, name)
 
-    def take(
-        self, name: str, positions: np.ndarray, columns: Sequence[str]
-    ) -> Iterator[Batch]:
+    def take(self, name: str, positions: np.ndarray, columns: Sequence[str]) -> Iterator[Batch]:
         if not name.lower().endswith(".tar"):
             yield from select_rows(self.batches(name, columns), positions)
             return
@@ -97,8 +93,7 @@ class WebDatasetSource:
         with self.root.open(name) as file:
             samples = ((int(p), *index.samples[p]) for p in positions)
             rows = (
-                (p, _row(name, key, members, file, set(columns)))
-                for p, key, members in samples
+                (p, _row(name, key, members, file, set(columns))) for p, key, members in samples
             )
             yield from _batches(rows, self.schema(), columns, name)
 
@@ -214,9 +209,7 @@ def read_member(name: str, file: IO[bytes], member: Member) -> bytes:
     file.seek(member.offset)
     data = file.read(member.size)
     if len(data) < member.size:
-        raise DatasetError(
-            f"{name} is cut at byte {member.offset + len(data)}; copy it again"
-        )
+        raise DatasetError(f"{name} is cut at byte {member.offset + len(data)}; copy it again")
     return data
 
 
