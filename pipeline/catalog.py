@@ -1,0 +1,267 @@
+"""What a dataset holds, row by row: its id, which half is missing and why, and digests of content.
+
+Reading every row and trying every image is dear, so that what was found in a file is kept beside
+the run and used again as long as the file's version and the settings of reading stay the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.dataset import Dataset, DatasetError
+from pipeline.images import ImageInspector
+from pipeline.sources.base import SourceFile
+
+logger = logging.getLogger(__name__)
+
+CATALOG_VERSION = 1
+
+FILE_SCHEMA = pa.schema(
+    [
+        ("position", pa.int64()),
+        ("id", pa.string()),
+        ("image", pa.string()),
+        ("image_reason", pa.string()),
+        ("text", pa.string()),
+        ("text_reason", pa.string()),
+        ("extra", pa.string()),
+    ]
+)
+
+Advance = Callable[[int], None]
+
+
+def digest(*parts: bytes | str) -> str:
+    """A 128-bit BLAKE2b digest in hex of the parts, each told apart by its length."""
+    state = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        state.update(len(data).to_bytes(8, "little"))
+        state.update(data)
+    return state.hexdigest()
+
+
+class Catalog:
+    """The rows of a dataset in reading order.
+
+    Attributes
+    ----------
+    dataset : Dataset
+    table : pyarrow.Table
+        Columns `file` (number in `dataset.files`), `position`, `id`, `image` and `text` (digest of
+        the half, null where it is missing), `image_reason`, `text_reason` (why), `extra` (digest of
+        the pass-through columns), `missing` ("image", "text", "both" or null).
+    """
+
+    def __init__(self, dataset: Dataset, table: pa.Table) -> None:
+        self.dataset = dataset
+        self.table = table
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @classmethod
+    def scan(cls, dataset: Dataset, folder: Path, advance: Advance | None = None) -> Catalog:
+        """Read what is new since the last scan, and put all files together.
+
+        Parameters
+        ----------
+        dataset
+        folder
+            Where the findings are kept, a file each; made when needed.
+        advance
+            Called with the number of rows after each batch.
+
+        Raises
+        ------
+        DatasetError
+            No rows, a null id, or an id that stands twice while `on_duplicate` is "error".
+        """
+        settings = dataset.settings
+        reading = digest(
+            str(CATALOG_VERSION), json.dumps(settings.model_dump(mode="json"), sort_keys=True)
+        )
+        tables = []
+        with ImageInspector(settings.max_pixels, settings.decode_seconds) as inspector:
+            for number, file in enumerate(dataset.files):
+                found = _cached(folder, file, reading)
+                if found is None:
+                    found = _read(dataset, file, inspector, advance)
+                    _keep(folder, file, reading, found)
+                elif advance:
+                    advance(len(found))
+                files = pa.array(np.full(len(found), number, np.int32))
+                tables.append(found.append_column("file", files))
+        table = pa.concat_tables(tables) if tables else FILE_SCHEMA.empty_table()
+        if not len(table):
+            raise DatasetError(f"{settings.path}: no rows")
+        table = _with_missing(table)
+        table = _with_ids(table) if not dataset.has_id else table
+        return cls(dataset, _without_duplicates(table, dataset))
+
+    def complete(self) -> pa.Table:
+        """The rows with both halves."""
+        return self.table.filter(pc.is_null(self.table["missing"]))
+
+    def counts(self) -> dict[str, int]:
+        """Rows by what is missing: complete, text, image, both."""
+        found = Counter(self.table["missing"].to_pylist())
+        names = {"complete": None, "text": "text", "image": "image", "both": "both"}
+        return {name: found.get(value, 0) for name, value in names.items()}
+
+    def reasons(self) -> dict[str, dict[str, int]]:
+        """Per half, how often each reason of its absence was found."""
+        return {
+            half: dict(
+                Counter(r for r in self.table[f"{half}_reason"].to_pylist() if r).most_common()
+            )
+            for half in ("image", "text")
+        }
+
+    def content(self) -> str:
+        """A digest of all ids and contents, whatever the files and the order of rows."""
+        columns = (self.table[name].to_pylist() for name in ("id", "image", "text"))
+        return digest(*sorted("\0".join(v or "" for v in row) for row in zip(*columns, strict=True)))
+
+
+def _read(
+    dataset: Dataset, file: SourceFile, inspector: ImageInspector, advance: Advance | None
+) -> pa.Table:
+    batches = [FILE_SCHEMA.empty_table()]
+    for batch in dataset.batches(file):
+        cells = batch.column("image")
+        images = cells.field("bytes").to_pylist()
+        reasons = batch.column("image_reason").to_pylist()
+        wanted = [i for i, reason in enumerate(reasons) if reason is None]
+        faults = inspector.inspect([images[i] for i in wanted])
+        for i, fault in zip(wanted, faults, strict=True):
+            reasons[i] = fault
+        texts = batch.column("text").to_pylist()
+        text_reasons = batch.column("text_reason").to_pylist()
+        extras = batch.column("extra").to_pylist() if "extra" in batch.schema.names else None
+        rows = {
+            "position": batch.column("position"),
+            "id": batch.column("id"),
+            "image": [
+                None if reason else digest(data)
+                for data, reason in zip(images, reasons, strict=True)
+            ],
+            "image_reason": reasons,
+            "text": [
+                None if reason else digest(*text)
+                for text, reason in zip(texts, text_reasons, strict=True)
+            ],
+            "text_reason": text_reasons,
+            "extra": [None] * len(batch) if extras is None else [_extra(row) for row in extras],
+        }
+        batches.append(pa.table(rows, schema=FILE_SCHEMA))
+        if advance:
+            advance(len(batch))
+    return pa.concat_tables(batches)
+
+
+def _extra(row: Any) -> str:
+    return digest(json.dumps(row, sort_keys=True, default=repr, ensure_ascii=False))
+
+
+def _place(folder: Path, file: SourceFile) -> Path:
+    return folder / f"{digest(file.name)}.parquet"
+
+
+def _cached(folder: Path, file: SourceFile, reading: str) -> pa.Table | None:
+    path = _place(folder, file)
+    try:
+        table = pq.read_table(path)
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None
+    metadata = table.schema.metadata or {}
+    if metadata.get(b"version") != file.version.encode() or metadata[b"reading"] != reading.encode():
+        return None
+    return table.replace_schema_metadata(None)
+
+
+def _keep(folder: Path, file: SourceFile, reading: str, table: pa.Table) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = _place(folder, file)
+    scratch = path.with_suffix(".tmp")
+    pq.write_table(
+        table.replace_schema_metadata(
+            {"file": file.name, "version": file.version, "reading": reading}
+        ),
+        scratch,
+        compression="zstd",
+    )
+    os.replace(scratch, path)
+
+
+def _with_missing(table: pa.Table) -> pa.Table:
+    no_image, no_text = pc.is_null(table["image"]), pc.is_null(table["text"])
+    missing = pc.case_when(
+        pc.make_struct(pc.and_(no_image, no_text), no_image, no_text), "both", "image", "text"
+    )
+    return table.append_column("missing", missing.cast(pa.string()))
+
+
+def _with_ids(table: pa.Table) -> pa.Table:
+    """Ids of rows that have none: a digest of the observed halves and an occurrence number."""
+    seen: Counter[str] = Counter()
+    ids = []
+    for image, text in zip(table["image"].to_pylist(), table["text"].to_pylist(), strict=True):
+        content = digest(image or "", text or "")[:24]
+        seen[content] += 1
+        ids.append(f"{content}-{seen[content]}")
+    return table.set_column(table.schema.get_field_index("id"), "id", pa.array(ids, pa.string()))
+
+
+def _without_duplicates(table: pa.Table, dataset: Dataset) -> pa.Table:
+    ids = table["id"]
+    if pc.count_distinct(ids).as_py() == len(table):
+        return table
+    first: dict[str, int] = {}
+    kept = []
+    for row, row_id in enumerate(ids.to_pylist()):
+        if row_id not in first:
+            first[row_id] = row
+            kept.append(row)
+        elif dataset.settings.on_duplicate == "error":
+            places = [_name_row(table, dataset, r) for r in (first[row_id], row)]
+            raise DatasetError(
+                f"id {row_id!r} stands twice: {places[0]} and {places[1]};"
+                " make ids unique, or set dataset.on_duplicate: first"
+            )
+    logger.warning("%d rows with an id that stood before were left out", len(table) - len(kept))
+    return table.take(pa.array(kept))
+
+
+def _name_row(table: pa.Table, dataset: Dataset, row: int) -> str:
+    file, position = table["file"][row].as_py(), table["position"][row].as_py()
+    return f"{dataset.files[file].name} row {position}"
+
+
+def fetch(dataset: Dataset, places: Iterable[tuple[int, int]]) -> pa.Table:
+    """Rows by (number of the file, position), in the order asked for; columns as `Dataset.fetch`."""
+    wanted = list(places)
+    by_file: dict[int, list[int]] = {}
+    for file, position in wanted:
+        by_file.setdefault(file, []).append(position)
+    order: dict[tuple[int, int], int] = {}
+    tables = []
+    for file, positions in by_file.items():
+        unique = sorted(set(positions))
+        table = dataset.fetch(dataset.files[file], unique)
+        for position in table["position"].to_pylist():
+            order[file, position] = len(order)
+        tables.append(table)
+    return pa.concat_tables(tables).take(pa.array([order[place] for place in wanted]))

@@ -1,0 +1,182 @@
+"""The one typed config: every part's settings put together, validated once at the start."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from generators import CAPTIONERS, IMAGE_GENERATORS
+from kb.encoders import ENCODERS
+from kb.knowledge_base import KnowledgeBaseSettings
+from pipeline.dataset import DatasetSettings
+from pipeline.errors import ConfigError, first_error
+from pipeline.parts import Part
+from selection.scoring import ScoringSettings
+
+PAPER: dict[str, Any] = {
+    "knowledge_base": KnowledgeBaseSettings.paper().model_dump(mode="json", exclude_unset=True),
+    "selection": {"image": {"standardise": False}},
+}
+
+
+class ExternalSettings(DatasetSettings):
+    """An external dataset of complete pairs."""
+
+    name: str = Field(
+        pattern=r"^[\w.-]+$", description="name of the source; its pairs' ids start with it"
+    )
+    licence: str | None = Field(
+        None, description="licence of the pairs, where no column `licence` says it by row"
+    )
+
+
+class GenerationSettings(BaseModel):
+    """How many candidates are drawn for a row, and from what."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    n: int = Field(4, ge=1, description="candidates a row and attempt")
+    attempts: int = Field(2, ge=1, description="rounds before a row without a candidate is rejected")
+    grounded: bool = Field(
+        True, description="give the generator the retrieved pairs (false: the variant `direct`)"
+    )
+
+
+class RunSettings(BaseModel):
+    """How a run is cut into shards, seeded and bounded."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seed: int = Field(0, ge=0, description="seed of everything random")
+    shard_size: int = Field(256, ge=1, description="rows a shard, the unit of work")
+    block_size: int = Field(32, ge=1, description="rows in memory at once within a shard")
+    on_kb_change: Literal["keep", "redo"] = Field(
+        "keep", description="what a changed knowledge base means for rows already completed"
+    )
+    max_deleted_share: float = Field(
+        0.05, ge=0, le=1, description="most rows that may vanish from the input between two runs"
+    )
+    offline: bool = Field(False, description="download nothing")
+
+
+class Config(BaseModel):
+    """A whole run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field("run", pattern=r"^[\w.-]+$", description="name of the run")
+    preset: Literal["default", "paper"] = Field(
+        "default", description="`paper` sets what is not given as the paper has it"
+    )
+    output: str | None = Field(
+        None, description="folder of the run; default runs/NAME beside the config"
+    )
+    dataset: DatasetSettings = Field(description="the incomplete dataset")
+    external: list[ExternalSettings] = Field([], description="public pairs to learn from")
+    encoder: dict[str, Any] = Field(
+        description="what embeds images and texts, by kind (`pair` joins two encoders)"
+    )
+    knowledge_base: KnowledgeBaseSettings = Field(default_factory=KnowledgeBaseSettings)
+    captioner: dict[str, Any] = Field(description="what writes missing texts, by kind")
+    image_generator: dict[str, Any] = Field(description="what draws missing images, by kind")
+    generation: GenerationSettings = Field(default_factory=GenerationSettings)
+    selection: ScoringSettings = Field(default_factory=ScoringSettings)
+    run: RunSettings = Field(default_factory=RunSettings)
+
+    # Set by `load_config`: relative paths start here.
+    base: Path = Field(Path("."), exclude=True)
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return (self.base / (self.output or f"runs/{self.name}")).resolve()
+
+    def encoder_part(self) -> Part:
+        return Part.choose("encoder", self.encoder, ENCODERS)
+
+    def captioner_part(self) -> Part:
+        return Part.choose("captioner", self.captioner, CAPTIONERS)
+
+    def image_generator_part(self) -> Part:
+        return Part.choose("image_generator", self.image_generator, IMAGE_GENERATORS)
+
+    def generator_part(self, missing: str) -> Part:
+        """The part that makes the missing half."""
+        return self.captioner_part() if missing == "text" else self.image_generator_part()
+
+    def resolved(self) -> str:
+        """The resolved settings as YAML, for `config.yaml` in the run's folder.
+
+        Relative paths stand as they were given, with the folder that they start from.
+        """
+        values = self.model_dump(mode="json")
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        return f"# Resolved settings; relative paths start from {self.base}\n{text}"
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and validate a config.
+
+    Parameters
+    ----------
+    path
+        A YAML file. Relative paths in it start from its folder.
+
+    Raises
+    ------
+    ConfigError
+        In one line: the file, field, rule and value.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a folder; name the config file in it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must be a mapping of settings; got {type(values).__name__}")
+    try:
+        return make_config(values, path.resolve().parent)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def make_config(values: dict[str, Any], base: str | Path = ".") -> Config:
+    """Validate settings given as a mapping; the same as `load_config` without a file."""
+    values = copy.deepcopy(values)
+    if "base" in values:
+        raise ConfigError("base: unknown key")
+    if values.get("preset") == "paper":
+        values = _under(values, PAPER)
+    try:
+        config = Config(**values, base=Path(base).resolve())
+    except ValidationError as error:
+        raise ConfigError(first_error(error)) from None
+    names = [external.name for external in config.external]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"external: every name must be its own; {name!r} stands twice")
+    config.encoder_part()
+    config.captioner_part()
+    config.image_generator_part()
+    return config
+
+
+def _under(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """`values` over `defaults`, mapping by mapping."""
+    merged = copy.deepcopy(defaults)
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _under(value, merged[key])
+        else:
+            merged[key] = value
+    return merged

@@ -1,0 +1,135 @@
+"""Where a model's files are: a local folder, or the snapshot of a pinned revision of a hub model.
+
+Parts load from the folder that they are handed; nothing but this module downloads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+
+WHOLE_FILE_BYTES = 64 << 20
+EDGE_BYTES = 1 << 20
+
+# Weights as safetensors, and what configures them. Pickles are never fetched.
+PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model's name in the config, its local folder, and the revision that its files are."""
+
+    name: str
+    path: Path
+    revision: str
+
+
+def resolve_models(
+    section: str, models: Mapping[str, tuple[str, str | None]], base: Path, offline: bool
+) -> dict[str, ResolvedModel]:
+    """Resolve each role's (name or path, revision) to local files.
+
+    Parameters
+    ----------
+    section
+        The part's place in the config, for errors.
+    models
+        Role to (hub id or path, pinned revision or None). A path is relative to `base`, and starts
+        with `.`, `/`, `~` or `local-dir:`, or names something that exists.
+    base
+        The config's folder.
+    offline
+        Download nothing.
+
+    Raises
+    ------
+    ConfigError
+        A folder that is not there, or, offline, a model that was not fetched.
+    """
+    return {
+        role: _resolve(f"{section}.{role}", name, revision, base, offline)
+        for role, (name, revision) in models.items()
+    }
+
+
+def _resolve(
+    field: str, name: str, revision: str | None, base: Path, offline: bool
+) -> ResolvedModel:
+    plain = name.removeprefix("local-dir:")
+    path = (base / Path(plain).expanduser()).resolve()
+    if plain != name or plain.startswith((".", "/", "~")) or path.is_dir():
+        if not path.is_dir():
+            raise ConfigError(f"{field}: no such folder: {path}")
+        return ResolvedModel(name, path, folder_revision(path))
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", plain):
+        raise ConfigError(
+            f"{field}: must be a folder or a hub id such as owner/model; got {name!r}"
+        )
+    path = _snapshot(field, plain, revision, offline)
+    return ResolvedModel(name, path, path.name)
+
+
+def _snapshot(field: str, repo: str, revision: str | None, offline: bool) -> Path:
+    """The snapshot folder of a hub model, whose name is the commit."""
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(repo, revision=revision, local_files_only=True)
+        )
+    except (LocalEntryNotFoundError, FileNotFoundError):
+        pass
+    if offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes"):
+        raise ConfigError(
+            f"{field}: {repo} is not on this machine and downloading is off;"
+            " fetch it with: rag4dmc fetch CONFIG"
+        )
+    return download(field, repo, revision)
+
+
+def download(field: str, repo: str, revision: str | None) -> Path:
+    """Download a hub model's safetensors and configuration; the revision is resolved to a commit."""
+    import huggingface_hub
+
+    try:
+        files = huggingface_hub.list_repo_files(repo, revision=revision)
+        # A diffusers repository keeps its parts in folders; single-file copies lie beside them.
+        prefix = "*/" if "model_index.json" in files else ""
+        patterns = [prefix + p for p in PATTERNS] + ["*.json"]
+        return Path(
+            huggingface_hub.snapshot_download(
+                repo,
+                revision=revision,
+                allow_patterns=patterns,
+                ignore_patterns=["*.bin", "*.msgpack", "*onnx*", "*openvino*", "*flax*"],
+            )
+        )
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{field}: {repo} can't be downloaded: {reason}") from None
+
+
+def folder_revision(folder: Path) -> str:
+    """A digest of a model folder's files, in place of a commit.
+
+    Files over 64 MB count by their size, their first and their last megabyte.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())
+        with path.open("rb") as file:
+            if size <= WHOLE_FILE_BYTES:
+                digest.update(file.read())
+            else:
+                digest.update(file.read(EDGE_BYTES))
+                file.seek(-EDGE_BYTES, os.SEEK_END)
+                digest.update(file.read())
+    return f"files-{digest.hexdigest()}"

@@ -1,0 +1,157 @@
+"""What a process needs at hand to complete rows: the encoder, the knowledge base, one generator.
+
+Made once a process and loaded piece by piece on first use; at most one generator is held at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kb.embeddings import Modality, normalise
+from kb.knowledge_base import KnowledgeBase
+from pipeline.catalog import fetch
+from pipeline.config import Config
+from pipeline.dataset import Dataset
+from pipeline.images import decode
+from pipeline.models import ResolvedModel
+from pipeline.parts import Part
+from selection.niqe import NiqeModel
+from selection.scoring import Selector
+from selection.standards import Standards
+
+logger = logging.getLogger(__name__)
+
+INTERNAL = "internal"
+STANDARDS = "standards.json"
+
+
+class Workbench:
+    """The parts of a run, made from its config.
+
+    Parameters
+    ----------
+    config : Config
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._resolved: dict[str, dict[str, ResolvedModel]] = {}
+        self._generator: tuple[str, Any] | None = None
+        self._knowledge_base: KnowledgeBase | None = None
+        self._selector: Selector | None = None
+
+    def models(self, part: Part) -> Mapping[str, ResolvedModel]:
+        """The local models of a part, resolved once."""
+        if part.section not in self._resolved:
+            self._resolved[part.section] = part.resolve(
+                self.config.base, self.config.run.offline
+            )
+        return self._resolved[part.section]
+
+    def identity(self, part: Part) -> dict[str, Any]:
+        """What a part's output depends on."""
+        return part.identity(self.models(part))
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The incomplete dataset."""
+        return Dataset.open(self.config.dataset, self.config.base)
+
+    @cached_property
+    def externals(self) -> dict[str, Dataset]:
+        """The external datasets by name."""
+        return {
+            settings.name: Dataset.open(settings, self.config.base)
+            for settings in self.config.external
+        }
+
+    @cached_property
+    def encoder(self) -> Any:
+        part = self.config.encoder_part()
+        return part.create(self.models(part))
+
+    def generator(self, missing: Modality) -> Any:
+        """The captioner or the image generator; the other one is freed."""
+        if self._generator is None or self._generator[0] != missing:
+            self.close_generator()
+            part = self.config.generator_part(missing)
+            self._generator = (missing, part.create(self.models(part)))
+        return self._generator[1]
+
+    def close_generator(self) -> None:
+        if self._generator is not None:
+            self._generator[1].close()
+            self._generator = None
+
+    @property
+    def knowledge_base_folder(self) -> Path:
+        return self.config.folder / "kb"
+
+    @property
+    def knowledge_base(self) -> KnowledgeBase:
+        """The knowledge base as it stands on disk; call `forget` after building another."""
+        if self._knowledge_base is None:
+            self._knowledge_base = KnowledgeBase.load(self.knowledge_base_folder)
+        return self._knowledge_base
+
+    @property
+    def selector(self) -> Selector:
+        """The selector with the standards that were measured at the build."""
+        if self._selector is None:
+            path = self.config.folder / STANDARDS
+            values = json.loads(path.read_text(encoding="utf-8"))
+            model = values["niqe_model"]
+            self._selector = Selector(
+                self.config.selection,
+                Standards.from_dict(values["standards"]),
+                None if model is None else NiqeModel.from_dict(model),
+            )
+        return self._selector
+
+    def forget(self) -> None:
+        """Drop what was read of the knowledge base."""
+        self._knowledge_base = None
+        self._selector = None
+
+    def embed(self, items: Sequence[Any], modality: Modality) -> np.ndarray:
+        """Unit embeddings [n, d] of images (PIL) or of texts, each a list of captions.
+
+        A row with several captions gets the mean of theirs.
+        """
+        if modality == "image":
+            return self.encoder.encode(items, "image")
+        captions = [caption for row in items for caption in row]
+        embeddings = self.encoder.encode(captions, "text")
+        if len(captions) == len(items):
+            return embeddings
+        starts = np.cumsum([0, *(len(row) for row in items[:-1])])
+        return normalise(np.add.reduceat(embeddings, starts, axis=0))
+
+    def example_pairs(self, rows: Sequence[int], with_images: bool) -> dict[int, dict[str, Any]]:
+        """Pairs of the knowledge base by row: its columns, and `image` decoded when asked for."""
+        pairs = {row: self.knowledge_base.pair(row) for row in dict.fromkeys(rows)}
+        if not with_images:
+            return pairs
+        by_source: dict[str, list[int]] = {}
+        for row, pair in pairs.items():
+            by_source.setdefault(pair["source"], []).append(row)
+        for source, wanted in by_source.items():
+            dataset = self.source(source)
+            numbers = {file.name: number for number, file in enumerate(dataset.files)}
+            places = [(numbers[pairs[row]["file"]], pairs[row]["position"]) for row in wanted]
+            images = fetch(dataset, places)["image"].combine_chunks().field("bytes").to_pylist()
+            for row, data in zip(wanted, images, strict=True):
+                pairs[row]["bytes"] = data
+                pairs[row]["image"] = decode(data, dataset.settings.max_pixels)
+        return pairs
+
+    def source(self, name: str) -> Dataset:
+        """The dataset that a pair's `source` names."""
+        return self.dataset if name == INTERNAL else self.externals[name]
