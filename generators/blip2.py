@@ -7,113 +7,26 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import Field, field_validator
+from typing import TYPE_CHECKING, Any
 
 from generators.base import Candidate, CaptionRequest, Generated
 from generators.batching import BatchRunner, collect, seeds_together
+from generators.blip2_settings import Blip2Settings
 from generators.checkpoints import loading, local_folder
 from generators.device import (
-    DeviceSettings,
-    identity_of,
     module_bytes,
     release_memory,
     resolve_device,
     resolve_dtype,
 )
 from generators.pictures import on_ground
-from generators.prompts import Prompt, check_template, fit, number_word, token_count
-from generators.sampling import SamplingSettings, draw_tokens, keep_special_tokens
+from generators.prompts import Prompt, before_stop, fit, token_count
+from generators.sampling import draw_tokens, keep_special_tokens
 
 if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
-
-
-class Blip2Settings(SamplingSettings, DeviceSettings):
-    """Settings of `Blip2Captioner`; the templates are those of the paper."""
-
-    kind: Literal["blip2"] = Field("blip2", description="A BLIP-2 checkpoint, OPT or T5.")
-    model: str = Field(
-        "Salesforce/blip2-opt-2.7b",
-        description="Model id, or a folder in the same format.",
-    )
-    revision: str | None = Field(None, description="Commit of the model; None is resolved once.")
-    batch_size: int = Field(
-        16, ge=1, description="Captions drawn at once; halved when out of memory."
-    )
-    template: str = Field(
-        "Please write a caption of the image. Caption:",
-        description="Prompt of a row without an example.",
-    )
-    example_template: str = Field(
-        "Please write {count} captions of the image. {examples} Caption {next}:",
-        description="Prompt with examples: {count} in words, {examples}, number of the {next}.",
-    )
-    example_item: str = Field(
-        "Caption {number}: {example}",
-        description="How one example stands within {examples}.",
-    )
-    stops: tuple[str, ...] = Field(
-        ("\n", "Caption {after}:"),
-        description="The caption ends before the first of these; {after} numbers the one after it.",
-    )
-    max_prompt_tokens: int | None = Field(
-        None,
-        ge=1,
-        description="Most tokens of a prompt; None takes what the model has room for.",
-    )
-    background: str = Field("white", description="What shows through a transparent image.")
-
-    @field_validator("template")
-    @classmethod
-    def _template(cls, value: str) -> str:
-        return check_template("template", value, (), ())
-
-    @field_validator("example_template")
-    @classmethod
-    def _example_template(cls, value: str) -> str:
-        return check_template(
-            "example_template", value, ("count", "examples", "next"), ("examples",)
-        )
-
-    @field_validator("example_item")
-    @classmethod
-    def _example_item(cls, value: str) -> str:
-        return check_template("example_item", value, ("number", "example"), ("example",))
-
-    @field_validator("stops")
-    @classmethod
-    def _stops(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(value):
-            raise ValueError(
-                "stops must not hold an empty text; it would cut every caption to nothing"
-            )
-        return tuple(check_template("stops", stop, ("after",), ()) for stop in value)
-
-    def models(self) -> dict[str, tuple[str, str | None]]:
-        """The one checkpoint."""
-        return {"model": (self.model, self.revision)}
-
-    def identity(self) -> dict[str, Any]:
-        """All but device and batch size."""
-        return identity_of(self)
-
-    def render(self, examples: Sequence[str]) -> str:
-        """The prompt with these example captions."""
-        if not examples:
-            return self.template
-        items = [
-            self.example_item.format(number=number, example=example.strip())
-            for number, example in enumerate(examples, start=1)
-        ]
-        return self.example_template.format(
-            count=number_word(len(examples) + 1),
-            examples=" ".join(items),
-            next=len(examples) + 1,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +78,13 @@ class Blip2Captioner:
         dtype = resolve_dtype(self.settings.dtype, device)
         with loading():
             processor = Blip2Processor.from_pretrained(folder, local_files_only=True)
-            model = Blip2ForConditionalGeneration.from_pretrained(
+            model: Any = Blip2ForConditionalGeneration.from_pretrained(
                 folder, dtype=dtype, local_files_only=True, use_safetensors=True
             )
         if dtype == torch.float32:
             # Parts that a checkpoint keeps in half precision would clash with the rest.
             model = model.float()
-        model = model.to(device).eval()
+        model.to(device).eval()
         tokenizer = processor.tokenizer
         keep_special_tokens(
             model.language_model,
@@ -351,8 +264,6 @@ class Blip2Captioner:
         )
 
     def _clean(self, text: str, job: _Job) -> str:
-        """The caption alone: up to the first stop, without the space around it."""
+        """The caption alone, without the next one that some models go on to write."""
         after = len(self._requests[job.row].examples) + 2
-        text = text.strip()
-        ends = [text.find(stop.format(after=after)) for stop in self.settings.stops]
-        return text[: min((end for end in ends if end >= 0), default=len(text))].strip()
+        return before_stop(text, [stop.format(after=after) for stop in self.settings.stops])

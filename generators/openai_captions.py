@@ -12,10 +12,9 @@ from generators.service import (
     SEED_MASK,
     ContentRefused,
     ServiceError,
-    ServiceGenerator,
-    ServiceSettings,
-    data_url,
 )
+from generators.service_generator import ServiceGenerator, data_url
+from generators.service_settings import ServiceSettings
 
 
 class OpenAICaptionSettings(ServiceSettings):

@@ -18,11 +18,10 @@ from generators.service import (
     SEED_MASK,
     ContentRefused,
     ServiceError,
-    ServiceGenerator,
-    ServiceSettings,
     Upload,
-    png,
 )
+from generators.service_generator import ServiceGenerator, png
+from generators.service_settings import ServiceSettings
 
 
 class OpenAIImageSettings(ServiceSettings):

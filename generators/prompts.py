@@ -67,6 +67,19 @@ def number_word(number: int) -> str:
     return NUMBER_WORDS[number] if number < len(NUMBER_WORDS) else str(number)
 
 
+def before_stop(text: str, stops: Sequence[str]) -> str:
+    """A generated text up to the first of the stops, without the space around it.
+
+    Examples
+    --------
+    >>> before_stop(" a red hat Caption 3: a hat", ["Caption 3:"])
+    'a red hat'
+    """
+    text = text.strip()
+    ends = [text.find(stop) for stop in stops]
+    return text[: min((end for end in ends if end >= 0), default=len(text))].strip()
+
+
 def token_count(tokenizer: Any, text: str) -> int:
     """Tokens of a text with the special ones that the model adds."""
     return len(tokenizer(text, verbose=False)["input_ids"])

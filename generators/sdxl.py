@@ -13,7 +13,6 @@ from PIL import Image
 
 from generators.base import Candidate, Generated, ImageRequest
 from generators.batching import BatchRunner, OutOfMemory, collect, seeds_together
-from generators.checkpoints import loading, local_folder, require_safetensors
 from generators.device import (
     module_bytes,
     release_memory,
@@ -23,6 +22,7 @@ from generators.device import (
 from generators.latents import LatentCodec
 from generators.pictures import fitted_into, on_ground
 from generators.prompts import Prompt, fit
+from generators.sdxl_pipeline import drawn_size, load_pipeline, redrawing, width_height
 from generators.sdxl_settings import SdxlSettings
 
 if TYPE_CHECKING:
@@ -82,35 +82,15 @@ class SdxlImageGenerator:
         """
         if self._pipe is not None:
             return
-        from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
-
         started = time.monotonic()
-        folder = local_folder(self.paths, "model", "model_index.json")
         device = resolve_device(self.settings.device)
         dtype = resolve_dtype(self.settings.dtype, device)
-        with loading():
-            pipe = StableDiffusionXLPipeline.from_pretrained(
-                folder,
-                dtype=dtype,
-                variant=self._variant(folder, dtype),
-                use_safetensors=True,
-                local_files_only=True,
-                add_watermarker=False,
-                low_cpu_mem_usage=_has_accelerate(),
-            )
-            if self.settings.grounding == "ip_adapter":
-                self._load_adapter(pipe, dtype)
-        pipe = pipe.to(device)
+        pipe = load_pipeline(self.settings, self.paths, dtype).to(device)
         pipe.set_progress_bar_config(disable=True)
-        self._size = self._drawn_size(pipe)
+        self._size = drawn_size(pipe, self.settings.size)
         self._codec = LatentCodec(pipe.vae, pipe.vae_scale_factor)
         if self.settings.grounding == "img2img":
-            self._redraw = StableDiffusionXLImg2ImgPipeline(
-                **{name: part for name, part in pipe.components.items()},
-                force_zeros_for_empty_prompt=pipe.config.force_zeros_for_empty_prompt,
-                add_watermarker=False,
-            )
-            self._redraw.set_progress_bar_config(disable=True)
+            self._redraw = redrawing(pipe)
         self._pipe = pipe
         logger.info(
             "loaded image generator %s on %s in %s: %.2f GB, %d x %d pixels, %.1f s",
@@ -232,7 +212,7 @@ class SdxlImageGenerator:
         if image is None:
             notes = (*notes, "nan: the model gave values that are not finite")
         elif self.settings.output_size is not None:
-            size = _pair(self.settings.output_size)
+            size = width_height(self.settings.output_size)
             image = image.resize(size, Image.Resampling.LANCZOS)
         return Candidate(job.seed, job.prompt.text, image=image, notes=notes)
 
@@ -316,95 +296,3 @@ class SdxlImageGenerator:
         if not self._guided():
             return seen
         return torch.cat([torch.stack([self._prints[job.row][1] for job in jobs]), seen])
-
-    def _load_adapter(self, pipe: Any, dtype: torch.dtype) -> None:
-        """Put the adapter's weights into the UNet, and its image encoder beside it.
-
-        The encoder is loaded here: diffusers' own loader would fall back to a pickle.
-        """
-        from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
-
-        settings = self.settings.ip_adapter
-        folder = local_folder(
-            self.paths, "ip_adapter", str(Path(settings.subfolder) / settings.weight_name)
-        )
-        encoder_folder = folder / settings.image_encoder
-        if not (encoder_folder / "config.json").is_file():
-            raise ValueError(
-                f"ip_adapter.image_encoder {settings.image_encoder!r} is not in {str(folder)!r}"
-            )
-        require_safetensors(encoder_folder)
-        encoder = CLIPVisionModelWithProjection.from_pretrained(
-            encoder_folder, dtype=dtype, use_safetensors=True, local_files_only=True
-        )
-        side = encoder.config.image_size
-        pipe.register_modules(
-            image_encoder=encoder.eval(),
-            feature_extractor=CLIPImageProcessor(size=side, crop_size=side),
-        )
-        pipe.load_ip_adapter(
-            str(folder),
-            subfolder=settings.subfolder,
-            weight_name=settings.weight_name,
-            image_encoder_folder=None,
-            local_files_only=True,
-            low_cpu_mem_usage=_has_accelerate(),
-        )
-        # diffusers reads a list of images as several images of one prompt, and repeats embeddings by
-        # the whole batch. Ours hold a row for every prompt of the batch, and pass as they are.
-        pipe.prepare_ip_adapter_image_embeds = lambda images, embeds, *rest: embeds
-
-    def _variant(self, folder: Path, dtype: torch.dtype) -> str | None:
-        """The weight files to read: half-precision ones where they are enough, or all there is."""
-        import torch
-
-        if self.settings.variant != "auto":
-            return self.settings.variant
-        weights = [path.name for path in (folder / "unet").glob("*.safetensors")]
-        if not any(".fp16." in name for name in weights):
-            return None
-        only = all(".fp16." in name for name in weights)
-        return "fp16" if only or dtype == torch.float16 else None
-
-    def _drawn_size(self, pipe: Any) -> tuple[int, int]:
-        """(width, height) that the model draws; warns about one that it did not learn on.
-
-        Raises
-        ------
-        ValueError
-            When a side isn't a multiple of what one latent covers.
-        """
-        native = _pair(pipe.unet.config.sample_size, reverse=True)
-        native = (native[0] * pipe.vae_scale_factor, native[1] * pipe.vae_scale_factor)
-        size = native if self.settings.size == "auto" else _pair(self.settings.size)
-        unit = max(8, pipe.vae_scale_factor)
-        if any(side % unit for side in size):
-            near = " x ".join(str(max(unit, round(side / unit) * unit)) for side in size)
-            raise ValueError(
-                f"size must be a multiple of {unit} pixels; got {size[0]} x {size[1]}, "
-                f"the nearest is {near}"
-            )
-        area = size[0] * size[1] / (native[0] * native[1])
-        if not 0.75 <= area <= 1.35:
-            logger.warning(
-                "size %d x %d is far from the %d x %d that the model learned on: expect poor images; "
-                "leave size at auto and set output_size to resize the result",
-                *size,
-                *native,
-            )
-        return size
-
-
-def _pair(size: Any, reverse: bool = False) -> tuple[int, int]:
-    """(width, height) of a side, or of a pair; ``reverse`` for a pair given as height and width."""
-    if isinstance(size, int):
-        return size, size
-    first, second = size
-    return (second, first) if reverse else (first, second)
-
-
-def _has_accelerate() -> bool:
-    """Whether diffusers can fill a model straight from the file; else it builds it twice."""
-    from diffusers.utils import is_accelerate_available
-
-    return bool(is_accelerate_available())

@@ -82,7 +82,8 @@ class SdxlSettings(DeviceSettings):
         "white", description="Ground of transparent examples, and of the padding around them."
     )
     ip_adapter: IPAdapterSettings = Field(
-        default_factory=lambda: IPAdapterSettings(), description="The adapter of that grounding."
+        default_factory=lambda: IPAdapterSettings.model_validate({}),
+        description="The adapter of that grounding.",
     )
 
     @field_validator("template")

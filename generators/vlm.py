@@ -23,6 +23,7 @@ from generators.device import (
     resolve_dtype,
 )
 from generators.pictures import shrunk
+from generators.prompts import before_stop
 from generators.sampling import SamplingSettings, draw_tokens, keep_special_tokens
 
 logger = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ class VlmCaptioner:
             processor = AutoProcessor.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=trust
             )
-            model = AutoModelForImageTextToText.from_pretrained(
+            model: Any = AutoModelForImageTextToText.from_pretrained(
                 folder,
                 dtype=dtype,
                 local_files_only=True,
@@ -150,7 +151,8 @@ class VlmCaptioner:
             tokenizer,
             eos_token_ids=[] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id],
         )
-        self._model, self._processor = model.to(device).eval(), processor
+        model.to(device).eval()
+        self._model, self._processor = model, processor
         logger.info(
             "loaded captioner %s on %s in %s: %.2f GB, %.1f s",
             self.settings.model,
@@ -225,7 +227,7 @@ class VlmCaptioner:
                 messages, tokenize=False, add_generation_prompt=True
             )
             answers[row] = [
-                Candidate(seed, prompt, text=self._clean(text), notes=notes)
+                Candidate(seed, prompt, text=before_stop(text, self.settings.stops), notes=notes)
                 for seed, text in zip(
                     seeds[place], texts[place * copies : (place + 1) * copies], strict=True
                 )
@@ -301,12 +303,6 @@ class VlmCaptioner:
             if not self._too_long(self._encode([turns[0]])):
                 return turns
         return self._turns(row, 0)
-
-    def _clean(self, text: str) -> str:
-        """The caption alone: up to the first stop, without the space around it."""
-        text = text.strip()
-        ends = [text.find(stop) for stop in self.settings.stops]
-        return text[: min((end for end in ends if end >= 0), default=len(text))].strip()
 
 
 def _message(role: str, *content: dict[str, Any]) -> dict[str, Any]:

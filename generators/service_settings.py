@@ -1,0 +1,69 @@
+"""Settings of whatever asks an OpenAI-compatible server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class ServiceSettings(BaseModel):
+    """Settings shared by everything that asks a server."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    base_url: str = Field(
+        description="Address of the server up to the version, such as http://localhost:8000/v1."
+    )
+    model: str = Field(min_length=1, description="Name of the model at the server.")
+    send_data: bool = Field(
+        False, description="Consent: rows and examples leave this machine for base_url."
+    )
+    api_key_env: str | None = Field(
+        "OPENAI_API_KEY",
+        description="Environment variable that holds the key; None where the server wants none.",
+    )
+    timeout: float = Field(60.0, gt=0, description="Seconds to wait for an answer.")
+    retries: int = Field(5, ge=0, description="More tries after one that may pass later.")
+    backoff: float = Field(
+        1.0,
+        ge=0,
+        description="Seconds before the second try; doubled each time, at most max_backoff.",
+    )
+    max_backoff: float = Field(60.0, ge=0, description="Most seconds between two tries.")
+    concurrency: int = Field(8, ge=1, description="Requests under way at once.")
+    max_requests: int | None = Field(
+        None, ge=1, description="Most requests a process may send, retries included; None for any."
+    )
+
+    @field_validator("base_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        import httpx
+
+        try:
+            url = httpx.URL(value)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"base_url is not an address: {error}") from error
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ValueError(f"base_url must start with http:// or https://; got {value!r}")
+        if url.userinfo:
+            raise ValueError("base_url must not hold a user or password; use api_key_env")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _consent(self) -> ServiceSettings:
+        if not self.send_data:
+            raise ValueError(
+                f"send_data must be true for kind openai: rows and examples are sent to {self.base_url}"
+            )
+        return self
+
+    def models(self) -> dict[str, tuple[str, str | None]]:
+        """Nothing that is loaded here."""
+        return {}
+
+    def identity(self) -> dict[str, Any]:
+        """What is asked and of whom, not how patiently."""
+        pace = {"timeout", "retries", "backoff", "max_backoff", "concurrency", "max_requests"}
+        return self.model_dump(mode="json", exclude=pace | {"send_data", "api_key_env"})
