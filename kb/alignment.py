@@ -31,17 +31,19 @@ class AlignmentSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     gamma: float | Literal["auto"] = Field(
-        "auto",
+        default="auto",
         description="weight of the pull towards the identity; auto: measured on held-out pairs; "
         "0: the paper's plain Procrustes",
     )
-    neighbours: int = Field(10, ge=1, description="k of CSLS")
-    rounds: int = Field(10, ge=1, description="most rounds of pairs and rotation")
+    neighbours: int = Field(default=10, ge=1, description="k of CSLS")
+    rounds: int = Field(default=10, ge=1, description="most rounds of pairs and rotation")
     tolerance: float = Field(
-        1e-3, gt=0, description="stop when the rotation moves less than this (Frobenius norm)"
+        default=1e-3,
+        gt=0,
+        description="stop when the rotation moves less than this (Frobenius norm)",
     )
     sample: int = Field(
-        50_000, ge=2, description="rows a side that the rotation is fitted on at most"
+        default=50_000, ge=2, description="rows a side that the rotation is fitted on at most"
     )
 
     def identity(self) -> dict[str, Any]:

@@ -193,6 +193,15 @@ class EmbeddingWriter:
         self._file.write(block.astype(np.float16).tobytes())
         self.rows += len(block)
 
+    def copy(self, rows: np.ndarray) -> None:
+        """Adds float16 rows of another such file bit for bit."""
+        if rows.dtype != np.float16 or rows.ndim != 2 or rows.shape[1] != self.dimension:
+            raise InvalidEmbedding(
+                f"rows to copy must be float16 [n, {self.dimension}]; got {rows.dtype} {rows.shape}"
+            )
+        self._file.write(np.ascontiguousarray(rows).tobytes())
+        self.rows += len(rows)
+
     def close(self) -> None:
         """Completes the header, flushes to disk and gives the file its name; once is enough."""
         if self._file.closed:

@@ -34,22 +34,28 @@ class FilterSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     tau_cent: float | Literal["auto"] = Field(
-        "auto", description="least cosine of an external cluster to its internal one; paper: 0.6"
+        default="auto",
+        description="least cosine of an external cluster to its internal one; paper: 0.6",
     )
     tau_inst: float | Literal["auto"] = Field(
-        "auto", description="least cosine of a pair to the matched internal centroid; paper: 0.6"
+        default="auto",
+        description="least cosine of a pair to the matched internal centroid; paper: 0.6",
     )
     provisional_alignment: bool = Field(
-        True,
+        default=True,
         description="align before filtering, and again on what was kept; false: the paper's order",
     )
-    iterations: int = Field(25, ge=1, description="iterations of k-means")
+    iterations: int = Field(default=25, ge=1, description="iterations of k-means")
     points_per_centroid: int = Field(
-        64, ge=2, description="rows a centroid that k-means learns from at most (a seeded sample)"
+        default=64,
+        ge=2,
+        description="rows a centroid that k-means learns from at most (a seeded sample)",
     )
 
     sample: int = Field(
-        50_000, ge=2, description="internal rows that clusters and thresholds come from at most"
+        default=50_000,
+        ge=2,
+        description="internal rows that clusters and thresholds come from at most",
     )
 
     def identity(self) -> dict[str, Any]:
@@ -118,7 +124,7 @@ def k_means(
     if small:
         machine.cp.init_method = faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS
     machine.train(np.ascontiguousarray(rows, dtype=np.float32))
-    return normalise(machine.centroids)
+    return normalise(np.asarray(machine.centroids))
 
 
 class ClusterFilter:

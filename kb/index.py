@@ -34,18 +34,19 @@ class IndexSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     index: Literal["auto", "flat", "ivf", "ivf_sq8", "ivf_pq"] = Field(
-        "auto",
+        default="auto",
         description="flat: exact; ivf: inverted lists in half precision; ivf_sq8, ivf_pq: inverted "
         "lists of one byte a dimension and of product-quantised codes; auto: by size",
     )
     lists: int | Literal["auto"] = Field(
-        "auto", description="inverted lists; auto: 2 sqrt(n), at least 32 rows each"
+        default="auto", description="inverted lists; auto: 2 sqrt(n), at least 32 rows each"
     )
     probes: int | Literal["auto"] = Field(
-        "auto", description="lists searched a query; auto: the fewest that reach the recall goal"
+        default="auto",
+        description="lists searched a query; auto: the fewest that reach the recall goal",
     )
     points_per_list: int = Field(
-        40, ge=1, description="rows a list that the quantiser learns from at most"
+        default=40, ge=1, description="rows a list that the quantiser learns from at most"
     )
 
     def identity(self) -> dict[str, Any]:
@@ -109,10 +110,10 @@ class EmbeddingIndex:
             for block in chunks(embeddings, chunk):
                 built.index.add(block)
             return built
-        lists = settings.lists
-        if lists == "auto":
-            lists = min(round(2 * np.sqrt(count)), count // 32)
-        lists = max(1, min(int(lists), count))
+        if settings.lists == "auto":
+            lists = max(1, min(round(2 * np.sqrt(count)), count // 32))
+        else:
+            lists = max(1, min(settings.lists, count))
         generator = np.random.default_rng(random_state)
         sample_size = min(count, max(lists * settings.points_per_list, 10_000))
         sample = take(embeddings, np.sort(generator.choice(count, sample_size, replace=False)))
@@ -227,6 +228,7 @@ def _inverted_lists(quantiser: Any, dimension: int, lists: int, kind: Kind) -> A
     import faiss
 
     inner = faiss.METRIC_INNER_PRODUCT
+    index: Any
     if kind == "ivf_pq":
         parts = next(p for p in (64, 48, 32, 16, 8, 4, 2, 1) if dimension % p == 0)
         index = faiss.IndexIVFPQ(quantiser, dimension, lists, parts, 8, inner)

@@ -5,52 +5,46 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
-from kb.alignment import AlignmentSettings
-from kb.embeddings import (
-    MODALITIES,
-    EmbeddingWriter,
-    Modality,
-    Rows,
-    Stacked,
-    chunks,
-    open_embeddings,
-    take,
-)
-from kb.filtering import FilterSettings
+from kb import contents
+from kb.alignment import AlignmentSettings, OrthogonalAlignment
+from kb.embeddings import MODALITIES, Modality, Stacked, take
+from kb.filtering import ClusterFilter, FilterSettings
+from kb.growth import Growth, compare
 from kb.index import EmbeddingIndex, IndexSettings
-from kb.mapping import CrossModalMapping, MappingSettings, NoCompletePairs
+from kb.mapping import CrossModalMapping, MappingSettings
+from kb.pairs import Pairs, check, read_pairs
 from kb.progress import Stopwatch
-from kb.purification import Alignments, Purified, purify
+from kb.purification import Purified, joint_blocks, purify
 from kb.retrieval import FusionRetriever, RetrievalSettings, select_retrieval
 from kb.storage import (
     FORMAT_VERSION,
     DamagedKnowledgeBase,
-    PairsWriter,
     content_version,
     damaged_files,
     digest_files,
     file_digest,
     read_manifest,
-    read_pairs,
     recover,
     replacing,
     write_manifest,
 )
 
+__all__ = ["DamagedKnowledgeBase", "KnowledgeBase", "KnowledgeBaseSettings", "Pairs"]
+
 logger = logging.getLogger(__name__)
 
 # Queries that k and alpha are measured on at most.
 RETRIEVAL_QUERIES = 2000
+Source = Literal["internal", "external"]
 
 
 class KnowledgeBaseSettings(BaseModel):
@@ -58,10 +52,18 @@ class KnowledgeBaseSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    sources: list[Literal["internal", "external"]] = Field(
-        ["internal", "external"], min_length=1, description="sides that can be retrieved from"
+    sources: list[Source] = Field(
+        default=["internal", "external"],
+        min_length=1,
+        description="sides that can be retrieved from",
     )
-    purify: bool = Field(True, description="align and filter the external side")
+    purify: bool = Field(default=True, description="align and filter the external side")
+    refit_share: float = Field(
+        default=0.1,
+        ge=0,
+        description="growth of the complete pairs beyond which mapping, filter and alignment are "
+        "fitted anew; up to it new pairs simply join",
+    )
     mapping: MappingSettings = Field(
         default_factory=MappingSettings, description="prediction of the missing half's embedding"
     )
@@ -77,7 +79,7 @@ class KnowledgeBaseSettings(BaseModel):
     retrieval: RetrievalSettings = Field(
         default_factory=RetrievalSettings, description="which pairs ground a row"
     )
-    device: str = Field("auto", description="where products run: auto, cpu, cuda")
+    device: str = Field(default="auto", description="where products run: auto, cpu, cuda")
 
     @classmethod
     def paper(cls) -> KnowledgeBaseSettings:
@@ -91,50 +93,21 @@ class KnowledgeBaseSettings(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The settings that change the result."""
-        return self.model_dump(mode="json", exclude={"device"})
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Complete pairs and their embeddings.
-
-    Attributes
-    ----------
-    table : pyarrow.Table
-        Columns `id` (string, unique over all sides), `source`, and any others, which are kept.
-    embeddings : dict
-        Per modality rows in the table's order, [n, d]; memory maps of float16 allowed.
-    """
-
-    table: pa.Table
-    embeddings: Mapping[Modality, Rows]
-
-    def __post_init__(self) -> None:
-        for name in ("id", "source"):
-            if name not in self.table.column_names:
-                raise ValueError(f"pairs need a column {name!r}; got {self.table.column_names}")
-        for modality in MODALITIES:
-            if len(self.embeddings[modality]) != len(self.table):
-                raise ValueError(
-                    f"{modality} embeddings must have one row a pair; "
-                    f"got {len(self.embeddings[modality])} for {len(self.table)}"
-                )
-
-    def __len__(self) -> int:
-        return len(self.table)
+        return self.model_dump(mode="json", exclude={"device", "refit_share"})
 
 
 class KnowledgeBase:
     """Pairs that can be retrieved from, with the mapping between their modalities.
 
-    Made by `build` or `load`.
+    Made by `build`, `update` or `load`.
 
     Attributes
     ----------
     folder : Path
     manifest : dict
     pairs : pyarrow.Table
-        Internal pairs first, then the kept external ones, memory-mapped.
+        Internal pairs first, then the kept external ones, then what joined later (columns
+        `origin` and `added` tell); memory-mapped.
     embeddings : dict
         Per modality float16 memory maps in the order of `pairs`, aligned.
     mapping : CrossModalMapping
@@ -160,7 +133,7 @@ class KnowledgeBase:
 
     @property
     def version(self) -> str:
-        """Digest of the content: pairs, embeddings and mapping."""
+        """Digest of the content: pairs, embeddings, mapping, alignment and filter."""
         return str(self.manifest["version"])
 
     def __len__(self) -> int:
@@ -214,9 +187,11 @@ class KnowledgeBase:
         """
         settings = settings or KnowledgeBaseSettings()
         external = [pairs for pairs in external if len(pairs)]
-        _check(internal, external)
+        check(internal, external)
         watch = Stopwatch()
-        use_external = "external" in settings.sources and bool(external)
+        dimensions: dict[Modality, int] = {
+            m: int(internal.embeddings[m].shape[1]) for m in MODALITIES
+        }
         with replacing(Path(folder)) as building:
             with watch.step("mapping"):
                 mapping = CrossModalMapping(settings.mapping, random_state, settings.device)
@@ -224,57 +199,64 @@ class KnowledgeBase:
                 (building / "mapping").mkdir()
                 mapping.save(building / "mapping" / "mapping")
             purified: Purified | None = None
-            if use_external and settings.purify:
+            used = external if "external" in settings.sources else []
+            if used and settings.purify:
                 with watch.step("purification"):
                     purified = purify(
                         internal.embeddings,
-                        {m: Stacked([p.embeddings[m] for p in external]) for m in MODALITIES},
+                        {m: Stacked([p.embeddings[m] for p in used]) for m in MODALITIES},
                         settings.filter,
                         settings.alignment,
                         random_state,
                         settings.device,
                     )
-                _save_purified(building, purified, external)
+                _save_purified(building, purified, used)
             with watch.step("pairs"):
-                counts = _write_pairs(
-                    building, internal, external if use_external else [], settings, purified
-                )
+                sides = _sides(internal, used, settings, purified)
+                counts = contents.write_contents(building, sides, dimensions, 0)
+                known: list[tuple[Pairs, contents.Origin]] = [(internal, "internal")]
+                known += [(pairs, "external") for pairs in external]
+                contents.write_table(building / "known.parquet", [contents.known_table(known, 0)])
             if not sum(counts.values()):
                 raise ValueError(
                     "the knowledge base would hold no pair: no external pair was kept and "
                     f"sources is {settings.sources}; add 'internal' to it or check the external set"
                 )
             pairs = read_pairs(building / "pairs.arrow")
-            embeddings = _open_embeddings(building)
+            embeddings = contents.open_contents(building)
             with watch.step("index"):
-                indexes = _build_indexes(building, embeddings, settings, random_state)
+                indexes = contents.build_indexes(
+                    building, embeddings, settings.index, random_state, settings.device
+                )
             with watch.step("retrieval"):
-                retrieval, evidence = _choose_retrieval(
-                    pairs,
+                retriever = FusionRetriever(
                     embeddings,
                     indexes,
+                    contents.id_array(pairs),
                     mapping,
                     settings.retrieval,
-                    internal,
                     shared_space,
-                    random_state,
                 )
+                retrieval, evidence = _choose_retrieval(retriever, mapping, internal, random_state)
             with watch.step("digests"):
                 files = digest_files(building)
             manifest = {
                 "format_version": FORMAT_VERSION,
                 "version": content_version(files, _content(files)),
-                "settings": settings.model_dump(mode="json"),
-                "random_state": random_state,
-                "encoder": dict(encoder) if encoder is not None else None,
-                "shared_space": shared_space,
-                "dimensions": {m: int(internal.embeddings[m].shape[1]) for m in MODALITIES},
+                **_expected(settings, random_state, shared_space, encoder),
+                "device": settings.device,
+                "refit_share": settings.refit_share,
+                "dimensions": dimensions,
                 "counts": {
                     "internal_in": len(internal),
+                    "internal_at_fit": len(internal),
                     "external_in": sum(len(p) for p in external),
+                    "external_sources": sorted(
+                        {s for p in external for s in contents.count_by_source(p.table)}
+                    ),
                     **counts,
                     "pairs": len(pairs),
-                    "by_source": _by_source(pairs),
+                    "by_source": contents.count_by_source(pairs),
                 },
                 "mapping": {
                     "pairs": mapping.pairs_,
@@ -289,15 +271,166 @@ class KnowledgeBase:
                     "alpha": retrieval.alpha,
                     "evidence": evidence,
                 },
-                "indexes": {
-                    m: {"kind": index.kind, "rows": len(index), **index.evidence}
-                    for m, index in indexes.items()
-                },
+                "indexes": _describe_indexes(indexes),
+                "additions": [
+                    _addition(0, len(internal), sum(len(p) for p in external), counts["external"])
+                ],
                 "steps": watch.steps,
                 "files": files,
             }
             write_manifest(building, manifest)
         return cls.load(folder, thorough=False, device=settings.device)
+
+    @classmethod
+    def update(
+        cls,
+        folder: str | Path,
+        internal: Pairs,
+        external: Sequence[Pairs] = (),
+        settings: KnowledgeBaseSettings | None = None,
+        random_state: int = 0,
+        *,
+        shared_space: bool = True,
+        encoder: Mapping[str, Any] | None = None,
+    ) -> KnowledgeBase:
+        """The knowledge base of these pairs, with as little work as their novelty asks for.
+
+        With nothing new the one in `folder` is opened. New pairs join it, by the mapping, the
+        rotations, the clusters and the thresholds that it has. It is built anew where there is
+        none or a damaged one, where settings, encoder or a known pair changed, where pairs are
+        gone, where an external source is new, and where internal pairs grew by more than
+        `settings.refit_share` since the last fit. Arguments and errors are those of `build`.
+        """
+        settings = settings or KnowledgeBaseSettings()
+        folder = Path(folder)
+        external = [pairs for pairs in external if len(pairs)]
+        check(internal, external)
+        try:
+            held = cls.load(folder, device=settings.device)
+            growth = compare(
+                folder,
+                held.manifest,
+                _expected(settings, random_state, shared_space, encoder),
+                internal,
+                external,
+                settings.refit_share,
+            )
+        except DamagedKnowledgeBase as error:
+            growth = Growth(str(error))
+        if growth.rebuild is None and growth.external and settings.purify:
+            if "external" in settings.sources and not (folder / "alignment").is_dir():
+                growth = Growth("no rotation to bring new external pairs in by")
+        if growth.rebuild is not None:
+            logger.info("building the knowledge base: %s", growth.rebuild)
+            return cls.build(
+                folder,
+                internal,
+                external,
+                settings,
+                random_state,
+                shared_space=shared_space,
+                encoder=encoder,
+            )
+        return held if growth.empty else held._extend(growth, settings)
+
+    def _extend(self, growth: Growth, settings: KnowledgeBaseSettings) -> KnowledgeBase:
+        """Writes a new folder with the old rows and the new ones, and swaps it in."""
+        watch = Stopwatch()
+        manifest = dict(self.manifest)
+        number = len(manifest["additions"])
+        use_external = "external" in settings.sources and bool(growth.external)
+        with replacing(self.folder) as building:
+            for name in ("mapping", "alignment", "filter"):
+                if (self.folder / name).is_dir():
+                    shutil.copytree(self.folder / name, building / name)
+            sides = [contents.Side(Pairs(self.pairs, self.embeddings), None)]
+            if growth.internal is not None and "internal" in settings.sources:
+                sides.append(contents.Side(growth.internal, "internal"))
+            with watch.step("purification"):
+                if use_external:
+                    sides += self._judge(growth.external, settings, building, number)
+                elif (self.folder / "verdicts.parquet").exists():
+                    shutil.copy2(self.folder / "verdicts.parquet", building)
+            with watch.step("pairs"):
+                counts = contents.write_contents(building, sides, manifest["dimensions"], number)
+                known: list[tuple[Pairs, contents.Origin]] = [
+                    (pairs, "external") for pairs in growth.external
+                ]
+                if growth.internal is not None:
+                    known.insert(0, (growth.internal, "internal"))
+                contents.write_table(
+                    building / "known.parquet",
+                    [
+                        pq.read_table(self.folder / "known.parquet"),
+                        contents.known_table(known, number),
+                    ],
+                )
+            pairs = read_pairs(building / "pairs.arrow")
+            with watch.step("index"):
+                indexes = contents.extend_indexes(
+                    self.folder,
+                    building,
+                    contents.open_contents(building),
+                    settings.index,
+                    manifest["random_state"],
+                    settings.device,
+                )
+            with watch.step("digests"):
+                files = digest_files(building)
+            new_internal = 0 if growth.internal is None else len(growth.internal)
+            new_external = sum(len(p) for p in growth.external)
+            before = manifest["counts"]
+            manifest |= {
+                "version": content_version(files, _content(files)),
+                "counts": {
+                    **before,
+                    "internal_in": before["internal_in"] + new_internal,
+                    "external_in": before["external_in"] + new_external,
+                    "internal": before["internal"] + counts["internal"],
+                    "external": before["external"] + counts["external"],
+                    "pairs": len(pairs),
+                    "by_source": contents.count_by_source(pairs),
+                },
+                "indexes": _describe_indexes(indexes),
+                "additions": [
+                    *manifest["additions"],
+                    _addition(number, new_internal, new_external, counts["external"]),
+                ],
+                "steps": watch.steps,
+                "files": files,
+            }
+            write_manifest(building, manifest)
+        return self.load(self.folder, thorough=False, device=settings.device)
+
+    def _judge(
+        self,
+        external: Sequence[Pairs],
+        settings: KnowledgeBaseSettings,
+        building: Path,
+        number: int,
+    ) -> list[contents.Side]:
+        """New external pairs through the filter and the rotations that are there."""
+        if not settings.purify:
+            return [contents.Side(pairs, "external") for pairs in external]
+        cluster_filter = ClusterFilter.load(self.folder / "filter" / "filter", settings.device)
+        alignments = {
+            m: OrthogonalAlignment.load(self.folder / "alignment" / m) for m in MODALITIES
+        }
+        stacked = {m: Stacked([p.embeddings[m] for p in external]) for m in MODALITIES}
+        verdicts = cluster_filter.judge(joint_blocks(stacked, alignments))
+        contents.write_table(
+            building / "verdicts.parquet",
+            [
+                pq.read_table(self.folder / "verdicts.parquet"),
+                contents.verdict_table(verdicts, external, number),
+            ],
+        )
+        sides, first = [], 0
+        for pairs in external:
+            kept = verdicts.kept[first : first + len(pairs)]
+            sides.append(contents.Side(pairs, "external", kept, alignments))
+            first += len(pairs)
+        return sides
 
     @classmethod
     def load(
@@ -311,7 +444,7 @@ class KnowledgeBase:
         thorough : bool
             Compare digests, which reads every file once; sizes are always compared.
         device : str, optional
-            In place of the one in the settings.
+            In place of the one it was built with.
 
         Raises
         ------
@@ -322,36 +455,35 @@ class KnowledgeBase:
         recover(folder)
         manifest = read_manifest(folder)
         settings = KnowledgeBaseSettings(**manifest["settings"])
-        if device is not None:
-            settings = settings.model_copy(update={"device": device})
+        device = device or manifest["device"]
         damaged = damaged_files(folder, manifest, thorough=thorough)
         lost = [name for name in damaged if not name.startswith("indexes/")]
         if lost:
             raise DamagedKnowledgeBase(
-                f"{folder / lost[0]}: missing or damaged (digest differs from the manifest's); "
+                f"{folder / lost[0]}: missing or damaged (not what the manifest records); "
                 "the knowledge base has to be built again"
             )
         pairs = read_pairs(folder / "pairs.arrow")
-        embeddings = _open_embeddings(folder)
+        embeddings = contents.open_contents(folder)
         if damaged:
             logger.warning("rebuilding damaged index files: %s", ", ".join(damaged))
-            indexes = _build_indexes(folder, embeddings, settings, manifest["random_state"])
-            for name in list(manifest["files"]):
-                if name.startswith("indexes/"):
-                    path = folder / name
-                    size, digest = path.stat().st_size, file_digest(path)
-                    manifest["files"][name] = {"bytes": size, "digest": digest}
+            indexes = contents.build_indexes(
+                folder, embeddings, settings.index, manifest["random_state"], device
+            )
+            for path in sorted((folder / "indexes").iterdir()):
+                manifest["files"][f"indexes/{path.name}"] = {
+                    "bytes": path.stat().st_size,
+                    "digest": file_digest(path),
+                }
             write_manifest(folder, manifest)
         else:
-            indexes = {
-                m: EmbeddingIndex.load(folder / "indexes" / m, settings.device) for m in MODALITIES
-            }
-        mapping = CrossModalMapping.load(folder / "mapping" / "mapping", settings.device)
+            indexes = {m: EmbeddingIndex.load(folder / "indexes" / m, device) for m in MODALITIES}
+        mapping = CrossModalMapping.load(folder / "mapping" / "mapping", device)
         chosen = {name: manifest["retrieval"][name] for name in ("k", "alpha")}
         retriever = FusionRetriever(
             embeddings,
             indexes,
-            _id_array(pairs),
+            contents.id_array(pairs),
             mapping,
             settings.retrieval.model_copy(update=chosen),
             manifest["shared_space"],
@@ -359,48 +491,44 @@ class KnowledgeBase:
         return cls(folder, manifest, pairs, embeddings, mapping, retriever)
 
 
-def _check(internal: Pairs, external: Sequence[Pairs]) -> None:
-    if len(internal) == 0:
-        raise NoCompletePairs(
-            "no complete pair to learn from: the dataset needs rows with both an image and a text "
-            "(32 or more to be of use)"
-        )
+def _expected(
+    settings: KnowledgeBaseSettings,
+    random_state: int,
+    shared_space: bool,
+    encoder: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Entries of the manifest that must agree for a knowledge base to be of use again."""
+    return {
+        "settings": settings.identity(),
+        "random_state": random_state,
+        "shared_space": shared_space,
+        "encoder": dict(encoder) if encoder is not None else None,
+    }
+
+
+def _sides(
+    internal: Pairs,
+    external: Sequence[Pairs],
+    settings: KnowledgeBaseSettings,
+    purified: Purified | None,
+) -> list[contents.Side]:
+    sides = []
+    if "internal" in settings.sources:
+        sides.append(contents.Side(internal, "internal"))
+    first = 0
     for pairs in external:
-        for modality in MODALITIES:
-            widths = (internal.embeddings[modality].shape[1], pairs.embeddings[modality].shape[1])
-            if widths[0] != widths[1]:
-                name = pairs.table["source"][0].as_py()
-                raise ValueError(
-                    f"external set {name!r}: {modality} embeddings must have dimension "
-                    f"{widths[0]} as the internal ones have; got {widths[1]}"
-                )
-    ids = pa.chunked_array(
-        [chunk.cast(pa.string()) for p in (internal, *external) for chunk in p.table["id"].chunks],
-        pa.string(),
-    )
-    if pc.count_distinct(ids).as_py() != len(ids):
-        counts = pc.value_counts(ids)
-        twice = counts.filter(pc.greater(counts.field("counts"), 1))
-        raise ValueError(f"id {twice[0]['values'].as_py()!r} stands for more than one pair")
+        if purified is None:
+            sides.append(contents.Side(pairs, "external"))
+        else:
+            kept = purified.verdicts.kept[first : first + len(pairs)]
+            sides.append(contents.Side(pairs, "external", kept, purified.alignments))
+        first += len(pairs)
+    return sides
 
 
 def _save_purified(folder: Path, purified: Purified, external: Sequence[Pairs]) -> None:
-    verdicts = purified.verdicts
-    columns = {
-        "id": pa.chunked_array(
-            [chunk.cast(pa.string()) for p in external for chunk in p.table["id"].chunks],
-            pa.string(),
-        ),
-        "source": pa.chunked_array(
-            [chunk.cast(pa.string()) for p in external for chunk in p.table["source"].chunks],
-            pa.string(),
-        ),
-        "verdict": pa.array(verdicts.verdict).dictionary_encode(),
-        "cluster": pa.array(verdicts.cluster),
-        "centroid_similarity": pa.array(verdicts.centroid_similarity),
-        "instance_similarity": pa.array(verdicts.instance_similarity),
-    }
-    pq.write_table(pa.table(columns), folder / "verdicts.parquet")
+    table = contents.verdict_table(purified.verdicts, external, 0)
+    contents.write_table(folder / "verdicts.parquet", [table])
     (folder / "filter").mkdir()
     purified.filter.save(folder / "filter" / "filter")
     if purified.alignments is None:
@@ -413,94 +541,10 @@ def _save_purified(folder: Path, purified: Purified, external: Sequence[Pairs]) 
         alignment.save(folder / "alignment" / modality)
 
 
-def _write_pairs(
-    folder: Path,
-    internal: Pairs,
-    external: Sequence[Pairs],
-    settings: KnowledgeBaseSettings,
-    purified: Purified | None,
-) -> dict[str, int]:
-    """Writes the table and both embedding files; returns the rows of each side."""
-    (folder / "embeddings").mkdir()
-    sides: list[tuple[Pairs, str, np.ndarray | None, Alignments | None]] = []
-    if "internal" in settings.sources:
-        sides.append((internal, "internal", None, None))
-    first = 0
-    for pairs in external:
-        kept = None
-        if purified is not None:
-            kept = purified.verdicts.kept[first : first + len(pairs)]
-        sides.append((pairs, "external", kept, purified.alignments if purified else None))
-        first += len(pairs)
-    counts = {"internal": 0, "external": 0}
-    schemas = [_with_origin(pairs.table.slice(0, 0), "").schema for pairs, *_ in sides]
-    if not schemas:
-        return counts
-    with PairsWriter(folder / "pairs.arrow", schemas) as writer:
-        for pairs, origin, kept, _ in sides:
-            table = _with_origin(pairs.table, origin)
-            table = table if kept is None else table.filter(pa.array(kept))
-            writer.write(table)
-            counts[origin] += len(table)
-    for modality in MODALITIES:
-        path = folder / "embeddings" / f"{modality}.npy"
-        with EmbeddingWriter(path, internal.embeddings[modality].shape[1]) as embeddings:
-            for pairs, _, kept, alignments in sides:
-                start = 0
-                for block in chunks(pairs.embeddings[modality]):
-                    size = len(block)
-                    if kept is not None:
-                        block = block[kept[start : start + size]]
-                    start += size
-                    if alignments is not None:
-                        block = alignments[modality].transform(block)
-                    embeddings.append(block)
-    return counts
-
-
-def _with_origin(table: pa.Table, origin: str) -> pa.Table:
-    """The table with its side, "internal" or "external", as a column."""
-    column = pa.array([origin] * len(table), pa.string())
-    if "origin" in table.column_names:
-        table = table.drop_columns(["origin"])
-    return table.append_column("origin", column)
-
-
-def _open_embeddings(folder: Path) -> dict[Modality, np.ndarray]:
-    return {m: open_embeddings(folder / "embeddings" / f"{m}.npy") for m in MODALITIES}
-
-
-def _build_indexes(
-    folder: Path,
-    embeddings: Mapping[Modality, np.ndarray],
-    settings: KnowledgeBaseSettings,
-    random_state: int,
-) -> dict[Modality, EmbeddingIndex]:
-    shutil.rmtree(folder / "indexes", ignore_errors=True)
-    (folder / "indexes").mkdir()
-    indexes: dict[Modality, EmbeddingIndex] = {}
-    for modality in MODALITIES:
-        indexes[modality] = EmbeddingIndex.build(
-            embeddings[modality], settings.index, random_state, settings.device
-        )
-        indexes[modality].save(folder / "indexes" / modality)
-    return indexes
-
-
 def _choose_retrieval(
-    pairs: pa.Table,
-    embeddings: Mapping[Modality, np.ndarray],
-    indexes: Mapping[Modality, EmbeddingIndex],
-    mapping: CrossModalMapping,
-    settings: RetrievalSettings,
-    internal: Pairs,
-    shared_space: bool,
-    random_state: int,
+    retriever: FusionRetriever, mapping: CrossModalMapping, internal: Pairs, random_state: int
 ) -> tuple[RetrievalSettings, list[dict[str, float]]]:
     """k and alpha, measured on internal pairs by pseudo-embeddings that did not see them."""
-    retriever = FusionRetriever(
-        embeddings, indexes, _id_array(pairs), mapping, settings, shared_space
-    )
     chosen = np.arange(len(mapping.rows_))
     if len(chosen) > RETRIEVAL_QUERIES:
         generator = np.random.default_rng(random_state)
@@ -510,18 +554,23 @@ def _choose_retrieval(
     if mapping.out_of_fold_ is not None:
         pseudo = {m: mapping.out_of_fold_[m][chosen] for m in MODALITIES}
     queries = {m: take(internal.embeddings[m], rows) for m in MODALITIES}
-    ids = internal.table["id"].take(pa.array(rows)).to_pylist()
+    ids = internal.table["id"].take(pa.array(rows)).cast(pa.string()).to_pylist()
     return select_retrieval(retriever, queries, ids, pseudo)
 
 
-def _id_array(pairs: pa.Table) -> pa.Array:
-    column = pairs["id"].cast(pa.string())
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+def _describe_indexes(indexes: Mapping[Modality, EmbeddingIndex]) -> dict[str, Any]:
+    return {m: {"kind": i.kind, "rows": len(i), **i.evidence} for m, i in indexes.items()}
 
 
-def _by_source(pairs: pa.Table) -> dict[str, int]:
-    counts = pc.value_counts(pairs["source"])
-    return {str(c["values"].as_py()): c["counts"].as_py() for c in counts}
+def _addition(number: int, internal: int, external: int, kept: int) -> dict[str, Any]:
+    """One entry of the history: what came in together, and when."""
+    return {
+        "number": number,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "internal": internal,
+        "external": external,
+        "external_kept": kept,
+    }
 
 
 def _content(files: Mapping[str, Any]) -> list[str]:

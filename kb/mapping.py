@@ -26,21 +26,25 @@ class MappingSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     method: Literal["auto", "start", "ridge", "mlp"] = Field(
-        "auto",
+        default="auto",
         description="auto: the best per direction by cross-validation; mlp: the paper's network",
     )
-    folds: int = Field(5, ge=2, description="folds of the cross-validation")
+    folds: int = Field(default=5, ge=2, description="folds of the cross-validation")
     fewest_pairs: int = Field(
-        32, ge=2, description="below this many pairs the closed form is used without a contest"
+        default=32,
+        ge=2,
+        description="below this many pairs the closed form is used without a contest",
     )
-    sample: int = Field(50_000, ge=32, description="pairs that the mapping is fitted on at most")
-    width: int = Field(512, ge=8, description="hidden units of the MLP")
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout of the MLP")
-    learning_rate: float = Field(1e-3, gt=0, description="AdamW's learning rate")
-    weight_decay: float = Field(1e-2, ge=0, description="AdamW's weight decay")
-    epochs: int = Field(200, ge=1, description="most passes over the pairs")
-    patience: int = Field(10, ge=1, description="passes without gain before the MLP stops")
-    batch_size: int = Field(256, ge=1, description="pairs a step of the MLP")
+    sample: int = Field(
+        default=50_000, ge=32, description="pairs that the mapping is fitted on at most"
+    )
+    width: int = Field(default=512, ge=8, description="hidden units of the MLP")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout of the MLP")
+    learning_rate: float = Field(default=1e-3, gt=0, description="AdamW's learning rate")
+    weight_decay: float = Field(default=1e-2, ge=0, description="AdamW's weight decay")
+    epochs: int = Field(default=200, ge=1, description="most passes over the pairs")
+    patience: int = Field(default=10, ge=1, description="passes without gain before the MLP stops")
+    batch_size: int = Field(default=256, ge=1, description="pairs a step of the MLP")
 
     def identity(self) -> dict[str, Any]:
         """The settings that change the result."""

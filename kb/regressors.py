@@ -162,10 +162,9 @@ class ResidualMLP:
             nn.GELU(),
             nn.Dropout(self.dropout),
         )
-        network.outputs = nn.ModuleDict(
-            {m: nn.Linear(width, dimensions[opposite(m)]) for m in MODALITIES}
-        )
-        for layer in network.outputs.values():
+        outputs = {m: nn.Linear(width, dimensions[opposite(m)]) for m in MODALITIES}
+        network.outputs = nn.ModuleDict(outputs)
+        for layer in outputs.values():
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         return network
@@ -192,7 +191,7 @@ class ResidualMLP:
             }
 
             def loss(chosen: Any) -> Any:
-                total = 0.0
+                total: Any = 0.0
                 for source in MODALITIES:
                     correction = self._correction(network, rows[source][chosen], source)
                     predicted = normalize(starts[source][chosen] + correction, dim=1)

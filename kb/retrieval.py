@@ -35,17 +35,17 @@ class RetrievalSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     mode: Literal["fusion", "intra", "cross"] = Field(
-        "fusion",
+        default="fusion",
         description="fusion: both stages; intra: stage 1 alone; cross: the query against the "
         "other modality",
     )
     k: int | Literal["auto"] = Field(
-        "auto", description="neighbours that stage 1 hands to stage 2; paper: 10"
+        default="auto", description="neighbours that stage 1 hands to stage 2; paper: 10"
     )
     alpha: float | Literal["auto"] = Field(
-        "auto", description="weight of the similarity in the row's own modality; paper: 0.5"
+        default="auto", description="weight of the similarity in the row's own modality; paper: 0.5"
     )
-    examples: int = Field(1, ge=1, description="pairs retrieved a row")
+    examples: int = Field(default=1, ge=1, description="pairs retrieved a row")
 
     def identity(self) -> dict[str, Any]:
         """The settings that change the result."""

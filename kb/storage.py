@@ -9,9 +9,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
-
-import pyarrow as pa
+from typing import Any
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -129,35 +127,3 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
         raise DamagedKnowledgeBase(f"{path}: not a manifest of format version {FORMAT_VERSION}")
     return manifest
-
-
-class PairsWriter:
-    """Writes tables of differing columns into one Arrow file under the union of their schemas."""
-
-    def __init__(self, path: Path, schemas: list[pa.Schema]) -> None:
-        plain = [schema.remove_metadata() for schema in schemas]
-        self.schema = pa.unify_schemas(plain, promote_options="permissive")
-        self._sink = pa.OSFile(str(path), "wb")
-        self._writer = pa.ipc.new_file(self._sink, self.schema)
-
-    def write(self, table: pa.Table) -> None:
-        """Appends rows; columns that the table lacks are null."""
-        columns = [
-            table.column(name).cast(kind)
-            if name in table.column_names
-            else pa.nulls(len(table), kind)
-            for name, kind in zip(self.schema.names, self.schema.types, strict=True)
-        ]
-        self._writer.write_table(pa.Table.from_arrays(columns, schema=self.schema))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._writer.close()
-        self._sink.close()
-
-
-def read_pairs(path: Path) -> pa.Table:
-    """The pairs, memory-mapped."""
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()

@@ -53,10 +53,14 @@ class EncoderSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    device: str = Field("auto", description="auto: cuda where there is one, else cpu")
-    dtype: Dtype = Field("auto", description="auto: float16 on cuda, float32 on cpu")
-    batch_size: int = Field(64, ge=1, description="items encoded at once; halved when memory ends")
-    workers: int = Field(2, ge=1, description="threads that decode and prepare pictures ahead")
+    device: str = Field(default="auto", description="auto: cuda where there is one, else cpu")
+    dtype: Dtype = Field(default="auto", description="auto: float16 on cuda, float32 on cpu")
+    batch_size: int = Field(
+        default=64, ge=1, description="items encoded at once; halved when memory ends"
+    )
+    workers: int = Field(
+        default=2, ge=1, description="threads that decode and prepare pictures ahead"
+    )
 
     def identity(self) -> dict[str, Any]:
         """The settings that change the embeddings."""

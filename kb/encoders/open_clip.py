@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -20,12 +22,12 @@ class OpenClipSettings(EncoderSettings):
 
     kind: Literal["open_clip"] = "open_clip"
     model: str = Field(
-        "ViT-B-32",
+        default="ViT-B-32",
         description="an architecture of open_clip with `pretrained`, or a folder (also as "
         "local-dir:FOLDER), or a hub repository (OWNER/NAME, also as hf-hub:OWNER/NAME)",
     )
-    pretrained: str | None = Field(None, description="open_clip's tag for the weights")
-    revision: str | None = Field(None, description="revision of the hub repository")
+    pretrained: str | None = Field(default=None, description="open_clip's tag for the weights")
+    revision: str | None = Field(default=None, description="revision of the hub repository")
 
     def models(self) -> dict[str, tuple[str, str | None]]:
         """Role to (hub repository or folder, revision).
@@ -91,13 +93,14 @@ class OpenClipEncoder(BatchedEncoder):
         self._device, self._dtype = placement(self.settings)
         precision = _PRECISION[str(self._dtype).removeprefix("torch.")]
         name = f"local-dir:{self.folder}"
-        model, _, preprocess = open_clip.create_model_and_transforms(
-            name,
-            load_weights=False,
-            pretrained_text=False,
-            precision=precision,
-            device=self._device,
-        )
+        with _without_root_warnings():
+            model, _, preprocess = open_clip.create_model_and_transforms(
+                name,
+                load_weights=False,
+                pretrained_text=False,
+                precision=precision,
+                device=self._device,
+            )
         open_clip.load_checkpoint(model, str(_weights(self.folder)), strict=True)
         size = model.visual.image_size
         self._side = max(size) if isinstance(size, tuple) else int(size)
@@ -130,6 +133,21 @@ class OpenClipEncoder(BatchedEncoder):
         if modality == "text":
             return self._model.encode_text(stacked)
         return self._model.encode_image(stacked)
+
+
+@contextmanager
+def _without_root_warnings() -> Iterator[None]:
+    """open_clip warns of random weights on the root logger; they are loaded right after."""
+
+    def quiet(record: logging.LogRecord) -> bool:
+        return "weights" not in record.getMessage()
+
+    root = logging.getLogger()
+    root.addFilter(quiet)
+    try:
+        yield
+    finally:
+        root.removeFilter(quiet)
 
 
 def _weights(folder: Path) -> Path:

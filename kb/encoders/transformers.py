@@ -18,17 +18,17 @@ class TransformersSettings(EncoderSettings):
 
     kind: Literal["transformers"] = "transformers"
     model: str = Field(description="folder or hub repository, e.g. facebook/dinov2-base")
-    revision: str | None = Field(None, description="revision of the hub repository")
+    revision: str | None = Field(default=None, description="revision of the hub repository")
     modalities: list[Literal["image", "text"]] = Field(
-        ["image", "text"], min_length=1, description="what the model encodes"
+        default=["image", "text"], min_length=1, description="what the model encodes"
     )
     pooling: Literal["auto", "pooler", "cls", "mean"] = Field(
-        "auto",
+        default="auto",
         description="one vector from many: auto is the first token of pictures and the mean over "
         "tokens of texts; dual models have their own",
     )
-    max_length: int | None = Field(None, ge=1, description="most tokens of a text")
-    trust_remote_code: bool = Field(False, description="run code that comes with the model")
+    max_length: int | None = Field(default=None, ge=1, description="most tokens of a text")
+    trust_remote_code: bool = Field(default=False, description="run code that comes with the model")
 
     def models(self) -> dict[str, tuple[str, str | None]]:
         """Role to (hub repository or folder, revision)."""

@@ -1,0 +1,186 @@
+"""The rows of a knowledge base on disk: which pairs went in, when, and as what."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from kb.embeddings import MODALITIES, EmbeddingWriter, Modality, chunks, open_embeddings
+from kb.filtering import Verdicts
+from kb.index import EmbeddingIndex, IndexSettings, kind_for
+from kb.pairs import Pairs, PairsWriter, content_digests, string_column
+from kb.purification import Alignments
+
+Origin = Literal["internal", "external"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """Pairs that go into a knowledge base in one step.
+
+    Attributes
+    ----------
+    pairs : Pairs
+    origin : "internal", "external", or None for rows of the knowledge base that is extended
+    kept : bool [n] or None
+        Which rows go in; None for all.
+    alignments : per modality, or None
+    """
+
+    pairs: Pairs
+    origin: Origin | None
+    kept: np.ndarray | None = None
+    alignments: Alignments | None = None
+
+
+def write_contents(
+    folder: Path, sides: Sequence[Side], dimensions: Mapping[Modality, int], addition: int
+) -> dict[str, int]:
+    """Writes pairs.arrow and both embedding files; returns the new rows of each origin."""
+    (folder / "embeddings").mkdir()
+    counts = {"internal": 0, "external": 0}
+    if not sides:
+        return counts
+    schemas = [_marked(side, side.pairs.table.slice(0, 0), addition).schema for side in sides]
+    with PairsWriter(folder / "pairs.arrow", schemas) as writer:
+        for side in sides:
+            table = side.pairs.table
+            if side.kept is not None:
+                table = table.filter(pa.array(side.kept))
+            writer.write(_marked(side, table, addition))
+            if side.origin is not None:
+                counts[side.origin] += len(table)
+    for modality in MODALITIES:
+        path = folder / "embeddings" / f"{modality}.npy"
+        with EmbeddingWriter(path, dimensions[modality]) as writer_:
+            for side in sides:
+                _write_embeddings(writer_, side, modality)
+    return counts
+
+
+def _marked(side: Side, table: pa.Table, addition: int) -> pa.Table:
+    """The table with its origin, and the number of the addition it came with, as columns."""
+    if side.origin is None:
+        return table
+    table = table.drop_columns([c for c in ("origin", "added") if c in table.column_names])
+    table = table.append_column("origin", pa.array([side.origin] * len(table), pa.string()))
+    return table.append_column("added", pa.array(np.full(len(table), addition, np.int32)))
+
+
+def _write_embeddings(writer: EmbeddingWriter, side: Side, modality: Modality) -> None:
+    embeddings = side.pairs.embeddings[modality]
+    if side.origin is None:
+        for start in range(0, len(embeddings), 65_536):
+            writer.copy(embeddings[start : start + 65_536])
+        return
+    start = 0
+    for block in chunks(embeddings):
+        size = len(block)
+        chosen = block if side.kept is None else block[side.kept[start : start + size]]
+        start += size
+        if side.alignments is not None:
+            chosen = side.alignments[modality].transform(chosen)
+        writer.append(chosen)
+
+
+def known_table(sides: Sequence[tuple[Pairs, Origin]], addition: int) -> pa.Table:
+    """Every pair that was handed in, kept or not: id, origin, content digest, addition."""
+    pieces = []
+    for pairs, origin in sides:
+        pieces.append(
+            pa.table(
+                {
+                    "id": string_column([pairs], "id"),
+                    "origin": pa.array([origin] * len(pairs), pa.string()),
+                    "content": pa.array(content_digests(pairs)),
+                    "added": pa.array(np.full(len(pairs), addition, np.int32)),
+                }
+            )
+        )
+    return pa.concat_tables(pieces)
+
+
+def verdict_table(verdicts: Verdicts, external: Sequence[Pairs], addition: int) -> pa.Table:
+    """One row for every external pair: id, source, verdict, cluster, both figures."""
+    return pa.table(
+        {
+            "id": string_column(external, "id"),
+            "source": string_column(external, "source"),
+            "verdict": pa.array(verdicts.verdict, pa.string()),
+            "cluster": pa.array(verdicts.cluster, pa.int64()),
+            "centroid_similarity": pa.array(verdicts.centroid_similarity, pa.float32()),
+            "instance_similarity": pa.array(verdicts.instance_similarity, pa.float32()),
+            "added": pa.array(np.full(len(verdicts.verdict), addition, np.int32)),
+        }
+    )
+
+
+def write_table(path: Path, tables: Sequence[pa.Table]) -> None:
+    """Several tables of one schema as a Parquet file."""
+    pq.write_table(pa.concat_tables(tables), path)
+
+
+def open_contents(folder: Path) -> dict[Modality, np.ndarray]:
+    """Both embedding files as memory maps."""
+    return {m: open_embeddings(folder / "embeddings" / f"{m}.npy") for m in MODALITIES}
+
+
+def build_indexes(
+    folder: Path,
+    embeddings: Mapping[Modality, np.ndarray],
+    settings: IndexSettings,
+    random_state: int,
+    device: str,
+) -> dict[Modality, EmbeddingIndex]:
+    """One index a modality, built and saved under `folder`/indexes."""
+    shutil.rmtree(folder / "indexes", ignore_errors=True)
+    (folder / "indexes").mkdir()
+    indexes: dict[Modality, EmbeddingIndex] = {}
+    for modality in MODALITIES:
+        index = EmbeddingIndex.build(embeddings[modality], settings, random_state, device)
+        index.save(folder / "indexes" / modality)
+        indexes[modality] = index
+    return indexes
+
+
+def extend_indexes(
+    old: Path,
+    folder: Path,
+    embeddings: Mapping[Modality, np.ndarray],
+    settings: IndexSettings,
+    random_state: int,
+    device: str,
+) -> dict[Modality, EmbeddingIndex]:
+    """The indexes of `old` with the rows that are new, saved under `folder`/indexes.
+
+    Built anew only where `auto` would now pick another kind.
+    """
+    indexes = {m: EmbeddingIndex.load(old / "indexes" / m, device) for m in MODALITIES}
+    count = len(embeddings["image"])
+    if settings.index == "auto" and indexes["image"].kind != kind_for(count):
+        return build_indexes(folder, embeddings, settings, random_state, device)
+    (folder / "indexes").mkdir()
+    for modality, index in indexes.items():
+        index.add(embeddings[modality][len(index) :])
+        index.save(folder / "indexes" / modality)
+    return indexes
+
+
+def id_array(pairs: pa.Table) -> pa.Array:
+    """The ids as one array."""
+    column = pairs["id"].cast(pa.string())
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def count_by_source(pairs: pa.Table) -> dict[str, int]:
+    """Rows of each source."""
+    counts: Any = pc.value_counts(pairs["source"])
+    return {str(c["values"].as_py()): c["counts"].as_py() for c in counts}
