@@ -1,0 +1,217 @@
+"""What the report says of a run's rows: counts and figures of all, cards of a sample.
+
+Rows stream through once; only the sample's pictures are held.
+"""
+
+from __future__ import annotations
+
+import base64
+import heapq
+import io
+import math
+import random
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.images import UndecodableImage, decode
+
+PARTS = ("score", "cosine", "bleu", "niqe")
+THUMBNAIL = 256
+
+Row = Mapping[str, Any]
+
+
+@dataclass
+class Figures:
+    """Counts and figures over all rows.
+
+    Attributes
+    ----------
+    outcomes : Counter of (status, missing)
+    reasons : Counter of (status, missing, reason)
+    chosen, others : dict of (missing, part) to array of float
+        Score parts of the chosen and of the other valid candidates.
+    invalid : Counter of (missing, reason)
+        Candidates left out, by fault.
+    """
+
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    reasons: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    chosen: dict[tuple[str, str], array] = field(default_factory=dict)
+    others: dict[tuple[str, str], array] = field(default_factory=dict)
+    invalid: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, row: Row) -> None:
+        missing = row.get("missing") or ""
+        self.outcomes[row["status"], missing] += 1
+        if row.get("reason"):
+            self.reasons[row["status"], missing, row["reason"]] += 1
+        completion = row.get("completion") or {}
+        for number, candidate in enumerate(completion.get("candidates") or []):
+            if not candidate["valid"]:
+                self.invalid[missing, candidate.get("reason") or "invalid"] += 1
+                continue
+            side = self.chosen if number == completion.get("chosen") else self.others
+            for part in PARTS:
+                value = candidate.get(part)
+                if value is not None:
+                    side.setdefault((missing, part), array("f")).append(value)
+
+
+class Sample:
+    """A bounded sample of rows: all while they are few, then the best, the worst, and random ones.
+
+    Parameters
+    ----------
+    size : int
+        About how many rows altogether; up to half go to the best and the worst scores.
+    seed : int
+        Seed of the random part.
+    """
+
+    def __init__(self, size: int, seed: int = 0) -> None:
+        self.size = size
+        self.seen = 0
+        self._random = random.Random(seed)
+        self._few: list[Row] = []
+        self._heaps: dict[str, list[tuple[float, int, Row]]] = {}
+
+    def add(self, row: Row) -> None:
+        """Offer a row; it is held only while it belongs to the sample."""
+        self.seen += 1
+        if self.seen <= self.size:
+            self._few.append(row)
+        else:
+            self._few.clear()
+        status, missing = row["status"], row.get("missing") or ""
+        score = (row.get("completion") or {}).get("score")
+        eighth = max(self.size // 8, 1)
+        if status == "completed" and score is not None:
+            self._offer(f"best {missing}", score, eighth, row)
+            self._offer(f"worst {missing}", -score, eighth, row)
+        self._offer(f"{status} {missing}", self._random.random(), eighth, row)
+
+    def _offer(self, kind: str, rank: float, room: int, row: Row) -> None:
+        heap = self._heaps.setdefault(kind, [])
+        entry = (rank, -self.seen, row)
+        if len(heap) < room:
+            heapq.heappush(heap, entry)
+        elif entry[:2] > heap[0][:2]:
+            heapq.heapreplace(heap, entry)
+
+    def rows(self) -> list[Row]:
+        """The sampled rows in the order of the input, each once."""
+        if self.seen <= self.size:
+            return list(self._few)
+        found = {-order: row for heap in self._heaps.values() for _, order, row in heap}
+        return [found[order] for order in sorted(found)]
+
+
+class Thumbnails:
+    """Small WebP pictures as data URIs, each stored once and known by a key."""
+
+    def __init__(self, side: int = THUMBNAIL) -> None:
+        self.side = side
+        self.uris: dict[str, str] = {}
+
+    def add(self, key: str, data: bytes | None) -> str | None:
+        """The key of the picture's thumbnail; None where there is none to be had."""
+        if key in self.uris:
+            return key
+        if not data:
+            return None
+        try:
+            image = decode(data)
+        except UndecodableImage:
+            return None
+        image.thumbnail((self.side, self.side))
+        buffer = io.BytesIO()
+        image.save(buffer, "WEBP", quality=72, method=4)
+        encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
+        self.uris[key] = f"data:image/webp;base64,{encoded}"
+        return key
+
+
+def card(
+    row: Row, thumbnails: Thumbnails, example_image: Callable[[str], bytes | None] | None
+) -> dict[str, Any]:
+    """What a card shows of a row, in values that JSON can hold; Nones are left out."""
+    completion = row.get("completion") or {}
+    image = row.get("image") or {}
+    shown = {
+        "id": row["id"],
+        "status": row["status"],
+        "missing": row.get("missing"),
+        "reason": row.get("reason"),
+        "text": _lines(row.get("text")),
+        "image": thumbnails.add(f"row {row['id']}", image.get("bytes")),
+    }
+    if completion:
+        shown["made"] = {
+            name: completion.get(name)
+            for name in ("generator", "model", "revision", "prompt", "seed", "attempt")
+        }
+        shown["kb"] = completion.get("kb_version")
+        shown["score"] = _short(completion.get("score"))
+        shown["chosen"] = completion.get("chosen")
+        shown["examples"] = [
+            _compact(
+                {
+                    **{name: example.get(name) for name in ("id", "source", "licence", "text")},
+                    **{name: _short(example.get(name)) for name in ("intra", "cross", "score")},
+                    "image": _example(example["id"], thumbnails, example_image),
+                }
+            )
+            for example in completion.get("examples") or []
+        ]
+        shown["candidates"] = [
+            _compact(
+                {
+                    **{name: candidate.get(name) for name in ("text", "seed", "attempt")},
+                    **{name: _short(candidate.get(name)) for name in PARTS},
+                    "valid": candidate["valid"],
+                    "reason": candidate.get("reason"),
+                    "notes": candidate.get("notes") or None,
+                }
+            )
+            for candidate in completion.get("candidates") or []
+        ]
+    return _compact(shown)
+
+
+def cards(
+    rows: Iterable[Row], thumbnails: Thumbnails, example_image: Callable[[str], bytes | None] | None
+) -> list[dict[str, Any]]:
+    """One card a row."""
+    return [card(row, thumbnails, example_image) for row in rows]
+
+
+def _example(
+    identifier: str, thumbnails: Thumbnails, example_image: Callable[[str], bytes | None] | None
+) -> str | None:
+    key = f"pair {identifier}"
+    if key in thumbnails.uris or example_image is None:
+        return key if key in thumbnails.uris else None
+    return thumbnails.add(key, example_image(identifier))
+
+
+def _lines(text: Any) -> list[str]:
+    if text is None:
+        return []
+    return [text] if isinstance(text, str) else [line for line in text if line]
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else round(float(value), 4)
+
+
+def _compact(values: dict[str, Any]) -> dict[str, Any]:
+    # A seed has 63 bits, more than a number in the browser holds.
+    return {
+        name: str(value) if name == "seed" else value
+        for name, value in values.items()
+        if value is not None
+    }
