@@ -165,7 +165,10 @@ class Dataset:
         source = open_source(format, root)
         if not _has_files(source):
             raise DatasetError(f"path {settings.path!r} holds no file of format {format}")
-        columns = resolve_columns(settings.columns, source.schema())
+        schema = source.schema()
+        if not schema.names:
+            raise DatasetError(f"path {settings.path!r} has no rows")
+        columns = resolve_columns(settings.columns, schema)
         images = Root.of(settings.image_root, base) if settings.image_root else root
         dataset = cls(settings, format, source, columns, Root(images.fs, images.path))
         dataset._look()

@@ -118,8 +118,14 @@ class Root:
         return f"{detail.get('size')}-{when}"
 
     def listing_version(self, names: list[str]) -> str:
-        """One version for many files."""
-        return digest(part for name in names for part in (name, self.version(name)))
+        """One version for many files; one that cannot be looked at (a broken link) counts too."""
+        return digest(part for name in names for part in (name, self._version_or_none(name)))
+
+    def _version_or_none(self, name: str) -> str:
+        try:
+            return self.version(name)
+        except (DatasetError, OSError):
+            return "none"
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file of the dataset itself.
@@ -165,13 +171,16 @@ class Root:
             if error.errno in _REFUSED:
                 return None, "not readable"
             raise
-        with os.fdopen(handle, "rb") as file:
+        try:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
                 return None, "not a file"
             if status.st_size > MAX_IMAGE_BYTES:
                 return None, "too large"
-            data = file.read()
+            with open(handle, "rb", closefd=False) as file:
+                data = file.read()
+        finally:
+            os.close(handle)
         return (data, None) if data else (None, "empty")
 
     def _read_remote(self, path: str) -> tuple[bytes | None, str | None]:
