@@ -1,0 +1,1 @@
+"""How the example world's checkpoints are trained: one stage a module."""

@@ -1,0 +1,99 @@
+"""Augmentation of picture batches, whole batches at a time."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+def to_tensor(pictures: np.ndarray) -> torch.Tensor:
+    """Turn uint8 pictures (n, h, w, 3) into float32 (n, 3, h, w) on [0, 1]."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
+
+
+def move(
+    x: torch.Tensor, rng: np.random.Generator, degrees: float, scale: tuple[float, float],
+    shift: float, flip: bool = True,
+) -> torch.Tensor:
+    """Turn, scale, shift and flip each picture at random; what comes in from outside is white.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, 3, h, w) on [0, 1]
+    degrees : float
+        Largest turn either way.
+    scale : tuple of float
+        Smallest and largest size of the picture relative to its own.
+    shift : float
+        Largest shift, as a share of the side.
+    """
+    import torch
+    from torch.nn import functional
+
+    n = len(x)
+    angle = rng.uniform(-degrees, degrees, n) * math.pi / 180
+    size = np.exp(rng.uniform(math.log(scale[0]), math.log(scale[1]), (n, 2)).mean(1))
+    stretch = np.exp(rng.uniform(-0.1, 0.1, n)) if degrees else np.ones(n)
+    mirror = np.where(rng.random(n) < 0.5, -1.0, 1.0) if flip else np.ones(n)
+    theta = np.zeros((n, 2, 3), np.float32)
+    theta[:, 0, 0] = np.cos(angle) / size * mirror * stretch
+    theta[:, 0, 1] = -np.sin(angle) / size
+    theta[:, 1, 0] = np.sin(angle) / size * mirror
+    theta[:, 1, 1] = np.cos(angle) / size / stretch
+    theta[:, :, 2] = rng.uniform(-2 * shift, 2 * shift, (n, 2))
+    grid = functional.affine_grid(torch.from_numpy(theta), list(x.shape), align_corners=False)
+    return 1 - functional.grid_sample(1 - x, grid, padding_mode="zeros", align_corners=False)
+
+
+def recolour(x: torch.Tensor, rng: np.random.Generator, strength: float) -> torch.Tensor:
+    """Turn the hue, change saturation, contrast and brightness, at random for each picture.
+
+    The hue turns about the grey axis of RGB; white stays white but for the brightness.
+    """
+    import torch
+
+    n = len(x)
+    angle = torch.from_numpy(rng.normal(0, 0.35 * strength, n).astype(np.float32))
+    saturation = torch.from_numpy(np.exp(rng.normal(0, 0.35 * strength, n)).astype(np.float32))
+    saturation[torch.from_numpy(rng.random(n) < 0.08 * strength)] = 0.0
+    gamma = torch.from_numpy(np.exp(rng.normal(0, 0.25 * strength, n)).astype(np.float32))
+    cos, sin = torch.cos(angle)[:, None, None], torch.sin(angle)[:, None, None]
+    third = torch.full((3, 3), 1 / 3)
+    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    turn = third + (torch.eye(3) - third) * cos + cross * sin
+    mix = third + saturation[:, None, None] * (turn - third)
+    mixed = torch.einsum("nij,njhw->nihw", mix, x)
+    return mixed.clamp(0, 1) ** gamma[:, None, None, None]
+
+
+def blot(x: torch.Tensor, rng: np.random.Generator, share: float) -> torch.Tensor:
+    """Paint a rectangle of one colour into a share of the pictures."""
+    import torch
+
+    side = x.shape[-1]
+    x = x.clone()
+    for row in np.flatnonzero(rng.random(len(x)) < share):
+        height, width = rng.integers(side // 8, side // 2, 2)
+        top, left = rng.integers(0, side - height), rng.integers(0, side - width)
+        colour = torch.from_numpy(rng.random(3).astype(np.float32))
+        colour = torch.ones(3) if rng.random() < 0.5 else colour
+        x[row, :, top : top + height, left : left + width] = colour[:, None, None]
+    return x
+
+
+def blur(x: torch.Tensor, rng: np.random.Generator, share: float) -> torch.Tensor:
+    """Soften a share of the pictures, and sharpen as many, which draws outlines."""
+    import torch
+    from torch.nn import functional
+
+    soft = functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+    amount = torch.from_numpy(rng.uniform(-1.5, 1.0, len(x)).astype(np.float32))
+    amount[torch.from_numpy(rng.random(len(x)) > 2 * share)] = 0.0
+    return (x + amount[:, None, None, None] * (soft - x)).clamp(0, 1)

@@ -1,0 +1,75 @@
+"""Stage `vae`: an `AutoencoderKL` from 64 px to 8 x 8 latents."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from examples.emoji.pictures import TRAINING_STYLES, load_pictures
+from examples.emoji.training import augment
+from examples.emoji.training.loop import Schedule, train
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import AutoencoderKL
+    from torch import nn
+
+LATENT_CHANNELS = 4
+BATCH = 16
+
+
+def new_vae() -> AutoencoderKL:
+    """Make the untrained autoencoder."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        in_channels=3, out_channels=3, latent_channels=LATENT_CHANNELS, sample_size=64,
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(16, 32, 64, 64), layers_per_block=1, norm_num_groups=8,
+        mid_block_add_attention=False, force_upcast=False, scaling_factor=1.0,
+    )
+
+
+def reconstruction_loss(out: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Sum L1, squared error and L1 of the gradients, so that edges stay sharp."""
+    difference = out - x
+    across = (difference[..., 1:] - difference[..., :-1]).abs().mean()
+    down = (difference[..., 1:, :] - difference[..., :-1, :]).abs().mean()
+    return difference.abs().mean() + difference.square().mean() + across + down
+
+
+def write_folder(model: nn.Module, folder: Path) -> None:
+    """Save a diffusers or transformers model as safetensors, swapped in whole."""
+    beside = folder.with_name(folder.name + ".new")
+    shutil.rmtree(beside, ignore_errors=True)
+    model.save_pretrained(beside)  # type: ignore[operator]
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
+
+
+def train_vae(work: Path, seed: int, steps: int, minutes: float) -> AutoencoderKL:
+    """Train the autoencoder on the training styles and write `work/models/vae`."""
+    from diffusers import AutoencoderKL
+
+    x = augment.to_tensor(np.concatenate([load_pictures(s)[1] for s in TRAINING_STYLES]))
+
+    def loss(model: nn.Module, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        batch = x[rng.integers(0, len(x), BATCH)]
+        batch = augment.move(batch, rng, 0, (0.8, 1.1), 0.06)
+        batch = augment.recolour(batch, rng, 0.7) * 2 - 1
+        posterior = model.encode(batch).latent_dist
+        error = reconstruction_loss(model.decode(posterior.sample()).sample, batch)
+        divergence = posterior.kl().mean() / posterior.mean[0].numel()
+        return error + 5e-4 * divergence, {"kl": float(divergence.detach())}
+
+    def export(model: nn.Module) -> None:
+        write_folder(model, work / "models" / "vae")
+
+    schedule = Schedule(steps, 3e-3, minutes, warmup=100, average=0.995, weight_decay=0.0)
+    model = new_vae()
+    trained = train("vae", model, loss, schedule, work, seed, export)
+    assert isinstance(trained, AutoencoderKL)
+    return trained
