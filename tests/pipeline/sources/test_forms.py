@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import tarfile
@@ -118,8 +117,7 @@ def _encoded(text: str | None) -> bytes | None:
 
 
 def _write_tar(rows: list[dict], path: Path, metadata: bool = True) -> None:
-    opened = gzip.open(path, "wb") if path.suffix == ".gz" else open(path, "wb")
-    with opened as file, tarfile.open(fileobj=file, mode="w") as tar:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
         for row in rows:
             members = {"png": row["image"], "txt": _encoded(row["text"])}
             if metadata:
