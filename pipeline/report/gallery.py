@@ -150,10 +150,8 @@ def card(
         "image": thumbnails.add(f"row {row['id']}", image.get("bytes")),
     }
     if completion:
-        shown["made"] = {
-            name: completion.get(name)
-            for name in ("generator", "model", "revision", "prompt", "seed", "attempt")
-        }
+        facts = ("generator", "model", "revision", "prompt", "seed", "attempt")
+        shown["made"] = _compact({name: completion.get(name) for name in facts})
         shown["kb"] = completion.get("kb_version")
         shown["score"] = _short(completion.get("score"))
         shown["chosen"] = completion.get("chosen")

@@ -111,14 +111,14 @@ def write_report(
 
 
 def _environment() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2 import Environment, PackageLoader, ChainableUndefined
 
     environment = Environment(
         loader=PackageLoader("pipeline", "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
-        undefined=StrictUndefined,
+        undefined=ChainableUndefined,
     )
     environment.filters["thousands"] = lambda value: f"{value:,}"
     environment.filters["figure"] = _figure

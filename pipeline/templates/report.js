@@ -84,9 +84,10 @@
       line.className = place === card.chosen ? "win" : one.valid ? "" : "bad";
       const cell = make("td", "cand", one.text || "candidate " + (place + 1));
       const remarks = [
-        place === card.chosen ? "chosen" : "", one.reason || "", ...(one.notes || []), one.seed ? "seed " + one.seed : "",
+        place === card.chosen ? "chosen" : "", one.reason || "", ...(one.notes || []),
       ].filter(Boolean).join(" · ");
-      if (remarks) cell.append(make("small", "note", " " + remarks));
+      if (remarks) cell.append(make("small", "note", remarks));
+      if (one.seed) cell.title = "seed " + one.seed;
       line.append(cell);
       for (const value of [one.cosine, card.missing === "image" ? one.niqe : one.bleu, one.score]) {
         line.append(make("td", "n", figure(value)));

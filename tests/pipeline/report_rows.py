@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,31 @@ from sklearn.datasets import load_sample_images
 from pipeline.schema import completed_schema
 
 SCRIPT = "<script>document.title='broken'</script> & a \"red\" hat</script>"
-WORDS = "a red hat on the old wooden table beside two small dogs in a green garden".split()
+WORDS = [
+    "a",
+    "red",
+    "hat",
+    "on",
+    "the",
+    "old",
+    "wooden",
+    "table",
+    "beside",
+    "two",
+    "small",
+    "dogs",
+    "in",
+    "a",
+    "green",
+    "garden",
+]
 
 
+@lru_cache(maxsize=64)
 def encoded(number: int) -> bytes:
     """A crop of one of scikit-learn's sample photographs as WebP."""
     photo = load_sample_images().images[number % 2]
-    top, left = number * 37 % 240, number * 53 % 440
+    top, left = number % 40 * 37 % 240, number % 40 * 53 % 440
     buffer = io.BytesIO()
     Image.fromarray(photo[top : top + 160, left : left + 200]).save(buffer, "WEBP")
     return buffer.getvalue()
@@ -66,7 +85,9 @@ def row(number: int, text: str | None = None) -> dict[str, Any]:
     reasons = {"rejected": "all candidates invalid: black", "failed": "out of memory"}
     return {
         "id": f"row-{number:05d}",
-        "image": None if missing == "image" and lost else {"bytes": encoded(number), "path": None},
+        "image": None
+        if missing == "image" and lost
+        else {"bytes": encoded(number % 40), "path": None},
         "text": None if missing == "text" and lost else text or caption(number),
         "status": status,
         "missing": missing,
