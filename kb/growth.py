@@ -92,5 +92,5 @@ def compare(
     for pairs in new_external:
         unseen = set(pc.unique(pairs.table["source"].cast(pa.string())).to_pylist()) - sources
         if unseen:
-            return Growth(f"external source {sorted(unseen)[0]!r} is new")
+            return Growth(f"external source {min(unseen)!r} is new")
     return Growth(None, news[0] if len(news[0]) else None, new_external)

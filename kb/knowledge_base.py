@@ -317,9 +317,9 @@ class KnowledgeBase:
             )
         except DamagedKnowledgeBase as error:
             growth = Growth(str(error))
-        if growth.rebuild is None and growth.external and settings.purify:
-            if "external" in settings.sources and not (folder / "alignment").is_dir():
-                growth = Growth("no rotation to bring new external pairs in by")
+        purifies = settings.purify and "external" in settings.sources
+        if growth.external and purifies and not (folder / "alignment").is_dir():
+            growth = Growth("no rotation to bring new external pairs in by")
         if growth.rebuild is not None:
             logger.info("building the knowledge base: %s", growth.rebuild)
             return cls.build(

@@ -162,7 +162,7 @@ class ResidualMLP:
             nn.GELU(),
             nn.Dropout(self.dropout),
         )
-        outputs = {m: nn.Linear(width, dimensions[opposite(m)]) for m in MODALITIES}
+        outputs = {str(m): nn.Linear(width, dimensions[opposite(m)]) for m in MODALITIES}
         network.outputs = nn.ModuleDict(outputs)
         for layer in outputs.values():
             nn.init.zeros_(layer.weight)

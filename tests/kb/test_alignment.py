@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kb.alignment import (
+    AlignmentSettings,
+    OrthogonalAlignment,
+    csls,
+    mutual_neighbours,
+    procrustes,
+)
+from kb.embeddings import normalise
+from tests.kb.worlds import World, small_turn
+
+
+def unit(count: int, dimension: int, seed: int) -> np.ndarray:
+    return normalise(np.random.default_rng(seed).standard_normal((count, dimension)))
+
+
+def csls_by_loops(a: np.ndarray, b: np.ndarray, k: int) -> np.ndarray:
+    """CSLS written from its formula, one pair at a time, in float64."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    r_a = [np.mean(sorted((float(x @ y) for y in b), reverse=True)[:k]) for x in a]
+    r_b = [np.mean(sorted((float(y @ x) for x in a), reverse=True)[:k]) for y in b]
+    return np.array(
+        [[2 * float(x @ y) - r_a[i] - r_b[j] for j, y in enumerate(b)] for i, x in enumerate(a)]
+    )
+
+
+def mutual_by_loops(scores: np.ndarray) -> np.ndarray:
+    pairs = []
+    for i in range(len(scores)):
+        j = int(np.argmax(scores[i]))
+        if int(np.argmax(scores[:, j])) == i:
+            pairs.append((i, j))
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def muse_dictionary(target: np.ndarray, source: np.ndarray, k: int = 10) -> set[tuple[int, int]]:
+    """MUSE's S2T&T2S dictionary with csls_knn_10 and no max_rank: the two directed candidate
+    lists under 2 cos - r - r, intersected."""
+    similarity = source.astype(np.float64) @ target.astype(np.float64).T
+    average_source = np.sort(similarity, axis=1)[:, -k:].mean(axis=1)
+    average_target = np.sort(similarity, axis=0)[-k:].mean(axis=0)
+    scores = 2 * similarity - average_source[:, None] - average_target[None, :]
+    forward = {(s, int(t)) for s, t in enumerate(scores.argmax(axis=1))}
+    backward = {(int(s), t) for t, s in enumerate(scores.argmax(axis=0))}
+    return forward & backward
+
+
+def test_csls_is_its_formula() -> None:
+    a, b = unit(30, 8, 0), unit(40, 8, 1)
+    np.testing.assert_allclose(csls(a, b, 7), csls_by_loops(a, b, 7), atol=1e-5)
+
+
+def test_k_is_clamped_to_the_size_of_the_other_side() -> None:
+    a, b = unit(30, 8, 0), unit(4, 8, 1)
+    expected = 2 * a @ b.T - (a @ b.T).mean(axis=1)[:, None]
+    expected -= np.sort(a @ b.T, axis=0)[-10:].mean(axis=0)
+    np.testing.assert_allclose(csls(a, b, 10), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64, 100_000])
+def test_pairs_are_those_of_the_brute_force_at_any_chunk_size(chunk: int) -> None:
+    a, b = unit(120, 10, 2), unit(90, 10, 3)
+    expected = mutual_by_loops(csls_by_loops(a, b, 10))
+    np.testing.assert_array_equal(mutual_neighbours(a, b, 10, chunk=chunk), expected)
+    assert len(expected) > 10
+
+
+def test_pairs_are_those_of_muse() -> None:
+    source, target = unit(300, 16, 4), unit(250, 16, 5)
+    found = {(int(i), int(j)) for i, j in mutual_neighbours(source, target, 10)}
+    assert found == muse_dictionary(target, source)
+
+
+def test_a_hub_takes_no_pair_from_the_true_ones() -> None:
+    concepts = unit(60, 12, 6)
+    a = normalise(concepts + 0.1 * unit(60, 12, 7))
+    # The hub is the mean direction, near to everything.
+    hub = normalise(concepts.mean(axis=0, keepdims=True))
+    b = np.concatenate([hub, normalise(concepts + 0.1 * unit(60, 12, 8))])
+    pairs = mutual_neighbours(a, b, 10)
+    assert 0 not in pairs[:, 1]
+    assert np.mean(pairs[:, 1] == pairs[:, 0] + 1) > 0.95
+
+
+def test_rows_without_a_counterpart_stay_mostly_unpaired() -> None:
+    shared = unit(80, 16, 9)
+    a = np.concatenate([shared, unit(20, 16, 10)])
+    b = np.concatenate([normalise(shared + 0.15 * unit(80, 16, 11)), unit(30, 16, 12)])
+    pairs = mutual_neighbours(a, b, 10)
+    right = (pairs[:, 0] == pairs[:, 1]) & (pairs[:, 0] < 80)
+    assert right.sum() >= 78
+    assert (~right).sum() <= 20
+
+
+def test_equal_rows_tie_to_the_lower_one() -> None:
+    a = unit(5, 8, 13)
+    b = np.concatenate([a[3:4], a, a])
+    pairs = mutual_neighbours(np.concatenate([a, a]), b, 3)
+    np.testing.assert_array_equal(pairs, [[0, 1], [1, 2], [2, 3], [3, 0], [4, 5]])
+
+
+def test_an_empty_side_has_no_pairs() -> None:
+    assert mutual_neighbours(unit(5, 8, 0), np.empty((0, 8), np.float32)).shape == (0, 2)
+
+
+def test_sides_of_different_width_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(5, 8\) and \(5, 9\)"):
+        mutual_neighbours(unit(5, 8, 0), unit(5, 9, 0))
+
+
+def test_procrustes_finds_a_known_rotation() -> None:
+    turn = small_turn(12, 2.5, seed=1)
+    source = unit(100, 12, 14)
+    np.testing.assert_allclose(procrustes(source, source @ turn), turn, atol=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1e-2, 0.3])
+def test_procrustes_is_the_minimum_over_orthogonal_matrices(gamma: float) -> None:
+    source, target = unit(40, 5, 15), unit(40, 5, 16)
+    found = procrustes(source, target, gamma)
+    np.testing.assert_allclose(found @ found.T, np.eye(5), atol=1e-5)
+
+    def loss(turn: np.ndarray) -> float:
+        pull = gamma * len(source) * np.sum((turn - np.eye(5)) ** 2)
+        return float(np.sum((target - source @ turn) ** 2) + pull)
+
+    nearby = [found @ small_turn(5, 0.05, seed) for seed in range(40)]
+    assert all(loss(found) < loss(turn) for turn in nearby)
+
+
+def test_a_large_gamma_gives_the_identity() -> None:
+    source, target = unit(40, 6, 17), unit(40, 6, 18)
+    np.testing.assert_allclose(procrustes(source, target, 1e6), np.eye(6), atol=1e-4)
+
+
+@pytest.mark.parametrize("gamma", [-1.0, float("nan")])
+def test_a_gamma_that_is_no_weight_is_refused(gamma: float) -> None:
+    with pytest.raises(ValueError, match="gamma must be 0 or larger"):
+        procrustes(unit(4, 3, 0), unit(4, 3, 1), gamma)
+
+
+def test_auto_keeps_the_identity_where_there_is_no_shift() -> None:
+    kept = 0
+    for seed in range(10):
+        world = World(seed)
+        fitted = OrthogonalAlignment(random_state=seed).fit(
+            world.draw(400)["image"], world.draw(900)["image"]
+        )
+        kept += fitted.gamma_ is None
+    assert kept == 10
+
+
+def test_auto_undoes_a_rotation() -> None:
+    world = World(3)
+    internal, external = world.draw(800)["image"], world.draw(1500)["image"]
+    turn = small_turn(48, 0.6, seed=2)
+    fitted = OrthogonalAlignment().fit(internal, external @ turn)
+    before = np.einsum("nd,nd->n", external @ turn, external).mean()
+    after = np.einsum("nd,nd->n", fitted.transform(external @ turn), external).mean()
+    assert fitted.gamma_ is not None
+    assert after > before + 0.5 * (1 - before)
+    assert [entry["gamma"] for entry in fitted.gains_] == [0.0, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1]
+    assert fitted.history_[-1]["pairs"] > 100
+
+
+def test_gamma_zero_is_plain_procrustes_on_the_mutual_neighbours() -> None:
+    internal, external = unit(200, 8, 20), unit(300, 8, 21)
+    settings = AlignmentSettings(gamma=0.0, rounds=1)
+    fitted = OrthogonalAlignment(settings).fit(internal, external)
+    pairs = mutual_neighbours(external, internal, 10)
+    expected = procrustes(external[pairs[:, 0]], internal[pairs[:, 1]])
+    np.testing.assert_allclose(fitted.rotation_, expected, atol=1e-5)
+
+
+def test_rounds_end_when_the_rotation_stands_still() -> None:
+    world = World(4, spread=0.3, noise=0.02)
+    internal = world.draw(600)["image"]
+    turn = small_turn(48, 0.2, seed=3)
+    fitted = OrthogonalAlignment(AlignmentSettings(gamma=0.0)).fit(internal, internal @ turn)
+    assert len(fitted.history_) < 10
+    assert fitted.history_[-1]["change"] < 1e-3
+    np.testing.assert_allclose(fitted.transform(internal @ turn), internal, atol=1e-3)
+
+
+def test_large_sides_are_sampled_and_the_seed_repeats_the_fit() -> None:
+    world = World(5)
+    internal, external = world.draw(500)["text"], world.draw(700)["text"]
+    settings = AlignmentSettings(gamma=1e-3, sample=200)
+    once = OrthogonalAlignment(settings, random_state=7).fit(internal, external)
+    again = OrthogonalAlignment(settings, random_state=7).fit(internal, external)
+    other = OrthogonalAlignment(settings, random_state=8).fit(internal, external)
+    np.testing.assert_array_equal(once.rotation_, again.rotation_)
+    assert not np.array_equal(once.rotation_, other.rotation_)
+
+
+def test_dimensions_that_differ_are_refused() -> None:
+    with pytest.raises(ValueError, match="got 8 and 9"):
+        OrthogonalAlignment().fit(unit(20, 8, 0), unit(20, 9, 0))
+
+
+def test_a_saved_alignment_transforms_alike(tmp_path: Path) -> None:
+    internal, external = unit(100, 8, 22), unit(150, 8, 23)
+    fitted = OrthogonalAlignment(AlignmentSettings(gamma=1e-2)).fit(internal, external)
+    fitted.save(tmp_path / "image")
+    loaded = OrthogonalAlignment.load(tmp_path / "image")
+    np.testing.assert_array_equal(loaded.transform(external), fitted.transform(external))
+    assert loaded.history_ == fitted.history_

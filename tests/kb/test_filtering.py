@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kb.filtering import ClusterFilter, FilterSettings, joint
+from tests.kb.worlds import World, together
+
+
+def joined(pairs: dict) -> np.ndarray:
+    return joint(pairs["image"], pairs["text"])
+
+
+def test_joint_embeddings_average_the_two_cosines() -> None:
+    pairs = World(0, dimensions=(48, 20)).draw(10)
+    both = joined(pairs)
+    expected = (pairs["image"] @ pairs["image"].T + pairs["text"] @ pairs["text"].T) / 2
+    np.testing.assert_allclose(both @ both.T, expected, atol=1e-5)
+
+
+def test_verdicts_follow_from_the_two_thresholds() -> None:
+    world = World(1)
+    settings = FilterSettings(tau_cent=0.7, tau_inst=0.5)
+    external = joined(together(world.draw(300), world.draw_noise(150)))
+    fitted = ClusterFilter(settings).fit(joined(world.draw(400)))
+    found = fitted.predict(external)
+    # From the formula, one row at a time, on the same centroids.
+    for row, u in enumerate(external):
+        own = int(np.argmax([u @ c for c in fitted.external_centroids_]))
+        to_internal = [float(fitted.external_centroids_[own] @ c) for c in fitted.centroids_]
+        s_cent = max(to_internal)
+        s_inst = float(u @ fitted.centroids_[int(np.argmax(to_internal))])
+        verdict = "cluster" if s_cent < 0.7 else "instance" if s_inst < 0.5 else "kept"
+        assert found.verdict[row] == verdict
+        assert found.centroid_similarity[row] == pytest.approx(s_cent, abs=1e-5)
+        assert found.instance_similarity[row] == pytest.approx(s_inst, abs=1e-5)
+    assert all(count > 0 for count in found.counts().values())
+    assert sum(found.counts().values()) == 450
+
+
+@pytest.mark.parametrize(("internal", "clusters"), [(20, 4), (800, 20), (5000, 50)])
+def test_the_number_of_internal_clusters_is_the_root_of_half(internal: int, clusters: int) -> None:
+    fitted = ClusterFilter(FilterSettings(tau_cent=0.5, tau_inst=0.5)).fit(
+        joined(World(2).draw(internal))
+    )
+    assert len(fitted.centroids_) == clusters
+
+
+@pytest.mark.parametrize(("count", "noise_dropped"), [(1000, 0.8), (200, 0.6)])
+def test_auto_keeps_the_relevant_and_drops_the_noise(count: int, noise_dropped: float) -> None:
+    kept, dropped = [], []
+    for seed in range(5):
+        world = World(seed)
+        fitted = ClusterFilter(random_state=seed).fit(joined(world.draw(count)))
+        verdicts = fitted.predict(joined(together(world.draw(700), world.draw_noise(300))))
+        kept.append(verdicts.kept[:700].mean())
+        dropped.append(1 - verdicts.kept[700:].mean())
+    assert np.mean(kept) >= 0.9
+    assert np.mean(dropped) >= noise_dropped
+
+
+def test_auto_records_how_the_thresholds_came_about() -> None:
+    fitted = ClusterFilter().fit(joined(World(3).draw(300)))
+    splits = fitted.evidence_["splits"]
+    assert len(splits) == 3
+    assert all(split["passed"] >= 0.95 and 0 <= split["percentile"] <= 5 for split in splits)
+    assert fitted.tau_cent_ == pytest.approx(np.mean([split["tau_cent"] for split in splits]))
+    assert fitted.tau_inst_ == pytest.approx(np.mean([split["tau_inst"] for split in splits]))
+
+
+def test_too_few_pairs_to_measure_fall_back_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        fitted = ClusterFilter().fit(joined(World(4).draw(8)))
+    assert (fitted.tau_cent_, fitted.tau_inst_) == (0.6, 0.6)
+    assert "only 8 internal pairs" in caplog.text
+
+
+def test_the_same_seed_gives_the_same_verdicts() -> None:
+    world = World(5)
+    internal, external = joined(world.draw(300)), joined(world.draw(500))
+    once = ClusterFilter(random_state=3).fit(internal).predict(external)
+    again = ClusterFilter(random_state=3).fit(internal).predict(external)
+    np.testing.assert_array_equal(once.verdict, again.verdict)
+
+
+def test_another_dimension_is_refused() -> None:
+    fitted = ClusterFilter().fit(joined(World(6).draw(100)))
+    with pytest.raises(ValueError, match="dimension 96; got 68"):
+        fitted.predict(joined(World(6, dimensions=(48, 20)).draw(50)))
+
+
+def test_a_saved_filter_judges_alike(tmp_path: Path) -> None:
+    world = World(7)
+    fitted = ClusterFilter().fit(joined(world.draw(200)))
+    external = joined(together(world.draw(100), world.draw_noise(100)))
+    before = fitted.predict(external)
+    fitted.save(tmp_path / "filter")
+    after = ClusterFilter.load(tmp_path / "filter").judge([external[:30], external[30:]])
+    np.testing.assert_array_equal(before.verdict, after.verdict)

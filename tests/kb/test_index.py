@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kb.embeddings import InvalidEmbedding, normalise
+from kb.index import EmbeddingIndex, IndexSettings, exact_search, kind_for
+from tests.kb.worlds import World
+
+
+def brute_force(queries: np.ndarray, base: np.ndarray, k: int) -> np.ndarray:
+    return np.argsort(-(queries.astype(np.float64) @ base.T.astype(np.float64)), axis=1)[:, :k]
+
+
+def test_a_flat_index_finds_the_exact_neighbours() -> None:
+    world = World(0)
+    base, queries = world.draw(500)["image"], world.draw(20)["image"]
+    index = EmbeddingIndex.build(base)
+    similarities, rows = index.search(queries, 7)
+    np.testing.assert_array_equal(rows, brute_force(queries, base, 7))
+    expected = np.take_along_axis(queries @ base.T, rows, axis=1)
+    np.testing.assert_allclose(similarities, expected, atol=1e-5)
+
+
+def test_exact_search_in_chunks_is_exact_search() -> None:
+    world = World(1)
+    base, queries = world.draw(500)["image"], world.draw(20)["image"]
+    _, rows = exact_search(queries, base.astype(np.float16), 10, chunk=77)
+    expected = brute_force(queries, normalise(base.astype(np.float16)), 10)
+    np.testing.assert_array_equal(rows, expected)
+
+
+@pytest.mark.parametrize("kind", ["ivf", "ivf_sq8", "ivf_pq"])
+def test_auto_probes_reach_the_recall_goal(kind: str) -> None:
+    world = World(2, topics=60)
+    base, queries = world.draw(6000)["image"], world.draw(200)["image"]
+    index = EmbeddingIndex.build(base, IndexSettings(index=kind))
+    refine = {"ivf": 1, "ivf_sq8": 2, "ivf_pq": 10}[kind]
+    _, rows = index.search(queries, 10 * refine)
+    truth = brute_force(queries, base, 10)
+    recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(truth, rows, strict=True)])
+    assert recall >= 0.93
+    assert max(index.evidence["recall_at_10"].values()) >= 0.95
+
+
+def test_auto_goes_from_flat_to_lists_to_compressed_codes_with_size() -> None:
+    sizes = (1000, 200_000, 20_000_000, 100_000_000)
+    assert [kind_for(size) for size in sizes] == ["flat", "ivf", "ivf_sq8", "ivf_pq"]
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
+def test_added_rows_are_found_under_the_next_numbers(kind: str) -> None:
+    world = World(3)
+    base, more = world.draw(2000)["text"], world.draw(50)["text"]
+    settings = IndexSettings(index=kind, lists=20, probes=20)
+    index = EmbeddingIndex.build(base, settings)
+    index.add(more)
+    _, rows = index.search(more, 1)
+    np.testing.assert_array_equal(rows[:, 0], 2000 + np.arange(50))
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf", "ivf_pq"])
+def test_a_saved_index_answers_alike(kind: str, tmp_path: Path) -> None:
+    base = World(4).draw(3000)["image"]
+    index = EmbeddingIndex.build(base, IndexSettings(index=kind))
+    index.save(tmp_path / "image")
+    loaded = EmbeddingIndex.load(tmp_path / "image")
+    np.testing.assert_array_equal(loaded.search(base[:50], 10)[1], index.search(base[:50], 10)[1])
+    assert loaded.evidence == index.evidence
+
+
+def test_k_is_clamped_to_the_size() -> None:
+    base = World(5).draw(3)["image"]
+    assert EmbeddingIndex.build(base).search(base, 10)[1].shape == (3, 3)
+
+
+def test_queries_of_another_dimension_are_refused() -> None:
+    index = EmbeddingIndex.build(World(5).draw(30)["image"])
+    with pytest.raises(InvalidEmbedding, match=r"\[n, 48\]"):
+        index.search(np.ones((2, 47), np.float32), 3)

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kb.embeddings import normalise
+from kb.mapping import CrossModalMapping, MappingSettings, NoCompletePairs
+from kb.regressors import RIDGE_PENALTIES, ResidualMLP, Ridge, Start
+from tests.kb.worlds import World
+
+QUICK = MappingSettings(epochs=30, width=64)
+
+
+def recall_at_5(predicted: np.ndarray, truth: np.ndarray) -> float:
+    similarities = predicted @ truth.T
+    own = similarities.diagonal()[:, None]
+    return float(((similarities > own).sum(axis=1) < 5).mean())
+
+
+def test_the_start_is_the_mean_shift_where_dimensions_agree() -> None:
+    pairs = World(0).draw(50)
+    start = Start().fit(pairs)
+    shifted = pairs["image"] + pairs["text"].mean(axis=0) - pairs["image"].mean(axis=0)
+    np.testing.assert_allclose(
+        start.predict(pairs["image"], "image"), normalise(shifted), atol=1e-6
+    )
+
+
+def test_the_start_is_the_mean_where_dimensions_differ() -> None:
+    pairs = World(0, dimensions=(48, 20)).draw(50)
+    start = Start().fit(pairs)
+    mean = normalise(pairs["text"].mean(axis=0, keepdims=True))
+    expected = np.tile(mean, (50, 1))
+    np.testing.assert_allclose(start.predict(pairs["image"], "image"), expected, atol=1e-6)
+
+
+def test_ridge_picks_the_penalty_of_least_leave_one_out_error() -> None:
+    pairs = World(1, dimensions=(9, 7)).draw(40)
+    ridge = Ridge().fit(pairs)
+    errors = []
+    for penalty in RIDGE_PENALTIES:
+        total = 0.0
+        for row in range(40):
+            rest = np.arange(40) != row
+            x, y = pairs["image"][rest].astype(float), pairs["text"][rest].astype(float)
+            # One row less moves the means; the closed form holds them, so does this twin.
+            mean_x, mean_y = pairs["image"].mean(0), pairs["text"].mean(0)
+            x, y = x - mean_x, y - mean_y
+            weights = np.linalg.solve(x.T @ x + penalty * np.eye(9), x.T @ y)
+            total += np.sum(
+                (pairs["text"][row] - mean_y - (pairs["image"][row] - mean_x) @ weights) ** 2
+            )
+        errors.append(total)
+    assert ridge.penalties["image"] == RIDGE_PENALTIES[int(np.argmin(errors))]
+    x = pairs["image"].astype(float) - pairs["image"].mean(0)
+    y = pairs["text"].astype(float) - pairs["text"].mean(0)
+    expected = np.linalg.solve(x.T @ x + ridge.penalties["image"] * np.eye(9), x.T @ y)
+    np.testing.assert_allclose(ridge.weights["image"], expected, atol=1e-4)
+
+
+def test_an_untrained_mlp_is_the_start() -> None:
+    pairs = World(2).draw(60)
+    untrained = ResidualMLP(width=32, epochs=1, learning_rate=1e-12, weight_decay=0).fit(pairs)
+    for source in ("image", "text"):
+        expected = Start().fit(pairs).predict(pairs[source], source)
+        np.testing.assert_allclose(untrained.predict(pairs[source], source), expected, atol=1e-5)
+
+
+def test_one_trunk_serves_both_directions() -> None:
+    names = ResidualMLP(width=16).fit(World(2).draw(40)).state()
+    trunk = [name for name in names if name.startswith("network.trunk")]
+    assert trunk
+    assert not any("image" in name or "text" in name for name in trunk)
+    assert names["network.directions.weight"].shape == (2, 16)
+
+
+def test_training_leaves_the_global_random_state_alone() -> None:
+    import torch
+
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    ResidualMLP(width=16, epochs=2).fit(World(2).draw(40))
+    torch.testing.assert_close(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("dimensions", [(48, 48), (48, 20)])
+def test_the_chosen_mapping_predicts_pairs_that_it_never_saw(dimensions: tuple[int, int]) -> None:
+    world = World(3, dimensions=dimensions)
+    pairs, unseen = world.draw(400), world.draw(200)
+    mapping = CrossModalMapping(QUICK).fit(pairs["image"], pairs["text"])
+    for source, target in (("image", "text"), ("text", "image")):
+        predicted = mapping.map(unseen[source], source=source, target=target)
+        assert predicted.shape == unseen[target].shape
+        np.testing.assert_allclose(np.linalg.norm(predicted, axis=1), 1, atol=1e-5)
+        assert recall_at_5(predicted, unseen[target]) > 0.3
+        assert not mapping.constant_[source]
+
+
+def test_the_best_of_three_by_cross_validation_is_chosen_and_named() -> None:
+    pairs = World(4).draw(200)
+    mapping = CrossModalMapping(QUICK).fit(pairs["image"], pairs["text"])
+    for source in ("image", "text"):
+        cosines = {n: mapping.scores_[source][n]["cosine"] for n in ("start", "ridge", "mlp")}
+        assert mapping.chosen_[source] == max(cosines, key=lambda name: cosines[name])
+        assert mapping.scores_[source]["ridge"]["standard_error"] > 0
+
+
+def test_out_of_fold_predictions_do_not_know_their_row() -> None:
+    pairs = World(5, noise=0.5).draw(60)
+    mapping = CrossModalMapping(MappingSettings(method="ridge")).fit(pairs["image"], pairs["text"])
+    assert mapping.out_of_fold_ is not None
+    own = np.einsum("nd,nd->n", mapping.map(pairs["image"], source="image"), pairs["text"])
+    unseen = np.einsum("nd,nd->n", mapping.out_of_fold_["image"], pairs["text"])
+    assert unseen.mean() < own.mean()
+    assert unseen.mean() == pytest.approx(mapping.scores_["image"]["ridge"]["cosine"], abs=1e-5)
+
+
+@pytest.mark.parametrize("dimensions", [(30, 30), (30, 20)])
+def test_halves_that_have_nothing_in_common_make_the_mapping_constant(
+    dimensions: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(6, dimensions=dimensions)
+    with caplog.at_level(logging.WARNING):
+        mapping = CrossModalMapping(QUICK).fit(world.draw(150)["image"], world.draw(150)["text"])
+    assert mapping.constant_ == {"image": True, "text": True}
+    assert "says nothing" in caplog.text
+
+
+def test_fewer_than_32_pairs_get_the_start_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pairs = World(7).draw(31)
+    with caplog.at_level(logging.WARNING):
+        mapping = CrossModalMapping().fit(pairs["image"], pairs["text"])
+    assert mapping.chosen_ == {"image": "start", "text": "start"}
+    assert "only 31 complete pairs" in caplog.text
+
+
+def test_one_pair_is_enough_to_go_on() -> None:
+    pairs = World(7).draw(1)
+    mapping = CrossModalMapping().fit(pairs["image"], pairs["text"])
+    np.testing.assert_allclose(
+        mapping.map(pairs["image"], source="image"), pairs["text"], atol=1e-5
+    )
+
+
+def test_no_pair_is_an_error_that_says_what_to_do() -> None:
+    empty = np.empty((0, 8), np.float32)
+    with pytest.raises(NoCompletePairs, match="needs rows with both an image and a text"):
+        CrossModalMapping().fit(empty, empty)
+
+
+def test_a_non_finite_embedding_is_refused() -> None:
+    pairs = World(8).draw(40)
+    pairs["text"][4, 0] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        CrossModalMapping().fit(pairs["image"], pairs["text"])
+
+
+def test_the_paper_variant_uses_the_mlp_alone() -> None:
+    pairs = World(9).draw(80)
+    mapping = CrossModalMapping(QUICK.model_copy(update={"method": "mlp"}))
+    mapping.fit(pairs["image"], pairs["text"])
+    assert mapping.chosen_ == {"image": "mlp", "text": "mlp"}
+
+
+@pytest.mark.parametrize("method", ["start", "ridge", "mlp"])
+def test_a_saved_mapping_maps_alike(method: str, tmp_path: Path) -> None:
+    pairs = World(10, dimensions=(24, 16)).draw(60)
+    settings = QUICK.model_copy(update={"method": method})
+    mapping = CrossModalMapping(settings).fit(pairs["image"], pairs["text"])
+    mapping.save(tmp_path / "mapping")
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".safetensors"]
+    loaded = CrossModalMapping.load(tmp_path / "mapping")
+    for source in ("image", "text"):
+        np.testing.assert_allclose(
+            loaded.map(pairs[source], source=source),
+            mapping.map(pairs[source], source=source),
+            atol=1e-6,
+        )
+    assert loaded.scores_ == mapping.scores_

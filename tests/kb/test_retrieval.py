@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kb.embeddings import MODALITIES, Modality, opposite
+from kb.index import EmbeddingIndex
+from kb.mapping import CrossModalMapping, MappingSettings
+from kb.retrieval import FusionRetriever, RetrievalSettings, select_retrieval
+from tests.kb.worlds import World
+
+
+def make(
+    settings: RetrievalSettings,
+    seed: int = 0,
+    count: int = 300,
+    dimensions: tuple[int, int] = (48, 48),
+    shared_space: bool = True,
+    method: str = "ridge",
+) -> tuple[World, dict[Modality, np.ndarray], FusionRetriever]:
+    world = World(seed, dimensions=dimensions)
+    pairs = world.draw(count)
+    mapping = CrossModalMapping(MappingSettings(method=method)).fit(pairs["image"], pairs["text"])
+    indexes = {m: EmbeddingIndex.build(pairs[m]) for m in MODALITIES}
+    ids = [f"p{number:04d}" for number in range(count)]
+    return world, pairs, FusionRetriever(pairs, indexes, ids, mapping, settings, shared_space)
+
+
+def fusion_by_loops(
+    query: np.ndarray,
+    pseudo: np.ndarray,
+    pairs: dict[Modality, np.ndarray],
+    modality: Modality,
+    k: int,
+    alpha: float,
+    without: int | None = None,
+) -> list[tuple[int, float]]:
+    """Both stages written from the formulas, for one query."""
+    intra = {row: float(query @ z) for row, z in enumerate(pairs[modality]) if row != without}
+    nearest = sorted(intra, key=lambda row: (-intra[row], row))[:k]
+    score = {
+        row: alpha * intra[row] + (1 - alpha) * float(pseudo @ pairs[opposite(modality)][row])
+        for row in nearest
+    }
+    return [(row, score[row]) for row in sorted(score, key=lambda row: (-score[row], row))]
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize("dimensions", [(48, 48), (48, 20)])
+def test_fusion_is_its_two_formulas(modality: Modality, dimensions: tuple[int, int]) -> None:
+    settings = RetrievalSettings(k=8, alpha=0.3)
+    world, pairs, retriever = make(settings, dimensions=dimensions, shared_space=False)
+    queries = world.draw(25)[modality]
+    pseudo = retriever.mapping.map(queries, source=modality)
+    hits = retriever.retrieve(queries, modality, m=8)
+    for query, guess, found in zip(queries, pseudo, hits, strict=True):
+        expected = fusion_by_loops(query, guess, pairs, modality, 8, 0.3)
+        assert [hit.row for hit in found] == [row for row, _ in expected]
+        np.testing.assert_allclose([h.score for h in found], [s for _, s in expected], atol=1e-5)
+        assert [hit.id for hit in found] == [f"p{hit.row:04d}" for hit in found]
+        np.testing.assert_allclose(
+            [hit.score for hit in found],
+            [0.3 * hit.intra + 0.7 * hit.cross for hit in found],
+            atol=1e-5,
+        )
+
+
+def test_a_row_never_retrieves_itself_by_id() -> None:
+    settings = RetrievalSettings(k=5, alpha=0.5)
+    _, pairs, retriever = make(settings)
+    ids = [f"p{number:04d}" for number in range(300)]
+    with_self = retriever.search(pairs["image"], "image", m=5)
+    without = retriever.search(pairs["image"], "image", ids=ids, m=5)
+    assert (with_self.rows == np.arange(300)[:, None]).any(axis=1).all()
+    assert not (without.rows == np.arange(300)[:, None]).any()
+    assert (without.rows >= 0).all()
+    pseudo = retriever.mapping.map(pairs["image"], source="image")
+    for row in range(0, 300, 37):
+        expected = fusion_by_loops(pairs["image"][row], pseudo[row], pairs, "image", 5, 0.5, row)
+        assert list(without.rows[row]) == [found for found, _ in expected]
+
+
+def test_intra_stops_after_stage_one() -> None:
+    world, pairs, retriever = make(RetrievalSettings(mode="intra", k=10))
+    queries = world.draw(10)["text"]
+    found = retriever.search(queries, "text", m=4)
+    expected = np.argsort(-(queries @ pairs["text"].T), axis=1)[:, :4]
+    np.testing.assert_array_equal(found.rows, expected)
+
+
+def test_cross_compares_directly_in_a_shared_space() -> None:
+    world, pairs, retriever = make(RetrievalSettings(mode="cross", k=10))
+    queries = world.draw(10)["image"]
+    found = retriever.search(queries, "image", m=4)
+    expected = np.argsort(-(queries @ pairs["text"].T), axis=1)[:, :4]
+    np.testing.assert_array_equal(found.rows, expected)
+    np.testing.assert_allclose(found.score, found.cross)
+
+
+def test_cross_goes_through_the_pseudo_embedding_without_a_shared_space() -> None:
+    world, pairs, retriever = make(
+        RetrievalSettings(mode="cross", k=10), dimensions=(48, 20), shared_space=False
+    )
+    queries = world.draw(10)["image"]
+    pseudo = retriever.mapping.map(queries, source="image")
+    expected = np.argsort(-(pseudo @ pairs["text"].T), axis=1)[:, :3]
+    np.testing.assert_array_equal(retriever.search(queries, "image", m=3).rows, expected)
+
+
+def test_ties_go_to_the_lower_id_whatever_the_order_of_rows() -> None:
+    world = World(1)
+    one = world.draw(1)
+    pairs = {m: np.repeat(one[m], 40, axis=0) for m in MODALITIES}
+    ids = [f"p{number:02d}" for number in np.random.default_rng(0).permutation(40)]
+    indexes = {m: EmbeddingIndex.build(pairs[m]) for m in MODALITIES}
+    retriever = FusionRetriever(pairs, indexes, ids, None, RetrievalSettings(k=40, alpha=1.0))
+    hits = retriever.retrieve(one["image"], "image", m=40)[0]
+    assert [hit.id for hit in hits] == sorted(ids)
+
+
+def test_queries_are_answered_alike_alone_and_in_bulk() -> None:
+    world, _, retriever = make(RetrievalSettings(k=10, alpha=0.5))
+    queries = world.draw(50)["image"]
+    bulk = retriever.search(queries, "image", m=3)
+    for row in range(50):
+        alone = retriever.search(queries[row : row + 1], "image", m=3)
+        np.testing.assert_array_equal(alone.rows[0], bulk.rows[row])
+
+
+def test_fewer_pairs_than_examples_leave_gaps() -> None:
+    world, _, retriever = make(RetrievalSettings(k=10, alpha=0.5), count=3, method="auto")
+    found = retriever.search(world.draw(2)["image"], "image", m=5)
+    assert found.rows.shape == (2, 5)
+    assert (found.rows[:, 3:] == -1).all()
+    assert np.isnan(found.score[:, 3:]).all()
+    assert [len(hits) for hits in retriever.retrieve(world.draw(2)["image"], "image", m=5)] == [
+        3,
+        3,
+    ]
+
+
+def test_a_mapping_that_says_nothing_sets_alpha_to_one() -> None:
+    world, pairs, retriever = make(RetrievalSettings(k=10, alpha=0.0))
+    retriever.mapping.constant_["image"] = True
+    queries = world.draw(5)["image"]
+    found = retriever.search(queries, "image")
+    expected = np.argmax(queries @ pairs["image"].T, axis=1)
+    np.testing.assert_array_equal(found.rows[:, 0], expected)
+    np.testing.assert_allclose(found.score, found.intra)
+
+
+def test_auto_picks_the_best_k_and_alpha_of_the_leave_one_out_evidence() -> None:
+    _, pairs, retriever = make(RetrievalSettings(), count=400)
+    ids = [f"p{number:04d}" for number in range(400)]
+    pseudo = retriever.mapping.out_of_fold_
+    settings, evidence = select_retrieval(retriever, pairs, ids, pseudo)
+    assert len(evidence) == 20
+    best = max(evidence, key=lambda entry: entry["mean"])
+    assert (settings.k, settings.alpha) == (best["k"], best["alpha"])
+    # One entry again, by loops.
+    entry = next(e for e in evidence if e["k"] == 10 and e["alpha"] == 0.25)
+    total = 0.0
+    for row in range(400):
+        query, guess = pairs["image"][row], pseudo["image"][row]
+        best_row = fusion_by_loops(query, guess, pairs, "image", 10, 0.25, row)[0][0]
+        total += float(pairs["text"][best_row] @ pairs["text"][row])
+    assert entry["image"] == pytest.approx(total / 400, abs=1e-4)
+
+
+def test_given_k_and_alpha_are_left_alone() -> None:
+    _, pairs, retriever = make(RetrievalSettings(k=7, alpha=0.9))
+    ids = [f"p{number:04d}" for number in range(300)]
+    assert select_retrieval(retriever, pairs, ids) == (RetrievalSettings(k=7, alpha=0.9), [])
+
+
+def test_sides_that_disagree_in_size_are_refused() -> None:
+    _, pairs, retriever = make(RetrievalSettings())
+    with pytest.raises(ValueError, match="disagree in size"):
+        FusionRetriever(pairs, retriever.indexes, ["only one"])
