@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,18 @@ from PIL import Image, ImageDraw
 
 from generators.base import Example
 from tests.generators import tiny_models
+from tests.generators.server import Server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny tensors gain nothing from threads, and lose much where other work wants the cores."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +39,27 @@ def blip2_opt(models: Path) -> Path:
 @pytest.fixture(scope="session")
 def blip2_t5(models: Path) -> Path:
     return tiny_models.blip2(models / "blip2-t5", "t5")
+
+
+@pytest.fixture(scope="session")
+def llava(models: Path) -> Path:
+    return tiny_models.llava(models / "llava")
+
+
+@pytest.fixture(scope="session")
+def sdxl(models: Path) -> Path:
+    return tiny_models.sdxl(models / "sdxl")
+
+
+@pytest.fixture(scope="session")
+def ip_adapter(models: Path, sdxl: Path) -> Path:
+    return tiny_models.ip_adapter(models / "ip-adapter", sdxl)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as running:
+        yield running
 
 
 def picture(number: int, size: tuple[int, int] = (48, 48)) -> Image.Image:
