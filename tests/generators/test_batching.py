@@ -1,0 +1,100 @@
+"""Batches that shrink when memory runs out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from generators.batching import BatchRunner, OutOfMemory
+from generators.device import is_out_of_memory
+
+
+class Worker:
+    """Doubles numbers, as long as the batch weighs no more than there is room for."""
+
+    def __init__(self, room: int, heavy: frozenset[int] = frozenset()) -> None:
+        self.room = room
+        self.heavy = heavy
+        self.batches: list[list[int]] = []
+
+    def __call__(self, jobs: list[int]) -> list[int]:
+        self.batches.append(jobs)
+        if len(jobs) > self.room or self.heavy & set(jobs):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return [job * 2 for job in jobs]
+
+
+def test_results_come_in_order_whatever_the_batch() -> None:
+    for size in (1, 2, 3, 7, 20):
+        assert BatchRunner(Worker(99), size).run(range(11)) == [2 * job for job in range(11)]
+
+
+def test_no_batch_is_larger_than_its_size() -> None:
+    worker = Worker(99)
+    BatchRunner(worker, 4).run(range(11))
+    assert [len(batch) for batch in worker.batches] == [4, 4, 3]
+
+
+def test_out_of_memory_halves_and_keeps_the_smaller_size() -> None:
+    worker = Worker(room=2)
+    runner = BatchRunner(worker, 8)
+    assert runner.run(range(6)) == [0, 2, 4, 6, 8, 10]
+    assert [len(batch) for batch in worker.batches] == [6, 3, 1, 1, 1, 1, 1, 1]
+    worker.batches.clear()
+    runner.run(range(2))
+    assert [len(batch) for batch in worker.batches] == [1, 1]
+
+
+def test_a_job_that_does_not_fit_alone_fails_alone() -> None:
+    worker = Worker(room=8, heavy=frozenset({2}))
+    results = BatchRunner(worker, 4).run(range(5))
+    assert isinstance(results[2], OutOfMemory)
+    assert [result for result in results if not isinstance(result, OutOfMemory)] == [0, 2, 6, 8]
+
+
+def test_batches_end_where_a_group_does() -> None:
+    worker = Worker(99)
+    BatchRunner(worker, 8).run(range(12), together=3)
+    assert [len(batch) for batch in worker.batches] == [6, 6]
+    worker.batches.clear()
+    BatchRunner(worker, 2).run(range(6), together=3)
+    assert [len(batch) for batch in worker.batches] == [2, 2, 2]
+
+
+def test_other_errors_are_not_swallowed() -> None:
+    def broken(jobs: list[int]) -> list[int]:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        BatchRunner(broken, 2).run([1, 2])
+
+
+def test_a_lost_result_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="2 jobs gave 1 results"):
+        BatchRunner(lambda jobs: jobs[:1], 2).run([1, 2])
+
+
+def test_the_hosts_own_shortage_of_memory_is_recognised() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**62, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("expected scalar type Half"))
+    assert not is_out_of_memory(ValueError("not enough memory"))
+
+
+def test_memory_of_the_failed_batch_is_free_before_the_next_try() -> None:
+    """A kept traceback would hold the tensors of the batch that did not fit."""
+    import weakref
+
+    alive: list[weakref.ref[torch.Tensor]] = []
+
+    def hungry(jobs: list[int]) -> list[int]:
+        if len(jobs) > 1:
+            tensor = torch.zeros(10)
+            alive.append(weakref.ref(tensor))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        assert alive[0]() is None
+        return jobs
+
+    assert BatchRunner(hungry, 2).run([1, 2]) == [1, 2]
