@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from examples.emoji.captions import load_concepts
+from examples.emoji.captions import in_target, load_concepts
 from examples.emoji.pictures import load_pictures
 from examples.emoji.training import augment
 from examples.emoji.training.loop import Schedule, train
@@ -162,7 +162,7 @@ def train_unet(work: Path, out: Path, seed: int, steps: int, minutes: float) -> 
     concepts = load_concepts()
     vae = AutoencoderKL.from_pretrained(work / "models" / "vae").float().eval()
     row, pictures = load_pictures(STYLE)
-    keep = np.asarray([concepts[i].category not in ("Flags", "Symbols") for i in row])
+    keep = np.asarray([in_target(concepts[i]) for i in row])
     row, latent = row[keep], encode_pictures(vae, pictures[keep])
     mean, deviation = latent.mean((0, 2, 3)), latent.std((0, 2, 3))
     vae.register_to_config(latents_mean=mean.tolist(), latents_std=deviation.tolist())

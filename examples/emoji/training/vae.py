@@ -59,7 +59,7 @@ def train_vae(work: Path, seed: int, steps: int, minutes: float) -> AutoencoderK
     def loss(model: nn.Module, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         batch = x[rng.integers(0, len(x), BATCH)]
         batch = augment.move(batch, rng, 0, (0.8, 1.1), 0.06)
-        batch = augment.recolour(batch, rng, 0.7) * 2 - 1
+        batch = augment.recolour(batch, rng, 0.4) * 2 - 1
         posterior = model.encode(batch).latent_dist
         error = reconstruction_loss(model.decode(posterior.sample()).sample, batch)
         divergence = posterior.kl().mean() / posterior.mean[0].numel()
