@@ -5,7 +5,6 @@ Tasks are handed paths; whatever is loaded stays within the process that loaded 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,14 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
+from flows.progress import RunView
 from pipeline.completion import ShardPlan
 from pipeline.config import load_config
-from pipeline.job import Job
-from pipeline.ledger import write_whole
+from pipeline.job import Job, Plan
+from pipeline.ledger import count_outcomes, shard_name, write_whole
 
 _jobs: dict[str, Job] = {}
-_watchers: dict[str, Callable[[dict[str, int]], None]] = {}
+_views: dict[str, RunView] = {}
 
 
 def job_of(config: str) -> Job:
@@ -29,17 +29,16 @@ def job_of(config: str) -> Job:
     return _jobs[config]
 
 
-def adopt(config: str, job: Job, rows_done: Callable[[dict[str, int]], None] | None = None) -> None:
-    """Have the flows of this process use a job that exists already, and tell of finished rows."""
+def adopt(config: str, job: Job, view: RunView) -> None:
+    """Have the flows of this process use a job that exists already, and show how far it is."""
     _jobs[config] = job
-    if rows_done:
-        _watchers[config] = rows_done
+    _views[config] = view
 
 
 def leave(config: str) -> None:
     """Forget a job, so that the next run of this process reads everything afresh."""
     _jobs.pop(config, None)
-    _watchers.pop(config, None)
+    _views.pop(config, None)
 
 
 @task(name="scan", cache_policy=NO_CACHE)
@@ -59,20 +58,37 @@ def shard_task(config: str, name: str, plan: str) -> dict[str, int]:
     """Complete the rows of a shard; outcomes by count."""
     job = job_of(config)
     path = Path(plan)
+    view = _views.get(config)
     manifest = job.complete_shard(
-        ShardPlan.parse(path.read_text(encoding="utf-8")), _watchers.get(config)
+        ShardPlan.parse(path.read_text(encoding="utf-8")),
+        view.rows_done if view else None,
     )
     path.unlink()
-    outcomes: dict[str, int] = {}
-    for entry in manifest.entries:
-        outcomes[entry.status] = outcomes.get(entry.status, 0) + 1
-    return outcomes
+    return count_outcomes(manifest.entries)
 
 
 @task(name="finish", cache_policy=NO_CACHE)
 def finish_task(config: str) -> dict[str, Any]:
     """Tidy the completed dataset and sum up."""
     return job_of(config).finish()
+
+
+@task(name="report", cache_policy=NO_CACHE)
+def report_task(config: str, summary: dict[str, Any]) -> dict[str, Any]:
+    """Keep the summary and write the report page."""
+    return job_of(config).present(summary)
+
+
+def _complete(config: str, job: Job, plan: Plan) -> None:
+    """One task a shard."""
+    if any(shard.missing for shard in plan.shards):
+        job.knowledge_base  # noqa: B018 - found damaged now rather than in a shard
+    folder = job.folder / "plan"
+    for shard in plan.shards:
+        write_whole(folder / f"{shard_name(shard.number)}.json", shard.dump())
+    for shard in plan.shards:
+        name = shard_name(shard.number)
+        shard_task(config, name, str(folder / f"{name}.json"))
 
 
 @flow(name="rag4dmc-build")
@@ -89,9 +105,7 @@ def build_flow(config: str) -> bool:
 
 
 @flow(name="rag4dmc-run")
-def run_flow(
-    config: str, limit: int | None = None, retry_failed: bool = False
-) -> dict[str, Any]:
+def run_flow(config: str, limit: int | None = None, retry_failed: bool = False) -> dict[str, Any]:
     """Build what is stale, complete what is pending, and sum up.
 
     Parameters
@@ -112,29 +126,30 @@ def run_flow(
         job = job_of(config)
         with job.lock():
             job.begin()
-            scan_task(config)
-            built = build_task(config)
+            with job.step("scan"):
+                scan_task(config)
+            with job.step("knowledge base"):
+                built = build_task(config)
             plan = job.plan(limit, retry_failed)
             get_run_logger().info(
-                "%d rows stand, %s pending in %d shards", plan.done, plan.pending, len(plan.shards)
+                "%d rows stand, %s pending in %d shards",
+                plan.done,
+                plan.pending,
+                len(plan.shards),
             )
-            if any(shard.missing for shard in plan.shards):
-                job.knowledge_base  # noqa: B018 - found damaged now rather than in a shard
-            if config in _watchers:
-                _watchers[config]({"expected": sum(len(s.rows) for s in plan.shards)})
-            folder = job.folder / "plan"
-            for shard in plan.shards:
-                path = folder / f"shard-{shard.number:06d}.json"
-                write_whole(path, shard.dump())
-            for shard in plan.shards:
-                name = f"shard-{shard.number:06d}"
-                shard_task(config, name, str(folder / f"{name}.json"))
-            summary = finish_task(config)
-            return summary | {
+            rows = sum(len(shard.rows) for shard in plan.shards)
+            if config in _views:
+                _views[config].rows_expected(rows)
+            with job.step("completion"):
+                _complete(config, job, plan)
+            with job.step("tidying"):
+                summary = finish_task(config)
+            summary |= {
                 "built": built,
-                "done_now": sum(len(s.rows) for s in plan.shards),
+                "done_now": rows,
                 "held_back": plan.held_back,
                 "deleted": plan.deleted,
             }
+            return report_task(config, summary)
     finally:
         leave(config)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,13 @@ def _scan(bench: Workbench, source: str, progress: Progress) -> Catalog:
     return Catalog.scan(bench.source(source), bench.config.folder / "catalog" / source, advance)
 
 
+def scan_externals(bench: Workbench, progress: Progress = quiet) -> dict[str, Catalog]:
+    """The catalogs of the external datasets by name."""
+    return {
+        settings.name: _scan(bench, settings.name, progress) for settings in bench.config.external
+    }
+
+
 def build(
     bench: Workbench, catalog: Catalog, progress: Progress = quiet, anew: bool = False
 ) -> bool:
@@ -84,9 +91,7 @@ def build(
         The dataset has no complete pair.
     """
     config = bench.config
-    externals = {
-        settings.name: _scan(bench, settings.name, progress) for settings in config.external
-    }
+    externals = scan_externals(bench, progress)
     encoder = bench.identity(config.encoder_part())
     inputs = {
         "internal": digest(catalog.content()),
@@ -105,8 +110,8 @@ def build(
         return False
     stamp.unlink(missing_ok=True)
     bench.forget()
-    internal = _pairs(bench, INTERNAL, catalog, encoder, progress)
-    external = [_pairs(bench, name, found, encoder, progress) for name, found in externals.items()]
+    internal = embedded_pairs(bench, INTERNAL, catalog, progress)
+    external = [embedded_pairs(bench, name, found, progress) for name, found in externals.items()]
     progress("build", 0, 1)
     built = KnowledgeBase.build(
         bench.knowledge_base_folder,
@@ -124,10 +129,14 @@ def build(
     return True
 
 
-def _pairs(
-    bench: Workbench, source: str, catalog: Catalog, encoder: dict[str, Any], progress: Progress
+def embedded_pairs(
+    bench: Workbench, source: str, catalog: Catalog, progress: Progress = quiet
 ) -> Pairs:
-    """The complete rows of a dataset with their embeddings, in reading order."""
+    """The complete rows of a dataset with their embeddings, in reading order.
+
+    What was embedded before is read again; nothing is loaded then.
+    """
+    encoder = bench.identity(bench.config.encoder_part())
     complete = catalog.complete()
     done, total = 0, len(complete)
     tables: list[pa.Table] = []
@@ -138,8 +147,8 @@ def _pairs(
         stem = _embedding_stem(bench, source, catalog, number, rows, encoder)
         table_path = stem.with_suffix(".arrow")
         if not table_path.exists():
-            _embed(bench, source, catalog, rows, stem, lambda n: progress(
-                f"embed {source}", done + n, total))  # noqa: B023
+            for embedded in _embed(bench, source, catalog, rows, stem):
+                progress(f"embed {source}", done + embedded, total)
         with pa.memory_map(str(table_path)) as mapped:
             tables.append(pa.ipc.open_file(mapped).read_all())
         for modality in MODALITIES:
@@ -178,7 +187,8 @@ def _embedding_stem(
     content = [
         "\0".join(str(value) for value in row)
         for row in zip(
-            *(rows[name].to_pylist() for name in ("id", "position", "image", "text")), strict=True
+            *(rows[name].to_pylist() for name in ("id", "position", "image", "text")),
+            strict=True,
         )
     ]
     name = digest(json.dumps(encoder, sort_keys=True), file.name, *content)
@@ -191,8 +201,8 @@ def _embed(
     catalog: Catalog,
     rows: pa.Table,
     stem: Path,
-    advance: Callable[[int], None],
-) -> None:
+) -> Iterator[int]:
+    """Embed a file's complete rows, and tell how many are done as it goes."""
     dataset = catalog.dataset
     licence = next((e.licence for e in bench.config.external if e.name == source), None)
     prefix = "" if source == INTERNAL else f"{source}/"
@@ -227,10 +237,13 @@ def _embed(
                     schema=_PAIR_SCHEMA,
                 )
             )
-            advance(start + len(part))
+            yield start + len(part)
     scratch = stem.with_suffix(".arrow.tmp")
     table = pa.concat_tables(tables)
-    with pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+    with (
+        pa.OSFile(str(scratch), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
         writer.write_table(table)
     scratch.replace(stem.with_suffix(".arrow"))
 
@@ -262,7 +275,10 @@ def _measure_standards(
     places = zip(complete["file"].to_pylist(), complete["position"].to_pylist(), strict=True)
     pictures = [
         decode(data, bench.config.dataset.max_pixels)
-        for data in fetch(catalog.dataset, places)["image"].combine_chunks().field("bytes").to_pylist()
+        for data in fetch(catalog.dataset, places)["image"]
+        .combine_chunks()
+        .field("bytes")
+        .to_pylist()
     ]
     model = None
     if settings.image.niqe == "fitted":

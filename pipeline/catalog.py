@@ -73,7 +73,9 @@ class Catalog:
         return len(self.table)
 
     @classmethod
-    def scan(cls, dataset: Dataset, folder: Path, advance: Advance | None = None) -> Catalog:
+    def scan(
+        cls, dataset: Dataset, folder: Path, advance: Advance | None = None
+    ) -> Catalog:
         """Read what is new since the last scan, and put all files together.
 
         Parameters
@@ -91,7 +93,8 @@ class Catalog:
         """
         settings = dataset.settings
         reading = digest(
-            str(CATALOG_VERSION), json.dumps(settings.model_dump(mode="json"), sort_keys=True)
+            str(CATALOG_VERSION),
+            json.dumps(settings.model_dump(mode="json"), sort_keys=True),
         )
         tables = []
         with ImageInspector(settings.max_pixels, settings.decode_seconds) as inspector:
@@ -125,7 +128,9 @@ class Catalog:
         """Per half, how often each reason of its absence was found."""
         return {
             half: dict(
-                Counter(r for r in self.table[f"{half}_reason"].to_pylist() if r).most_common()
+                Counter(
+                    r for r in self.table[f"{half}_reason"].to_pylist() if r
+                ).most_common()
             )
             for half in ("image", "text")
         }
@@ -133,11 +138,18 @@ class Catalog:
     def content(self) -> str:
         """A digest of all ids and contents, whatever the files and the order of rows."""
         columns = (self.table[name].to_pylist() for name in ("id", "image", "text"))
-        return digest(*sorted("\0".join(v or "" for v in row) for row in zip(*columns, strict=True)))
+        return digest(
+            *sorted(
+                "\0".join(v or "" for v in row) for row in zip(*columns, strict=True)
+            )
+        )
 
 
 def _read(
-    dataset: Dataset, file: SourceFile, inspector: ImageInspector, advance: Advance | None
+    dataset: Dataset,
+    file: SourceFile,
+    inspector: ImageInspector,
+    advance: Advance | None,
 ) -> pa.Table:
     batches = [FILE_SCHEMA.empty_table()]
     for batch in dataset.batches(file):
@@ -150,7 +162,9 @@ def _read(
             reasons[i] = fault
         texts = batch.column("text").to_pylist()
         text_reasons = batch.column("text_reason").to_pylist()
-        extras = batch.column("extra").to_pylist() if "extra" in batch.schema.names else None
+        extras = (
+            batch.column("extra").to_pylist() if "extra" in batch.schema.names else None
+        )
         rows = {
             "position": batch.column("position"),
             "id": batch.column("id"),
@@ -164,7 +178,9 @@ def _read(
                 for text, reason in zip(texts, text_reasons, strict=True)
             ],
             "text_reason": text_reasons,
-            "extra": [None] * len(batch) if extras is None else [_extra(row) for row in extras],
+            "extra": [None] * len(batch)
+            if extras is None
+            else [_extra(row) for row in extras],
         }
         batches.append(pa.table(rows, schema=FILE_SCHEMA))
         if advance:
@@ -187,7 +203,10 @@ def _cached(folder: Path, file: SourceFile, reading: str) -> pa.Table | None:
     except (FileNotFoundError, pa.ArrowInvalid):
         return None
     metadata = table.schema.metadata or {}
-    if metadata.get(b"version") != file.version.encode() or metadata[b"reading"] != reading.encode():
+    if (
+        metadata.get(b"version") != file.version.encode()
+        or metadata[b"reading"] != reading.encode()
+    ):
         return None
     return table.replace_schema_metadata(None)
 
@@ -209,7 +228,10 @@ def _keep(folder: Path, file: SourceFile, reading: str, table: pa.Table) -> None
 def _with_missing(table: pa.Table) -> pa.Table:
     no_image, no_text = pc.is_null(table["image"]), pc.is_null(table["text"])
     missing = pc.case_when(
-        pc.make_struct(pc.and_(no_image, no_text), no_image, no_text), "both", "image", "text"
+        pc.make_struct(pc.and_(no_image, no_text), no_image, no_text),
+        "both",
+        "image",
+        "text",
     )
     return table.append_column("missing", missing.cast(pa.string()))
 
@@ -218,11 +240,15 @@ def _with_ids(table: pa.Table) -> pa.Table:
     """Ids of rows that have none: a digest of the observed halves and an occurrence number."""
     seen: Counter[str] = Counter()
     ids = []
-    for image, text in zip(table["image"].to_pylist(), table["text"].to_pylist(), strict=True):
+    for image, text in zip(
+        table["image"].to_pylist(), table["text"].to_pylist(), strict=True
+    ):
         content = digest(image or "", text or "")[:24]
         seen[content] += 1
         ids.append(f"{content}-{seen[content]}")
-    return table.set_column(table.schema.get_field_index("id"), "id", pa.array(ids, pa.string()))
+    return table.set_column(
+        table.schema.get_field_index("id"), "id", pa.array(ids, pa.string())
+    )
 
 
 def _without_duplicates(table: pa.Table, dataset: Dataset) -> pa.Table:
@@ -241,7 +267,9 @@ def _without_duplicates(table: pa.Table, dataset: Dataset) -> pa.Table:
                 f"id {row_id!r} stands twice: {places[0]} and {places[1]};"
                 " make ids unique, or set dataset.on_duplicate: first"
             )
-    logger.warning("%d rows with an id that stood before were left out", len(table) - len(kept))
+    logger.warning(
+        "%d rows with an id that stood before were left out", len(table) - len(kept)
+    )
     return table.take(pa.array(kept))
 
 

@@ -18,7 +18,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from generators.base import Candidate, CaptionRequest, Example, ImageRequest, derive_seed
+from generators.base import (
+    Candidate,
+    CaptionRequest,
+    Example,
+    ImageRequest,
+    derive_seed,
+)
 from kb.embeddings import Modality, opposite
 from kb.retrieval import Hit
 from pipeline.catalog import fetch
@@ -51,7 +57,9 @@ class ShardPlan:
     def dump(self) -> str:
         """JSON, for a task in another process."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return json.dumps(values | {"entries": [list(astuple(e)) for e in self.entries]})
+        return json.dumps(
+            values | {"entries": [list(astuple(e)) for e in self.entries]}
+        )
 
     @classmethod
     def parse(cls, text: str) -> ShardPlan:
@@ -79,7 +87,9 @@ class _Row:
     error: str | None = None
 
 
-def complete_shard(bench: Workbench, plan: ShardPlan, rows_done: RowsDone | None = None) -> Manifest:
+def complete_shard(
+    bench: Workbench, plan: ShardPlan, rows_done: RowsDone | None = None
+) -> Manifest:
     """Do a shard: write its part, then its manifest.
 
     Parameters
@@ -112,7 +122,9 @@ def complete_shard(bench: Workbench, plan: ShardPlan, rows_done: RowsDone | None
             outcomes = table["status"].to_pylist()
             statuses += outcomes
             if sum(map(len, waiting)) >= ROW_GROUP_ROWS:
-                writer.write_table(pa.concat_tables(waiting), row_group_size=ROW_GROUP_ROWS)
+                writer.write_table(
+                    pa.concat_tables(waiting), row_group_size=ROW_GROUP_ROWS
+                )
                 waiting = []
             if rows_done:
                 rows_done(dict(Counter(outcomes)))
@@ -166,7 +178,9 @@ def _own_columns(
         "id": [entry.id for entry in entries],
         "image": found["image"],
         "text": _texts(found, schema),
-        "missing": [None if entry.missing == "both" else entry.missing for entry in entries],
+        "missing": [
+            None if entry.missing == "both" else entry.missing for entry in entries
+        ],
     }
     if "extra" in found.column_names:
         extra = found["extra"].combine_chunks()
@@ -198,7 +212,9 @@ def _complete(
     if good:
         _retrieve(bench, good, observed)
         for attempt in range(1, bench.config.generation.attempts + 1):
-            open_rows = [row for row in good if row.chosen is None and row.error is None]
+            open_rows = [
+                row for row in good if row.chosen is None and row.error is None
+            ]
             if open_rows:
                 _attempt(bench, open_rows, missing, attempt)
     columns = _own_columns(found, entries, schema)
@@ -217,7 +233,9 @@ def _rows(
     observed: Modality,
 ) -> list[_Row]:
     rows = []
-    for entry, cell, reason in zip(entries, found[observed].to_pylist(), reasons, strict=True):
+    for entry, cell, reason in zip(
+        entries, found[observed].to_pylist(), reasons, strict=True
+    ):
         row = _Row(entry.id, None, reason or "unknown")
         if observed == "text":
             row.item = cell
@@ -235,11 +253,15 @@ def _retrieve(bench: Workbench, rows: list[_Row], observed: Modality) -> None:
     knowledge = bench.knowledge_base
     embeddings = bench.embed([row.item for row in rows], observed)
     if not knowledge.mapping.constant_[observed]:
-        for row, pseudo in zip(rows, knowledge.pseudo(embeddings, observed), strict=True):
+        for row, pseudo in zip(
+            rows, knowledge.pseudo(embeddings, observed), strict=True
+        ):
             row.pseudo = pseudo
     if not bench.config.generation.grounded:
         return
-    found = knowledge.retriever.retrieve(embeddings, observed, ids=[row.id for row in rows])
+    found = knowledge.retriever.retrieve(
+        embeddings, observed, ids=[row.id for row in rows]
+    )
     pairs = bench.example_pairs(
         [hit.row for hits in found for hit in hits], with_images=observed == "text"
     )
@@ -263,12 +285,16 @@ def _nearest_caption(
     return captions[int(np.argmax(embeddings @ target))]
 
 
-def _attempt(bench: Workbench, rows: list[_Row], missing: Modality, attempt: int) -> None:
+def _attempt(
+    bench: Workbench, rows: list[_Row], missing: Modality, attempt: int
+) -> None:
     """One round: n candidates a row, judged; the best is chosen where one holds."""
     generation, seed = bench.config.generation, bench.config.run.seed
     requests: list[Any] = []
     for row in rows:
-        seeds = tuple(derive_seed(seed, row.id, n, attempt) for n in range(generation.n))
+        seeds = tuple(
+            derive_seed(seed, row.id, n, attempt) for n in range(generation.n)
+        )
         examples = tuple(
             Example(example["id"], example["caption"], example.get("image"))
             for example in row.examples
@@ -291,7 +317,9 @@ def _attempt(bench: Workbench, rows: list[_Row], missing: Modality, attempt: int
         offset = len(row.candidates)
         row.candidates += [
             (attempt, candidate, judgement)
-            for candidate, judgement in zip(answer.candidates, judged.judgements, strict=True)
+            for candidate, judgement in zip(
+                answer.candidates, judged.judgements, strict=True
+            )
         ]
         row.notes = judged.notes
         if judged.chosen is None:
@@ -304,7 +332,9 @@ def _embed_candidates(
     bench: Workbench, candidates: Sequence[Candidate], missing: Modality
 ) -> np.ndarray:
     """Unit embeddings [n, d]; zeros stand for candidates that are nothing to embed."""
-    embeddings = np.zeros((len(candidates), bench.encoder.dimension(missing)), np.float32)
+    embeddings = np.zeros(
+        (len(candidates), bench.encoder.dimension(missing)), np.float32
+    )
     if missing == "text":
         items: list[Any] = [candidate.text for candidate in candidates]
         real = [i for i, text in enumerate(items) if text and text.strip()]
@@ -324,7 +354,9 @@ def _judge(
     missing: Modality,
 ) -> Judged:
     if missing == "text":
-        references = [caption for example in row.examples for caption in example["text"]]
+        references = [
+            caption for example in row.examples for caption in example["text"]
+        ]
         return bench.selector.judge_captions(
             [candidate.text or "" for candidate in candidates],
             embeddings,
@@ -346,14 +378,18 @@ def _status(row: _Row) -> str:
 def _reason(row: _Row) -> str:
     if row.error is not None:
         return f"{row.reason}; {row.error}"
-    return row.reason if row.chosen is not None else "; ".join([row.reason, *row.faults])
+    return (
+        row.reason if row.chosen is not None else "; ".join([row.reason, *row.faults])
+    )
 
 
 def _halves(
     columns: dict[str, Any], rows: Sequence[_Row], missing: Modality, schema: pa.Schema
 ) -> dict[str, Any]:
     """The column of the missing half: what was chosen, or null."""
-    chosen = [None if row.chosen is None else row.candidates[row.chosen][1] for row in rows]
+    chosen = [
+        None if row.chosen is None else row.candidates[row.chosen][1] for row in rows
+    ]
     if missing == "image":
         return {
             "image": [

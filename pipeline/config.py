@@ -18,7 +18,9 @@ from pipeline.parts import Part
 from selection.scoring import ScoringSettings
 
 PAPER: dict[str, Any] = {
-    "knowledge_base": KnowledgeBaseSettings.paper().model_dump(mode="json", exclude_unset=True),
+    "knowledge_base": KnowledgeBaseSettings.paper().model_dump(
+        mode="json", exclude_unset=True
+    ),
     "selection": {"image": {"standardise": False}},
 }
 
@@ -27,10 +29,12 @@ class ExternalSettings(DatasetSettings):
     """An external dataset of complete pairs."""
 
     name: str = Field(
-        pattern=r"^[\w.-]+$", description="name of the source; its pairs' ids start with it"
+        pattern=r"^[\w.-]+$",
+        description="name of the source; its pairs' ids start with it",
     )
     licence: str | None = Field(
-        None, description="licence of the pairs, where no column `licence` says it by row"
+        None,
+        description="licence of the pairs, where no column `licence` says it by row",
     )
 
 
@@ -40,9 +44,12 @@ class GenerationSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     n: int = Field(4, ge=1, description="candidates a row and attempt")
-    attempts: int = Field(2, ge=1, description="rounds before a row without a candidate is rejected")
+    attempts: int = Field(
+        2, ge=1, description="rounds before a row without a candidate is rejected"
+    )
     grounded: bool = Field(
-        True, description="give the generator the retrieved pairs (false: the variant `direct`)"
+        True,
+        description="give the generator the retrieved pairs (false: the variant `direct`)",
     )
 
 
@@ -53,12 +60,18 @@ class RunSettings(BaseModel):
 
     seed: int = Field(0, ge=0, description="seed of everything random")
     shard_size: int = Field(256, ge=1, description="rows a shard, the unit of work")
-    block_size: int = Field(32, ge=1, description="rows in memory at once within a shard")
+    block_size: int = Field(
+        32, ge=1, description="rows in memory at once within a shard"
+    )
     on_kb_change: Literal["keep", "redo"] = Field(
-        "keep", description="what a changed knowledge base means for rows already completed"
+        "keep",
+        description="what a changed knowledge base means for rows already completed",
     )
     max_deleted_share: float = Field(
-        0.05, ge=0, le=1, description="most rows that may vanish from the input between two runs"
+        0.05,
+        ge=0,
+        le=1,
+        description="most rows that may vanish from the input between two runs",
     )
     offline: bool = Field(False, description="download nothing")
 
@@ -76,13 +89,17 @@ class Config(BaseModel):
         None, description="folder of the run; default runs/NAME beside the config"
     )
     dataset: DatasetSettings = Field(description="the incomplete dataset")
-    external: list[ExternalSettings] = Field([], description="public pairs to learn from")
+    external: list[ExternalSettings] = Field(
+        [], description="public pairs to learn from"
+    )
     encoder: dict[str, Any] = Field(
         description="what embeds images and texts, by kind (`pair` joins two encoders)"
     )
     knowledge_base: KnowledgeBaseSettings = Field(default_factory=KnowledgeBaseSettings)
     captioner: dict[str, Any] = Field(description="what writes missing texts, by kind")
-    image_generator: dict[str, Any] = Field(description="what draws missing images, by kind")
+    image_generator: dict[str, Any] = Field(
+        description="what draws missing images, by kind"
+    )
     generation: GenerationSettings = Field(default_factory=GenerationSettings)
     selection: ScoringSettings = Field(default_factory=ScoringSettings)
     run: RunSettings = Field(default_factory=RunSettings)
@@ -106,7 +123,13 @@ class Config(BaseModel):
 
     def generator_part(self, missing: str) -> Part:
         """The part that makes the missing half."""
-        return self.captioner_part() if missing == "text" else self.image_generator_part()
+        return (
+            self.captioner_part() if missing == "text" else self.image_generator_part()
+        )
+
+    def parts(self) -> list[Part]:
+        """Every part that is chosen by kind."""
+        return [self.encoder_part(), self.captioner_part(), self.image_generator_part()]
 
     def resolved(self) -> str:
         """The resolved settings as YAML, for `config.yaml` in the run's folder.
@@ -143,7 +166,9 @@ def load_config(path: str | Path) -> Config:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: must be a mapping of settings; got {type(values).__name__}")
+        raise ConfigError(
+            f"{path}: must be a mapping of settings; got {type(values).__name__}"
+        )
     try:
         return make_config(values, path.resolve().parent)
     except ConfigError as error:
@@ -164,10 +189,10 @@ def make_config(values: dict[str, Any], base: str | Path = ".") -> Config:
     names = [external.name for external in config.external]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"external: every name must be its own; {name!r} stands twice")
-    config.encoder_part()
-    config.captioner_part()
-    config.image_generator_part()
+            raise ConfigError(
+                f"external: every name must be its own; {name!r} stands twice"
+            )
+    config.parts()
     return config
 
 

@@ -14,20 +14,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from kb.embeddings import MODALITIES, Modality
-from kb.knowledge_base import KnowledgeBase
+from kb.knowledge_base import KnowledgeBase, Pairs
 from kb.storage import DamagedKnowledgeBase, read_manifest
-from pipeline.build import Progress, build, quiet, scan
+from pipeline.build import (
+    Progress,
+    build,
+    embedded_pairs,
+    quiet,
+    scan,
+    scan_externals,
+)
 from pipeline.catalog import Catalog, digest
 from pipeline.completion import RowsDone, ShardPlan, complete_shard
 from pipeline.config import Config
-from pipeline.errors import RunFailed, RunLocked
+from pipeline.errors import ConfigError, RunFailed, RunLocked
+from pipeline.images import UndecodableImage, decode
 from pipeline.ledger import (
     Entry,
     Ledger,
@@ -39,7 +47,7 @@ from pipeline.ledger import (
     write_whole,
 )
 from pipeline.schema import ROW_GROUP_ROWS, SCHEMA_VERSION, completed_schema
-from pipeline.workbench import Workbench
+from pipeline.workbench import INTERNAL, Workbench
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +97,7 @@ class Job:
         self.folder = config.folder
         self.bench = Workbench(config)
         self.progress = progress
+        self.times: list[dict[str, Any]] = []
         self.run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}"
 
     @contextmanager
@@ -138,6 +147,18 @@ class Job:
             build(self.bench, self.catalog, self.progress, anew=True)
             return self.bench.knowledge_base
 
+    def pairs(self) -> dict[str, Pairs]:
+        """The complete pairs of every source with their raw embeddings, the dataset's own first."""
+        catalogs = {INTERNAL: self.catalog} | scan_externals(self.bench)
+        return {name: embedded_pairs(self.bench, name, found) for name, found in catalogs.items()}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Take the time of a step, for the summary."""
+        started = time.monotonic()
+        yield
+        self.times.append({"step": name, "seconds": round(time.monotonic() - started, 2)})
+
     def settings_digests(self) -> dict[str, str]:
         """Per missing half a digest of the settings and revisions that its rows depend on."""
         config, bench = self.config, self.bench
@@ -152,7 +173,7 @@ class Job:
         if config.run.on_kb_change == "redo":
             common["kb"] = read_manifest(bench.knowledge_base_folder)["version"]
         scoring = config.selection.identity()
-        digests = {}
+        digests: dict[str, str] = {}
         for missing in MODALITIES:
             half = "caption" if missing == "text" else "image"
             own = {
@@ -208,12 +229,11 @@ class Job:
         waiting: dict[str, list[int]] = {"none": [], "text": [], "image": []}
         for number, entry in enumerate(entries):
             standing = latest.get(entry.id)
-            if standing and standing[1].key == entry.key:
-                if not (retry_failed and standing[1].status == "failed"):
-                    plan.done += 1
-                    continue
-            kind = entry.missing if entry.missing in MODALITIES else "none"
-            waiting[kind].append(number)
+            stands = standing is not None and standing[1].key == entry.key
+            if stands and not (retry_failed and standing and standing[1].status == "failed"):
+                plan.done += 1
+            else:
+                waiting[entry.missing if entry.missing in MODALITIES else "none"].append(number)
         plan.deleted = len(latest.keys() - {entry.id for entry in entries})
         if latest and plan.deleted > self.config.run.max_deleted_share * len(latest):
             raise RunFailed(
@@ -229,7 +249,7 @@ class Job:
                 plan.held_back += max(0, len(rows) - room)
                 rows = rows[:room]
                 room -= len(rows)
-            missing: Modality | None = None if kind == "none" else kind  # type: ignore[assignment]
+            missing = None if kind == "none" else cast(Modality, kind)
             for start in range(0, len(rows), self.config.run.shard_size):
                 part = rows[start : start + self.config.run.shard_size]
                 plan.shards.append(
@@ -249,7 +269,10 @@ class Job:
         """Lay the resolved settings beside the output and clear debris. Needs the lock."""
         for name in ("completed", "ledger"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        write_whole(self.folder / "config.yaml", self.config.resolved())
+        resolved = self.config.resolved()
+        path = self.folder / "config.yaml"
+        if not path.is_file() or path.read_text(encoding="utf-8") != resolved:
+            write_whole(path, resolved)
         self.ledger.sweep()
 
     def complete_shard(self, plan: ShardPlan, rows_done: RowsDone | None = None) -> Manifest:
@@ -267,12 +290,14 @@ class Job:
         Returns
         -------
         dict
-            `outcomes` (rows by status), `by_missing` (outcomes by missing half), `rows`, `run_id`.
+            `rewritten` (parts that lost rows), `outcomes` (rows by status), `by_missing` (outcomes by missing half), `rows`, `run_id`,
+            `finished` (time in UTC), `times` (seconds of each step).
         """
         self.bench.close_generator()
         self.__dict__.pop("ledger", None)
         contents = {entry.id: entry.content for entry in self.desired()[0]}
         latest = self.ledger.latest()
+        rewritten = 0
         for name in sorted(self.ledger.manifests):
             manifest = self.ledger.manifests[name]
             alive = [
@@ -281,6 +306,7 @@ class Job:
             ]
             if not all(alive):
                 self._rewrite(manifest, alive)
+                rewritten += 1
         self.ledger.sweep()
         entries = [entry for m in self.ledger.manifests.values() for entry in m.entries]
         groups: dict[str, Counter[str]] = {}
@@ -290,8 +316,12 @@ class Job:
             "run_id": self.run_id,
             "rows": len(entries),
             "input_rows": len(self.catalog),
+            "rewritten": rewritten,
             "outcomes": count_outcomes(entries),
             "by_missing": {name: dict(counts) for name, counts in sorted(groups.items())},
+            "finished": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+            "times": list(self.times),
+            "completed": str(self.ledger.parts),
         }
 
     def _rewrite(self, manifest: Manifest, alive: list[bool]) -> None:
@@ -301,7 +331,11 @@ class Job:
         dead = table.filter(pa.array([not a for a in alive]))
         dead = dead.filter(pa.compute.equal(dead["status"], "completed"))
         if len(dead):
-            path = self.folder / "history" / f"{manifest.part.removesuffix('.parquet')}-{manifest.run_id}.parquet"
+            path = (
+                self.folder
+                / "history"
+                / f"{manifest.part.removesuffix('.parquet')}-{manifest.run_id}.parquet"
+            )
             _write_part(path, dead)
         number = self.ledger.next_number()
         entries = [entry for entry, lives in zip(manifest.entries, alive, strict=True) if lives]
@@ -333,6 +367,63 @@ class Job:
         for shard in plan.shards:
             self.complete_shard(shard, rows_done)
         return self.finish()
+
+    def present(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """Keep the summary of a run and write its report; the summary with its place.
+
+        A run that changed nothing leaves both as they are.
+        """
+        page = self.folder / "report" / "index.html"
+        changed = summary.get("built") or summary.get("done_now") or summary["rewritten"]
+        if changed or not page.is_file():
+            write_whole(self.folder / "summary.json", json.dumps(summary, indent=1))
+            self.report()
+        return summary | {"report": str(page)}
+
+    def report(self) -> Path:
+        """Write the report page of the completed dataset; its path.
+
+        Raises
+        ------
+        ConfigError
+            Nothing was completed yet.
+        """
+        from pipeline.report.run import read_summary, report_run
+
+        if not any((self.folder / "completed").glob("part-*.parquet")):
+            raise ConfigError(
+                f"{self.folder} holds no completed dataset; first: rag4dmc run CONFIG"
+            )
+        return report_run(self, read_summary(self.folder))
+
+    def search(
+        self, image: Path | None = None, text: str | None = None, count: int = 5
+    ) -> list[dict[str, Any]]:
+        """What the knowledge base retrieves for an image file or a text, best first.
+
+        Raises
+        ------
+        ConfigError
+            There is no knowledge base yet, or the file isn't an image.
+        """
+        if not (self.bench.knowledge_base_folder / "manifest.json").is_file():
+            raise ConfigError(f"{self.folder} holds no knowledge base; first: rag4dmc build CONFIG")
+        modality: Modality = "text" if image is None else "image"
+        item: Any = [text]
+        if image is not None:
+            try:
+                item = decode(image.read_bytes(), self.config.dataset.max_pixels)
+            except (OSError, UndecodableImage) as error:
+                raise ConfigError(f"--image {image}: {error}") from None
+        knowledge = self.knowledge_base
+        query = self.bench.embed([item], modality)
+        found = knowledge.retriever.retrieve(query, modality, m=count)[0]
+        names = ("source", "licence", "text", "file", "position")
+        return [
+            {"id": hit.id, "intra": hit.intra, "cross": hit.cross, "score": hit.score}
+            | {name: knowledge.pair(hit.row)[name] for name in names}
+            for hit in found
+        ]
 
     def completed(self) -> ds.Dataset:
         """The completed dataset; `.to_table()` reads it whole."""

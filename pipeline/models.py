@@ -31,7 +31,10 @@ class ResolvedModel:
 
 
 def resolve_models(
-    section: str, models: Mapping[str, tuple[str, str | None]], base: Path, offline: bool
+    section: str,
+    models: Mapping[str, tuple[str, str | None]],
+    base: Path,
+    offline: bool,
 ) -> dict[str, ResolvedModel]:
     """Resolve each role's (name or path, revision) to local files.
 
@@ -82,7 +85,9 @@ def _snapshot(field: str, repo: str, revision: str | None, offline: bool) -> Pat
 
     try:
         return Path(
-            huggingface_hub.snapshot_download(repo, revision=revision, local_files_only=True)
+            huggingface_hub.snapshot_download(
+                repo, revision=revision, local_files_only=True
+            )
         )
     except (LocalEntryNotFoundError, FileNotFoundError):
         pass
@@ -108,7 +113,13 @@ def download(field: str, repo: str, revision: str | None) -> Path:
                 repo,
                 revision=revision,
                 allow_patterns=patterns,
-                ignore_patterns=["*.bin", "*.msgpack", "*onnx*", "*openvino*", "*flax*"],
+                ignore_patterns=[
+                    "*.bin",
+                    "*.msgpack",
+                    "*onnx*",
+                    "*openvino*",
+                    "*flax*",
+                ],
             )
         )
     except Exception as error:
