@@ -19,10 +19,11 @@ from pipeline.sources.base import (
     DatasetError,
     Source,
     SourceFile,
+    digest,
     select_rows,
 )
 from pipeline.sources.parquet import ParquetSource
-from pipeline.sources.root import Root, is_image
+from pipeline.sources.root import Root
 from pipeline.sources.table import CsvSource, JsonLinesSource
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -44,32 +45,19 @@ class ImageFolderSource:
         self.root = root
         names = root.names()
         self._metadata = [n for n in names if posixpath.basename(n) in METADATA]
-        self._images = [n for n in names if is_image(n)]
+        self._folders = [f for f in root.folders() if root.images(f)]
         self._table = self._open_table()
         self._named: set[str] | None = None
 
     def files(self) -> list[SourceFile]:
         # What an image file holds may change while the metadata stays, so a version takes in both.
-        below = self._versions_below()
-        described = [
-            SourceFile(
-                n,
-                self.root.url(n),
-                f"{self.root.version(n)}+{below[posixpath.dirname(n)]}",
-            )
-            for n in self._metadata
-        ]
+        images = {f: self.root.listing_version(self.root.images(f)) for f in self._folders}
         known = self.root.listing_version(self._metadata)
-        folders = sorted({posixpath.dirname(n) for n in self._images})
-        rest = [
-            SourceFile(
-                posixpath.join(f, _REST),
-                self.root.url(posixpath.join(f, _REST)),
-                self.root.listing_version(self._inside(f)) + f"+{known}",
-            )
-            for f in folders
-        ]
-        return sorted(described + rest, key=lambda file: file.name)
+        found = [self._file(name, self.root.version(name), images) for name in self._metadata]
+        for folder, version in images.items():
+            name = posixpath.join(folder, _REST)
+            found.append(SourceFile(name, self.root.url(name), f"{version}+{known}"))
+        return sorted(found, key=lambda file: file.name)
 
     def schema(self) -> pa.Schema:
         if self._table is None:
@@ -115,17 +103,15 @@ class ImageFolderSource:
             return CsvSource(self.root, self._metadata)
         return _MetadataParquet(self.root)
 
-    def _inside(self, folder: str) -> list[str]:
-        return [n for n in self._images if posixpath.dirname(n) == folder]
-
-    def _versions_below(self) -> dict[str, str]:
-        folders = {posixpath.dirname(n) for n in self._metadata}
-        return {
-            f: self.root.listing_version(
-                [n for n in self._images if not f or n.startswith(f"{f}/")]
-            )
-            for f in folders
-        }
+    def _file(self, name: str, version: str, images: dict[str, str]) -> SourceFile:
+        folder = posixpath.dirname(name)
+        below = digest(
+            part
+            for inner, listing in images.items()
+            if not folder or inner == folder or inner.startswith(f"{folder}/")
+            for part in (inner, listing)
+        )
+        return SourceFile(name, self.root.url(name), f"{version}+{below}")
 
     def _names_in_metadata(self) -> set[str]:
         if self._named is None:
@@ -140,7 +126,7 @@ class ImageFolderSource:
 
     def _rest(self, folder: str, columns: Sequence[str]) -> Iterator[Batch]:
         named = self._names_in_metadata()
-        names = [n for n in self._inside(folder) if n not in named]
+        names = [n for n in self.root.images(folder) if n not in named]
         schema = self.schema()
         for start in range(0, len(names), BATCH_ROWS):
             part = names[start : start + BATCH_ROWS]

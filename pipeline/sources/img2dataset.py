@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline.sources.base import IMAGE_CELL, Batch, DatasetError, SourceFile
 from pipeline.sources.parquet import ParquetSource
-from pipeline.sources.root import IMAGE_SUFFIXES, Root, is_image
+from pipeline.sources.root import IMAGE_SUFFIXES, Root
 from pipeline.sources.webdataset import IMAGE, Member, WebDatasetSource, read_member
 
 _SHARD = re.compile(r"(?:.*/)?\d+\.parquet")
@@ -43,7 +43,7 @@ class Img2DatasetSource:
         for shard in self._shards.files():
             tar = _stem(shard.name) + ".tar"
             version = shard.version
-            if tar in self.root.names():
+            if tar in self.root:
                 version += f"+{self.root.version(tar)}"
             elif inside := sorted(self._images_of(shard.name).values()):
                 version += f"+{self.root.listing_version(inside)}"
@@ -84,7 +84,7 @@ class Img2DatasetSource:
         self, name: str, batches: Iterator[Batch], columns: Sequence[str]
     ) -> Iterator[Batch]:
         tar = _stem(name) + ".tar"
-        packed = IMAGE in columns and not self._image_column() and tar in self.root.names()
+        packed = IMAGE in columns and not self._image_column() and tar in self.root
         file = self.root.open(tar) if packed else None
         try:
             for positions, batch in batches:
@@ -136,9 +136,9 @@ class Img2DatasetSource:
 
     def _images_of(self, name: str) -> dict[str, str]:
         """The image files in a shard's folder, by key."""
-        folder = _stem(name) + "/"
+        folder = _stem(name)
         if self._files is None or self._files[0] != folder:
-            inside = [n for n in self.root.names() if n.startswith(folder) and is_image(n)]
+            inside = self.root.images(folder)
             by_key = {posixpath.splitext(posixpath.basename(n))[0]: n for n in inside}
             self._files = (folder, by_key)
         return self._files[1]

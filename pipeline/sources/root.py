@@ -7,6 +7,7 @@ import fnmatch
 import os
 import posixpath
 import stat
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -89,11 +90,25 @@ class Root:
             self._names = sorted(n for n in found if self._belongs(n))
         return self._names
 
-    def refresh(self) -> None:
-        """Forget what was listed, so that the next look is a new one."""
-        self._names, self._details = None, {}
-        if not self.local:
-            self.fs.invalidate_cache()
+    def __contains__(self, name: str) -> bool:
+        return posixpath.basename(name) in self._folders.get(posixpath.dirname(name), ())
+
+    def images(self, folder: str) -> list[str]:
+        """The image files right in a folder (relative, "" for the root itself), in order."""
+        inside = self._folders.get(folder, ())
+        return [posixpath.join(folder, base) for base in inside if is_image(base)]
+
+    def folders(self) -> list[str]:
+        """Folders that hold any file, relative, in order."""
+        return sorted(self._folders)
+
+    @cached_property
+    def _folders(self) -> dict[str, dict[str, None]]:
+        found: dict[str, dict[str, None]] = {}
+        for name in self.names():
+            folder, base = posixpath.split(name)
+            found.setdefault(folder, {})[base] = None
+        return found
 
     def version(self, name: str) -> str:
         """Changes when the file may have: its ETag, or size and modification time.
