@@ -1,0 +1,357 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from kb.filtering import FilterSettings
+from kb.knowledge_base import DamagedKnowledgeBase, KnowledgeBase, KnowledgeBaseSettings
+from kb.mapping import MappingSettings, NoCompletePairs
+from kb.pairs import Pairs
+from tests.kb.worlds import World, as_pairs, small_turn, together
+
+QUICK = KnowledgeBaseSettings(mapping=MappingSettings(method="ridge"))
+
+
+@pytest.fixture
+def world() -> World:
+    return World(0)
+
+
+@pytest.fixture
+def sides(world: World) -> tuple[Pairs, list[Pairs]]:
+    internal = as_pairs(world.draw(300), "dataset", text="a cat")
+    external = as_pairs(
+        together(world.draw(200), world.draw_noise(100)), "web", licence="CC0", text="a dog"
+    )
+    return internal, [external, as_pairs(world.draw(50), "more")]
+
+
+def test_internal_pairs_come_first_then_the_kept_external_ones(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
+) -> None:
+    internal, external = sides
+    kb = KnowledgeBase.build(tmp_path / "kb", internal, external, QUICK)
+    verdicts = pq.read_table(tmp_path / "kb" / "verdicts.parquet")
+    kept = verdicts.filter(pa.compute.equal(verdicts["verdict"], "kept"))["id"].to_pylist()
+    assert kb.pairs["id"].to_pylist() == internal.table["id"].to_pylist() + kept
+    assert len(verdicts) == 350
+    assert kb.pair(0)["text"] == "a cat"
+    assert kb.pair(300)["licence"] == "CC0"
+    assert kb.pair(0)["licence"] is None
+    np.testing.assert_allclose(
+        kb.embeddings["image"][:300], internal.embeddings["image"], atol=1e-3
+    )
+
+
+def test_the_manifest_tells_what_happened_and_its_counts_agree(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
+) -> None:
+    kb = KnowledgeBase.build(tmp_path / "kb", *sides, QUICK, encoder={"fingerprint": "abc"})
+    manifest = json.loads((tmp_path / "kb" / "manifest.json").read_text())
+    assert manifest == kb.manifest
+    counts = manifest["counts"]
+    assert (counts["internal_in"], counts["external_in"]) == (300, 350)
+    assert counts["pairs"] == counts["internal"] + counts["external"] == len(kb)
+    verdicts = manifest["purification"]["filter"]["verdicts"]
+    assert sum(verdicts.values()) == 350
+    assert verdicts["kept"] == counts["external"]
+    assert verdicts["cluster"] > 60
+    assert manifest["encoder"] == {"fingerprint": "abc"}
+    assert manifest["purification"]["alignment"]["image"]["gains"]
+    assert manifest["mapping"]["scores"]["image"]["ridge"]["recall_at_5"] > 0.3
+    assert manifest["indexes"]["text"] == {"kind": "flat", "rows": len(kb)}
+    assert {step["step"] for step in manifest["steps"]} >= {"mapping", "purification", "index"}
+    assert all(step["peak_bytes"] > 0 for step in manifest["steps"])
+    assert len(manifest["retrieval"]["evidence"]) == 20
+    assert kb.retriever.k == manifest["retrieval"]["k"]
+
+
+def test_a_loaded_knowledge_base_retrieves_alike(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]], world: World
+) -> None:
+    built = KnowledgeBase.build(tmp_path / "kb", *sides, QUICK)
+    loaded = KnowledgeBase.load(tmp_path / "kb")
+    queries = world.draw(20)
+    for modality in ("image", "text"):
+        assert loaded.retriever.retrieve(queries[modality], modality, m=3) == (
+            built.retriever.retrieve(queries[modality], modality, m=3)
+        )
+        np.testing.assert_allclose(
+            loaded.pseudo(queries[modality], modality), built.pseudo(queries[modality], modality)
+        )
+    assert loaded.version == built.version
+
+
+def test_the_version_follows_the_content(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]], world: World
+) -> None:
+    internal, external = sides
+    one = KnowledgeBase.build(tmp_path / "one", internal, external, QUICK)
+    same = KnowledgeBase.build(tmp_path / "two", internal, external, QUICK)
+    other = KnowledgeBase.build(tmp_path / "three", internal, external[:1], QUICK)
+    assert one.version == same.version != other.version
+
+
+def test_external_embeddings_are_aligned(tmp_path: Path) -> None:
+    world = World(1)
+    internal, external = world.draw(600), world.draw(900)
+    turns = {m: small_turn(48, 0.5, seed) for seed, m in enumerate(("image", "text"))}
+    shifted = {m: external[m] @ turns[m] for m in turns}
+    kb = KnowledgeBase.build(
+        tmp_path / "kb", as_pairs(internal, "dataset"), [as_pairs(shifted, "web")], QUICK
+    )
+    ids = [int(i[4:]) for i in kb.pairs["id"].to_pylist() if i.startswith("web-")]
+    assert len(ids) > 0.9 * 900
+    for modality in ("image", "text"):
+        held = np.asarray(kb.embeddings[modality][600:], np.float32)
+        before = np.einsum("nd,nd->n", shifted[modality][ids], external[modality][ids]).mean()
+        after = np.einsum("nd,nd->n", held, external[modality][ids]).mean()
+        assert after > before + 0.3 * (1 - before)
+
+
+def test_without_external_sets_the_knowledge_base_is_internal(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
+) -> None:
+    kb = KnowledgeBase.build(tmp_path / "kb", sides[0], [], QUICK)
+    assert kb.manifest["counts"]["by_source"] == {"dataset": 300}
+    assert kb.manifest["purification"] is None
+
+
+def test_unpurified_external_pairs_are_all_there_as_they_were(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
+) -> None:
+    internal, external = sides
+    settings = QUICK.model_copy(update={"purify": False})
+    kb = KnowledgeBase.build(tmp_path / "kb", internal, external, settings)
+    assert len(kb) == 650
+    np.testing.assert_allclose(
+        kb.embeddings["text"][300:600], external[0].embeddings["text"], atol=1e-3
+    )
+
+
+def test_sources_choose_what_can_be_retrieved(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
+) -> None:
+    for source, names in (("internal", {"dataset"}), ("external", {"web", "more"})):
+        settings = QUICK.model_copy(update={"sources": [source]})
+        kb = KnowledgeBase.build(tmp_path / source, *sides, settings)
+        assert set(kb.manifest["counts"]["by_source"]) == names
+
+
+def test_the_papers_settings_build(tmp_path: Path, sides: tuple[Pairs, list[Pairs]]) -> None:
+    settings = KnowledgeBaseSettings.paper()
+    kb = KnowledgeBase.build(tmp_path / "kb", *sides, settings)
+    assert kb.manifest["mapping"]["chosen"] == {"image": "mlp", "text": "mlp"}
+    assert kb.manifest["purification"]["filter"]["tau_cent"] == 0.6
+    assert "provisional_alignment" not in kb.manifest["purification"]
+    assert kb.manifest["purification"]["alignment"]["image"]["gamma"] == 0
+    assert (kb.retriever.k, kb.retriever.alpha("image")) == (10, 0.5)
+
+
+def test_a_wholly_irrelevant_external_set_leaves_the_internal_base_with_a_warning(
+    tmp_path: Path, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    internal = as_pairs(world.draw(300), "dataset")
+    with caplog.at_level(logging.WARNING):
+        kb = KnowledgeBase.build(
+            tmp_path / "kb", internal, [as_pairs(world.draw_noise(200), "noise")], QUICK
+        )
+    assert kb.manifest["counts"]["by_source"] == {"dataset": 300}
+    assert kb.manifest["purification"]["filter"]["verdicts"]["kept"] == 0
+    assert "no external pair passed the filter" in caplog.text
+
+
+def test_nothing_to_retrieve_from_is_an_error_and_leaves_no_folder(
+    tmp_path: Path, world: World
+) -> None:
+    settings = QUICK.model_copy(update={"sources": ["external"]})
+    internal = as_pairs(world.draw(300), "dataset")
+    with pytest.raises(ValueError, match="would hold no pair"):
+        KnowledgeBase.build(
+            tmp_path / "kb", internal, [as_pairs(world.draw_noise(200), "noise")], settings
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unequal_dimensions_go_through(tmp_path: Path) -> None:
+    world = World(2, dimensions=(48, 20))
+    kb = KnowledgeBase.build(
+        tmp_path / "kb",
+        as_pairs(world.draw(200), "dataset"),
+        [as_pairs(world.draw(200), "web")],
+        QUICK,
+        shared_space=False,
+    )
+    assert kb.manifest["dimensions"] == {"image": 48, "text": 20}
+    assert len(kb.retriever.retrieve(world.draw(3)["text"], "text")) == 3
+
+
+def test_one_internal_pair_is_enough_to_build(tmp_path: Path, world: World) -> None:
+    kb = KnowledgeBase.build(
+        tmp_path / "kb", as_pairs(world.draw(1), "dataset"), [as_pairs(world.draw(40), "web")]
+    )
+    assert kb.mapping.chosen_ == {"image": "start", "text": "start"}
+    assert kb.retriever.retrieve(world.draw(1)["image"], "image")[0]
+
+
+def test_no_internal_pair_says_what_to_do(tmp_path: Path, world: World) -> None:
+    with pytest.raises(NoCompletePairs, match="needs rows with both an image and a text"):
+        KnowledgeBase.build(tmp_path / "kb", as_pairs(world.draw(0), "dataset"))
+
+
+def test_an_external_set_of_another_dimension_is_named(tmp_path: Path, world: World) -> None:
+    other = as_pairs(World(3, dimensions=(48, 20)).draw(30), "narrow")
+    with pytest.raises(ValueError, match="'narrow': text embeddings must have dimension 48.* 20"):
+        KnowledgeBase.build(tmp_path / "kb", as_pairs(world.draw(50), "dataset"), [other], QUICK)
+
+
+@pytest.mark.parametrize(("value", "words"), [(np.nan, "not finite"), (0.0, "all zero")])
+def test_a_bad_external_embedding_is_refused_and_the_old_base_stays(
+    value: float, words: str, tmp_path: Path, sides: tuple[Pairs, list[Pairs]], world: World
+) -> None:
+    old = KnowledgeBase.build(tmp_path / "kb", *sides, QUICK)
+    bad = world.draw(60)
+    bad["image"][17] = value
+    with pytest.raises(ValueError, match=f"row 17 is {words}"):
+        KnowledgeBase.build(tmp_path / "kb", sides[0], [as_pairs(bad, "bad")], QUICK)
+    assert KnowledgeBase.load(tmp_path / "kb").version == old.version
+    assert [path.name for path in tmp_path.iterdir()] == ["kb"]
+
+
+def test_an_id_that_comes_twice_is_named(tmp_path: Path, world: World) -> None:
+    pairs = as_pairs(world.draw(40), "dataset")
+    with pytest.raises(ValueError, match="'dataset-0000.*more than one pair"):
+        KnowledgeBase.build(tmp_path / "kb", pairs, [pairs], QUICK)
+
+
+def truncate(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("harm", [truncate, flip, Path.unlink])
+def test_a_damaged_index_is_rebuilt(
+    harm, tmp_path: Path, sides: tuple[Pairs, list[Pairs]], world: World, caplog
+) -> None:
+    built = KnowledgeBase.build(tmp_path / "kb", *sides, QUICK)
+    queries = world.draw(5)["image"]
+    expected = built.retriever.retrieve(queries, "image", m=3)
+    harm(tmp_path / "kb" / "indexes" / "image.faiss")
+    with caplog.at_level(logging.WARNING):
+        loaded = KnowledgeBase.load(tmp_path / "kb")
+    assert "rebuilding damaged index files: indexes/image.faiss" in caplog.text
+    assert loaded.retriever.retrieve(queries, "image", m=3) == expected
+    caplog.clear()
+    KnowledgeBase.load(tmp_path / "kb")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("harm", [truncate, flip, Path.unlink])
+@pytest.mark.parametrize("name", ["embeddings/text.npy", "pairs.arrow", "mapping/mapping.json"])
+def test_other_damage_is_found_by_digest_and_update_builds_anew(
+    harm, name: str, tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
+) -> None:
+    built = KnowledgeBase.build(tmp_path / "kb", *sides, QUICK)
+    harm(tmp_path / "kb" / name)
+    with pytest.raises(DamagedKnowledgeBase, match=name):
+        KnowledgeBase.load(tmp_path / "kb")
+    assert KnowledgeBase.update(tmp_path / "kb", *sides, QUICK).version == built.version
+    KnowledgeBase.load(tmp_path / "kb")
+
+
+def test_a_folder_without_a_manifest_is_damaged(tmp_path: Path) -> None:
+    with pytest.raises(DamagedKnowledgeBase, match=r"manifest\.json"):
+        KnowledgeBase.load(tmp_path)
+
+
+def test_a_build_killed_between_the_two_renames_is_undone(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
+) -> None:
+    built = KnowledgeBase.build(tmp_path / "kb", *sides, QUICK)
+    (tmp_path / "kb").rename(tmp_path / "kb.retired")
+    assert KnowledgeBase.load(tmp_path / "kb").version == built.version
+
+
+def part(pairs: Pairs, start: int, stop: int) -> Pairs:
+    return pairs.select(np.arange(start, stop))
+
+
+def test_an_update_with_nothing_new_changes_no_file(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
+) -> None:
+    KnowledgeBase.build(tmp_path / "kb", *sides, QUICK)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "kb").rglob("*")}
+    KnowledgeBase.update(tmp_path / "kb", *sides, QUICK)
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "kb").rglob("*")} == before
+
+
+def test_new_pairs_join_without_a_fit_and_the_manifest_says_when(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
+) -> None:
+    internal, external = sides
+    old = KnowledgeBase.build(
+        tmp_path / "kb", part(internal, 0, 290), [part(external[0], 0, 250), external[1]], QUICK
+    )
+    fitted = (tmp_path / "kb" / "mapping" / "mapping.safetensors").read_bytes()
+    count, first = len(old), np.array(old.embeddings["image"])
+    kb = KnowledgeBase.update(tmp_path / "kb", internal, external, QUICK)
+    assert (tmp_path / "kb" / "mapping" / "mapping.safetensors").read_bytes() == fitted
+    np.testing.assert_array_equal(kb.embeddings["image"][:count], first)
+    new = kb.pairs.slice(count)
+    assert set(new["id"].to_pylist()) >= set(internal.table["id"].to_pylist()[290:])
+    assert new["added"].to_pylist() == [1] * len(new)
+    latest = kb.manifest["additions"][1]
+    assert (latest["internal"], latest["external"]) == (10, 50)
+    # The last 50 rows of "web" are noise.
+    assert latest["external_kept"] <= 15
+    assert len(pq.read_table(tmp_path / "kb" / "verdicts.parquet")) == 350
+    assert kb.version != old.version
+    hits = kb.retriever.retrieve(internal.embeddings["image"][290:], "image", m=50)
+    assert all(f"dataset-{290 + n:06d}" in [h.id for h in found] for n, found in enumerate(hits))
+    assert KnowledgeBase.update(tmp_path / "kb", internal, external, QUICK).version == kb.version
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("grown", "internal pairs grew from 250 to 300"),
+        ("edited", "pair 'dataset-000003' changed"),
+        ("gone", "pairs are gone"),
+        ("source", "external source 'more' is new"),
+        ("settings", "settings changed"),
+    ],
+)
+def test_other_changes_build_anew_and_say_why(
+    change: str, reason: str, tmp_path: Path, sides: tuple[Pairs, list[Pairs]], caplog
+) -> None:
+    internal, external = sides
+    before = [part(internal, 0, 250) if change == "grown" else internal, external, QUICK]
+    if change == "source":
+        before[1] = external[:1]
+    KnowledgeBase.build(tmp_path / "kb", *before)
+    settings = QUICK
+    if change == "edited":
+        embeddings = {m: np.array(internal.embeddings[m]) for m in ("image", "text")}
+        embeddings["text"][3] = embeddings["text"][4]
+        internal = Pairs(internal.table, embeddings)
+    elif change == "gone":
+        internal = part(internal, 0, 299)
+    elif change == "settings":
+        settings = QUICK.model_copy(update={"filter": FilterSettings(tau_inst=0.1)})
+    with caplog.at_level(logging.INFO):
+        kb = KnowledgeBase.update(tmp_path / "kb", internal, external, settings)
+    assert "building the knowledge base: " in caplog.text
+    assert reason in caplog.text
+    assert len(kb.manifest["additions"]) == 1
