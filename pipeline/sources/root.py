@@ -227,6 +227,9 @@ class Root:
                 below.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))
+            if folder != self.path and _is_output(below, names):
+                below.clear()
+                continue
             below[:] = [b for b in below if not b.startswith((".", "_"))]
             start = os.path.relpath(folder, self.path)
             found += names if start == "." else [f"{start}/{name}" for name in names]
@@ -242,6 +245,11 @@ class Root:
 def is_image(name: str) -> bool:
     """Whether a name ends as an image's does."""
     return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _is_output(folders: list[str], names: list[str]) -> bool:
+    """Whether a folder is a run's or an export: those may lie in the dataset's own folder."""
+    return {"ledger", "completed"} <= set(folders) or ".export.json" in names
 
 
 def _literal(name: str) -> str:

@@ -447,6 +447,21 @@ class TestColumns:
         assert [r["extra"]["code"] for r in rows] == ["01.50", None]
 
 
+def test_runs_and_exports_within_the_folder_are_not_its_data(tmp_path: Path) -> None:
+    _parquet(tmp_path / "a.parquet", text=["x"])
+    run = tmp_path / "runs" / "first"
+    for name in ("ledger", "completed", "exports"):
+        (run / name).mkdir(parents=True)
+    _parquet(run / "completed" / "part-0.parquet", other=["y"])
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / ".export.json").write_text("{}")
+    _parquet(tmp_path / "export" / "b.parquet", other=["y"])
+    assert [file.name for file in _open(tmp_path).files] == ["a.parquet"]
+    assert [file.name for file in _open(tmp_path / "export", columns={"text": "other"}).files] == [
+        "b.parquet"
+    ]
+
+
 def test_large_images_make_small_batches(tmp_path: Path) -> None:
     big = PNG + bytes(20 << 20)
     path = _parquet(tmp_path / "a.parquet", image=[big] * 12, text=["x"] * 12)
