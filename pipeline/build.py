@@ -1,26 +1,21 @@
 """Building the knowledge base: scan the datasets, embed their pairs, purify, index, measure.
 
-What was embedded is kept a file each beside the run, so that a new file costs its own rows only.
+What was embedded is kept beside the run by content, so that new rows cost no more than themselves.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from kb.embeddings import (
-    MODALITIES,
-    EmbeddingWriter,
-    Modality,
-    Stacked,
-    open_embeddings,
-)
+from kb.cache import EmbeddingCache
+from kb.embeddings import MODALITIES, Modality, Rows
 from kb.knowledge_base import KnowledgeBase, Pairs
 from pipeline.catalog import Catalog, digest, fetch
 from pipeline.images import decode
@@ -31,7 +26,7 @@ from selection.scoring import Selector
 
 logger = logging.getLogger(__name__)
 
-EMBED_ROWS = 256
+EMBED_ROWS = 1024
 STANDARD_PAIRS = 500
 INPUTS = "kb-inputs.json"
 
@@ -134,129 +129,57 @@ def embedded_pairs(
 ) -> Pairs:
     """The complete rows of a dataset with their embeddings, in reading order.
 
-    What was embedded before is read again; nothing is loaded then.
+    A picture or text that this encoder has seen before, in whatever file, is not encoded again.
     """
-    encoder = bench.identity(bench.config.encoder_part())
     complete = catalog.complete()
-    done, total = 0, len(complete)
-    tables: list[pa.Table] = []
-    embeddings: dict[Modality, list[np.ndarray]] = {m: [] for m in MODALITIES}
-    numbers = complete["file"].to_numpy()
-    for number in np.unique(numbers).tolist():
-        rows = complete.filter(pa.array(numbers == number))
-        stem = _embedding_stem(bench, source, catalog, number, rows, encoder)
-        table_path = stem.with_suffix(".arrow")
-        if not table_path.exists():
-            for embedded in _embed(bench, source, catalog, rows, stem):
-                progress(f"embed {source}", done + embedded, total)
-        with pa.memory_map(str(table_path)) as mapped:
-            tables.append(pa.ipc.open_file(mapped).read_all())
-        for modality in MODALITIES:
-            embeddings[modality].append(open_embeddings(stem.with_suffix(f".{modality}.npy")))
-        done += len(rows)
-        progress(f"embed {source}", done, total)
-    if not tables:
-        width = {m: bench.encoder.dimension(m) for m in MODALITIES}
-        empty = _PAIR_SCHEMA.empty_table()
-        return Pairs(empty, {m: np.empty((0, width[m]), np.float16) for m in MODALITIES})
-    return Pairs(pa.concat_tables(tables), {m: Stacked(embeddings[m]) for m in MODALITIES})
-
-
-_PAIR_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("source", pa.string()),
-        ("licence", pa.string()),
-        ("text", pa.list_(pa.string())),
-        ("file", pa.string()),
-        ("position", pa.int64()),
-    ]
-)
-
-
-def _embedding_stem(
-    bench: Workbench,
-    source: str,
-    catalog: Catalog,
-    number: int,
-    rows: pa.Table,
-    encoder: dict[str, Any],
-) -> Path:
-    """Where the embeddings of a file's complete rows are kept: by content, so never stale."""
-    file = catalog.dataset.files[number]
-    content = [
-        "\0".join(str(value) for value in row)
-        for row in zip(
-            *(rows[name].to_pylist() for name in ("id", "position", "image", "text")),
-            strict=True,
+    embeddings: dict[Modality, Rows] = {}
+    for modality in MODALITIES:
+        cache = EmbeddingCache(
+            bench.config.folder / "embeddings",
+            digest(json.dumps(bench.identity(bench.config.encoder_part()), sort_keys=True)),
+            modality,
+            bench.encoder.dimension(modality),
         )
+        keys = complete[modality].to_pylist()
+        new = {keys[row]: row for row in np.flatnonzero(cache.find(keys) < 0).tolist()}
+        for start in range(0, len(new), EMBED_ROWS):
+            part = dict(list(new.items())[start : start + EMBED_ROWS])
+            rows = complete.take(pa.array(list(part.values())))
+            cache.add(list(part), bench.embed(_items(catalog, rows, modality), modality))
+            progress(f"embed {source} {modality}s", start + len(part), len(new))
+        embeddings[modality] = cache.rows(cache.find(keys))
+    return Pairs(_pair_table(bench, source, catalog, complete), embeddings)
+
+
+def _items(catalog: Catalog, rows: pa.Table, modality: Modality) -> Sequence[Any]:
+    """Decoded images or lists of captions of some rows."""
+    places = zip(rows["file"].to_pylist(), rows["position"].to_pylist(), strict=True)
+    found = fetch(catalog.dataset, places)
+    if modality == "text":
+        return found["text"].to_pylist()
+    limit = catalog.dataset.settings.max_pixels
+    return [
+        decode(data, limit) for data in found["image"].combine_chunks().field("bytes").to_pylist()
     ]
-    name = digest(json.dumps(encoder, sort_keys=True), file.name, *content)
-    return bench.config.folder / "embeddings" / source / name
 
 
-def _embed(
-    bench: Workbench,
-    source: str,
-    catalog: Catalog,
-    rows: pa.Table,
-    stem: Path,
-) -> Iterator[int]:
-    """Embed a file's complete rows, and tell how many are done as it goes."""
-    dataset = catalog.dataset
+def _pair_table(bench: Workbench, source: str, catalog: Catalog, complete: pa.Table) -> pa.Table:
+    """What the knowledge base keeps of each pair besides its embeddings."""
     licence = next((e.licence for e in bench.config.external if e.name == source), None)
     prefix = "" if source == INTERNAL else f"{source}/"
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    tables = []
-    with (
-        EmbeddingWriter(stem.with_suffix(".image.npy"), bench.encoder.dimension("image")) as images,
-        EmbeddingWriter(stem.with_suffix(".text.npy"), bench.encoder.dimension("text")) as texts,
-    ):
-        for start in range(0, len(rows), EMBED_ROWS):
-            part = rows.slice(start, EMBED_ROWS)
-            places = zip(part["file"].to_pylist(), part["position"].to_pylist(), strict=True)
-            found = fetch(dataset, places)
-            pictures = [
-                decode(data, dataset.settings.max_pixels)
-                for data in found["image"].combine_chunks().field("bytes").to_pylist()
-            ]
-            captions = found["text"].to_pylist()
-            images.append(bench.embed(pictures, "image"))
-            texts.append(bench.embed(captions, "text"))
-            own = _licences(found)
-            tables.append(
-                pa.table(
-                    {
-                        "id": [prefix + row_id for row_id in part["id"].to_pylist()],
-                        "source": [source] * len(part),
-                        "licence": own or [licence] * len(part),
-                        "text": captions,
-                        "file": [dataset.files[f].name for f in part["file"].to_pylist()],
-                        "position": part["position"],
-                    },
-                    schema=_PAIR_SCHEMA,
-                )
-            )
-            yield start + len(part)
-    scratch = stem.with_suffix(".arrow.tmp")
-    table = pa.concat_tables(tables)
-    with (
-        pa.OSFile(str(scratch), "wb") as sink,
-        pa.ipc.new_file(sink, table.schema) as writer,
-    ):
-        writer.write_table(table)
-    scratch.replace(stem.with_suffix(".arrow"))
-
-
-def _licences(found: pa.Table) -> list[str | None] | None:
-    """The licence of each row, where the dataset has such a column."""
-    if "extra" not in found.column_names:
-        return None
-    for row in (rows := found["extra"].to_pylist()):
-        for name in ("licence", "license"):
-            if name in row:
-                return [None if r[name] is None else str(r[name]) for r in rows]
-    return None
+    details = catalog.details()
+    names = pa.array([file.name for file in catalog.dataset.files])
+    own = details["licence"]
+    return pa.table(
+        {
+            "id": pc.binary_join_element_wise(prefix, complete["id"], ""),
+            "source": pa.repeat(source, len(complete)),
+            "licence": own if licence is None else pc.fill_null(own, licence),
+            "text": details["captions"],
+            "file": names.take(complete["file"].combine_chunks()),
+            "position": complete["position"],
+        }
+    )
 
 
 def _measure_standards(
@@ -271,15 +194,7 @@ def _measure_standards(
     images = np.asarray(internal.embeddings["image"][sample], np.float32)
     texts = np.asarray(internal.embeddings["text"][sample], np.float32)
     targets = None if built.mapping.constant_["text"] else built.pseudo(texts, "text")
-    complete = catalog.complete().take(pa.array(sample))
-    places = zip(complete["file"].to_pylist(), complete["position"].to_pylist(), strict=True)
-    pictures = [
-        decode(data, bench.config.dataset.max_pixels)
-        for data in fetch(catalog.dataset, places)["image"]
-        .combine_chunks()
-        .field("bytes")
-        .to_pylist()
-    ]
+    pictures = _items(catalog, catalog.complete().take(pa.array(sample)), "image")
     model = None
     if settings.image.niqe == "fitted":
         model = NiqeModel.fit(pictures, block=settings.image.niqe_block)

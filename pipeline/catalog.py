@@ -26,7 +26,7 @@ from pipeline.sources.base import SourceFile
 
 logger = logging.getLogger(__name__)
 
-CATALOG_VERSION = 1
+CATALOG_VERSION = 2
 
 FILE_SCHEMA = pa.schema(
     [
@@ -37,8 +37,12 @@ FILE_SCHEMA = pa.schema(
         ("text", pa.string()),
         ("text_reason", pa.string()),
         ("extra", pa.string()),
+        ("captions", pa.list_(pa.string())),
+        ("licence", pa.string()),
     ]
 )
+# Read again only for the complete rows that a knowledge base is made of.
+DETAILS = ("captions", "licence")
 
 Advance = Callable[[int], None]
 
@@ -65,17 +69,16 @@ class Catalog:
         the pass-through columns), `missing` ("image", "text", "both" or null).
     """
 
-    def __init__(self, dataset: Dataset, table: pa.Table) -> None:
+    def __init__(self, dataset: Dataset, table: pa.Table, folder: Path) -> None:
         self.dataset = dataset
         self.table = table
+        self._folder = folder
 
     def __len__(self) -> int:
         return len(self.table)
 
     @classmethod
-    def scan(
-        cls, dataset: Dataset, folder: Path, advance: Advance | None = None
-    ) -> Catalog:
+    def scan(cls, dataset: Dataset, folder: Path, advance: Advance | None = None) -> Catalog:
         """Read what is new since the last scan, and put all files together.
 
         Parameters
@@ -103,16 +106,30 @@ class Catalog:
                 if found is None:
                     found = _read(dataset, file, inspector, advance)
                     _keep(folder, file, reading, found)
+                    found = found.drop_columns(list(DETAILS))
                 elif advance:
                     advance(len(found))
                 files = pa.array(np.full(len(found), number, np.int32))
                 tables.append(found.append_column("file", files))
-        table = pa.concat_tables(tables) if tables else FILE_SCHEMA.empty_table()
+        table = pa.concat_tables(tables or [FILE_SCHEMA.empty_table()])
         if not len(table):
             raise DatasetError(f"{settings.path}: no rows")
         table = _with_missing(table)
         table = _with_ids(table) if not dataset.has_id else table
-        return cls(dataset, _without_duplicates(table, dataset))
+        return cls(dataset, _without_duplicates(table, dataset), folder)
+
+    def details(self) -> pa.Table:
+        """Columns `captions` and `licence` of the complete rows, in their order."""
+        complete = self.complete()
+        numbers = complete["file"].to_numpy()
+        tables = []
+        for number, file in enumerate(self.dataset.files):
+            found = pq.read_table(_place(self._folder, file), columns=["position", *DETAILS])
+            places = pc.index_in(
+                complete["position"].filter(pa.array(numbers == number)), found["position"]
+            )
+            tables.append(found.select(DETAILS).take(places))
+        return pa.concat_tables(tables)
 
     def complete(self) -> pa.Table:
         """The rows with both halves."""
@@ -128,9 +145,7 @@ class Catalog:
         """Per half, how often each reason of its absence was found."""
         return {
             half: dict(
-                Counter(
-                    r for r in self.table[f"{half}_reason"].to_pylist() if r
-                ).most_common()
+                Counter(r for r in self.table[f"{half}_reason"].to_pylist() if r).most_common()
             )
             for half in ("image", "text")
         }
@@ -139,9 +154,7 @@ class Catalog:
         """A digest of all ids and contents, whatever the files and the order of rows."""
         columns = (self.table[name].to_pylist() for name in ("id", "image", "text"))
         return digest(
-            *sorted(
-                "\0".join(v or "" for v in row) for row in zip(*columns, strict=True)
-            )
+            *sorted("\0".join(v or "" for v in row) for row in zip(*columns, strict=True))
         )
 
 
@@ -162,9 +175,7 @@ def _read(
             reasons[i] = fault
         texts = batch.column("text").to_pylist()
         text_reasons = batch.column("text_reason").to_pylist()
-        extras = (
-            batch.column("extra").to_pylist() if "extra" in batch.schema.names else None
-        )
+        extras = batch.column("extra").to_pylist() if "extra" in batch.schema.names else None
         rows = {
             "position": batch.column("position"),
             "id": batch.column("id"),
@@ -178,14 +189,22 @@ def _read(
                 for text, reason in zip(texts, text_reasons, strict=True)
             ],
             "text_reason": text_reasons,
-            "extra": [None] * len(batch)
-            if extras is None
-            else [_extra(row) for row in extras],
+            "captions": texts,
+            "licence": [_licence(row) for row in extras or [None] * len(batch)],
+            "extra": [None] * len(batch) if extras is None else [_extra(row) for row in extras],
         }
         batches.append(pa.table(rows, schema=FILE_SCHEMA))
         if advance:
             advance(len(batch))
     return pa.concat_tables(batches)
+
+
+def _licence(extra: dict[str, Any] | None) -> str | None:
+    """What a row says of its licence, in a column of that name."""
+    for name in ("licence", "license"):
+        if extra and extra.get(name) is not None:
+            return str(extra[name])
+    return None
 
 
 def _extra(row: Any) -> str:
@@ -240,15 +259,11 @@ def _with_ids(table: pa.Table) -> pa.Table:
     """Ids of rows that have none: a digest of the observed halves and an occurrence number."""
     seen: Counter[str] = Counter()
     ids = []
-    for image, text in zip(
-        table["image"].to_pylist(), table["text"].to_pylist(), strict=True
-    ):
+    for image, text in zip(table["image"].to_pylist(), table["text"].to_pylist(), strict=True):
         content = digest(image or "", text or "")[:24]
         seen[content] += 1
         ids.append(f"{content}-{seen[content]}")
-    return table.set_column(
-        table.schema.get_field_index("id"), "id", pa.array(ids, pa.string())
-    )
+    return table.set_column(table.schema.get_field_index("id"), "id", pa.array(ids, pa.string()))
 
 
 def _without_duplicates(table: pa.Table, dataset: Dataset) -> pa.Table:
@@ -267,9 +282,7 @@ def _without_duplicates(table: pa.Table, dataset: Dataset) -> pa.Table:
                 f"id {row_id!r} stands twice: {places[0]} and {places[1]};"
                 " make ids unique, or set dataset.on_duplicate: first"
             )
-    logger.warning(
-        "%d rows with an id that stood before were left out", len(table) - len(kept)
-    )
+    logger.warning("%d rows with an id that stood before were left out", len(table) - len(kept))
     return table.take(pa.array(kept))
 
 
