@@ -90,11 +90,17 @@ class LatentCodec:
         return [image if fine else None for image, fine in zip(images, sound, strict=True)]
 
     def _encode(self, pixels: torch.Tensor) -> Any:
-        return self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist
+        import torch
+
+        with torch.no_grad():
+            return self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist
 
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
+        import torch
+
         unscaled = self._unscaled(latents.float()).to(self.vae.dtype)
-        return self.vae.decode(unscaled, return_dict=False)[0].float()
+        with torch.no_grad():
+            return self.vae.decode(unscaled, return_dict=False)[0].float()
 
     @staticmethod
     def _finite_where(decoded: torch.Tensor, latents: torch.Tensor) -> bool:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+WEIGHTED_PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+
 
 def load_pipeline(settings: SdxlSettings, paths: Mapping[str, Path], dtype: torch.dtype) -> Any:
     """The text-to-image pipeline of a checkpoint, with the adapter where the grounding uses it.
@@ -27,6 +29,9 @@ def load_pipeline(settings: SdxlSettings, paths: Mapping[str, Path], dtype: torc
     from diffusers import StableDiffusionXLPipeline
 
     folder = local_folder(paths, "model", "model_index.json")
+    for part in WEIGHTED_PARTS:
+        if (folder / part).is_dir():
+            require_safetensors(folder / part)
     with loading():
         pipe = StableDiffusionXLPipeline.from_pretrained(
             folder,

@@ -1,0 +1,351 @@
+"""SDXL: the ways in which it fails, and its agreement with diffusers' own pipelines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from generators.base import Candidate, Example, ImageRequest
+from generators.pictures import fitted_into
+from generators.sdxl import SdxlImageGenerator, SdxlSettings
+from tests.generators import tiny_models
+from tests.generators.test_blip2 import Marker
+
+TEXTS = ("a red hat", "two small cats on a boat", "the sun")
+
+
+def generator(sdxl: Path, adapter: Path | None = None, **settings: Any) -> SdxlImageGenerator:
+    values = {"model": "tiny", "steps": 4, "grounding": "none"} | settings
+    paths = {"model": sdxl} | ({"ip_adapter": adapter} if adapter else {})
+    return SdxlImageGenerator(SdxlSettings.model_validate(values), paths)
+
+
+def requests_for(examples: Callable[..., Any], counts: tuple[int, ...]) -> list[ImageRequest]:
+    return [
+        ImageRequest(f"row-{row}", TEXTS[row], examples(count, 100 + 10 * row), (row, row + 10))
+        for row, count in enumerate(counts)
+    ]
+
+
+def pixels(image: Image.Image | None) -> np.ndarray:
+    assert image is not None
+    return np.asarray(image, dtype=int)
+
+
+def alike(one: Candidate, other: Image.Image | None) -> bool:
+    return bool(np.allclose(pixels(one.image), pixels(other), atol=2))
+
+
+def seeded(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def bare_pipeline(folder: Path) -> Any:
+    from diffusers import StableDiffusionXLPipeline
+
+    pipe = StableDiffusionXLPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def test_a_batch_draws_what_diffusers_draws_row_by_row(
+    sdxl: Path, examples: Callable[..., Any]
+) -> None:
+    answers = generator(sdxl, batch_size=4).generate(requests_for(examples, (0, 0, 0)))
+    pipe = bare_pipeline(sdxl)
+    for row, answer in enumerate(answers):
+        expected = pipe(
+            prompt=[TEXTS[row]] * 2,
+            generator=seeded(row, row + 10),
+            num_inference_steps=4,
+            guidance_scale=6.0,
+        ).images
+        assert all(alike(*pair) for pair in zip(answer.candidates, expected, strict=True))
+
+
+def test_img2img_draws_what_diffusers_draws_row_by_row(
+    sdxl: Path, examples: Callable[..., Any]
+) -> None:
+    from diffusers import StableDiffusionXLImg2ImgPipeline
+
+    requests = requests_for(examples, (1, 2, 1))
+    answers = generator(sdxl, grounding="img2img", strength=0.6, batch_size=4).generate(requests)
+    pipe = StableDiffusionXLImg2ImgPipeline.from_pretrained(sdxl)
+    pipe.set_progress_bar_config(disable=True)
+    for row, (request, answer) in enumerate(zip(requests, answers, strict=True)):
+        expected = pipe(
+            prompt=[TEXTS[row]] * 2,
+            image=[fitted_into(request.examples[0].image, (64, 64))] * 2,
+            generator=seeded(row, row + 10),
+            num_inference_steps=4,
+            strength=0.6,
+            guidance_scale=6.0,
+        ).images
+        assert all(alike(*pair) for pair in zip(answer.candidates, expected, strict=True))
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_the_adapter_draws_what_diffusers_draws_row_by_row(
+    images: int, sdxl: Path, ip_adapter: Path, examples: Callable[..., Any]
+) -> None:
+    """diffusers takes a nested list as several images of one prompt: rows are drawn one by one."""
+    requests = requests_for(examples, (images,) * 3)
+    answers = generator(sdxl, ip_adapter, grounding="ip_adapter", batch_size=6).generate(requests)
+    pipe = bare_pipeline(sdxl)
+    pipe.load_ip_adapter(
+        str(ip_adapter),
+        subfolder="sdxl_models",
+        weight_name="ip-adapter_sdxl.safetensors",
+        image_encoder_folder="image_encoder",
+    )
+    pipe.set_ip_adapter_scale(0.6)
+    for row, (request, answer) in enumerate(zip(requests, answers, strict=True)):
+        for seed, candidate in zip(request.seeds, answer.candidates, strict=True):
+            expected = pipe(
+                prompt=TEXTS[row],
+                ip_adapter_image=[[example.image for example in request.examples]],
+                generator=torch.Generator().manual_seed(seed),
+                num_inference_steps=4,
+                guidance_scale=6.0,
+            ).images[0]
+            assert alike(candidate, expected)
+
+
+def test_the_adapter_leaves_no_trace_in_a_row_without_an_example(
+    sdxl: Path, ip_adapter: Path, examples: Callable[..., Any]
+) -> None:
+    requests = requests_for(examples, (1, 0, 2))
+    plain = generator(sdxl).generate(requests)
+    adapted = generator(sdxl, ip_adapter, grounding="ip_adapter").generate(requests)
+    assert adapted[1].candidates[0].notes == ("no example: drawn from the text alone",)
+    assert alike(adapted[1].candidates[0], plain[1].candidates[0].image)
+    assert not alike(adapted[0].candidates[0], plain[0].candidates[0].image)
+    assert not alike(adapted[2].candidates[0], plain[2].candidates[0].image)
+
+
+def test_img2img_draws_a_row_without_an_example_from_its_text(
+    sdxl: Path, examples: Callable[..., Any]
+) -> None:
+    requests = requests_for(examples, (1, 0, 1))
+    plain = generator(sdxl).generate(requests)
+    redrawn = generator(sdxl, grounding="img2img").generate(requests)
+    assert redrawn[1].candidates[0].notes == ("no example: drawn from the text alone",)
+    assert alike(redrawn[1].candidates[0], plain[1].candidates[0].image)
+    assert redrawn[0].candidates[0].notes == ()
+
+
+@pytest.mark.parametrize("grounding", ["img2img", "ip_adapter"])
+def test_each_row_of_a_batch_is_grounded_by_its_own_example(
+    grounding: str, sdxl: Path, ip_adapter: Path, examples: Callable[..., Any]
+) -> None:
+    made = generator(sdxl, ip_adapter, grounding=grounding, batch_size=8)
+    requests = requests_for(examples, (1, 1, 1))
+    before = made.generate(requests)
+    other = ImageRequest("row-1", TEXTS[1], examples(1, 500), requests[1].seeds)
+    after = made.generate([requests[0], other, requests[2]])
+    changed = [
+        not alike(old.candidates[0], new.candidates[0].image)
+        for old, new in zip(before, after, strict=True)
+    ]
+    assert changed == [False, True, False]
+
+
+def test_the_examples_caption_grounds_the_prompt(sdxl: Path, examples: Callable[..., Any]) -> None:
+    (request,) = requests_for(examples, (1,))
+    (answer,) = generator(sdxl, grounding="prompt").generate([request])
+    assert answer.candidates[0].prompt == f"a red hat, similar to: {request.examples[0].text}"
+
+
+def test_a_text_is_encoded_once_for_all_its_images_and_so_is_its_example(
+    sdxl: Path, examples: Callable[..., Any]
+) -> None:
+    made = generator(sdxl, grounding="img2img", batch_size=3)
+    made.load()
+    texts: list[int] = []
+    images: list[int] = []
+    made._pipe.text_encoder_2.register_forward_hook(
+        lambda module, inputs, output: texts.append(output.text_embeds.shape[0])
+    )
+    made._pipe.vae.encoder.register_forward_hook(
+        lambda module, inputs, output: images.append(output.shape[0])
+    )
+    made.generate(
+        [
+            ImageRequest(f"row-{row}", TEXTS[row], examples(1, 100 + row), (1, 2, 3, 4, 5))
+            for row in range(3)
+        ]
+    )
+    assert sum(texts) == 3
+    assert sum(images) == 3
+
+
+def test_prompts_past_77_tokens_lose_the_example_first_and_say_so(
+    sdxl: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = generator(sdxl, grounding="prompt", steps=1)
+    own = "a red hat on a small green boat"
+    long = Example("p", "blue moon " * 60)
+    with caplog.at_level(logging.WARNING):
+        answers = made.generate(
+            [
+                ImageRequest("row-0", own, (long,), (1,)),
+                ImageRequest("row-1", "blue moon " * 60, (long,), (1,)),
+            ]
+        )
+    first, second = (answer.candidates[0] for answer in answers)
+    assert first.prompt.startswith(f"{own}, similar to: blue moon")
+    assert first.notes[0].startswith("example cut to ")
+    assert second.notes[0] == "example left out: no room"
+    assert second.notes[1] == "text cut to 75 tokens"
+    assert not any("truncated" in record.message for record in caplog.records)
+
+
+@pytest.mark.parametrize(("steps", "strength"), [(1, 0.75), (10, 0.05), (3, 0.3)])
+def test_less_than_one_step_is_refused_in_the_settings(steps: int, strength: float) -> None:
+    with pytest.raises(ValueError, match="steps x strength must be at least 1"):
+        SdxlSettings(grounding="img2img", steps=steps, strength=strength)
+    SdxlSettings(grounding="none", steps=steps, strength=strength)
+
+
+def test_auto_draws_the_size_that_the_model_learned_on(
+    sdxl: Path, examples: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        (answer,) = generator(sdxl, steps=1).generate(requests_for(examples, (0,)))
+    assert pixels(answer.candidates[0].image).shape == (64, 64, 3)
+    assert not [record for record in caplog.records if record.name.startswith("generators")]
+
+
+def test_a_size_that_the_model_did_not_learn_on_is_warned_of(
+    sdxl: Path, examples: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        (answer,) = generator(sdxl, steps=2, size=(128, 32), grounding="img2img").generate(
+            requests_for(examples, (1,))
+        )
+        generator(sdxl, size=128).load()
+    assert pixels(answer.candidates[0].image).shape == (32, 128, 3)
+    warned = [record for record in caplog.records if "learned on" in record.message]
+    assert len(warned) == 1
+
+
+def test_a_size_between_two_latents_is_refused_with_the_nearest(sdxl: Path) -> None:
+    with pytest.raises(ValueError, match="multiple of 8 pixels; got 60 x 60, the nearest is 64"):
+        generator(sdxl, size=60).load()
+
+
+def test_output_size_resizes_what_was_drawn_at_the_learned_size(
+    sdxl: Path, examples: Callable[..., Any]
+) -> None:
+    request = requests_for(examples, (0,))
+    (drawn,) = generator(sdxl, steps=1).generate(request)
+    (resized,) = generator(sdxl, steps=1, output_size=(20, 30)).generate(request)
+    image = drawn.candidates[0].image
+    assert image is not None
+    assert alike(resized.candidates[0], image.resize((20, 30), Image.Resampling.LANCZOS))
+
+
+def test_guidance_can_be_off_and_a_negative_prompt_counts(
+    sdxl: Path, ip_adapter: Path, examples: Callable[..., Any]
+) -> None:
+    request = requests_for(examples, (1,))
+    drawn = [
+        generator(sdxl, ip_adapter, grounding=grounding, **settings).generate(request)[0]
+        for grounding in ("none", "ip_adapter")
+        for settings in ({}, {"guidance_scale": 1.0}, {"negative_prompt": "a green tree"})
+    ]
+    images = {pixels(answer.candidates[0].image).tobytes() for answer in drawn}
+    assert len(images) == 6
+
+
+def test_values_that_are_not_finite_are_told_of_and_leave_the_others_alone(
+    sdxl: Path, examples: Callable[..., Any]
+) -> None:
+    made = generator(sdxl)
+    made.load()
+    requests = requests_for(examples, (0, 0, 0))
+    expected = made.generate(requests)
+
+    def spoil(module: Any, inputs: Any, output: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        noise = output[0].clone()
+        noise[len(noise) // 2 :][1] = torch.nan
+        return (noise,)
+
+    handle = made._pipe.unet.register_forward_hook(spoil)
+    answers = made.generate(requests)
+    handle.remove()
+    spoilt = answers[0].candidates[1]
+    assert spoilt.image is None
+    assert spoilt.notes[-1].startswith("nan: ")
+    assert alike(answers[0].candidates[0], expected[0].candidates[0].image)
+    assert alike(answers[2].candidates[1], expected[2].candidates[1].image)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder_2"])
+def test_a_part_in_a_pickle_is_refused_unread(part: str, tmp_path: Path, sdxl: Path) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(sdxl, folder)
+    for weights in (folder / part).glob("*.safetensors"):
+        weights.unlink()
+    marker = tmp_path / "was-read"
+    (folder / part / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Marker(marker)))
+    with pytest.raises(ValueError, match="weights must be safetensors"):
+        generator(folder).load()
+    assert not marker.exists()
+
+
+def test_an_adapters_image_encoder_in_a_pickle_is_refused_unread(
+    tmp_path: Path, sdxl: Path, ip_adapter: Path
+) -> None:
+    folder = tmp_path / "adapter"
+    shutil.copytree(ip_adapter, folder)
+    encoder = folder / "sdxl_models" / "image_encoder"
+    (encoder / "model.safetensors").unlink()
+    marker = tmp_path / "was-read"
+    (encoder / "pytorch_model.bin").write_bytes(pickle.dumps(Marker(marker)))
+    with pytest.raises(ValueError, match="weights must be safetensors"):
+        generator(sdxl, folder, grounding="ip_adapter").load()
+    assert not marker.exists()
+    with pytest.raises(ValueError, match=r"must be a \.safetensors file"):
+        SdxlSettings.model_validate({"ip_adapter": {"weight_name": "ip-adapter_sdxl.bin"}})
+
+
+def test_code_beside_the_weights_does_not_run(tmp_path: Path, sdxl: Path) -> None:
+    folder = tmp_path / "with-code"
+    shutil.copytree(sdxl, folder)
+    marker = tmp_path / "ran"
+    (folder / "unet" / "own_unet.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["unet"] = ["own_unet", "OwnUNet"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises((ValueError, OSError, AttributeError)):
+        generator(folder).load()
+    assert not marker.exists()
+
+
+def test_half_precision_files_are_read_where_there_are_no_others(
+    tmp_path: Path, examples: Callable[..., Any]
+) -> None:
+    folder = tiny_models.sdxl(tmp_path / "half", variant="fp16")
+    (answer,) = generator(folder, steps=1).generate(requests_for(examples, (0,)))
+    assert answer.candidates[0].image is not None
+
+
+def test_models_and_identity_name_the_adapter_only_where_it_is_used() -> None:
+    plain = SdxlSettings(grounding="none")
+    adapted = SdxlSettings(grounding="ip_adapter")
+    assert set(plain.models()) == {"model"}
+    assert adapted.models()["ip_adapter"] == ("h94/IP-Adapter", None)
+    assert "ip_adapter" not in plain.identity()
+    assert "strength" not in plain.identity()
+    assert adapted.identity()["ip_adapter"]["scale"] == 0.6
