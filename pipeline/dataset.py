@@ -24,6 +24,14 @@ from pipeline.columns import (
     resolve_columns,
     text_kind,
 )
+from pipeline.halves import (
+    Cell,
+    captions,
+    check_images,
+    check_utf8,
+    in_cell,
+    path_to_read,
+)
 from pipeline.images import DECODE_SECONDS, MAX_PIXELS
 from pipeline.sources.base import (
     BATCH_BYTES,
@@ -46,8 +54,8 @@ __all__ = [
 ]
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-# Characters that show nothing, besides whitespace: NUL, zero-width ones, the byte order mark.
-_INVISIBLE = "\0\u200b\u200c\u200d\u2060\ufeff"
+# Images that are read by their paths at the same time, where that takes a server.
+IMAGES_AT_ONCE = 32
 
 
 class DatasetSettings(BaseModel):
@@ -182,7 +190,7 @@ class Dataset:
         was added or changed makes the files that may name it new.
         """
         files = sorted(self._source.files(), key=lambda file: file.name)
-        if self.format == "imagefolder" or not self._by_path:
+        if self.format in ("imagefolder", "img2dataset") or not self._by_path:
             return files
         images = self._images.listing_version([n for n in self._images.names() if is_image(n)])
         return [SourceFile(f.name, f.url, f"{f.version}+{images}") for f in files]
@@ -229,9 +237,8 @@ class Dataset:
         order = np.searchsorted(sorted_, wanted)
         if np.array_equal(order, np.arange(len(sorted_))):
             return table
-        # Indices are taken within each batch: a take over chunks would copy all bytes into one.
-        rows = table.combine_chunks() if len(parts) <= 1 else table
-        return rows.take(pa.array(order))
+        # Slices share their bytes; a take would copy all images into one array of at most 2 GB.
+        return pa.concat_tables(table.slice(row, 1) for row in order.tolist())
 
     @cached_property
     def _needed(self) -> list[str]:
@@ -250,34 +257,24 @@ class Dataset:
                     cells = image_cells(batch.column(0).slice(0, 64))
                     self._by_path = any(c and c["bytes"] is None and c["path"] for c in cells)
                     self._by_path |= image_kind(batch.schema.field(0)) == "path"
-                    self._check_images(cells)
+                    check_images(self.columns.image, cells)
                 return
         raise DatasetError(f"path {self.settings.path!r} has no rows")
-
-    def _check_images(self, cells: list[dict[str, Any] | None]) -> None:
-        paths = [c["path"] for c in cells if c and c["bytes"] is None and c["path"]]
-        strange = [p for p in paths if not is_image(p) and "://" not in p and not _like_path(p)]
-        if len(paths) >= 4 and len(strange) == len(paths):
-            raise DatasetError(
-                f"column {self.columns.image!r} holds texts, not images or paths of images"
-                f" (the first: {strange[0][:60]!r}); set columns.image"
-            )
-        held = [c["bytes"] for c in cells if c and c["bytes"]]
-        if len(held) >= 8 and not any(_like_image(data) for data in held):
-            raise DatasetError(
-                f"column {self.columns.image!r} holds bytes that are no images; set columns.image"
-            )
 
     def _unify(self, name: str, read: Batch) -> Iterator[pa.RecordBatch]:
         positions, batch = read
         if batch.num_rows == 0:
             return
         for field, column in zip(batch.schema, batch.columns, strict=True):
-            _check_utf8(name, positions, field.name, column)
+            check_utf8(name, positions, field.name, column)
         ids = self._ids(name, positions, batch)
-        texts, text_reasons = self._texts(batch)
+        texts, text_reasons = (
+            captions(batch.column(self.columns.text).to_pylist(), self.text_is_list)
+            if self.columns.text
+            else ([[]] * batch.num_rows, ["absent"] * batch.num_rows)
+        )
         extra = self._extra(batch)
-        cells = (
+        cells: list[Cell] = (
             image_cells(batch.column(self.columns.image))
             if self.columns.image
             else [{"bytes": None, "path": None, "reason": "absent"}] * batch.num_rows
@@ -285,8 +282,7 @@ class Dataset:
         start, size = 0, 0
         images: list[dict[str, Any]] = []
         reasons: list[str | None] = []
-        for row, cell in enumerate(cells):
-            image, reason = self._image(cell)
+        for row, (image, reason) in enumerate(self._read_images(cells)):
             images.append(image)
             reasons.append(reason)
             size += len(image["bytes"] or b"")
@@ -305,16 +301,15 @@ class Dataset:
                 yield pa.RecordBatch.from_arrays(columns, schema=self.schema)
                 start, size, images, reasons = end, 0, [], []
 
-    def _image(self, cell: dict[str, Any] | None) -> tuple[dict[str, Any], str | None]:
-        data, path = (cell["bytes"], cell["path"]) if cell else (None, None)
-        reason = cell.get("reason") if cell else "null"
-        if data is not None:
-            reason = None if data else "empty"
-        elif reason is None and path is None:
-            reason = "null"
-        elif reason is None and path is not None:
-            data, reason = self._images.read_image(path)
-        return {"bytes": data or None, "path": path}, reason
+    def _read_images(self, cells: list[Cell]) -> Iterator[tuple[dict[str, Any], str | None]]:
+        """Each cell's image with its bytes, and the reason where there are none."""
+        for start in range(0, len(cells), IMAGES_AT_ONCE):
+            part = cells[start : start + IMAGES_AT_ONCE]
+            asked = [path_to_read(cell) for cell in part]
+            found = iter(self._images.read_images([path for path in asked if path is not None]))
+            for cell, path in zip(part, asked, strict=True):
+                data, reason = next(found) if path is not None else in_cell(cell)
+                yield {"bytes": data, "path": cell and cell["path"]}, reason
 
     def _ids(self, name: str, positions: np.ndarray, batch: pa.RecordBatch) -> pa.Array:
         if self.columns.id is None:
@@ -332,18 +327,6 @@ class Dataset:
                 )
         return ids
 
-    def _texts(self, batch: pa.RecordBatch) -> tuple[list[list[str]], list[str | None]]:
-        if self.columns.text is None:
-            return [[]] * batch.num_rows, ["absent"] * batch.num_rows
-        values = batch.column(self.columns.text).to_pylist()
-        lists = values if self.text_is_list else [None if v is None else [v] for v in values]
-        texts = [[t for t in captions or () if t and _visible(t)] for captions in lists]
-        reasons = [
-            None if kept else _blank_reason(captions)
-            for kept, captions in zip(texts, lists, strict=True)
-        ]
-        return texts, reasons
-
     def _extra(self, batch: pa.RecordBatch) -> pa.Array | None:
         if not self._extra_names:
             return None
@@ -358,44 +341,3 @@ def _has_files(source: Source) -> bool:
 def _names(source: Source) -> list[str]:
     names = getattr(source, "names", None)
     return names() if names else [file.name for file in source.files()]
-
-
-def _visible(text: str) -> bool:
-    return bool(text.strip()) and any(not (char in _INVISIBLE or char.isspace()) for char in text)
-
-
-def _blank_reason(captions: list[str | None] | None) -> str:
-    if captions is None or (captions and all(caption is None for caption in captions)):
-        return "null"
-    joined = "".join(caption or "" for caption in captions)
-    if not joined:
-        return "empty"
-    return "invisible characters" if joined.strip() else "whitespace"
-
-
-def _check_utf8(name: str, positions: np.ndarray, column: str, values: pa.Array) -> None:
-    """Arrow takes a file's word for its strings being UTF-8; we look."""
-    try:
-        values.validate(full=True)
-    except pa.ArrowInvalid as error:
-        raise DatasetError(
-            f"{name}, rows {positions[0]} to {positions[-1]}: column {column!r} is not UTF-8"
-            if "utf8" in str(error).lower()
-            else f"{name}, rows {positions[0]} to {positions[-1]}: column {column!r} is damaged"
-            f" ({str(error)[:120]})"
-        ) from None
-
-
-def _like_path(text: str) -> bool:
-    """Whether a string may be a path without an image's suffix: short, and not a sentence."""
-    return len(text) < 256 and len(text.split()) < 3 and ("/" in text or "." in text)
-
-
-def _like_image(data: bytes) -> bool:
-    from pipeline.images import UndecodableImage, decode
-
-    try:
-        decode(data, max_pixels=4096)
-    except UndecodableImage as fault:
-        return fault.reason != "undecodable"
-    return True

@@ -7,6 +7,8 @@ import fnmatch
 import os
 import posixpath
 import stat
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +20,8 @@ IMAGE_SUFFIXES = (
     *(".jp2", ".heic", ".svg", ".ppm", ".tga"),
 )
 MAX_IMAGE_BYTES = 1 << 28
+
+_REQUESTS = 16
 
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO)
@@ -169,6 +173,13 @@ class Root:
         if "\0" in path:
             return None, "not found"
         return self._read_local(path) if self.local else self._read_remote(path)
+
+    def read_images(self, paths: Sequence[str]) -> list[tuple[bytes | None, str | None]]:
+        """`read_image` of each path; at the same time where that takes a server."""
+        if self.local or len(paths) < 2:
+            return [self.read_image(path) for path in paths]
+        with ThreadPoolExecutor(_REQUESTS) as threads:
+            return list(threads.map(self.read_image, paths))
 
     def _read_local(self, path: str) -> tuple[bytes | None, str | None]:
         try:
