@@ -61,18 +61,18 @@ def caption_fault(text: str, prompt: str = "", references: Sequence[str] = ()) -
     return None
 
 
-def image_fault(image: Any) -> str | None:
+def image_fault(image: Any | None) -> str | None:
     """What makes a picture unfit, if anything.
 
     Parameters
     ----------
-    image : PIL.Image.Image or ndarray of shape [h, w] or [h, w, channels]
+    image : PIL.Image.Image or ndarray of shape [h, w] or [h, w, channels], or None
         Integer arrays are 0..255, float arrays 0..1. Transparent pixels count as white.
 
     Returns
     -------
     str or None
-        "nan" (a value that is not finite), "black" (no channel above 8 of 255 anywhere),
+        "empty" (None), "nan" (a value that is not finite), "black" (no channel above 8 of 255 anywhere),
         "blank" (every channel within a standard deviation of 1 of 255), or None.
 
     Raises
@@ -80,6 +80,8 @@ def image_fault(image: Any) -> str | None:
     ValueError
         If the picture has no pixels or an array of another shape.
     """
+    if image is None:
+        return "empty"
     array = _pixels(image)
     if array.size == 0:
         raise ValueError(f"image must have pixels; got shape {array.shape}")
@@ -100,7 +102,7 @@ def duplicates(items: Sequence[Any]) -> list[int | None]:
 
     Parameters
     ----------
-    items : sequence of str, PIL.Image.Image or ndarray
+    items : sequence of str, PIL.Image.Image, ndarray or None
 
     Returns
     -------
@@ -173,6 +175,8 @@ def _pixels(image: Any) -> np.ndarray:
 
 
 def _content(item: Any) -> Any:
+    if item is None:
+        return None
     if isinstance(item, str):
         return tuple(words(item)) or item.strip()
     if isinstance(item, np.ndarray):

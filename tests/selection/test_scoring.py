@@ -146,9 +146,11 @@ def test_one_picture_without_niqe_leaves_the_row_to_the_cosine_and_says_so(photo
 
 def test_black_and_blank_pictures_go_first():
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
-    pictures = [np.zeros((200, 200, 3), np.uint8), Image.new("RGB", (200, 200), "red"), noise]
-    judged = selector().judge_images(pictures, towards(0.9, 0.9, 0.1), TARGET)
-    assert [j.reason for j in judged.judgements] == ["black", "blank", None]
+    black, blank = np.zeros((200, 200, 3), np.uint8), Image.new("RGB", (200, 200), "red")
+    judged = selector().judge_images(
+        [black, blank, noise, None], towards(0.9, 0.9, 0.1, 0.0), TARGET
+    )
+    assert [j.reason for j in judged.judgements] == ["black", "blank", None, "empty"]
     assert judged.chosen == 2
 
 

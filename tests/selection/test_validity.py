@@ -83,6 +83,7 @@ def test_pictures_that_failed_are_named():
     assert image_fault(Image.new("RGB", (64, 64), (90, 40, 200))) == "blank"
     assert image_fault(Image.new("RGBA", (64, 64), (90, 40, 200, 0))) == "blank"
     assert image_fault(np.ones((8, 8, 3))) == "blank"
+    assert image_fault(None) == "empty"
 
 
 def test_photographs_and_sparse_drawings_have_no_fault(photographs):
