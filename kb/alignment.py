@@ -16,13 +16,15 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from kb.embeddings import Rows, normalise, take
-from kb.neighbours import first_occurrence, resolve_device, top_k
+from kb.neighbours import first_occurrence, resolve_device, top_k, top_k_both
 
 logger = logging.getLogger(__name__)
 
 GAMMAS = (0.0, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1)
 # A gain measured on fewer pairs than this cannot be told from chance.
 FEWEST_PAIRS = 16
+# Neighbours by cosine among which the nearest under CSLS is looked for first.
+CANDIDATES = 32
 
 
 class AlignmentSettings(BaseModel):
@@ -106,8 +108,11 @@ def mutual_neighbours(
     a, b = _same_width(a, b)
     if len(a) == 0 or len(b) == 0:
         return np.empty((0, 2), dtype=np.int64)
-    forward = _nearest(a, b, hubness(b, a, k, chunk=chunk, device=device), chunk, device)
-    backward = _nearest(b, a, hubness(a, b, k, chunk=chunk, device=device), chunk, device)
+    to_b, to_a = top_k_both(a, b, max(k, CANDIDATES), chunk=chunk, device=device)
+    scaling_a = _mean_of_largest(to_b[0], k)
+    scaling_b = _mean_of_largest(to_a[0], k)
+    forward = _nearest(a, b, to_b, scaling_b, chunk, device)
+    backward = _nearest(b, a, to_a, scaling_a, chunk, device)
     forward = first_occurrence(b)[forward]
     backward = first_occurrence(a)[backward]
     rows = np.arange(len(a), dtype=np.int64)
@@ -115,18 +120,40 @@ def mutual_neighbours(
     return np.stack([rows[mutual], forward[mutual]], axis=1)
 
 
-def _nearest(
-    a: np.ndarray, b: np.ndarray, scaling: np.ndarray, chunk: int, device: str
-) -> np.ndarray:
-    """Row of b with the largest 2 cos(x, y) - scaling(y) for each x.
+def _mean_of_largest(similarities: np.ndarray, k: int) -> np.ndarray:
+    """r of CSLS from the largest similarities of each row, in descending order."""
+    return similarities[:, :k].mean(axis=1, dtype=np.float64).astype(np.float32)
 
-    The scaling of x is the same for all y and left out; that of y becomes one more coordinate,
-    so that plain inner-product search finds the maximum without the matrix.
+
+def _nearest(
+    a: np.ndarray,
+    b: np.ndarray,
+    candidates: tuple[np.ndarray, np.ndarray],
+    scaling: np.ndarray,
+    chunk: int,
+    device: str,
+) -> np.ndarray:
+    """Row of b with the largest 2 cos(x, y) - scaling(y) for each x, int64 [n].
+
+    The scaling of x is the same for all y and left out. Candidates are the nearest y by cosine;
+    a row that is none scores at most twice the last candidate's cosine less the smallest
+    scaling, and where that bound does not settle the matter all of b is searched: the scaling
+    of y becomes one more coordinate, so that plain inner-product search finds the maximum.
     """
-    queries = np.concatenate([2 * a, np.ones((len(a), 1), np.float32)], axis=1)
-    base = np.concatenate([b, -scaling[:, None]], axis=1)
-    _, rows = top_k(queries, base, 1, chunk=chunk, device=device)
-    return rows[:, 0]
+    cosines, rows = candidates
+    scores = 2 * cosines - scaling[rows]
+    # Equal scores are settled by the lower row, as everywhere.
+    top = scores.max(axis=1)
+    nearest = np.where(scores >= top[:, None], rows, len(b)).min(axis=1)
+    if rows.shape[1] < len(b):
+        open_rows = np.flatnonzero(top <= 2 * cosines[:, -1] - scaling.min() + 1e-5)
+        if len(open_rows):
+            ones = np.ones((len(open_rows), 1), np.float32)
+            queries = np.concatenate([2 * a[open_rows], ones], axis=1)
+            base = np.concatenate([b, -scaling[:, None]], axis=1)
+            _, found = top_k(queries, base, 1, chunk=chunk, device=device)
+            nearest[open_rows] = found[:, 0]
+    return nearest
 
 
 def procrustes(source: np.ndarray, target: np.ndarray, gamma: float = 0.0) -> np.ndarray:

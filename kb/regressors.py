@@ -13,6 +13,8 @@ import numpy as np
 
 from kb.embeddings import MODALITIES, Modality, normalise, opposite
 
+# Relative fall of the held-out loss that counts as progress.
+LEAST_GAIN = 1e-3
 RIDGE_PENALTIES = tuple(10.0**power for power in np.arange(-3, 4.5, 0.5))
 
 
@@ -218,7 +220,7 @@ class ResidualMLP:
                 network.eval()
                 with torch.no_grad():
                     figure = float(loss(held))
-                if figure < best - 1e-6:
+                if figure < best * (1 - LEAST_GAIN):
                     best, since = figure, 0
                     kept = {name: value.clone() for name, value in network.state_dict().items()}
                 else:
