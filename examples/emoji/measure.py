@@ -116,16 +116,145 @@ def right(said: str, name: str) -> bool:
     return words_of(said) == words_of(name) or noun[0] in words_of(said)
 
 
+def retrieve(
+    encoder: Encoder, queries: list[dict[str, Any]], base: list[dict[str, Any]], by: str
+) -> list[dict[str, Any]]:
+    """Give each query's best row of the base: ten by the same half, the best of them by both.
+
+    Parameters
+    ----------
+    by : str
+        The half that the query has, `text` or `picture`; a query's own concept counts like any.
+    """
+    own = {"text": encoder.texts, "picture": encoder.images}[by]([row[by] for row in queries])
+    texts = encoder.texts([row["text"] for row in base])
+    images = encoder.images([row["picture"] for row in base])
+    intra, cross = (texts, images) if by == "text" else (images, texts)
+    near = own @ intra.T
+    both = 0.5 * near + 0.5 * own @ cross.T
+    ten = np.argsort(-near, axis=1, kind="stable")[:, :10]
+    best = [kept[np.argmax(both[i, kept])] for i, kept in enumerate(ten)]
+    return [base[i] for i in best]
+
+
+def greedy(folder: Path, rows: list[dict[str, Any]], prompts: list[str]) -> list[str]:
+    """Caption pictures without sampling, sixteen at a time."""
+    import torch
+    from transformers import Blip2ForConditionalGeneration, Blip2Processor
+
+    processor = Blip2Processor.from_pretrained(folder)
+    model = Blip2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    said = []
+    for start in range(0, len(rows), 16):
+        pictures = [row["picture"] for row in rows[start : start + 16]]
+        inputs = processor(
+            images=pictures, text=prompts[start : start + 16], padding=True, return_tensors="pt"
+        )
+        with torch.no_grad():
+            ids = model.generate(**inputs, max_new_tokens=24, do_sample=False)
+        new = ids[:, inputs["input_ids"].shape[1] :]
+        said += [text.strip() for text in processor.batch_decode(new, skip_special_tokens=True)]
+    return said
+
+
+def measure_captioner(checkpoints: Path, pool: int = 200) -> dict[str, Any]:
+    """Share of right captions with no example, a retrieved one, and an unrelated one."""
+    from examples.emoji.training.captioner import prompt_with
+
+    rows, base = read_pairs("target", pool), read_pairs("external", 10_000)
+    encoder = Encoder(checkpoints / "encoder")
+    retrieved = retrieve(encoder, rows, base, "picture")
+    rng = np.random.default_rng(1)
+    unrelated = [base[i] for i in rng.integers(0, len(base), len(rows))]
+    result: dict[str, Any] = {}
+    for which, examples in (
+        ("no example", None), ("retrieved example", retrieved), ("unrelated example", unrelated)
+    ):
+        texts = [[] for _ in rows] if examples is None else [[row["text"]] for row in examples]
+        said = greedy(checkpoints / "captioner", rows, [prompt_with(one) for one in texts])
+        found: dict[str, Any] = {
+            "right": float(np.mean([right(s, r["text"]) for s, r in zip(said, rows, strict=True)])),
+            "full name": float(np.mean([s == r["text"] for s, r in zip(said, rows, strict=True)])),
+            "some": list(zip(said[:12], [row["text"] for row in rows], strict=False)),
+        }
+        if examples is not None:
+            copied = [bool(one) and said[i] == one[0] for i, one in enumerate(texts)]
+            same = [e["id"] == f"flat-{r['id']}" for e, r in zip(examples, rows, strict=True)]
+            found |= {"copied": float(np.mean(copied)), "same concept": float(np.mean(same))}
+        result[which] = found
+    return result
+
+
+def paint(
+    checkpoints: Path, texts: list[str], starts: list[Image.Image] | None, guidance: float,
+    steps: int = 30, strength: float = 0.75, seed: int = 0,
+) -> list[Image.Image]:
+    """Draw pictures of texts, from noise or from start pictures."""
+    import torch
+    from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+
+    pipeline: Any = StableDiffusionXLPipeline.from_pretrained(
+        checkpoints / "sdxl", torch_dtype=torch.float32, add_watermarker=False
+    )
+    if starts is not None:
+        pipeline = StableDiffusionXLImg2ImgPipeline.from_pipe(pipeline)
+    pipeline.set_progress_bar_config(disable=True)
+    pictures: list[Image.Image] = []
+    for start in range(0, len(texts), 50):
+        part = texts[start : start + 50]
+        how: dict[str, Any] = {"height": 64, "width": 64}
+        if starts is not None:
+            how = {"image": starts[start : start + 50], "strength": strength}
+        generators = [torch.Generator().manual_seed(seed + start + i) for i in range(len(part))]
+        pictures += pipeline(
+            prompt=part, num_inference_steps=steps, guidance_scale=guidance,
+            generator=generators, **how,
+        ).images
+    return pictures
+
+
+def measure_images(
+    checkpoints: Path, pool: int = POOL, guidance: float = 6.0
+) -> dict[str, Any]:
+    """Recall at 5 of generated pictures for their own text, beside that of real pictures."""
+    rows, base = read_pairs("target", pool), read_pairs("external", 10_000)
+    texts = [row["text"] for row in rows]
+    examples = retrieve(Encoder(checkpoints / "encoder"), rows, base, "text")
+    judge = Encoder(checkpoints / "encoder-judge")
+    words = judge.texts(texts)
+    result: dict[str, Any] = {"guidance": guidance}
+    for which, pictures in (
+        ("real", [row["picture"] for row in rows]),
+        ("example itself", [row["picture"] for row in examples]),
+        ("without grounding", paint(checkpoints, texts, None, guidance)),
+        ("img2img at 0.75", paint(checkpoints, texts, [r["picture"] for r in examples], guidance)),
+    ):
+        images = judge.images(pictures)
+        result[which] = {"I2T R@5": recall_at(images, words), "T2I R@5": recall_at(words, images)}
+    return result
+
+
 def main() -> None:
     """Measure what is asked for and print it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["encoders"])
+    parts: dict[str, Any] = {
+        "encoders": measure_encoders, "captioner": measure_captioner, "images": measure_images,
+    }
+    parser.add_argument("parts", nargs="*", default=list(parts), metavar="PART")
     parser.add_argument("--checkpoints", type=Path, default=HERE / "checkpoints")
+    parser.add_argument("--guidance", type=float, default=6.0)
+    parser.add_argument("--pool", type=int, help="pairs to measure on, other than the default")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     for part in options.parts:
-        found = {"encoders": measure_encoders}[part](options.checkpoints)
-        print(json.dumps({part: found}, indent=1))
+        if part not in parts:
+            raise SystemExit(f"PART must be one of {', '.join(parts)}; got {part!r}")
+        how: dict[str, Any] = {}
+        if options.pool and part != "encoders":
+            how["pool"] = options.pool
+        if part == "images":
+            how["guidance"] = options.guidance
+        print(json.dumps({part: parts[part](options.checkpoints, **how)}, indent=1))
 
 
 if __name__ == "__main__":

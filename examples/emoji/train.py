@@ -13,10 +13,10 @@ from pathlib import Path
 
 from examples.emoji.sources import HERE, WORK
 
-STAGES = ("vae", "encoder", "judge", "unet", "captioner")
+STAGES = ("vae", "encoder", "judge", "unet", "decoder", "captioner")
 # Steps that a stage takes when nothing cuts it short; see README.md for what was run.
-STEPS = {"vae": 6000, "encoder": 6000, "judge": 6000, "unet": 20000, "captioner": 12000}
-SEEDS = {"vae": 1, "encoder": 2, "judge": 3, "unet": 4, "captioner": 5}
+STEPS = {"vae": 6000, "encoder": 3000, "judge": 3000, "unet": 7000, "decoder": 2500, "captioner": 4000}
+SEEDS = {"vae": 1, "encoder": 2, "judge": 3, "unet": 4, "captioner": 5, "decoder": 6}
 
 
 def run_stage(stage: str, work: Path, out: Path, steps: int, minutes: float) -> None:
@@ -34,6 +34,10 @@ def run_stage(stage: str, work: Path, out: Path, steps: int, minutes: float) -> 
         from examples.emoji.training.unet import train_unet
 
         train_unet(work, out, SEEDS[stage], steps, minutes)
+    elif stage == "decoder":
+        from examples.emoji.training.decoder import train_decoder
+
+        train_decoder(work, out, SEEDS[stage], steps, minutes)
     else:
         from examples.emoji.training.captioner import train_captioner
 

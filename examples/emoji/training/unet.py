@@ -2,8 +2,8 @@
 
 The net predicts the clean latent (prediction type `sample`): what it gives at full noise is then
 the mean picture of a caption, the part that a small net learns first. The second text encoder
-starts as the text tower of the stage `encoder`; both learn together with the U-Net. It learns one
-style alone: a caption then has one picture, which a small net learns in far fewer steps.
+is the text tower of the stage `encoder`, and both stay as they are. The U-Net learns one style
+alone: a caption then has one picture, which a small net learns in far fewer steps.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from examples.emoji.captions import in_target, load_concepts
+from examples.emoji.captions import Concept, in_target, load_concepts
 from examples.emoji.pictures import load_pictures
 from examples.emoji.training import augment
 from examples.emoji.training.loop import Schedule, train
@@ -22,12 +22,13 @@ from examples.emoji.training.texts import CONTEXT, learn_tokenizer, wording
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline
+    from diffusers import AutoencoderKL, StableDiffusionXLPipeline
     from torch import nn
 
 STYLE = "twemoji"
 BATCH = 64
 WITHOUT_TEXT = 0.08
+WORDINGS = 6
 SCHEDULER = {
     "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
     "beta_schedule": "scaled_linear", "prediction_type": "sample", "clip_sample": False,
@@ -156,7 +157,6 @@ def train_unet(work: Path, out: Path, seed: int, steps: int, minutes: float) -> 
     """Train the U-Net and write `out/sdxl`."""
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler
-    from safetensors.torch import load_file
 
     tokenizer = learn_tokenizer(work / "tokenizer")
     concepts = load_concepts()
@@ -172,48 +172,77 @@ def train_unet(work: Path, out: Path, seed: int, steps: int, minutes: float) -> 
     alphas = scheduler.alphas_cumprod
     time_ids = torch.tensor([[64.0, 64, 0, 0, 64, 64]]).expand(BATCH, -1)
 
-    def loss(model: Any, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    model, hidden, pooled = painter_with_features(out, tokenizer, [concepts[i] for i in row])
+
+    def loss(net: nn.Module, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         chosen = rng.integers(0, len(row), BATCH)
+        # The first wording of each concept is its name.
+        wordings = np.where(rng.random(BATCH) < 0.6, 0, rng.integers(0, WORDINGS, BATCH))
         clean = latent[chosen]
-        texts = [wording(concepts[i], rng, 0.7) for i in row[chosen]]
-        tokens = tokenizer(
-            texts, padding="max_length", max_length=CONTEXT, truncation=True, return_tensors="pt"
-        ).input_ids
-        hidden, pooled = encode_prompts(model, tokens)
         told = torch.from_numpy(rng.random(BATCH) >= WITHOUT_TEXT).float()
-        # Half of the draws in the noisier third, where the caption decides the shapes.
+        # Half of the draws in the noisier part, where the caption decides the shapes.
         timesteps = np.where(
             rng.random(BATCH) < 0.5, rng.integers(600, 1000, BATCH), rng.integers(0, 1000, BATCH)
         )
         t = torch.from_numpy(timesteps)
         alpha = alphas[t][:, None, None, None]
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * torch.randn_like(clean)
-        out = model["unet"](
-            noisy, t, hidden * told[:, None, None],
-            added_cond_kwargs={"text_embeds": pooled * told[:, None], "time_ids": time_ids},
-        ).sample
-        errors = (out - clean).square().mean((1, 2, 3))
+        conditions = {
+            "text_embeds": pooled[wordings, chosen] * told[:, None], "time_ids": time_ids,
+        }
+        states = hidden[wordings, chosen] * told[:, None, None]
+        result = net(noisy, t, states, added_cond_kwargs=conditions).sample
+        errors = (result - clean).square().mean((1, 2, 3))
         weight = (1 / (1 - alpha[:, 0, 0, 0]).clamp(min=0.2)).float()
         late = errors.detach()[t > 900]
         return (weight * errors).mean(), {
             "plain": float(errors.detach().mean()), "late": float(late.mean()) if len(late) else 1.0
         }
 
-    def export(model: nn.Module) -> None:
-        write_pipeline(model, vae, tokenizer, out / "sdxl")
+    def export(net: nn.Module) -> None:
+        write_pipeline({**model, "unet": net}, vae, tokenizer, out / "sdxl")
 
-    torch.manual_seed(seed)
-    model = new_painter(tokenizer)
-    model["unet"].to(memory_format=torch.channels_last)  # type: ignore[index]
-    weights = out / "encoder" / "open_clip_model.safetensors"
-    adopt_text_tower(model["text_encoder_2"], load_file(weights))  # type: ignore[index]
-    scale_pooled(model["text_encoder_2"], tokenizer)  # type: ignore[index]
-    schedule = Schedule(steps, 1.2e-3, minutes, warmup=300, average=0.998, weight_decay=0.01)
-    train("unet", model, loss, schedule, work, seed, export)
+    schedule = Schedule(steps, 1.2e-3, minutes, warmup=200, average=0.995, weight_decay=0.01)
+    train("unet", model["unet"], loss, schedule, work, seed, export)
+
+
+def painter_with_features(
+    out: Path, tokenizer: Any, concepts: list[Concept]
+) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
+    """Make the modules, and the text features of several wordings of each concept.
+
+    Returns
+    -------
+    modules : dict
+        `unet`, `text_encoder`, `text_encoder_2`; the last is the encoder's text tower.
+    hidden : Tensor of shape (wordings, n, tokens, 160)
+    pooled : Tensor of shape (wordings, n, 128)
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    torch.manual_seed(4)
+    modules = dict(new_painter(tokenizer).items())  # type: ignore[operator]
+    modules["unet"].to(memory_format=torch.channels_last)
+    weights = load_file(out / "encoder" / "open_clip_model.safetensors")
+    adopt_text_tower(modules["text_encoder_2"], weights)
+    scale_pooled(modules["text_encoder_2"], tokenizer)
+    rng = np.random.default_rng(4)
+    hidden, pooled = [], []
+    for k in range(WORDINGS):
+        texts = [concept.name if k == 0 else wording(concept, rng, 0.1) for concept in concepts]
+        tokens = tokenizer(
+            texts, padding="max_length", max_length=CONTEXT, truncation=True, return_tensors="pt"
+        ).input_ids
+        with torch.no_grad():
+            states, embedding = encode_prompts(modules, tokens)
+        hidden.append(states)
+        pooled.append(embedding)
+    return modules, torch.stack(hidden), torch.stack(pooled)
 
 
 def scale_pooled(tower: Any, tokenizer: Any) -> None:
-    """Scale the projection so that pooled embeddings of names have unit mean square."""
+    """Scale the projection so that pooled embeddings of names vary by about one in each entry."""
     import torch
 
     names = [concept.name for concept in load_concepts()[::10]]
@@ -222,4 +251,4 @@ def scale_pooled(tower: Any, tokenizer: Any) -> None:
     ).input_ids
     with torch.no_grad():
         pooled = tower(tokens).text_embeds
-        tower.text_projection.weight /= pooled.square().mean().sqrt()
+        tower.text_projection.weight /= pooled.std(0).mean()

@@ -1,0 +1,138 @@
+"""The example world's checkpoints: each loads from its folder, wherever that lies, and runs."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+HERE = Path(__file__).resolve().parents[2] / "examples" / "emoji"
+CHECKPOINTS = HERE / "checkpoints"
+
+
+def pairs(count: int) -> list[tuple[Image.Image, str]]:
+    """Give the first pairs of the target."""
+    rows = pq.read_table(HERE / "target.parquet").slice(0, count).to_pylist()
+    return [(Image.open(io.BytesIO(row["image"]["bytes"])), row["text"]) for row in rows]
+
+
+def test_all_together_are_at_most_25_megabytes_of_safetensors_alone() -> None:
+    files = [path for path in CHECKPOINTS.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 25e6
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".jinja"}
+
+
+@pytest.mark.parametrize("which", ["encoder", "encoder-judge"])
+def test_encoder_loads_from_a_moved_folder_and_ranks_captions(which: str, tmp_path: Path) -> None:
+    import open_clip
+    import torch
+
+    folder = tmp_path / "moved"
+    shutil.copytree(CHECKPOINTS / which, folder)
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    model.eval()
+    pictures, texts = zip(*pairs(200), strict=True)
+    with torch.no_grad():
+        images = torch.stack([preprocess(p.convert("RGB")) for p in pictures])  # type: ignore
+        image = model.encode_image(images, normalize=True).float()
+        text = model.encode_text(tokenizer(list(texts)), normalize=True).float()
+    similarity = (text @ image.T).numpy()
+    places = (similarity > np.diag(similarity)[:, None]).sum(1)
+    # By chance 5 in 200 are among the first five.
+    assert (places < 5).mean() > 0.25
+
+
+def test_encoder_pools_the_end_of_the_text() -> None:
+    import open_clip
+    import torch
+
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{CHECKPOINTS / 'encoder'}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{CHECKPOINTS / 'encoder'}")
+    model.eval()
+    with torch.no_grad():
+        text = model.encode_text(tokenizer(["red apple", "red car"]), normalize=True).float()
+    assert float(text[0] @ text[1]) < 0.99
+
+
+def test_vocabularies_hold_at_most_4000_tokens() -> None:
+    from transformers import AutoTokenizer
+
+    for folder in ("encoder", "encoder-judge", "captioner", "sdxl/tokenizer", "sdxl/tokenizer_2"):
+        assert len(AutoTokenizer.from_pretrained(CHECKPOINTS / folder)) <= 4000
+
+
+def test_captioner_answers_the_prompts_with_words() -> None:
+    import torch
+    from transformers import Blip2ForConditionalGeneration, Blip2Processor
+
+    folder = CHECKPOINTS / "captioner"
+    processor = Blip2Processor.from_pretrained(folder)
+    model = Blip2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    prompts = [
+        "Please write a caption of the image. Caption:",
+        "Please write two captions of the image. Caption 1: fruit, red Caption 2:",
+    ]
+    for picture, _ in pairs(2):
+        for prompt in prompts:
+            inputs = processor(images=picture.convert("RGB"), text=prompt, return_tensors="pt")
+            ids = model.generate(**inputs, max_new_tokens=20, do_sample=False)
+            new = ids[0, inputs["input_ids"].shape[1] :]
+            said = processor.tokenizer.decode(new, skip_special_tokens=True).strip()
+            assert said and "Caption" not in said
+            assert len(new) < 20, "the caption has no end"
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Any:
+    """Load the image generator once."""
+    import torch
+    from diffusers import StableDiffusionXLPipeline
+
+    loaded: Any = StableDiffusionXLPipeline.from_pretrained(
+        CHECKPOINTS / "sdxl", torch_dtype=torch.float32, add_watermarker=False
+    )
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+def test_sdxl_draws_the_same_picture_from_the_same_seed_on_a_white_ground(pipeline: Any) -> None:
+    import torch
+
+    drawn = [
+        np.asarray(
+            pipeline(
+                prompt="red apple", height=64, width=64, num_inference_steps=8,
+                generator=torch.Generator().manual_seed(0),
+            ).images[0]
+        ).astype(float)
+        for _ in range(2)
+    ]
+    assert drawn[0].shape == (64, 64, 3)
+    assert np.array_equal(*drawn)
+    assert drawn[0].std() > 20
+    assert np.median(drawn[0][[0, 0, -1, -1], [0, -1, 0, -1]]) > 200
+
+
+def test_sdxl_starts_from_an_example_picture(pipeline: Any) -> None:
+    import torch
+    from diffusers import StableDiffusionXLImg2ImgPipeline
+
+    turned = StableDiffusionXLImg2ImgPipeline.from_pipe(pipeline)
+    turned.set_progress_bar_config(disable=True)
+    (example, text), *_ = pairs(1)
+    drawn = {}
+    for strength in (0.2, 0.75):
+        picture = turned(
+            prompt=text, image=example.convert("RGB"), strength=strength, num_inference_steps=20,
+            generator=torch.Generator().manual_seed(0),
+        ).images[0]
+        away = np.asarray(picture, float) - np.asarray(example.convert("RGB"), float)
+        drawn[strength] = np.abs(away).mean()
+    assert drawn[0.2] < drawn[0.75]
