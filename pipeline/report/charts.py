@@ -72,9 +72,11 @@ def histogram(
         label,
         bars,
         outline,
-        *(f"{value:.2f}" for value in (low, (low + high) / 2, high)),
-        len(own),
-        float(np.median(own)),
+        low=f"{low:.2f}",
+        middle=f"{(low + high) / 2:.2f}",
+        high=f"{high:.2f}",
+        count=len(own),
+        median=float(np.median(own)),
     )
 
 
@@ -95,7 +97,7 @@ def curve(label: str, names: Sequence[str], values: Sequence[float]) -> Curve | 
     """Values over named steps, evenly spaced; None with fewer than two."""
     if len(values) < 2:
         return None
-    margin, room = 10.0, HEIGHT - 20.0
+    margin, room = 18.0, HEIGHT - 20.0
     low, high = min(values), max(values)
     span = (high - low) or 1.0
     xs = np.linspace(margin, WIDTH - margin, len(values))

@@ -111,7 +111,7 @@ def write_report(
 
 
 def _environment() -> Any:
-    from jinja2 import Environment, PackageLoader, ChainableUndefined
+    from jinja2 import ChainableUndefined, Environment, PackageLoader
 
     environment = Environment(
         loader=PackageLoader("pipeline", "templates"),

@@ -113,7 +113,7 @@ def test_a_picture_scores_its_standardised_cosine_less_its_standardised_niqe(pho
 
 
 def test_the_papers_raw_score_needs_no_standards(photographs):
-    judged = selector(image={"standardise": False}).judge_images(
+    judged = selector(image={"lambda2": 0.1, "standardise": False}).judge_images(
         photographs, towards(0.3, 0.6), TARGET
     )
     expected = np.array([0.3, 0.6]) - 0.1 * niqe(photographs)
