@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.sources.base import DatasetError
+from pipeline.sources.base import DatasetError, is_binary, is_string
 
 NONE = "none"
 
@@ -134,43 +134,28 @@ def image_kind(field: pa.Field) -> str | None:
     if pa.types.is_struct(kind):
         names = {child.name for child in kind}
         return "struct" if names & {"bytes", "path"} and _struct_fits(kind) else None
-    if _is_binary(kind):
+    if is_binary(kind):
         return "bytes"
-    return "path" if _is_string(kind) else None
+    return "path" if is_string(kind) else None
 
 
 def _struct_fits(kind: pa.StructType) -> bool:
-    fits = {"bytes": _is_binary, "path": _is_string}
+    fits = {"bytes": is_binary, "path": is_string}
     return all(fits[c.name](c.type) or pa.types.is_null(c.type) for c in kind if c.name in fits)
 
 
 def text_kind(field: pa.Field) -> str | None:
     kind = field.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return "list" if _is_string(kind.value_type) else None
-    return "string" if _is_string(kind) or pa.types.is_null(kind) else None
-
-
-def _is_string(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view()
-
-
-def _is_binary(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_fixed_size_binary(kind)
-        or kind == pa.binary_view()
-    )
+        return "list" if is_string(kind.value_type) else None
+    return "string" if is_string(kind) or pa.types.is_null(kind) else None
 
 
 def _is_id(field: pa.Field) -> bool:
     kind = field.type
     if pa.types.is_struct(kind):
         return "path" in {child.name for child in kind}
-    return _is_string(kind) or pa.types.is_integer(kind)
+    return is_string(kind) or pa.types.is_integer(kind)
 
 
 def image_cells(column: pa.Array) -> list[dict[str, Any] | None]:
@@ -180,7 +165,7 @@ def image_cells(column: pa.Array) -> list[dict[str, Any] | None]:
         cells = column.to_pylist()
         whole = {"bytes", "path", "reason"} <= names
         return cells if whole else [c and {"bytes": None, "path": None, **c} for c in cells]
-    key = "bytes" if _is_binary(column.type) else "path"
+    key = "bytes" if is_binary(column.type) else "path"
     other = "path" if key == "bytes" else "bytes"
     return [None if v is None else {key: v, other: None} for v in column.to_pylist()]
 

@@ -91,7 +91,8 @@ def select_rows(batches: Iterable[Batch], positions: np.ndarray) -> Iterator[Bat
 def check_drift(first: str, expected: pa.Schema, name: str, found: pa.Schema) -> None:
     """Raise a `DatasetError` if a file's columns differ from those of the first file.
 
-    The order of columns does not matter.
+    The order of columns does not matter, nor how strings are stored; and a column that is null all
+    through, which has no type of its own, fits any.
     """
     for field in expected:
         if field.name not in found.names:
@@ -99,7 +100,7 @@ def check_drift(first: str, expected: pa.Schema, name: str, found: pa.Schema) ->
                 f"{name} has no column {field.name!r}, which {first} has ({field.type});"
                 " give all files the same columns"
             )
-        if not found.field(field.name).type.equals(field.type):
+        if not fits(found.field(field.name).type, field.type):
             raise DatasetError(
                 f"column {field.name!r} is {found.field(field.name).type} in {name}"
                 f" but {field.type} in {first}; give all files the same types"
@@ -110,3 +111,56 @@ def check_drift(first: str, expected: pa.Schema, name: str, found: pa.Schema) ->
                 f"{name} has a column {column!r}, which {first} has not;"
                 " give all files the same columns"
             )
+
+
+def fits(found: pa.DataType, expected: pa.DataType) -> bool:
+    """Whether values of one type can stand in a column of another without a change."""
+    if found.equals(expected) or pa.types.is_null(found):
+        return True
+    if pa.types.is_struct(found) and pa.types.is_struct(expected):
+        names = [child.name for child in found]
+        return names == [child.name for child in expected] and all(
+            fits(a.type, b.type) for a, b in zip(found, expected, strict=True)
+        )
+    if is_list(found) and is_list(expected):
+        return fits(found.value_type, expected.value_type)
+    return (is_string(found) and is_string(expected)) or (is_binary(found) and is_binary(expected))
+
+
+def merge_nulls(schema: pa.Schema, other: pa.Schema) -> pa.Schema:
+    """Take the types from another schema where this one has but nulls."""
+    fields = [
+        other.field(field.name)
+        if field.name in other.names and fits(field.type, other.field(field.name).type)
+        else field
+        for field in schema
+    ]
+    return pa.schema(fields, metadata=schema.metadata)
+
+
+def has_null(kind: pa.DataType) -> bool:
+    """Whether a type, or one within it, is that of nulls alone."""
+    if pa.types.is_struct(kind):
+        return any(has_null(child.type) for child in kind)
+    return has_null(kind.value_type) if is_list(kind) else pa.types.is_null(kind)
+
+
+def is_list(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+
+
+def is_string(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view()
+
+
+def is_binary(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or kind == pa.binary_view()
+    )

@@ -15,6 +15,8 @@ from pipeline.sources.base import (
     DatasetError,
     SourceFile,
     check_drift,
+    has_null,
+    merge_nulls,
     select_rows,
 )
 from pipeline.sources.root import Root
@@ -38,9 +40,19 @@ class ParquetSource:
 
     def schema(self) -> pa.Schema:
         if self._schema is None:
-            with self._open(self._first()) as file:
-                self._schema = file.schema_arrow
+            first, *others = self.names() or [self._first()]
+            schema = self._schema_of(first)
+            for name in others:
+                if not any(has_null(field.type) for field in schema):
+                    break
+                # A column of nulls alone has its type from the first file that has values.
+                schema = merge_nulls(schema, self._schema_of(name))
+            self._schema = schema
         return self._schema
+
+    def _schema_of(self, name: str) -> pa.Schema:
+        with self._open(name) as file:
+            return file.schema_arrow
 
     def batches(self, name: str, columns: Sequence[str]) -> Iterator[Batch]:
         with self._open(name) as file:
@@ -76,11 +88,7 @@ class ParquetSource:
         return file
 
     def _read(
-        self,
-        name: str,
-        file: pq.ParquetFile,
-        groups: Sequence[int],
-        columns: Sequence[str],
+        self, name: str, file: pq.ParquetFile, groups: Sequence[int], columns: Sequence[str]
     ) -> Iterator[Batch]:
         starts = np.concatenate([[0], np.cumsum(_group_rows(file))])
         for group in groups:
@@ -94,15 +102,23 @@ class ParquetSource:
                     raise _damaged(name, error) from None
                 if batch is None:
                     break
-                yield (
-                    np.arange(position, position + batch.num_rows),
-                    batch.select(list(columns)),
-                )
+                yield np.arange(position, position + batch.num_rows), self._cast(batch, columns)
                 position += batch.num_rows
+
+    def _cast(self, batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
+        """The columns in their order, with the first file's types."""
+        schema = self.schema()
+        arrays = [_to_type(batch.column(name), schema.field(name).type) for name in columns]
+        return pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
 def _group_rows(file: pq.ParquetFile) -> list[int]:
     return [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+
+
+def _to_type(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    # Arrow's cast leaves the nulls within lists as they are.
+    return pa.array(array.to_pylist(), kind) if has_null(array.type) else array.cast(kind)
 
 
 def _batch_rows(group: pq.RowGroupMetaData) -> int:

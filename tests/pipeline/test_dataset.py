@@ -162,6 +162,25 @@ class TestRefusedWhenRead:
             (["y"], {"label": 2}),
         ]
 
+    @pytest.mark.parametrize("names", ["ab", "ba"])
+    def test_a_file_where_a_column_is_all_null_is_no_drift(
+        self, tmp_path: Path, names: str
+    ) -> None:
+        whole = {"image": [{"bytes": PNG, "path": "p"}], "text": ["x"], "tags": [["t"]]}
+        _parquet(tmp_path / f"{names[0]}.parquet", **whole)
+        image = [{"bytes": None, "path": "https://example.com"}]
+        _parquet(tmp_path / f"{names[1]}.parquet", image=image, text=[None], tags=[[]])
+        rows = sorted(_read(_open(tmp_path)), key=lambda row: str(row["text"]))
+        assert [r["image_reason"] for r in rows] == [None, "url"]
+        assert [r["text_reason"] for r in rows] == [None, "null"]
+        assert [r["extra"]["tags"] for r in rows] == [["t"], []]
+
+    def test_strings_stored_otherwise_are_no_drift(self, tmp_path: Path) -> None:
+        _parquet(tmp_path / "a.parquet", text=pa.array(["x"]), image=pa.array([PNG]))
+        text = pa.array(["y"]).dictionary_encode()
+        _parquet(tmp_path / "b.parquet", text=text, image=pa.array([PNG], pa.large_binary()))
+        assert [r["text"] for r in _read(_open(tmp_path))] == [["x"], ["y"]]
+
     def test_csv_drift(self, tmp_path: Path) -> None:
         (tmp_path / "a.csv").write_text("text,label\nx,1\n")
         (tmp_path / "b.csv").write_text("text,mark\nx,1\n")

@@ -1,0 +1,188 @@
+"""The same rows written in every form, for the tests of what reads them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from pipeline.dataset import Dataset
+
+ROWS = 600
+
+
+def _png(number: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (number % 256, number // 256, 7)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def make_rows(form: str, count: int = ROWS) -> list[dict]:
+    """Rows of which some lack the image, some the text, some both."""
+    rows = [
+        {
+            "id": f"r{i:04d}",
+            "image": None if i % 5 == 1 else _png(i),
+            "text": None if i % 3 == 2 else f"caption {i} é",
+            "label": str(i % 7),
+        }
+        for i in range(count)
+    ]
+    # A tar has no sample without a member.
+    return [r for r in rows if form != "webdataset" or r["image"] or r["text"]]
+
+
+def _images(rows: list[dict], folder: Path) -> list[str | None]:
+    folder.mkdir(parents=True)
+    names = []
+    for row in rows:
+        if row["image"] is not None:
+            (folder / f"{row['id']}.png").write_bytes(row["image"])
+        names.append(None if row["image"] is None else f"{row['id']}.png")
+    return names
+
+
+def write_parquet_struct(rows: list[dict], folder: Path) -> None:
+    for part, half in enumerate((rows[:250], rows[250:])):
+        cells = [r["image"] and {"bytes": r["image"], "path": f"{r['id']}.png"} for r in half]
+        table = pa.table({c: [r[c] for r in half] for c in ("id", "text", "label")})
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        table = table.append_column("image", pa.array(cells, kind))
+        pq.write_table(table, folder / f"part-{part}.parquet", row_group_size=64)
+
+
+def write_parquet_bytes(rows: list[dict], folder: Path) -> None:
+    table = pa.table({c: [r[c] for r in rows] for c in ("id", "image", "text", "label")})
+    kind = pa.schema(
+        [
+            ("id", pa.large_string()),
+            ("image", pa.large_binary()),
+            ("text", pa.large_string()),
+            ("label", pa.string()),
+        ]
+    )
+    pq.write_table(table.cast(kind), folder / "all.parquet", row_group_size=200)
+
+
+def write_parquet_paths(rows: list[dict], folder: Path) -> None:
+    names = _images(rows, folder / "pictures")
+    table = pa.table({c: [r[c] for r in rows] for c in ("id", "text", "label")})
+    paths = pa.array([n and f"pictures/{n}" for n in names])
+    pq.write_table(table.append_column("image", paths), folder / "all.parquet")
+
+
+def write_imagefolder(rows: list[dict], folder: Path) -> None:
+    names = _images(rows, folder / "train")
+    with open(folder / "train" / "metadata.jsonl", "w", encoding="utf-8") as file:
+        for row, name in zip(rows, names, strict=True):
+            line = {"file_name": name, **{c: row[c] for c in ("id", "text", "label")}}
+            file.write(json.dumps(line) + "\n")
+
+
+def write_imagefolder_csv(rows: list[dict], folder: Path) -> None:
+    _write_csv(rows, _images(rows, folder / "sub"), folder / "sub" / "metadata.csv", "file_name")
+
+
+def write_jsonl(rows: list[dict], folder: Path) -> None:
+    names = _images(rows, folder / "pictures")
+    with open(folder / "rows.jsonl", "w", encoding="utf-8") as file:
+        for row, name in zip(rows, names, strict=True):
+            line = {c: row[c] for c in ("id", "text", "label")}
+            if name:
+                line["image"] = f"pictures/{name}"
+            file.write(json.dumps(line, ensure_ascii=False) + "\n\n")
+
+
+def write_csv(rows: list[dict], folder: Path) -> None:
+    names = [n and f"pictures/{n}" for n in _images(rows, folder / "pictures")]
+    _write_csv(rows, names, folder / "rows.csv", "image_path")
+
+
+def _write_csv(rows: list[dict], names: list[str | None], path: Path, column: str) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", column, "text", "label"])
+        for row, name in zip(rows, names, strict=True):
+            writer.writerow([row["id"], name, row["text"], row["label"]])
+
+
+def _encoded(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()
+
+
+def _write_tar(rows: list[dict], path: Path, metadata: bool = True) -> None:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
+        for row in rows:
+            members = {"png": row["image"], "txt": _encoded(row["text"])}
+            if metadata:
+                members["json"] = json.dumps({"label": row["label"]}).encode()
+            for extension, data in members.items():
+                if data is not None:
+                    info = tarfile.TarInfo(f"{row['id']}.{extension}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+
+
+def write_webdataset(rows: list[dict], folder: Path) -> None:
+    _write_tar(rows[:300], folder / "00000.tar")
+    _write_tar(rows[300:], folder / "00001.tar")
+
+
+def write_webdataset_gz(rows: list[dict], folder: Path) -> None:
+    _write_tar(rows, folder / "00000.tar.gz")
+
+
+def _write_img2dataset_table(rows: list[dict], folder: Path, images: bool = False) -> None:
+    columns = {
+        "key": [r["id"] for r in rows],
+        "caption": [r["text"] for r in rows],
+        "url": [f"https://example.com/{r['id']}.jpg" for r in rows],
+        "status": ["failed_to_download" if r["image"] is None else "success" for r in rows],
+        "error_message": ["HTTP Error 404" if r["image"] is None else None for r in rows],
+        "label": [r["label"] for r in rows],
+    }
+    if images:
+        columns["jpg"] = [r["image"] for r in rows]
+    pq.write_table(pa.table(columns), folder / "00000.parquet", row_group_size=100)
+    (folder / "00000_stats.json").write_text("{}")
+
+
+def write_img2dataset_tar(rows: list[dict], folder: Path) -> None:
+    _write_img2dataset_table(rows, folder)
+    downloaded = [{**r, "text": r["text"] or ""} for r in rows if r["image"] is not None]
+    _write_tar(downloaded, folder / "00000.tar")
+
+
+def write_img2dataset_files(rows: list[dict], folder: Path) -> None:
+    _write_img2dataset_table(rows, folder)
+    _images(rows, folder / "00000")
+
+
+def write_img2dataset_parquet(rows: list[dict], folder: Path) -> None:
+    _write_img2dataset_table(rows, folder, images=True)
+
+
+WRITERS = {
+    "parquet of structs": (write_parquet_struct, "parquet", "null"),
+    "parquet of bytes": (write_parquet_bytes, "parquet", "null"),
+    "parquet of paths": (write_parquet_paths, "parquet", "null"),
+    "imagefolder": (write_imagefolder, "imagefolder", "null"),
+    "imagefolder with csv": (write_imagefolder_csv, "imagefolder", "null"),
+    "jsonl": (write_jsonl, "jsonl", "null"),
+    "csv": (write_csv, "csv", "null"),
+    "webdataset": (write_webdataset, "webdataset", "null"),
+    "webdataset, compressed": (write_webdataset_gz, "webdataset", "null"),
+    "img2dataset, tars": (write_img2dataset_tar, "img2dataset", "failed to download"),
+    "img2dataset, files": (write_img2dataset_files, "img2dataset", "failed to download"),
+    "img2dataset, parquet": (write_img2dataset_parquet, "img2dataset", "failed to download"),
+}
+
+
+def read(dataset: Dataset) -> list[dict]:
+    return [r for f in dataset.files for b in dataset.batches(f) for r in b.to_pylist()]
