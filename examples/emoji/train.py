@@ -51,8 +51,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="steps of the stage; its full run by default")
     parser.add_argument("--minutes", type=float, default=math.inf, help="time bound of a stage")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--out", type=Path, default=HERE / "checkpoints")
-    parser.add_argument("--work", type=Path, default=WORK, help="state, models and logs")
+    parser.add_argument("--out", type=Path, help="checkpoints; beside this file by default")
+    parser.add_argument("--work", type=Path, help="state and models; .work by default")
     parser.add_argument("--quick", action="store_true", help="a few steps of each, for tests")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -60,9 +60,11 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(options.threads)
+    work = options.work or (WORK / "quick" if options.quick else WORK)
+    out = options.out or (work / "checkpoints" if options.quick else HERE / "checkpoints")
     for stage in STAGES if options.stage == "all" else (options.stage,):
         steps = options.steps or (8 if options.quick else STEPS[stage])
-        run_stage(stage, options.work, options.out, steps, options.minutes)
+        run_stage(stage, work, out, steps, options.minutes)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,67 @@
+"""The training loop: what a resumed run learns, what a stop leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from examples.emoji.training.loop import Schedule, train
+
+
+def loss(model: torch.nn.Module, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    """Fit a line to noisy points, with dropout-like noise from torch as well."""
+    x = torch.from_numpy(rng.normal(size=(8, 3)).astype(np.float32))
+    target = x.sum(1, keepdim=True) + 0.01 * torch.randn(8, 1)
+    return (model(x) - target).square().mean(), {}
+
+
+def run(folder: Path, steps: int, **more: Any) -> torch.nn.Module:
+    """Train the line for some steps of twelve."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 1)
+    schedule = Schedule(steps, 0.1, warmup=2, average=0.5)
+    given: dict[str, Any] = {"loss": loss, "export": lambda model: None, **more}
+    return train("line", model, given["loss"], schedule, folder, 7, given["export"])
+
+
+def test_a_run_stopped_by_a_signal_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", 12)
+    calls = []
+
+    def stop_at_five(model: torch.nn.Module, rng: np.random.Generator) -> Any:
+        calls.append(1)
+        if len(calls) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss(model, rng)
+
+    with pytest.raises(SystemExit):
+        run(tmp_path / "parts", 12, loss=stop_at_five)
+    assert len(calls) == 5
+    resumed = run(tmp_path / "parts", 12)
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_finished_stage_is_not_trained_again_but_exported(tmp_path: Path) -> None:
+    run(tmp_path, 6)
+    exported = []
+
+    def refuse(model: torch.nn.Module, rng: np.random.Generator) -> Any:
+        raise AssertionError("a finished stage took a step")
+
+    run(tmp_path, 6, loss=refuse, export=lambda model: exported.append(model))
+    assert exported
+
+
+def test_the_rate_warms_up_and_falls_to_nothing_by_steps_or_by_time() -> None:
+    schedule = Schedule(100, 1.0, minutes=10, warmup=10)
+    assert schedule.rate(0, 0) == pytest.approx(0.1)
+    assert schedule.rate(50, 0) == pytest.approx(0.5)
+    assert schedule.rate(20, 600) == pytest.approx(0.0)
+    assert schedule.rate(100, 0) == pytest.approx(0.0)
