@@ -170,7 +170,7 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
 
     values = np.nan_to_num(np.asarray(image, dtype=np.float32))
     low, high = float(values.min()), float(values.max())
-    if image.mode == "F" and 0 <= low and high <= 1:
+    if image.mode == "F" and low >= 0 and high <= 1:
         low, high = 0.0, 1.0
     elif image.mode == "F" or low < 0 or high > 65_535:
         high = max(high, low + 1)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline.dataset import Dataset
 
-ROWS = 600
+ROWS = 400
 
 
 def _png(number: int) -> bytes:
