@@ -151,7 +151,7 @@ def _duration(seconds: float) -> str:
 
 
 def _outcomes(figures: Figures) -> list[dict[str, Any]]:
-    """Per status: all rows, and those whose image or text was missing."""
+    """Per status: all rows, and those whose image, text or both were missing."""
     known = [*_STATUSES, *sorted({s for s, _ in figures.outcomes} - set(_STATUSES))]
     return [
         {
@@ -159,6 +159,7 @@ def _outcomes(figures: Figures) -> list[dict[str, Any]]:
             "rows": sum(n for (s, _), n in figures.outcomes.items() if s == status),
             "image": figures.outcomes[status, "image"],
             "text": figures.outcomes[status, "text"],
+            "both": 0 if status == "observed" else figures.outcomes[status, ""],
         }
         for status in known
     ]

@@ -137,6 +137,26 @@ def test_a_run_without_rows_or_anything_known_still_has_a_page(tmp_path):
     assert "Outcomes" in path.read_text(encoding="utf-8")
 
 
+def test_rows_without_either_half_are_told(tmp_path):
+    lost = row(8) | {"missing": None, "completion": None, "text": None}
+    write_report(tmp_path / "index.html", [lost, row(0)], {})
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "1 without both halves" in text
+
+
+def test_a_mapping_that_was_not_measured_says_which_is_used(tmp_path):
+    mapping = {
+        "chosen": {"image": "start", "text": "start"},
+        "constant": {"image": True, "text": False},
+        "scores": {"image": {}, "text": {}},
+    }
+    write_report(tmp_path / "index.html", rows(3), {}, MANIFEST | {"mapping": mapping})
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "Too few pairs to compare models: start is used" in text
+    assert "From image the mapping says nothing" in text
+    assert "Five-fold" not in text
+
+
 def test_the_page_is_replaced_whole(tmp_path):
     path = tmp_path / "index.html"
     write_report(path, rows(3), {"name": "first"})
