@@ -40,12 +40,13 @@ def luma(image: Any) -> np.ndarray:
         if np.issubdtype(image.dtype, np.floating):
             rgb *= 255
     else:
-        rgb = np.asarray(_opaque(image), dtype=np.float32)
+        rgb = np.asarray(opaque(image), dtype=np.float32)
     weights = np.array([65.481, 128.553, 24.966], dtype=np.float32) / np.float32(255)
     return np.rint(rgb @ weights + np.float32(16))
 
 
-def _opaque(image: Any) -> Any:
+def opaque(image: Any) -> Any:
+    """A PIL picture as RGB, what is transparent as white."""
     if "A" in image.getbands() or "transparency" in image.info:
         from PIL import Image
 

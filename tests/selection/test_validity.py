@@ -86,6 +86,15 @@ def test_pictures_that_failed_are_named():
     assert image_fault(None) == "empty"
 
 
+def test_a_fault_is_the_same_for_a_picture_and_for_its_array(photographs):
+    generator = np.random.default_rng(0)
+    for level in (0.0, 0.5, 0.9, 1.1, 3.0):
+        pixels = np.clip(generator.normal(60, level, (64, 64, 3)), 0, 255).round().astype(np.uint8)
+        expected = "blank" if pixels.std(axis=(0, 1)).max() < 1 else None
+        forms = (Image.fromarray(pixels), pixels, pixels / 255.0)
+        assert [image_fault(form) for form in forms] == [expected] * 3
+
+
 def test_photographs_and_sparse_drawings_have_no_fault(photographs):
     assert [image_fault(photo) for photo in photographs] == [None, None]
     drawing = Image.new("RGB", (64, 64), "white")
@@ -98,6 +107,8 @@ def test_photographs_and_sparse_drawings_have_no_fault(photographs):
 def test_a_picture_without_pixels_or_of_another_shape_is_refused():
     with pytest.raises(ValueError, match="must have pixels"):
         image_fault(np.zeros((0, 4, 3)))
+    with pytest.raises(ValueError, match="must have pixels"):
+        image_fault(Image.new("RGB", (0, 4)))
     with pytest.raises(ValueError, match="got shape"):
         image_fault(np.zeros((2, 2, 3, 1)))
 
