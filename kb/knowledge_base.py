@@ -87,7 +87,9 @@ class KnowledgeBaseSettings(BaseModel):
         return cls(
             mapping=MappingSettings(method="mlp"),
             alignment=AlignmentSettings(gamma=0.0),
-            filter=FilterSettings(tau_cent=0.6, tau_inst=0.6, provisional_alignment=False),
+            filter=FilterSettings(
+                tau_cent=0.6, tau_inst=0.6, instance="centroid", provisional_alignment=False
+            ),
             retrieval=RetrievalSettings(k=10, alpha=0.5),
         )
 

@@ -21,11 +21,13 @@ def test_joint_embeddings_average_the_two_cosines() -> None:
     np.testing.assert_allclose(both @ both.T, expected, atol=1e-5)
 
 
-def test_verdicts_follow_from_the_two_thresholds() -> None:
+@pytest.mark.parametrize(("instance", "tau_inst"), [("centroid", 0.5), ("neighbours", 0.75)])
+def test_verdicts_follow_from_the_two_thresholds(instance: str, tau_inst: float) -> None:
     world = World(1)
-    settings = FilterSettings(tau_cent=0.7, tau_inst=0.5)
+    settings = FilterSettings(tau_cent=0.7, tau_inst=tau_inst, instance=instance)
     external = joined(together(world.draw(300), world.draw_noise(150)))
-    fitted = ClusterFilter(settings).fit(joined(world.draw(400)))
+    internal = joined(world.draw(400))
+    fitted = ClusterFilter(settings).fit(internal)
     found = fitted.predict(external)
     # From the formula, one row at a time, on the same centroids.
     for row, u in enumerate(external):
@@ -33,7 +35,9 @@ def test_verdicts_follow_from_the_two_thresholds() -> None:
         to_internal = [float(fitted.external_centroids_[own] @ c) for c in fitted.centroids_]
         s_cent = max(to_internal)
         s_inst = float(u @ fitted.centroids_[int(np.argmax(to_internal))])
-        verdict = "cluster" if s_cent < 0.7 else "instance" if s_inst < 0.5 else "kept"
+        if instance == "neighbours":
+            s_inst = float(np.mean(sorted((float(u @ v) for v in internal), reverse=True)[:10]))
+        verdict = "cluster" if s_cent < 0.7 else "instance" if s_inst < tau_inst else "kept"
         assert found.verdict[row] == verdict
         assert found.centroid_similarity[row] == pytest.approx(s_cent, abs=1e-5)
         assert found.instance_similarity[row] == pytest.approx(s_inst, abs=1e-5)
