@@ -82,7 +82,7 @@ class SdxlSettings(DeviceSettings):
         "white", description="Ground of transparent examples, and of the padding around them."
     )
     ip_adapter: IPAdapterSettings = Field(
-        default_factory=lambda: IPAdapterSettings.model_validate({}),
+        default_factory=IPAdapterSettings,
         description="The adapter of that grounding.",
     )
 
