@@ -53,9 +53,7 @@ class CaptionScoring(_Scoring):
 class ImageScoring(_Scoring):
     """How pictures are scored."""
 
-    lambda2: float = Field(
-        default=0.3, ge=0, description="Weight of NIQE, which counts against (the paper: 0.1, raw)."
-    )
+    lambda2: float = Field(default=0.3, ge=0, description="Weight of NIQE, which counts against.")
     niqe: Literal["published", "fitted", "off"] = Field(
         default="published",
         description="The NIQE model: the published one, one fitted on the dataset, or none.",
