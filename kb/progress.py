@@ -13,12 +13,12 @@ logger = logging.getLogger(__name__)
 
 
 class Stopwatch:
-    """Records each step's seconds, and the process's peak memory by its end.
+    """Records each step's seconds and processor time, and the process's peak memory by its end.
 
     Attributes
     ----------
     steps : list of dict
-        step, seconds, peak_bytes (highest resident size of the process so far).
+        step, seconds, cpu_seconds (over all threads), peak_bytes (highest resident size of the process so far).
     """
 
     def __init__(self) -> None:
@@ -27,10 +27,17 @@ class Stopwatch:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Times the block under `name`."""
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         yield
         seconds = time.perf_counter() - start
-        self.steps.append({"step": name, "seconds": round(seconds, 3), "peak_bytes": peak_bytes()})
+        self.steps.append(
+            {
+                "step": name,
+                "seconds": round(seconds, 3),
+                "cpu_seconds": round(time.process_time() - cpu, 3),
+                "peak_bytes": peak_bytes(),
+            }
+        )
         logger.info("knowledge base: %s took %.1f s", name, seconds)
 
 
