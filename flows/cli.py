@@ -211,7 +211,48 @@ def _print_summary(summary: dict[str, Any]) -> None:
     if summary["outcomes"]["failed"]:
         print("  try the failed rows again with: rag4dmc run CONFIG --retry-failed")
     print(f"completed dataset: {summary['completed']}")
+    for name, place in summary["exports"].items():
+        print(f"export ({name}): {place}")
     print(f"report: {summary['report']}")
+
+
+@app.command()
+def export(
+    config: ConfigPath,
+    format: Annotated[
+        str, typer.Option(help="parquet, webdataset, imagefolder, llava or open_clip.")
+    ] = "parquet",
+    output: Annotated[
+        Path | None, typer.Option(help="Folder; default exports/FORMAT of the run.")
+    ] = None,
+    only: Annotated[str, typer.Option(help="completed, observed or all.")] = "all",
+    min_score: Annotated[
+        float | None, typer.Option(help="Leave out generated halves with a lower score.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Columns beside id, image and text, by comma.")
+    ] = None,
+) -> None:
+    """Export the completed dataset for training, swapped in whole, with a dataset card.
+
+    Example: rag4dmc export examples/emoji/dmc.yaml --format webdataset --only completed
+    """
+    with _errors_in_one_line():
+        from pydantic import ValidationError
+
+        from pipeline.errors import ConfigError, first_error
+        from pipeline.export import ExportSettings
+
+        values: dict[str, Any] = {"format": format, "only": only, "min_score": min_score}
+        if columns is not None:
+            values["columns"] = [name.strip() for name in columns.split(",") if name.strip()]
+        try:
+            settings = ExportSettings.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(first_error(error, "export")) from None
+        done = _job(config).export(settings, output)
+    left = ", ".join(f"{count} {why}" for why, count in done.left_out.items() if count)
+    print(f"{done.rows} rows in {done.folder}" + (f"; left out: {left}" if left else ""))
 
 
 @app.command()

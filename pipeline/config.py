@@ -14,13 +14,12 @@ from kb.encoders import ENCODERS
 from kb.knowledge_base import KnowledgeBaseSettings
 from pipeline.dataset import DatasetSettings
 from pipeline.errors import ConfigError, first_error
+from pipeline.export import ExportSettings
 from pipeline.parts import Part
 from selection.scoring import ScoringSettings
 
 PAPER: dict[str, Any] = {
-    "knowledge_base": KnowledgeBaseSettings.paper().model_dump(
-        mode="json", exclude_unset=True
-    ),
+    "knowledge_base": KnowledgeBaseSettings.paper().model_dump(mode="json", exclude_unset=True),
     "selection": {"image": {"standardise": False}},
 }
 
@@ -60,9 +59,7 @@ class RunSettings(BaseModel):
 
     seed: int = Field(0, ge=0, description="seed of everything random")
     shard_size: int = Field(256, ge=1, description="rows a shard, the unit of work")
-    block_size: int = Field(
-        32, ge=1, description="rows in memory at once within a shard"
-    )
+    block_size: int = Field(32, ge=1, description="rows in memory at once within a shard")
     on_kb_change: Literal["keep", "redo"] = Field(
         "keep",
         description="what a changed knowledge base means for rows already completed",
@@ -89,19 +86,18 @@ class Config(BaseModel):
         None, description="folder of the run; default runs/NAME beside the config"
     )
     dataset: DatasetSettings = Field(description="the incomplete dataset")
-    external: list[ExternalSettings] = Field(
-        [], description="public pairs to learn from"
-    )
+    external: list[ExternalSettings] = Field([], description="public pairs to learn from")
     encoder: dict[str, Any] = Field(
         description="what embeds images and texts, by kind (`pair` joins two encoders)"
     )
     knowledge_base: KnowledgeBaseSettings = Field(default_factory=KnowledgeBaseSettings)
     captioner: dict[str, Any] = Field(description="what writes missing texts, by kind")
-    image_generator: dict[str, Any] = Field(
-        description="what draws missing images, by kind"
-    )
+    image_generator: dict[str, Any] = Field(description="what draws missing images, by kind")
     generation: GenerationSettings = Field(default_factory=GenerationSettings)
     selection: ScoringSettings = Field(default_factory=ScoringSettings)
+    export: list[ExportSettings] = Field(
+        [], description="layouts that every run exports into exports/FORMAT, beside completed/"
+    )
     run: RunSettings = Field(default_factory=RunSettings)
 
     # Set by `load_config`: relative paths start here.
@@ -123,9 +119,7 @@ class Config(BaseModel):
 
     def generator_part(self, missing: str) -> Part:
         """The part that makes the missing half."""
-        return (
-            self.captioner_part() if missing == "text" else self.image_generator_part()
-        )
+        return self.captioner_part() if missing == "text" else self.image_generator_part()
 
     def parts(self) -> list[Part]:
         """Every part that is chosen by kind."""
@@ -166,9 +160,7 @@ def load_config(path: str | Path) -> Config:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise ConfigError(
-            f"{path}: must be a mapping of settings; got {type(values).__name__}"
-        )
+        raise ConfigError(f"{path}: must be a mapping of settings; got {type(values).__name__}")
     try:
         return make_config(values, path.resolve().parent)
     except ConfigError as error:
@@ -189,9 +181,7 @@ def make_config(values: dict[str, Any], base: str | Path = ".") -> Config:
     names = [external.name for external in config.external]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(
-                f"external: every name must be its own; {name!r} stands twice"
-            )
+            raise ConfigError(f"external: every name must be its own; {name!r} stands twice")
     config.parts()
     return config
 

@@ -35,6 +35,7 @@ from pipeline.catalog import Catalog, digest
 from pipeline.completion import RowsDone, ShardPlan, complete_shard
 from pipeline.config import Config
 from pipeline.errors import ConfigError, RunFailed, RunLocked
+from pipeline.export import Exported, ExportSettings, export
 from pipeline.images import UndecodableImage, decode
 from pipeline.ledger import (
     Entry,
@@ -369,7 +370,7 @@ class Job:
         return self.finish()
 
     def present(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """Keep the summary of a run and write its report; the summary with its place.
+        """Keep the summary of a run, export and write its report; the summary with their places.
 
         A run that changed nothing leaves both as they are.
         """
@@ -377,8 +378,35 @@ class Job:
         changed = summary.get("built") or summary.get("done_now") or summary["rewritten"]
         if changed or not page.is_file():
             write_whole(self.folder / "summary.json", json.dumps(summary, indent=1))
+            for settings in self.config.export:
+                self.export(settings)
             self.report()
-        return summary | {"report": str(page)}
+        exports = {s.format: str(self.folder / "exports" / s.format) for s in self.config.export}
+        return summary | {"report": str(page), "exports": exports}
+
+    def export(self, settings: ExportSettings, folder: Path | None = None) -> Exported:
+        """Write the completed dataset in a consumer's layout; see `pipeline.export.export`.
+
+        Parameters
+        ----------
+        settings
+        folder
+            Default `exports/FORMAT` in the run's folder.
+
+        Raises
+        ------
+        ConfigError
+            Nothing was completed yet, or what `export` refuses.
+        """
+        self._check_completed()
+        place = folder or self.folder / "exports" / settings.format
+        return export(self.completed(), place, settings, self.config.name)
+
+    def _check_completed(self) -> None:
+        if not any((self.folder / "completed").glob("part-*.parquet")):
+            raise ConfigError(
+                f"{self.folder} holds no completed dataset; first: rag4dmc run CONFIG"
+            )
 
     def report(self) -> Path:
         """Write the report page of the completed dataset; its path.
@@ -390,10 +418,7 @@ class Job:
         """
         from pipeline.report.run import read_summary, report_run
 
-        if not any((self.folder / "completed").glob("part-*.parquet")):
-            raise ConfigError(
-                f"{self.folder} holds no completed dataset; first: rag4dmc run CONFIG"
-            )
+        self._check_completed()
         return report_run(self, read_summary(self.folder))
 
     def search(

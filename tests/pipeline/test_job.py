@@ -233,7 +233,9 @@ class TestRefusals:
             run(world)
 
     def test_a_missing_model_folder_is_named(self, tmp_path: Path) -> None:
-        world = write_world(tmp_path, emoji_rows(3, 1, 0), captioner={"kind": "blip2", "model": "./x"})
+        world = write_world(
+            tmp_path, emoji_rows(3, 1, 0), captioner={"kind": "blip2", "model": "./x"}
+        )
         with pytest.raises(ConfigError, match=r"captioner\.model: no such folder: .*x"):
             Job(load_config(world)).plan()
 
