@@ -47,6 +47,11 @@ def llava(models: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def qwen2_vl(models: Path) -> Path:
+    return tiny_models.qwen2_vl(models / "qwen2-vl")
+
+
+@pytest.fixture(scope="session")
 def sdxl(models: Path) -> Path:
     return tiny_models.sdxl(models / "sdxl")
 

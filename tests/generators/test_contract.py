@@ -16,7 +16,7 @@ from PIL import Image
 from generators import CAPTIONERS, IMAGE_GENERATORS
 from generators.base import Candidate, CaptionRequest, Generated, ImageRequest, derive_seed
 
-CAPTIONER_CASES = ("blip2-opt", "blip2-t5", "vlm", "openai", "nearest")
+CAPTIONER_CASES = ("blip2-opt", "blip2-t5", "vlm-llava", "vlm-qwen2_vl", "openai", "nearest")
 IMAGE_CASES = (
     "sdxl-none",
     "sdxl-prompt",
@@ -49,7 +49,7 @@ def make(request: pytest.FixtureRequest) -> Callable[..., Any]:
             paths["model"] = request.getfixturevalue(f"blip2_{variant}")
             values |= {"model": "tiny", "max_new_tokens": 8, "batch_size": 5}
         elif kind == "vlm":
-            paths["model"] = request.getfixturevalue("llava")
+            paths["model"] = request.getfixturevalue(variant)
             values |= {"model": "tiny", "max_new_tokens": 8, "batch_size": 5}
         elif kind == "sdxl":
             paths["model"] = request.getfixturevalue("sdxl")

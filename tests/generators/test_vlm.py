@@ -32,19 +32,21 @@ def test_the_retrieved_pairs_are_earlier_turns(
     )
 
 
+@pytest.mark.parametrize("family", ["llava", "qwen2_vl"])
 def test_the_likeliest_captions_of_a_batch_are_those_of_transformers_alone(
-    llava: Path, examples: Any, pictures: Callable[..., Image.Image]
+    family: str, request: pytest.FixtureRequest, examples: Any, pictures: Callable[..., Image.Image]
 ) -> None:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
+    folder = request.getfixturevalue(family)
     requests = [
         CaptionRequest(f"row-{row}", pictures(row), examples(row), (1, 2)) for row in range(3)
     ]
-    answers = captioner(llava, top_k=1, stops=[]).generate(requests)
-    processor = AutoProcessor.from_pretrained(llava)
-    model = AutoModelForImageTextToText.from_pretrained(llava).eval()
-    for request, answer in zip(requests, answers, strict=True):
-        images = [pair.image for pair in request.examples] + [request.image]
+    answers = captioner(folder, top_k=1, stops=[]).generate(requests)
+    processor = AutoProcessor.from_pretrained(folder)
+    model = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    for asked, answer in zip(requests, answers, strict=True):
+        images = [pair.image for pair in asked.examples] + [asked.image]
         prompt = answer.candidates[0].prompt
         inputs = processor(text=prompt, images=images, return_tensors="pt")
         tokens = model.generate(**inputs, do_sample=False, max_new_tokens=8)
