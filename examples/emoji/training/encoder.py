@@ -100,6 +100,27 @@ def encode_text(model: Any, tokens: torch.Tensor) -> torch.Tensor:
     return pooled
 
 
+def settle_statistics(tower: nn.Module, pictures: torch.Tensor) -> None:
+    """Measure the batch normalisations' statistics anew, on pictures nearly as they are.
+
+    What training kept is of heavily augmented batches, and plain pictures differ from those
+    enough to ruin retrieval across styles (see README.md for how much).
+    """
+    import torch
+
+    rng = np.random.default_rng(0)
+    order = torch.from_numpy(rng.permutation(len(pictures))[:1536])
+    for module in tower.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None
+    tower.train()
+    with torch.no_grad():
+        for rows in order.split(128):
+            tower(normalise(augment.move(pictures[rows], rng, 8, (0.85, 1.1), 0.05)))
+    tower.eval()
+
+
 def contrast(a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Symmetric cross entropy of matching rows (Radford et al. 2021, figure 3)."""
     import torch
@@ -146,7 +167,10 @@ def train_encoder(name: str, work: Path, folder: Path, seed: int, steps: int, mi
         hits = (a.detach() @ text.detach().T).argmax(1) == torch.arange(BATCH)
         return value, {"hits": float(hits.float().mean()), "across": float(across.detach())}
 
-    def export(model: nn.Module) -> None:
+    clean = torch.cat([torch.stack(list(style.values())) for style in by_style])
+
+    def export(model: Any) -> None:
+        settle_statistics(model.visual, clean)
         write_encoder(model, tokenizer, folder)
 
     torch.manual_seed(seed)

@@ -55,6 +55,13 @@ class Schedule:
         falling = 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
         return self.learning_rate * min(1.0, (step + 1) / self.warmup) * falling
 
+    def share(self, count: int) -> float:
+        """Give the share of the newest weights in the average after `count` updates.
+
+        A fixed decay would keep the untrained weights in a short run's average.
+        """
+        return max(1 - self.average, 9 / (10 + count))
+
 
 def save_atomically(state: object, path: Path) -> None:
     """Write a torch state beside its place and rename it in."""
@@ -109,7 +116,7 @@ def train(
     )
     average = torch.optim.swa_utils.AveragedModel(
         model, use_buffers=True,
-        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(schedule.average),
+        avg_fn=lambda held, new, count: held + (new - held) * schedule.share(int(count)),
     )
     step, elapsed = 0, 0.0
     if path.is_file():
