@@ -142,6 +142,7 @@ class TestRefusals:
         assert "picture" in told and "category" in told
 
     def test_an_image_column_that_is_none(self, tmp_path: Path) -> None:
+        write_world(tmp_path, emoji_rows(8, 0, 0))
         told = self.refuse(
             tmp_path, dataset={"path": "rows.parquet", "columns": {"image": "category"}}
         )
