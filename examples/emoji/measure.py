@@ -31,6 +31,7 @@ class Encoder:
     def __init__(self, folder: Path) -> None:
         import open_clip
 
+        self.preprocess: Any
         self.model, _, self.preprocess = open_clip.create_model_and_transforms(
             f"local-dir:{folder}", precision="fp32"
         )
@@ -44,7 +45,7 @@ class Encoder:
         rows = []
         with torch.no_grad():
             for start in range(0, len(pictures), 64):
-                part = [self.preprocess(p) for p in pictures[start : start + 64]]  # type: ignore
+                part = [self.preprocess(p) for p in pictures[start : start + 64]]
                 rows.append(self.model.encode_image(torch.stack(part), normalize=True).numpy())
         return np.concatenate(rows)
 
@@ -126,7 +127,8 @@ def retrieve(
     by : str
         The half that the query has, `text` or `picture`; a query's own concept counts like any.
     """
-    own = {"text": encoder.texts, "picture": encoder.images}[by]([row[by] for row in queries])
+    given = [row[by] for row in queries]
+    own = encoder.texts(given) if by == "text" else encoder.images(given)
     texts = encoder.texts([row["text"] for row in base])
     images = encoder.images([row["picture"] for row in base])
     intra, cross = (texts, images) if by == "text" else (images, texts)

@@ -150,7 +150,7 @@ def train_encoder(name: str, work: Path, folder: Path, seed: int, steps: int, mi
     chance = np.where(plain > 0, 1.0, 0.35)
     chance /= chance.sum()
 
-    def loss(model: nn.Module, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(model: Any, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         rows = rng.choice(everywhere, BATCH, replace=False, p=chance)
         x = torch.stack([style[i] for style in by_style for i in rows])
         x = augment.move(x, rng, 15, (0.7, 1.15), 0.1)
@@ -174,7 +174,7 @@ def train_encoder(name: str, work: Path, folder: Path, seed: int, steps: int, mi
         write_encoder(model, tokenizer, folder)
 
     torch.manual_seed(seed)
-    model = new_encoder(tokenizer)
+    model: Any = new_encoder(tokenizer)
     with torch.no_grad():
         model.logit_scale.fill_(math.log(15))
     schedule = Schedule(steps, 2e-3, minutes, warmup=200, average=0.995, weight_decay=0.1)

@@ -12,6 +12,7 @@ import numpy as np
 from examples.emoji.captions import Concept, load_concepts
 
 if TYPE_CHECKING:
+    from tokenizers import Regex
     from transformers import CLIPTokenizer
 
 VOCABULARY = 2600
@@ -88,7 +89,7 @@ def learn_tokenizer(folder: Path) -> CLIPTokenizer:
     return tokenizer
 
 
-def _clip_pattern() -> object:
+def _clip_pattern() -> Regex:
     from tokenizers import Regex
 
     return Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")

@@ -2,8 +2,9 @@
 
 The net predicts the clean latent (prediction type `sample`): what it gives at full noise is then
 the mean picture of a caption, the part that a small net learns first. The second text encoder
-is the text tower of the stage `encoder`, and both stay as they are. The U-Net learns one style
-alone: a caption then has one picture, which a small net learns in far fewer steps.
+is the text tower of the stage `encoder`, and both stay as they are. At high noise the U-Net learns
+one style alone: a caption then has one picture, which a small net learns in far fewer steps. At
+lower noise it also sees other pictures, so that what it starts from counts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from examples.emoji.captions import Concept, in_target, load_concepts
-from examples.emoji.pictures import load_pictures
+from examples.emoji.pictures import TRAINING_STYLES, load_pictures
 from examples.emoji.training import augment
 from examples.emoji.training.loop import Schedule, train
 from examples.emoji.training.texts import CONTEXT, learn_tokenizer, wording
@@ -29,6 +30,9 @@ STYLE = "twemoji"
 BATCH = 64
 WITHOUT_TEXT = 0.08
 WORDINGS = 6
+# Below these timesteps a batch holds other pictures of a caption, and of other captions.
+STRANGE_BELOW = 760
+MISLED_BELOW = 500
 SCHEDULER = {
     "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
     "beta_schedule": "scaled_linear", "prediction_type": "sample", "clip_sample": False,
@@ -125,6 +129,39 @@ def encode_pictures(vae: AutoencoderKL, pictures: np.ndarray) -> torch.Tensor:
         return torch.cat([vae.encode(part).latent_dist.mean for part in x.split(64)])
 
 
+def strange_latents(
+    vae: AutoencoderKL, row: np.ndarray, mean: torch.Tensor, deviation: torch.Tensor
+) -> tuple[np.ndarray, torch.Tensor]:
+    """Encode pictures that their captions alone do not foretell: another style, moved, recoloured.
+
+    A net that only ever sees one picture of a caption learns to draw that one, whatever it is
+    given to start from, and an example's picture would change nothing.
+
+    Returns
+    -------
+    rows : ndarray of shape (m,)
+        Positions in `row`.
+    latents : Tensor of shape (m, 4, 8, 8)
+    """
+    import torch
+
+    place = {concept: i for i, concept in enumerate(row.tolist())}
+    rng = np.random.default_rng(4)
+    rows, latents = [], []
+    for style in TRAINING_STYLES:
+        held, pictures = load_pictures(style)
+        keep = np.asarray([i in place for i in held])
+        for times in range(2):
+            x = augment.to_tensor(pictures[keep])
+            if style == STYLE or times:
+                x = augment.recolour(augment.move(x, rng, 10, (0.75, 1.1), 0.06), rng, 1.0)
+            with torch.no_grad():
+                parts = [vae.encode(part * 2 - 1).latent_dist.mean for part in x.split(64)]
+            latents.append((torch.cat(parts) - mean[:, None, None]) / deviation[:, None, None])
+            rows.append(np.asarray([place[i] for i in held[keep]]))
+    return np.concatenate(rows), torch.cat(latents)
+
+
 def write_pipeline(
     model: Any, vae: AutoencoderKL, tokenizer: Any, folder: Path
 ) -> StableDiffusionXLPipeline:
@@ -168,6 +205,7 @@ def train_unet(work: Path, out: Path, seed: int, steps: int, minutes: float) -> 
     vae.register_to_config(latents_mean=mean.tolist(), latents_std=deviation.tolist())
     latent = (latent - mean[:, None, None]) / deviation[:, None, None]
     latent = latent.contiguous(memory_format=torch.channels_last)
+    strange_row, strange_latent = strange_latents(vae, row, mean, deviation)
     scheduler = DDIMScheduler(**SCHEDULER)
     alphas = scheduler.alphas_cumprod
     time_ids = torch.tensor([[64.0, 64, 0, 0, 64, 64]]).expand(BATCH, -1)
@@ -176,14 +214,19 @@ def train_unet(work: Path, out: Path, seed: int, steps: int, minutes: float) -> 
 
     def loss(net: nn.Module, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         chosen = rng.integers(0, len(row), BATCH)
+        timesteps = np.where(
+            rng.random(BATCH) < 0.4, rng.integers(600, 1000, BATCH), rng.integers(0, 1000, BATCH)
+        )
+        strange = (timesteps < STRANGE_BELOW) & (rng.random(BATCH) < 0.6)
+        drawn = rng.integers(0, len(strange_latent), BATCH)
+        clean = torch.where(
+            torch.from_numpy(strange)[:, None, None, None], strange_latent[drawn], latent[chosen]
+        )
+        astray = (timesteps < MISLED_BELOW) & (rng.random(BATCH) < 0.3)
+        chosen = np.where(strange & ~astray, strange_row[drawn], chosen)
         # The first wording of each concept is its name.
         wordings = np.where(rng.random(BATCH) < 0.6, 0, rng.integers(0, WORDINGS, BATCH))
-        clean = latent[chosen]
         told = torch.from_numpy(rng.random(BATCH) >= WITHOUT_TEXT).float()
-        # Half of the draws in the noisier part, where the caption decides the shapes.
-        timesteps = np.where(
-            rng.random(BATCH) < 0.5, rng.integers(600, 1000, BATCH), rng.integers(0, 1000, BATCH)
-        )
         t = torch.from_numpy(timesteps)
         alpha = alphas[t][:, None, None, None]
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * torch.randn_like(clean)
@@ -194,10 +237,10 @@ def train_unet(work: Path, out: Path, seed: int, steps: int, minutes: float) -> 
         result = net(noisy, t, states, added_cond_kwargs=conditions).sample
         errors = (result - clean).square().mean((1, 2, 3))
         weight = (1 / (1 - alpha[:, 0, 0, 0]).clamp(min=0.2)).float()
-        late = errors.detach()[t > 900]
-        return (weight * errors).mean(), {
-            "plain": float(errors.detach().mean()), "late": float(late.mean()) if len(late) else 1.0
-        }
+        kinds = {"late": t > 900, "strange": torch.from_numpy(strange)}
+        shown = {key: errors.detach()[rows] for key, rows in kinds.items()}
+        figures = {key: float(part.mean()) if len(part) else 0.5 for key, part in shown.items()}
+        return (weight * errors).mean(), figures
 
     def export(net: nn.Module) -> None:
         write_pipeline({**model, "unet": net}, vae, tokenizer, out / "sdxl")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def train_vae(work: Path, seed: int, steps: int, minutes: float) -> AutoencoderK
 
     x = augment.to_tensor(np.concatenate([load_pictures(s)[1] for s in TRAINING_STYLES]))
 
-    def loss(model: nn.Module, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(model: Any, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         batch = x[rng.integers(0, len(x), BATCH)]
         batch = augment.move(batch, rng, 0, (0.8, 1.1), 0.06)
         batch = augment.recolour(batch, rng, 0.4) * 2 - 1
