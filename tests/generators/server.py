@@ -105,7 +105,7 @@ class Server:
             handler.send_response(200)
             handler.send_header("content-length", "1000")
             handler.end_headers()
-            for _ in range(20):
+            for _ in range(60):
                 handler.wfile.write(b" ")
                 handler.wfile.flush()
                 time.sleep(0.1)

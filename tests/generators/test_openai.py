@@ -88,6 +88,17 @@ def test_a_server_that_keeps_misbehaving_fails_that_row_alone(
     assert [one.text for one in second.candidates] == ["caption 2"]
 
 
+def test_an_answer_that_drips_is_given_up_at_the_timeout(
+    server: Server, ask: Callable[..., CaptionRequest]
+) -> None:
+    """It never pauses as long as the timeout, and would take six seconds in all."""
+    server.script.append("drip")
+    started = time.monotonic()
+    (answer,) = captioner(server, timeout=0.5, retries=0).generate([ask(1)])
+    assert answer.error == "no answer within 0.5 s"
+    assert time.monotonic() - started < 4
+
+
 def test_the_wait_that_a_server_asks_for_is_kept(
     server: Server, ask: Callable[..., CaptionRequest]
 ) -> None:
