@@ -18,6 +18,8 @@ from kb.regressors import Regressor, ResidualMLP, Ridge, Start
 logger = logging.getLogger(__name__)
 
 CANDIDATES = ("start", "ridge", "mlp")
+# Pairs that ranks are counted among at most: a larger pool would tell no more.
+RANK_POOL = 2000
 
 
 class MappingSettings(BaseModel):
@@ -58,6 +60,12 @@ class NoCompletePairs(ValueError):
 class CrossModalMapping:
     """Predicts text embeddings from image embeddings and the other way round.
 
+    The candidates are compared by how well they find the true half of a pair that they did not
+    see. Mean cosine would not do: predictions are only ever compared with each other, and a
+    prediction near the mean has a high cosine to everything and tells nothing apart. (Example
+    world, 50 pairs, text to image: ridge has the higher cosine, and recall at 5 among 500 of
+    0.27 against 0.72 by the mean shift.)
+
     Parameters
     ----------
     settings : MappingSettings
@@ -71,11 +79,13 @@ class CrossModalMapping:
     chosen_ : dict
         Per source modality the name of the mapping used: start, ridge or mlp.
     scores_ : dict
-        Per source modality and candidate: out-of-fold mean cosine to the true half with its
-        standard error, and recall at 5 within a fold. Empty where no contest was held.
+        Per source modality and candidate, out of fold: mean reciprocal rank of the true half
+        among those of all pairs, its standard error, recall at 5, and mean cosine; `mean` is
+        the mean of the other modality, `chance` the reciprocal rank of a guess. Empty where no
+        contest was held.
     constant_ : dict
-        Per source modality True where the prediction says nothing about the row: the mean of
-        the other modality does as well.
+        Per source modality True where the prediction says nothing about the row: it finds the
+        true half no better than chance.
     pairs_ : int
         Pairs it was fitted on.
     rows_ : int64 [pairs_]
@@ -179,7 +189,7 @@ class CrossModalMapping:
         return self
 
     def _contest(self, pairs: Mapping[Modality, np.ndarray], names: tuple[str, ...]) -> None:
-        """Cross-validates the candidates, and chooses per direction by mean cosine."""
+        """Cross-validates the candidates, and chooses per direction by reciprocal rank."""
         count = len(pairs["image"])
         generator = np.random.default_rng(self.random_state)
         fold = generator.permutation(count) % min(self.settings.folds, count)
@@ -206,18 +216,25 @@ class CrossModalMapping:
                 name: np.einsum("nd,nd->n", by_source[source], truth)
                 for name, by_source in predictions.items()
             }
+            pool = generator.permutation(count)[:RANK_POOL]
+            chance = float(np.mean(1 / np.arange(1, len(pool) + 1)))
+            found: dict[str, np.ndarray] = {}
             for name, values in cosines.items():
+                ranks = _ranks(predictions[name][source][pool], truth[pool])
+                found[name] = 1 / ranks
                 self.scores_[source][name] = {
+                    "reciprocal_rank": float(found[name].mean()),
+                    "standard_error": float(found[name].std(ddof=1) / np.sqrt(len(pool))),
+                    "recall_at_5": float((ranks <= 5).mean()),
                     "cosine": float(values.mean()),
-                    "standard_error": float(values.std(ddof=1) / np.sqrt(count)),
-                    "recall_at_5": _recall_in_folds(predictions[name][source], truth, fold),
                 }
-            best = max(names, key=lambda name: self.scores_[source][name]["cosine"])
+            self.scores_[source]["chance"] = {"reciprocal_rank": chance}
+            best = max(names, key=lambda name: self.scores_[source][name]["reciprocal_rank"])
             self.chosen_[source] = best
             self.out_of_fold_[source] = predictions[best][source]
-            gain = cosines[best] - cosines["mean"]
-            error = float(gain.std(ddof=1) / np.sqrt(count))
-            self.constant_[source] = float(gain.mean()) <= 2 * error
+            figures = self.scores_[source][best]
+            margin = figures["reciprocal_rank"] - chance
+            self.constant_[source] = margin <= 2 * figures["standard_error"]
 
     def map(
         self, embeddings: np.ndarray, *, source: Modality, target: Modality | None = None
@@ -291,13 +308,10 @@ class CrossModalMapping:
         return loaded
 
 
-def _recall_in_folds(predicted: np.ndarray, truth: np.ndarray, fold: np.ndarray) -> float:
-    """Share of rows whose true half is among the 5 nearest of its fold."""
-    hits = 0
-    for number in range(fold.max() + 1):
-        # At most 1,000 a fold: recall depends on the pool, and the pool need not grow with n.
-        rows = np.flatnonzero(fold == number)[:1000]
-        similarities = predicted[rows] @ truth[rows].T
-        own = similarities.diagonal()[:, None]
-        hits += float(((similarities > own).sum(axis=1) < 5).mean()) * np.sum(fold == number)
-    return float(hits / len(fold))
+def _ranks(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Rank of each row's true half among all, from 1; ties count half."""
+    similarities = predicted @ truth.T
+    own = similarities.diagonal()[:, None]
+    above = (similarities > own).sum(axis=1)
+    level = (similarities == own).sum(axis=1) - 1
+    return 1 + above + level / 2

@@ -101,11 +101,12 @@ def test_the_chosen_mapping_predicts_pairs_that_it_never_saw(dimensions: tuple[i
 
 
 def test_the_best_of_three_by_cross_validation_is_chosen_and_named() -> None:
-    pairs = World(4).draw(200)
+    pairs = World(4, noise=0.6).draw(200)
     mapping = CrossModalMapping(QUICK).fit(pairs["image"], pairs["text"])
     for source in ("image", "text"):
-        cosines = {n: mapping.scores_[source][n]["cosine"] for n in ("start", "ridge", "mlp")}
-        assert mapping.chosen_[source] == max(cosines, key=lambda name: cosines[name])
+        names = ("start", "ridge", "mlp")
+        figures = {name: mapping.scores_[source][name]["reciprocal_rank"] for name in names}
+        assert mapping.chosen_[source] == max(figures, key=lambda name: figures[name])
         assert mapping.scores_[source]["ridge"]["standard_error"] > 0
 
 
@@ -117,6 +118,21 @@ def test_out_of_fold_predictions_do_not_know_their_row() -> None:
     unseen = np.einsum("nd,nd->n", mapping.out_of_fold_["image"], pairs["text"])
     assert unseen.mean() < own.mean()
     assert unseen.mean() == pytest.approx(mapping.scores_["image"]["ridge"]["cosine"], abs=1e-5)
+
+
+def test_the_scores_are_ranks_of_the_true_half_by_loops() -> None:
+    pairs = World(5, noise=0.5).draw(60)
+    mapping = CrossModalMapping(MappingSettings(method="ridge")).fit(pairs["image"], pairs["text"])
+    ranks = []
+    for row in range(60):
+        cosines = [float(mapping.out_of_fold_["image"][row] @ z) for z in pairs["text"]]
+        ranks.append(1 + sum(c > cosines[row] for c in cosines))
+    scores = mapping.scores_["image"]["ridge"]
+    assert scores["reciprocal_rank"] == pytest.approx(np.mean([1 / r for r in ranks]), abs=1e-3)
+    assert scores["recall_at_5"] == pytest.approx(np.mean([r <= 5 for r in ranks]), abs=0.02)
+    chance = np.mean([1 / r for r in range(1, 61)])
+    assert mapping.scores_["image"]["chance"]["reciprocal_rank"] == pytest.approx(chance)
+    assert mapping.scores_["image"]["mean"]["reciprocal_rank"] < 2 * chance
 
 
 @pytest.mark.parametrize("dimensions", [(30, 30), (30, 20)])

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import importlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kb.embeddings import normalise
+from kb.encoders import ENCODERS, fingerprint
+from kb.encoders.base import open_image
+from kb.encoders.open_clip import OpenClipEncoder, OpenClipSettings
+from kb.encoders.pair import PairEncoder, PairSettings
+from kb.encoders.transformers import TransformersEncoder, TransformersSettings
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "cat", "dog", "red", "house", "on", "the"]
+
+
+def picture(seed: int, size: tuple[int, int] = (40, 32)) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+PICTURES = [picture(seed) for seed in range(5)]
+TEXTS = ["a cat", "the red house", "a dog on the house", "cat", "dog"]
+
+
+def save_tokenizer(folder: Path) -> None:
+    from transformers import BertTokenizerFast
+
+    vocabulary = {word: number for number, word in enumerate(WORDS)}
+    BertTokenizerFast(vocab=vocabulary, model_max_length=16).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def open_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import open_clip
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("open_clip")
+    config = {
+        "embed_dim": 24,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
+        "text_cfg": {
+            "context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1
+        },
+    }  # fmt: skip
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**config)
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(weights, folder / "open_clip_model.safetensors")
+    described = {"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    (folder / "open_clip_config.json").write_text(json.dumps(described))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    config = CLIPConfig(
+        text_config={
+            **sizes, "num_attention_heads": 2, "vocab_size": 20, "max_position_embeddings": 16,
+            "eos_token_id": 3, "bos_token_id": 2, "pad_token_id": 0,
+        },
+        vision_config={**sizes, "num_attention_heads": 2, "image_size": 32, "patch_size": 8},
+        projection_dim=20,
+    )  # fmt: skip
+    CLIPModel(config).save_pretrained(folder, safe_serialization=True)
+    size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    CLIPImageProcessor(**size).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("bert")
+    torch.manual_seed(2)
+    config = BertConfig(
+        vocab_size=20, hidden_size=28, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2, max_position_embeddings=16,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder, safe_serialization=True)
+    save_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def vit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+    folder = tmp_path_factory.mktemp("vit")
+    torch.manual_seed(3)
+    config = ViTConfig(
+        hidden_size=12, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+        image_size=32, patch_size=8,
+    )  # fmt: skip
+    ViTModel(config).save_pretrained(folder, safe_serialization=True)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(params=["open_clip", "transformers", "pair"])
+def encoder(
+    request: pytest.FixtureRequest,
+    open_clip_folder: Path,
+    clip_folder: Path,
+    bert_folder: Path,
+    vit_folder: Path,
+):
+    module, name = ENCODERS[request.param].split(":")
+    kind = getattr(importlib.import_module(module), name)
+    if request.param == "pair":
+        settings = kind.Settings(
+            image={"kind": "transformers", "model": str(vit_folder), "modalities": ["image"]},
+            text={"kind": "transformers", "model": str(bert_folder), "modalities": ["text"]},
+        )
+    else:
+        folder = open_clip_folder if request.param == "open_clip" else clip_folder
+        settings = kind.Settings(model=str(folder), batch_size=2, device="cpu")
+    return kind(settings, {role: Path(model) for role, (model, _) in settings.models().items()})
+
+
+def test_every_encoder_gives_unit_rows_of_its_dimension(encoder) -> None:
+    for modality, items in (("image", PICTURES), ("text", TEXTS)):
+        embeddings = encoder.encode(items, modality)
+        assert embeddings.dtype == np.float32
+        assert embeddings.shape == (5, encoder.dimension(modality))
+        np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
+        # Different items, different embeddings.
+        assert (embeddings @ embeddings.T)[~np.eye(5, dtype=bool)].max() < 1 - 1e-6
+
+
+def test_every_encoder_answers_alike_at_any_batch_and_in_any_order(encoder) -> None:
+    for modality, items in (("image", PICTURES), ("text", TEXTS)):
+        together = encoder.encode(iter(items), modality)
+        alone = np.concatenate([encoder.encode([item], modality) for item in reversed(items)])
+        np.testing.assert_allclose(together, alone[::-1], atol=1e-5)
+
+
+def test_every_encoder_takes_nothing_and_gives_no_rows(encoder) -> None:
+    assert encoder.encode([], "text").shape == (0, encoder.dimension("text"))
+
+
+def test_every_encoder_reads_pictures_from_bytes_and_paths(encoder, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    PICTURES[0].save(buffer, "PNG")
+    (tmp_path / "p.png").write_bytes(buffer.getvalue())
+    found = encoder.encode([PICTURES[0], buffer.getvalue(), tmp_path / "p.png"], "image")
+    np.testing.assert_allclose(found[1:], found[[0, 0]], atol=1e-6)
+
+
+def test_every_encoder_loads_again_after_close(encoder) -> None:
+    before = encoder.encode(TEXTS, "text")
+    encoder.close()
+    np.testing.assert_array_equal(encoder.encode(TEXTS, "text"), before)
+
+
+def test_open_clip_embeddings_are_those_of_the_library(open_clip_folder: Path) -> None:
+    import open_clip
+
+    name = f"local-dir:{open_clip_folder}"
+    model, _, preprocess = open_clip.create_model_and_transforms(name)
+    model.eval()
+    with torch.inference_mode():
+        images = model.encode_image(torch.stack([preprocess(p) for p in PICTURES])).numpy()
+        texts = model.encode_text(open_clip.get_tokenizer(name)(TEXTS)).numpy()
+    encoder = OpenClipEncoder(OpenClipSettings(model=name), {"model": open_clip_folder})
+    np.testing.assert_allclose(encoder.encode(PICTURES, "image"), normalise(images), atol=1e-5)
+    np.testing.assert_allclose(encoder.encode(TEXTS, "text"), normalise(texts), atol=1e-5)
+
+
+def test_text_pooling_leaves_padding_out(bert_folder: Path) -> None:
+    settings = TransformersSettings(model=str(bert_folder), modalities=["text"])
+    encoder = TransformersEncoder(settings, {"model": bert_folder})
+    alone = encoder.encode(["cat"], "text")
+    padded = encoder.encode(["cat", "a dog on the red house"], "text")
+    np.testing.assert_allclose(alone[0], padded[0], atol=1e-5)
+
+
+def test_a_modality_that_the_model_lacks_is_refused(bert_folder: Path) -> None:
+    settings = TransformersSettings(model=str(bert_folder), modalities=["text"])
+    with pytest.raises(ValueError, match="does not encode image"):
+        TransformersEncoder(settings, {"model": bert_folder}).encode(PICTURES, "image")
+
+
+def test_a_folder_without_safetensors_is_refused(open_clip_folder: Path, tmp_path: Path) -> None:
+    config = (open_clip_folder / "open_clip_config.json").read_text()
+    (tmp_path / "open_clip_config.json").write_text(config)
+    (tmp_path / "open_clip_pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(ValueError, match=r"no \.safetensors weights"):
+        OpenClipEncoder(OpenClipSettings(model=str(tmp_path)), {"model": tmp_path}).load()
+
+
+def test_architecture_and_tag_name_a_hub_repository() -> None:
+    settings = OpenClipSettings(model="ViT-B-32", pretrained="laion2b_s34b_b79k", revision="abc")
+    assert settings.models() == {"model": ("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "abc")}
+    assert OpenClipSettings(model="local-dir:/m").models() == {"model": ("/m", None)}
+    with pytest.raises(ValueError, match="'nope' is no tag of 'ViT-B-32'"):
+        OpenClipSettings(model="ViT-B-32", pretrained="nope").models()
+    with pytest.raises(ValueError, match="needed for the architecture 'ViT-B-32'"):
+        OpenClipSettings(model="ViT-B-32").models()
+
+
+def test_the_fingerprint_follows_weights_and_settings_but_not_the_batch(
+    open_clip_folder: Path, tmp_path: Path
+) -> None:
+    settings = OpenClipSettings(model="m")
+    before = fingerprint(settings, {"model": open_clip_folder})
+    other_batch = settings.model_copy(update={"batch_size": 3})
+    assert fingerprint(other_batch, {"model": open_clip_folder}) == before
+    for path in open_clip_folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert fingerprint(settings, {"model": tmp_path}) == before
+    weights = tmp_path / "open_clip_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert fingerprint(settings, {"model": tmp_path}) != before
+
+
+def test_a_pair_shares_no_space(vit_folder: Path, bert_folder: Path) -> None:
+    settings = PairSettings(
+        image={"kind": "transformers", "model": str(vit_folder), "modalities": ["image"]},
+        text={"kind": "transformers", "model": str(bert_folder), "modalities": ["text"]},
+    )
+    pair = PairEncoder(settings, {"image": vit_folder, "text": bert_folder})
+    assert not pair.shared_space
+    assert (pair.dimension("image"), pair.dimension("text")) == (12, 28)
+
+
+def test_out_of_memory_halves_the_batch(open_clip_folder: Path) -> None:
+    encoder = OpenClipEncoder(
+        OpenClipSettings(model=str(open_clip_folder), batch_size=5), {"model": open_clip_folder}
+    )
+    expected = encoder.encode(PICTURES, "image")
+    forward = encoder._forward
+
+    def short_of_memory(stacked, modality):
+        if len(stacked) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return forward(stacked, modality)
+
+    encoder._forward = short_of_memory
+    np.testing.assert_allclose(encoder.encode(PICTURES, "image"), expected, atol=1e-5)
+
+
+def test_transparent_pixels_are_laid_on_white() -> None:
+    clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    assert open_image(clear).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_large_jpegs_are_decoded_at_a_smaller_scale(tmp_path: Path) -> None:
+    Image.effect_noise((1600, 1200), 50).convert("RGB").save(tmp_path / "p.jpg")
+    assert open_image(tmp_path / "p.jpg").size == (1600, 1200)
+    small = open_image(tmp_path / "p.jpg", 224).size
+    assert small == (800, 600)
