@@ -30,6 +30,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON on standard
 @contextmanager
 def _errors_in_one_line() -> Iterator[None]:
     """Turn what a user can mend into one line and an exit status; let the rest show itself."""
+    from generators.service import ServiceRefused
     from kb.mapping import NoCompletePairs
     from pipeline.dataset import DatasetError
     from pipeline.errors import ConfigError, RunFailed, RunLocked
@@ -40,7 +41,7 @@ def _errors_in_one_line() -> Iterator[None]:
         _fail(2, error)
     except RunLocked as error:
         _fail(3, error)
-    except RunFailed as error:
+    except (RunFailed, ServiceRefused) as error:
         _fail(1, error)
     except OSError as error:
         # A full disk, a read-only output, a vanished input: what was done stands.

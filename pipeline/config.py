@@ -20,7 +20,10 @@ from selection.scoring import ScoringSettings
 
 PAPER: dict[str, Any] = {
     "knowledge_base": KnowledgeBaseSettings.paper().model_dump(mode="json", exclude_unset=True),
-    "selection": {"image": {"standardise": False}},
+    "selection": {
+        "caption": {"lambda2": 0.1},
+        "image": {"lambda2": 0.1, "standardise": False},
+    },
 }
 
 

@@ -1,0 +1,77 @@
+"""The config: one validated whole, presets, and the full-size example."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.config import load_config, make_config
+from pipeline.errors import ConfigError
+from tests.worlds import EMOJI, settings
+
+
+def test_the_paper_preset_sets_what_is_not_given() -> None:
+    config = make_config(settings(preset="paper"))
+    knowledge = config.knowledge_base
+    assert knowledge.mapping.method == "mlp"
+    assert knowledge.alignment.gamma == 0
+    assert (knowledge.filter.tau_cent, knowledge.filter.tau_inst) == (0.6, 0.6)
+    assert not knowledge.filter.provisional_alignment
+    assert (knowledge.retrieval.k, knowledge.retrieval.alpha) == (10, 0.5)
+    assert not config.selection.image.standardise
+    assert config.selection.caption.lambda2 == config.selection.image.lambda2 == 0.1
+
+
+def test_what_is_given_stands_over_the_paper_preset() -> None:
+    given = {"knowledge_base": {"retrieval": {"k": 7}}}
+    config = make_config(settings(preset="paper", **given))
+    assert (config.knowledge_base.retrieval.k, config.knowledge_base.retrieval.alpha) == (7, 0.5)
+
+
+def test_the_full_size_example_is_valid_and_names_the_models() -> None:
+    config = load_config(EMOJI.parent / "full" / "dmc.yaml")
+    models = [name for part in config.parts() for name, _ in part.settings.models().values()]
+    assert models == [
+        "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+        "Salesforce/blip2-opt-2.7b",
+        "stabilityai/stable-diffusion-xl-base-1.0",
+    ]
+
+
+def test_the_resolved_settings_give_the_same_config_again(tmp_path: Path) -> None:
+    config = make_config(settings(), tmp_path)
+    again = make_config(yaml.safe_load(config.resolved()), tmp_path)
+    assert again == config
+
+
+def test_offline_a_missing_model_names_the_command_that_fetches_it() -> None:
+    config = make_config(settings(captioner={"kind": "blip2"}, run={"offline": True}))
+    with pytest.raises(ConfigError, match="rag4dmc fetch"):
+        config.captioner_part().resolve(config.base, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("- a", "must be a mapping"),
+        ("a: [", "not YAML"),
+        ("name: x\nnam: y", "unknown key|field required"),
+        ("base: /", "base: unknown key"),
+    ],
+)
+def test_a_file_that_is_no_config_is_refused_in_one_line(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    path = tmp_path / "dmc.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=told) as caught:
+        load_config(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_two_external_sets_need_two_names() -> None:
+    twice = [{"name": "one", "path": "a.parquet"}, {"name": "one", "path": "b.parquet"}]
+    with pytest.raises(ConfigError, match="'one' stands twice"):
+        make_config(settings(external=twice))
