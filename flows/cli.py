@@ -310,6 +310,7 @@ def serve(
 
         from flows.run import run_flow
 
+        print(f"serving {name}: {cron}; stop with Ctrl-C", flush=True)
         run_flow.serve(
             name=f"rag4dmc-{name}",
             cron=cron,
