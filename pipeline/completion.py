@@ -57,9 +57,7 @@ class ShardPlan:
     def dump(self) -> str:
         """JSON, for a task in another process."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return json.dumps(
-            values | {"entries": [list(astuple(e)) for e in self.entries]}
-        )
+        return json.dumps(values | {"entries": [list(astuple(e)) for e in self.entries]})
 
     @classmethod
     def parse(cls, text: str) -> ShardPlan:
@@ -122,9 +120,7 @@ def complete_shard(
             outcomes = table["status"].to_pylist()
             statuses += outcomes
             if sum(map(len, waiting)) >= ROW_GROUP_ROWS:
-                writer.write_table(
-                    pa.concat_tables(waiting), row_group_size=ROW_GROUP_ROWS
-                )
+                writer.write_table(pa.concat_tables(waiting), row_group_size=ROW_GROUP_ROWS)
                 waiting = []
             if rows_done:
                 rows_done(dict(Counter(outcomes)))
@@ -170,17 +166,13 @@ def _pass_through(
     return pa.table(columns, schema=schema)
 
 
-def _own_columns(
-    found: pa.Table, entries: Sequence[Entry], schema: pa.Schema
-) -> dict[str, Any]:
+def _own_columns(found: pa.Table, entries: Sequence[Entry], schema: pa.Schema) -> dict[str, Any]:
     """The columns that are the same for every outcome."""
     columns: dict[str, Any] = {
         "id": [entry.id for entry in entries],
         "image": found["image"],
         "text": _texts(found, schema),
-        "missing": [
-            None if entry.missing == "both" else entry.missing for entry in entries
-        ],
+        "missing": [None if entry.missing == "both" else entry.missing for entry in entries],
     }
     if "extra" in found.column_names:
         extra = found["extra"].combine_chunks()
@@ -212,9 +204,7 @@ def _complete(
     if good:
         _retrieve(bench, good, observed)
         for attempt in range(1, bench.config.generation.attempts + 1):
-            open_rows = [
-                row for row in good if row.chosen is None and row.error is None
-            ]
+            open_rows = [row for row in good if row.chosen is None and row.error is None]
             if open_rows:
                 _attempt(bench, open_rows, missing, attempt)
     columns = _own_columns(found, entries, schema)
@@ -233,9 +223,7 @@ def _rows(
     observed: Modality,
 ) -> list[_Row]:
     rows = []
-    for entry, cell, reason in zip(
-        entries, found[observed].to_pylist(), reasons, strict=True
-    ):
+    for entry, cell, reason in zip(entries, found[observed].to_pylist(), reasons, strict=True):
         row = _Row(entry.id, None, reason or "unknown")
         if observed == "text":
             row.item = cell
@@ -253,15 +241,11 @@ def _retrieve(bench: Workbench, rows: list[_Row], observed: Modality) -> None:
     knowledge = bench.knowledge_base
     embeddings = bench.embed([row.item for row in rows], observed)
     if not knowledge.mapping.constant_[observed]:
-        for row, pseudo in zip(
-            rows, knowledge.pseudo(embeddings, observed), strict=True
-        ):
+        for row, pseudo in zip(rows, knowledge.pseudo(embeddings, observed), strict=True):
             row.pseudo = pseudo
     if not bench.config.generation.grounded:
         return
-    found = knowledge.retriever.retrieve(
-        embeddings, observed, ids=[row.id for row in rows]
-    )
+    found = knowledge.retriever.retrieve(embeddings, observed, ids=[row.id for row in rows])
     pairs = bench.example_pairs(
         [hit.row for hits in found for hit in hits], with_images=observed == "text"
     )
@@ -285,16 +269,12 @@ def _nearest_caption(
     return captions[int(np.argmax(embeddings @ target))]
 
 
-def _attempt(
-    bench: Workbench, rows: list[_Row], missing: Modality, attempt: int
-) -> None:
+def _attempt(bench: Workbench, rows: list[_Row], missing: Modality, attempt: int) -> None:
     """One round: n candidates a row, judged; the best is chosen where one holds."""
     generation, seed = bench.config.generation, bench.config.run.seed
     requests: list[Any] = []
     for row in rows:
-        seeds = tuple(
-            derive_seed(seed, row.id, n, attempt) for n in range(generation.n)
-        )
+        seeds = tuple(derive_seed(seed, row.id, n, attempt) for n in range(generation.n))
         examples = tuple(
             Example(example["id"], example["caption"], example.get("image"))
             for example in row.examples
@@ -317,9 +297,7 @@ def _attempt(
         offset = len(row.candidates)
         row.candidates += [
             (attempt, candidate, judgement)
-            for candidate, judgement in zip(
-                answer.candidates, judged.judgements, strict=True
-            )
+            for candidate, judgement in zip(answer.candidates, judged.judgements, strict=True)
         ]
         row.notes = judged.notes
         if judged.chosen is None:
@@ -332,9 +310,7 @@ def _embed_candidates(
     bench: Workbench, candidates: Sequence[Candidate], missing: Modality
 ) -> np.ndarray:
     """Unit embeddings [n, d]; zeros stand for candidates that are nothing to embed."""
-    embeddings = np.zeros(
-        (len(candidates), bench.encoder.dimension(missing)), np.float32
-    )
+    embeddings = np.zeros((len(candidates), bench.encoder.dimension(missing)), np.float32)
     if missing == "text":
         items: list[Any] = [candidate.text for candidate in candidates]
         real = [i for i, text in enumerate(items) if text and text.strip()]
@@ -354,9 +330,7 @@ def _judge(
     missing: Modality,
 ) -> Judged:
     if missing == "text":
-        references = [
-            caption for example in row.examples for caption in example["text"]
-        ]
+        references = [caption for example in row.examples for caption in example["text"]]
         return bench.selector.judge_captions(
             [candidate.text or "" for candidate in candidates],
             embeddings,
@@ -378,18 +352,14 @@ def _status(row: _Row) -> str:
 def _reason(row: _Row) -> str:
     if row.error is not None:
         return f"{row.reason}; {row.error}"
-    return (
-        row.reason if row.chosen is not None else "; ".join([row.reason, *row.faults])
-    )
+    return row.reason if row.chosen is not None else "; ".join([row.reason, *row.faults])
 
 
 def _halves(
     columns: dict[str, Any], rows: Sequence[_Row], missing: Modality, schema: pa.Schema
 ) -> dict[str, Any]:
     """The column of the missing half: what was chosen, or null."""
-    chosen = [
-        None if row.chosen is None else row.candidates[row.chosen][1] for row in rows
-    ]
+    chosen = [None if row.chosen is None else row.candidates[row.chosen][1] for row in rows]
     if missing == "image":
         return {
             "image": [
@@ -405,9 +375,7 @@ def _halves(
     return {"text": texts}
 
 
-def _completion(
-    bench: Workbench, plan: ShardPlan, row: _Row, missing: Modality
-) -> dict[str, Any]:
+def _completion(bench: Workbench, plan: ShardPlan, row: _Row, missing: Modality) -> dict[str, Any]:
     """The provenance of a row: what made it, from which pairs, out of which candidates."""
     part = bench.config.generator_part(missing)
     models = bench.models(part)

@@ -28,9 +28,7 @@ def first_error(error: ValidationError, section: str = "") -> str:
         rule = "unknown key"
     line = f"{field}: {rule[0].lower() + rule[1:]}"
     value = first.get("input")
-    if first["type"] not in ("extra_forbidden", "missing") and not isinstance(
-        value, dict
-    ):
+    if first["type"] not in ("extra_forbidden", "missing") and not isinstance(value, dict):
         line += f"; got {value!r}"
     if len(details) > 1:
         line += f" (and {len(details) - 1} more)"

@@ -52,9 +52,7 @@ class Manifest:
     def parse(cls, text: str) -> Manifest:
         values = json.loads(text)
         if values.pop("version") != LEDGER_VERSION:
-            raise ValueError(
-                "the ledger was written by another version of this program"
-            )
+            raise ValueError("the ledger was written by another version of this program")
         values["entries"] = [Entry(*entry) for entry in values["entries"]]
         return cls(**values)
 
@@ -131,12 +129,7 @@ class Ledger:
 
     def next_number(self) -> int:
         """A shard number above all that stand."""
-        return (
-            max(
-                (int(name.removeprefix("shard-")) for name in self.manifests), default=0
-            )
-            + 1
-        )
+        return max((int(name.removeprefix("shard-")) for name in self.manifests), default=0) + 1
 
     def commit(self, manifest: Manifest) -> None:
         """Make a shard done: its part must stand already."""

@@ -85,9 +85,7 @@ def _snapshot(field: str, repo: str, revision: str | None, offline: bool) -> Pat
 
     try:
         return Path(
-            huggingface_hub.snapshot_download(
-                repo, revision=revision, local_files_only=True
-            )
+            huggingface_hub.snapshot_download(repo, revision=revision, local_files_only=True)
         )
     except (LocalEntryNotFoundError, FileNotFoundError):
         pass

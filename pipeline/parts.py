@@ -42,9 +42,7 @@ class Part:
         kind = str(values["kind"])
         part = _import(section, kind, registry)
         settings_class = getattr(part, "Settings", None)
-        if not (
-            isinstance(settings_class, type) and issubclass(settings_class, BaseModel)
-        ):
+        if not (isinstance(settings_class, type) and issubclass(settings_class, BaseModel)):
             raise ConfigError(
                 f"{section}.kind: {kind!r} needs a pydantic class `Settings` as an attribute"
             )
@@ -79,9 +77,7 @@ class Part:
 
     def create(self, models: Mapping[str, ResolvedModel]) -> Any:
         """Construct the part; it loads nothing yet."""
-        return self.cls(
-            self.settings, {role: model.path for role, model in models.items()}
-        )
+        return self.cls(self.settings, {role: model.path for role, model in models.items()})
 
 
 def _import(section: str, kind: str, registry: Mapping[str, str]) -> type:
@@ -95,6 +91,4 @@ def _import(section: str, kind: str, registry: Mapping[str, str]) -> type:
     try:
         return getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"{section}.kind: {kind!r} can't be imported: {error}"
-        ) from None
+        raise ConfigError(f"{section}.kind: {kind!r} can't be imported: {error}") from None

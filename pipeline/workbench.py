@@ -50,9 +50,7 @@ class Workbench:
     def models(self, part: Part) -> Mapping[str, ResolvedModel]:
         """The local models of a part, resolved once."""
         if part.section not in self._resolved:
-            self._resolved[part.section] = part.resolve(
-                self.config.base, self.config.run.offline
-            )
+            self._resolved[part.section] = part.resolve(self.config.base, self.config.run.offline)
         return self._resolved[part.section]
 
     def identity(self, part: Part) -> dict[str, Any]:
@@ -134,9 +132,7 @@ class Workbench:
         starts = np.cumsum([0, *(len(row) for row in items[:-1])])
         return normalise(np.add.reduceat(embeddings, starts, axis=0))
 
-    def example_pairs(
-        self, rows: Sequence[int], with_images: bool
-    ) -> dict[int, dict[str, Any]]:
+    def example_pairs(self, rows: Sequence[int], with_images: bool) -> dict[int, dict[str, Any]]:
         """Pairs of the knowledge base by row: its columns, and `image` decoded when asked for."""
         pairs = {row: self.knowledge_base.pair(row) for row in dict.fromkeys(rows)}
         if not with_images:
@@ -147,15 +143,8 @@ class Workbench:
         for source, wanted in by_source.items():
             dataset = self.source(source)
             numbers = {file.name: number for number, file in enumerate(dataset.files)}
-            places = [
-                (numbers[pairs[row]["file"]], pairs[row]["position"]) for row in wanted
-            ]
-            images = (
-                fetch(dataset, places)["image"]
-                .combine_chunks()
-                .field("bytes")
-                .to_pylist()
-            )
+            places = [(numbers[pairs[row]["file"]], pairs[row]["position"]) for row in wanted]
+            images = fetch(dataset, places)["image"].combine_chunks().field("bytes").to_pylist()
             for row, data in zip(wanted, images, strict=True):
                 pairs[row]["bytes"] = data
                 pairs[row]["image"] = decode(data, dataset.settings.max_pixels)
