@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from kb.cache import EmbeddingCache
 from kb.embeddings import MODALITIES, Modality, Rows
 from kb.knowledge_base import KnowledgeBase, Pairs
+from kb.mapping import NoCompletePairs
 from pipeline.catalog import Catalog, digest, fetch
 from pipeline.images import decode
 from pipeline.ledger import read_json, write_whole
@@ -50,7 +51,9 @@ def _scan(bench: Workbench, source: str, progress: Progress) -> Catalog:
         done += rows
         progress(f"scan {source}", done, 0)
 
-    return Catalog.scan(bench.source(source), bench.config.folder / "catalog" / source, advance)
+    found = Catalog.scan(bench.source(source), bench.config.folder / "catalog" / source, advance)
+    progress(f"scan {source}", len(found), len(found))
+    return found
 
 
 def scan_externals(bench: Workbench, progress: Progress = quiet) -> dict[str, Catalog]:
@@ -86,6 +89,11 @@ def build(
         The dataset has no complete pair.
     """
     config = bench.config
+    if not len(catalog.complete()):
+        raise NoCompletePairs(
+            "no complete pair to learn from: the dataset needs rows with both an image and a text"
+            " (32 or more to be of use)"
+        )
     externals = scan_externals(bench, progress)
     encoder = bench.identity(config.encoder_part())
     inputs = {
