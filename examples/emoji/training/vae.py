@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,11 @@ def write_folder(model: nn.Module, folder: Path) -> None:
     beside = folder.with_name(folder.name + ".new")
     shutil.rmtree(beside, ignore_errors=True)
     model.save_pretrained(beside)  # type: ignore[operator]
+    settings = beside / "config.json"
+    held = json.loads(settings.read_text("utf-8"))
+    # Where it was loaded from says something of this machine alone.
+    held.pop("_name_or_path", None)
+    settings.write_text(json.dumps(held, indent=2) + "\n", "utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
 
