@@ -16,8 +16,15 @@ logger = logging.getLogger(__name__)
 
 # Maps, shapes, logos and signs; no clocks, weather, stars of the sky, or things.
 FOLDERS = (
-    "geography", "logos", "shapes/flowchart", "shapes/callouts", "shapes/stars", "shapes/jigsaw",
-    "signs_and_symbols/led", "signs_and_symbols/map_symbols", "signs_and_symbols/flags",
+    "geography",
+    "logos",
+    "shapes/flowchart",
+    "shapes/callouts",
+    "shapes/stars",
+    "shapes/jigsaw",
+    "signs_and_symbols/led",
+    "signs_and_symbols/map_symbols",
+    "signs_and_symbols/flags",
     "special/patterns",
 )
 # At most so many from one folder: the folders' sizes differ by a hundred times.

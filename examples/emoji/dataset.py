@@ -123,9 +123,14 @@ def external_rows() -> list[dict[str, Any]]:
         licence, source = LICENCES["fluent-flat"]
         result.append(
             {
-                "id": f"flat-{concept.id}", "image": image, "text": other_words(concept),
-                "category": concept.category, "kind": "symbol" if symbol else "picture",
-                "relevant": not symbol, "licence": licence, "source": source,
+                "id": f"flat-{concept.id}",
+                "image": image,
+                "text": other_words(concept),
+                "category": concept.category,
+                "kind": "symbol" if symbol else "picture",
+                "relevant": not symbol,
+                "licence": licence,
+                "source": source,
             }
         )
     for name, title, picture in load_clipart(CLIPART):
@@ -133,9 +138,13 @@ def external_rows() -> list[dict[str, Any]]:
         result.append(
             {
                 "id": f"clipart-{share(name):.12f}"[:22],
-                "image": {"bytes": webp(picture), "path": name}, "text": title,
-                "category": name.split("/")[0], "kind": "clipart", "relevant": False,
-                "licence": licence, "source": source,
+                "image": {"bytes": webp(picture), "path": name},
+                "text": title,
+                "category": name.split("/")[0],
+                "kind": "clipart",
+                "relevant": False,
+                "licence": licence,
+                "source": source,
             }
         )
     return result

@@ -54,9 +54,7 @@ class Encoder:
         import torch
 
         with torch.no_grad():
-            rows: np.ndarray = self.model.encode_text(
-                self.tokenizer(texts), normalize=True
-            ).numpy()
+            rows: np.ndarray = self.model.encode_text(self.tokenizer(texts), normalize=True).numpy()
         return rows
 
 
@@ -92,7 +90,8 @@ def measure_encoders(checkpoints: Path) -> dict[str, Any]:
         ):
             images, words = encoder.images([row["picture"] for row in pairs]), encoder.texts(texts)
             result[f"{which}: {style}"] = {
-                "I2T R@5": recall_at(images, words), "T2I R@5": recall_at(words, images),
+                "I2T R@5": recall_at(images, words),
+                "T2I R@5": recall_at(words, images),
             }
     return result
 
@@ -170,7 +169,9 @@ def measure_captioner(checkpoints: Path, pool: int = 200) -> dict[str, Any]:
     unrelated = [base[i] for i in rng.integers(0, len(base), len(rows))]
     result: dict[str, Any] = {}
     for which, examples in (
-        ("no example", None), ("retrieved example", retrieved), ("unrelated example", unrelated)
+        ("no example", None),
+        ("retrieved example", retrieved),
+        ("unrelated example", unrelated),
     ):
         texts = [[] for _ in rows] if examples is None else [[row["text"]] for row in examples]
         said = greedy(checkpoints / "captioner", rows, [prompt_with(one) for one in texts])
@@ -188,8 +189,13 @@ def measure_captioner(checkpoints: Path, pool: int = 200) -> dict[str, Any]:
 
 
 def paint(
-    checkpoints: Path, texts: list[str], starts: list[Image.Image] | None, guidance: float,
-    steps: int = 30, strength: float = 0.75, seed: int = 0,
+    checkpoints: Path,
+    texts: list[str],
+    starts: list[Image.Image] | None,
+    guidance: float,
+    steps: int = 30,
+    strength: float = 0.75,
+    seed: int = 0,
 ) -> list[Image.Image]:
     """Draw pictures of texts, from noise or from start pictures."""
     import torch
@@ -209,15 +215,16 @@ def paint(
             how = {"image": starts[start : start + 50], "strength": strength}
         generators = [torch.Generator().manual_seed(seed + start + i) for i in range(len(part))]
         pictures += pipeline(
-            prompt=part, num_inference_steps=steps, guidance_scale=guidance,
-            generator=generators, **how,
+            prompt=part,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=generators,
+            **how,
         ).images
     return pictures
 
 
-def measure_images(
-    checkpoints: Path, pool: int = POOL, guidance: float = 6.0
-) -> dict[str, Any]:
+def measure_images(checkpoints: Path, pool: int = POOL, guidance: float = 6.0) -> dict[str, Any]:
     """Recall at 5 of generated pictures for their own text, beside that of real pictures."""
     rows, base = read_pairs("target", pool), read_pairs("external", 10_000)
     texts = [row["text"] for row in rows]
@@ -240,7 +247,9 @@ def main() -> None:
     """Measure what is asked for and print it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parts: dict[str, Any] = {
-        "encoders": measure_encoders, "captioner": measure_captioner, "images": measure_images,
+        "encoders": measure_encoders,
+        "captioner": measure_captioner,
+        "images": measure_images,
     }
     parser.add_argument("parts", nargs="*", default=list(parts), metavar="PART")
     parser.add_argument("--checkpoints", type=Path, default=HERE / "checkpoints")

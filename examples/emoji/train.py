@@ -15,7 +15,14 @@ from examples.emoji.sources import HERE, WORK
 
 STAGES = ("vae", "encoder", "judge", "unet", "decoder", "captioner")
 # Steps that a stage takes when nothing cuts it short; see README.md for what was run.
-STEPS = {"vae": 6000, "encoder": 3000, "judge": 3000, "unet": 7000, "decoder": 2500, "captioner": 4000}
+STEPS = {
+    "vae": 6000,
+    "encoder": 3000,
+    "judge": 3000,
+    "unet": 7000,
+    "decoder": 2500,
+    "captioner": 4000,
+}
 SEEDS = {"vae": 1, "encoder": 2, "judge": 3, "unet": 4, "captioner": 5, "decoder": 6}
 
 

@@ -124,7 +124,10 @@ def test_sdxl_draws_the_same_picture_from_the_same_seed_on_a_white_ground(pipeli
     drawn = [
         np.asarray(
             pipeline(
-                prompt="red apple", height=64, width=64, num_inference_steps=8,
+                prompt="red apple",
+                height=64,
+                width=64,
+                num_inference_steps=8,
                 generator=torch.Generator().manual_seed(0),
             ).images[0]
         ).astype(float)
@@ -146,7 +149,10 @@ def test_sdxl_starts_from_an_example_picture(pipeline: Any) -> None:
     drawn = {}
     for strength in (0.2, 0.75):
         picture = turned(
-            prompt=text, image=example.convert("RGB"), strength=strength, num_inference_steps=20,
+            prompt=text,
+            image=example.convert("RGB"),
+            strength=strength,
+            num_inference_steps=20,
             generator=torch.Generator().manual_seed(0),
         ).images[0]
         away = np.asarray(picture, float) - np.asarray(example.convert("RGB"), float)

@@ -19,8 +19,12 @@ def to_tensor(pictures: np.ndarray) -> torch.Tensor:
 
 
 def move(
-    x: torch.Tensor, rng: np.random.Generator, degrees: float, scale: tuple[float, float],
-    shift: float, flip: bool = True,
+    x: torch.Tensor,
+    rng: np.random.Generator,
+    degrees: float,
+    scale: tuple[float, float],
+    shift: float,
+    flip: bool = True,
 ) -> torch.Tensor:
     """Turn, scale, shift and flip each picture at random; what comes in from outside is white.
 

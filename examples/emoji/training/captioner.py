@@ -55,7 +55,9 @@ def learn_processor(folder: Path) -> Any:
         learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         learner.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
-            vocab_size=2600, show_progress=False, min_frequency=2,
+            vocab_size=2600,
+            show_progress=False,
+            min_frequency=2,
             special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<image>"],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         )
@@ -66,9 +68,15 @@ def learn_processor(folder: Path) -> Any:
             single="</s> $A", special_tokens=[("</s>", 2)]
         )
         fast = Fast(
-            tokenizer_object=learner, bos_token="</s>", eos_token="</s>", pad_token="<pad>",
-            unk_token="<unk>", padding_side="left", model_max_length=160,
-            extra_special_tokens=["<image>"], model_input_names=["input_ids", "attention_mask"],
+            tokenizer_object=learner,
+            bos_token="</s>",
+            eos_token="</s>",
+            pad_token="<pad>",
+            unk_token="<unk>",
+            padding_side="left",
+            model_max_length=160,
+            extra_special_tokens=["<image>"],
+            model_input_names=["input_ids", "attention_mask"],
         )
         side = {"height": 64, "width": 64}
         images = BlipImageProcessor(size=side, image_mean=list(MEAN), image_std=list(STD))
@@ -86,23 +94,42 @@ def new_captioner(processor: Any) -> nn.Module:
     image_token = tokenizer.convert_tokens_to_ids("<image>")
     config = Blip2Config(
         vision_config={
-            "hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 3,
-            "num_attention_heads": 3, "image_size": 64, "patch_size": 8,
+            "hidden_size": 96,
+            "intermediate_size": 384,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 3,
+            "image_size": 64,
+            "patch_size": 8,
         },
         qformer_config={
-            "vocab_size": 4, "hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 2,
-            "num_attention_heads": 3, "cross_attention_frequency": 1, "encoder_hidden_size": 96,
-            "max_position_embeddings": 4, "hidden_dropout_prob": 0.05,
+            "vocab_size": 4,
+            "hidden_size": 96,
+            "intermediate_size": 384,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 3,
+            "cross_attention_frequency": 1,
+            "encoder_hidden_size": 96,
+            "max_position_embeddings": 4,
+            "hidden_dropout_prob": 0.05,
             "attention_probs_dropout_prob": 0.0,
         },
         text_config={
-            "model_type": "opt", "vocab_size": len(tokenizer), "hidden_size": 96,
-            "word_embed_proj_dim": 96, "ffn_dim": 384, "num_hidden_layers": 3,
-            "num_attention_heads": 3, "max_position_embeddings": 192, "dropout": 0.05,
-            "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
+            "model_type": "opt",
+            "vocab_size": len(tokenizer),
+            "hidden_size": 96,
+            "word_embed_proj_dim": 96,
+            "ffn_dim": 384,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 3,
+            "max_position_embeddings": 192,
+            "dropout": 0.05,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
         },
-        num_query_tokens=QUERIES, image_token_index=image_token, image_token_id=image_token,
+        num_query_tokens=QUERIES,
+        image_token_index=image_token,
+        image_token_id=image_token,
     )
     model: nn.Module = Blip2ForConditionalGeneration(config)
     return model
@@ -150,7 +177,9 @@ def train_captioner(work: Path, folder: Path, seed: int, steps: int, minutes: fl
     words = learn_tokenizer(work / "tokenizer")
     with torch.no_grad():
         tokens = words(
-            [concept.name for concept in concepts], padding="max_length", truncation=True,
+            [concept.name for concept in concepts],
+            padding="max_length",
+            truncation=True,
             return_tensors="pt",
         ).input_ids
         names = functional.normalize(tower.eval().float().encode_text(tokens), dim=-1)
@@ -182,7 +211,9 @@ def train_captioner(work: Path, folder: Path, seed: int, steps: int, minutes: fl
             ids[k, : len(sequence)] = torch.tensor(sequence)
             labels[k, len(sequence) - len(answers[i]) : len(sequence)] = torch.tensor(answers[i])
         out = captioner(
-            pixel_values=normalise(batch), input_ids=ids, labels=labels,
+            pixel_values=normalise(batch),
+            input_ids=ids,
+            labels=labels,
             attention_mask=(ids != tokenizer.pad_token_id).long(),
         )
         queries = out.qformer_outputs.last_hidden_state.mean(1)
@@ -194,8 +225,10 @@ def train_captioner(work: Path, folder: Path, seed: int, steps: int, minutes: fl
         away = (1 - (seen * taught).sum(-1)).mean()
         hits = (logits.detach().argmax(1) == place[row[chosen]]).float().mean()
         figures = {
-            "caption": float(out.loss.detach()), "aligned": float(aligned.detach()),
-            "away": float(away.detach()), "hits": float(hits),
+            "caption": float(out.loss.detach()),
+            "aligned": float(aligned.detach()),
+            "away": float(away.detach()),
+            "hits": float(hits),
         }
         return out.loss + 0.5 * aligned + 2.0 * away, figures
 

@@ -34,12 +34,21 @@ def model_config(tokenizer: Any) -> dict[str, Any]:
     return {
         "embed_dim": EMBED_DIM,
         "vision_cfg": {
-            "image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "head_width": 64,
+            "image_size": 64,
+            "layers": [1, 1, 1, 1],
+            "width": 16,
+            "head_width": 64,
         },
         "text_cfg": {
-            "context_length": CONTEXT, "vocab_size": len(tokenizer), "width": 128, "heads": 4,
-            "layers": 2, "pool_type": "eos", "eos_id": tokenizer.eos_token_id,
-            "pad_id": tokenizer.pad_token_id, "hf_tokenizer_name": "tokenizer",
+            "context_length": CONTEXT,
+            "vocab_size": len(tokenizer),
+            "width": 128,
+            "heads": 4,
+            "layers": 2,
+            "pool_type": "eos",
+            "eos_id": tokenizer.eos_token_id,
+            "pad_id": tokenizer.pad_token_id,
+            "hf_tokenizer_name": "tokenizer",
         },
     }
 
@@ -63,7 +72,10 @@ def write_encoder(model: nn.Module, tokenizer: Any, folder: Path) -> None:
     beside.mkdir(parents=True)
     tokenizer.save_pretrained(beside)
     preprocess = {
-        "mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "longest",
+        "mean": MEAN,
+        "std": STD,
+        "interpolation": "bicubic",
+        "resize_mode": "longest",
         "fill_color": 255,
     }
     settings = {"model_cfg": model_config(tokenizer), "preprocess_cfg": preprocess}
@@ -132,7 +144,9 @@ def contrast(a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor) -> torch.Ten
     return (ahead + functional.cross_entropy(logits.T, target, label_smoothing=0.05)) / 2
 
 
-def train_encoder(name: str, work: Path, folder: Path, seed: int, steps: int, minutes: float) -> None:
+def train_encoder(
+    name: str, work: Path, folder: Path, seed: int, steps: int, minutes: float
+) -> None:
     """Train one encoder and write it to `folder`."""
     import torch
 

@@ -111,11 +111,15 @@ def train(
 
     path = work / "state" / f"{name}.pt"
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.98), eps=1e-8,
+        model.parameters(),
+        lr=schedule.learning_rate,
+        betas=(0.9, 0.98),
+        eps=1e-8,
         weight_decay=schedule.weight_decay,
     )
     average = torch.optim.swa_utils.AveragedModel(
-        model, use_buffers=True,
+        model,
+        use_buffers=True,
         avg_fn=lambda held, new, count: held + (new - held) * schedule.share(int(count)),
     )
     step, elapsed = 0, 0.0
@@ -132,8 +136,11 @@ def train(
     def save() -> None:
         save_atomically(
             {
-                "model": model.state_dict(), "average": average.state_dict(),
-                "optimizer": optimizer.state_dict(), "step": step, "elapsed": elapsed,
+                "model": model.state_dict(),
+                "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": step,
+                "elapsed": elapsed,
             },
             path,
         )

@@ -67,8 +67,11 @@ def learn_tokenizer(folder: Path) -> CLIPTokenizer:
             ]
         )
         trainer = trainers.BpeTrainer(
-            vocab_size=VOCABULARY - 2, end_of_word_suffix="</w>", show_progress=False,
-            initial_alphabet=[], min_frequency=2,
+            vocab_size=VOCABULARY - 2,
+            end_of_word_suffix="</w>",
+            show_progress=False,
+            initial_alphabet=[],
+            min_frequency=2,
         )
         learner.train_from_iterator(corpus(load_concepts()), trainer)
         learned = json.loads(learner.to_str())["model"]
@@ -80,7 +83,8 @@ def learn_tokenizer(folder: Path) -> CLIPTokenizer:
         for special in ("<|startoftext|>", "<|endoftext|>"):
             vocabulary[special] = len(vocabulary)
         tokenizer = CLIPTokenizer(
-            vocab=vocabulary, merges=[tuple(pair) for pair in learned["merges"]],
+            vocab=vocabulary,
+            merges=[tuple(pair) for pair in learned["merges"]],
             model_max_length=CONTEXT,
         )
         folder.mkdir(parents=True, exist_ok=True)

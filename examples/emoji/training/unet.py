@@ -34,9 +34,15 @@ WORDINGS = 6
 STRANGE_BELOW = 760
 MISLED_BELOW = 500
 SCHEDULER = {
-    "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
-    "beta_schedule": "scaled_linear", "prediction_type": "sample", "clip_sample": False,
-    "rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "set_alpha_to_one": True,
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "sample",
+    "clip_sample": False,
+    "rescale_betas_zero_snr": True,
+    "timestep_spacing": "trailing",
+    "set_alpha_to_one": True,
 }
 
 
@@ -45,10 +51,17 @@ def text_config(tokenizer: Any, width: int, projection: int) -> Any:
     from transformers import CLIPTextConfig
 
     return CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=4 * width,
-        projection_dim=projection, num_hidden_layers=2, num_attention_heads=max(1, width // 32),
-        max_position_embeddings=CONTEXT, hidden_act="gelu", bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        projection_dim=projection,
+        num_hidden_layers=2,
+        num_attention_heads=max(1, width // 32),
+        max_position_embeddings=CONTEXT,
+        hidden_act="gelu",
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
 
 
@@ -59,13 +72,22 @@ def new_painter(tokenizer: Any) -> nn.Module:
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     unet = UNet2DConditionModel(
-        sample_size=8, in_channels=4, out_channels=4,
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
         down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-        block_out_channels=(64, 112, 128), layers_per_block=1, norm_num_groups=16,
-        cross_attention_dim=160, attention_head_dim=(2, 4, 4), transformer_layers_per_block=1,
-        use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=128 + 6 * 8, resnet_time_scale_shift="scale_shift",
+        block_out_channels=(64, 112, 128),
+        layers_per_block=1,
+        norm_num_groups=16,
+        cross_attention_dim=160,
+        attention_head_dim=(2, 4, 4),
+        transformer_layers_per_block=1,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=128 + 6 * 8,
+        resnet_time_scale_shift="scale_shift",
     )
     return nn.ModuleDict(
         {
@@ -101,8 +123,11 @@ def adopt_text_tower(target: nn.Module, source: dict[str, torch.Tensor]) -> None
                 state[key] = source[f"{block}attn.in_proj_{kind}"].chunk(3)[third].clone()
             else:
                 names = {
-                    "self_attn.out_proj": "attn.out_proj", "layer_norm1": "ln_1",
-                    "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
+                    "self_attn.out_proj": "attn.out_proj",
+                    "layer_norm1": "ln_1",
+                    "layer_norm2": "ln_2",
+                    "mlp.fc1": "mlp.c_fc",
+                    "mlp.fc2": "mlp.c_proj",
                 }
                 state[key] = source[f"{block}{names[part]}.{kind}"]
         else:
@@ -171,15 +196,23 @@ def write_pipeline(
     from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 
     pipeline = StableDiffusionXLPipeline(
-        vae=vae, unet=model["unet"], text_encoder=model["text_encoder"],
-        text_encoder_2=model["text_encoder_2"], tokenizer=tokenizer, tokenizer_2=tokenizer,
-        scheduler=DDIMScheduler(**SCHEDULER), add_watermarker=False,
+        vae=vae,
+        unet=model["unet"],
+        text_encoder=model["text_encoder"],
+        text_encoder_2=model["text_encoder_2"],
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        scheduler=DDIMScheduler(**SCHEDULER),
+        add_watermarker=False,
     )
     halves = {}
     for name in ("vae", "unet", "text_encoder", "text_encoder_2"):
         halves[name] = copy.deepcopy(getattr(pipeline, name)).half()
     half = StableDiffusionXLPipeline(
-        **halves, tokenizer=tokenizer, tokenizer_2=tokenizer, scheduler=pipeline.scheduler,
+        **halves,
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        scheduler=pipeline.scheduler,
         add_watermarker=False,
     )
     beside = folder.with_name(folder.name + ".new")
@@ -231,7 +264,8 @@ def train_unet(work: Path, out: Path, seed: int, steps: int, minutes: float) -> 
         alpha = alphas[t][:, None, None, None]
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * torch.randn_like(clean)
         conditions = {
-            "text_embeds": pooled[wordings, chosen] * told[:, None], "time_ids": time_ids,
+            "text_embeds": pooled[wordings, chosen] * told[:, None],
+            "time_ids": time_ids,
         }
         states = hidden[wordings, chosen] * told[:, None, None]
         result = net(noisy, t, states, added_cond_kwargs=conditions).sample
