@@ -42,7 +42,7 @@ class CaptionScoring(_Scoring):
     """How captions are scored."""
 
     lambda2: float = Field(
-        default=0.5, ge=0, description="Weight of BLEU against the examples' captions."
+        default=0.1, ge=0, description="Weight of BLEU against the examples' captions."
     )
     tokenizer: Tokenizer = Field(
         default="13a", description="sacrebleu's tokenizer; zh or char for languages without spaces."
