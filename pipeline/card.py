@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,11 @@ _HALF = {"image": "images", "text": "texts"}
 
 class Tally:
     """Counts what is exported and what is left out, batch by batch.
+
+    Parameters
+    ----------
+    rejected : dict, optional
+        Id -> attempt of halves that a person rejected; neither they nor earlier ones are exported.
 
     Attributes
     ----------
@@ -37,7 +42,8 @@ class Tally:
         Scores of the generated halves by missing half.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rejected: Mapping[str, int] | None = None) -> None:
+        self._rejected = rejected or {}
         self.rows = 0
         self.left_out: Counter[str] = Counter()
         self.missing: Counter[str | None] = Counter()
@@ -57,14 +63,27 @@ class Tally:
         if min_score is not None:
             below = pc.fill_null(pc.less(score, min_score), True)
             low = pc.and_(generated, below)
-        kept = pc.and_(asked, pc.invert(low))
+        unwanted = self._unwanted(batch, generated)
+        low = pc.and_(low, pc.invert(unwanted))
+        kept = pc.and_(asked, pc.invert(pc.or_(low, unwanted)))
         for name in ("rejected", "failed"):
             self._leave_out(name, pc.equal(status, name))
         self._leave_out("not asked for", pc.and_(usable, pc.invert(asked)))
         self._leave_out("below the score", pc.and_(asked, low))
+        self._leave_out("rejected in review", pc.and_(asked, unwanted))
         found = batch.filter(kept)
         self._exported(found)
         return found
+
+    def _unwanted(self, batch: pa.RecordBatch, generated: pa.Array) -> pa.Array:
+        if not self._rejected:
+            return pa.array([False] * len(batch))
+        attempts = pc.struct_field(batch.column("completion"), "attempt").to_pylist()
+        rows = zip(batch.column("id").to_pylist(), attempts, generated.to_pylist(), strict=True)
+        return pa.array(
+            [made and (attempt or 1) <= self._rejected.get(row, 0) for row, attempt, made in rows],
+            pa.bool_(),
+        )
 
     def _leave_out(self, why: str, mask: pa.Array) -> None:
         count = pc.sum(mask).as_py() or 0

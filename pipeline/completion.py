@@ -45,6 +45,7 @@ class ShardPlan:
 
     `rows` are their places (number of the file, position); `reasons` say why a half is missing;
     `missing` is "image" or "text" where rows need a generator, None where they only pass through.
+    `first_attempts` is above 1 for rows whose earlier attempts a person has rejected.
     """
 
     number: int
@@ -52,6 +53,7 @@ class ShardPlan:
     rows: tuple[tuple[int, int], ...]
     entries: tuple[Entry, ...]
     reasons: tuple[str | None, ...]
+    first_attempts: tuple[int, ...]
     run_id: str
 
     def dump(self) -> str:
@@ -65,6 +67,7 @@ class ShardPlan:
         values["entries"] = tuple(Entry(*entry) for entry in values["entries"])
         values["rows"] = tuple((file, position) for file, position in values["rows"])
         values["reasons"] = tuple(values["reasons"])
+        values["first_attempts"] = tuple(values["first_attempts"])
         return cls(**values)
 
 
@@ -75,6 +78,7 @@ class _Row:
     id: str
     item: Any
     reason: str
+    first_attempt: int
     hits: list[Hit] = field(default_factory=list)
     examples: list[dict[str, Any]] = field(default_factory=list)
     pseudo: np.ndarray | None = None
@@ -110,11 +114,10 @@ def complete_shard(
         for start in range(0, len(plan.rows), size):
             found = fetch(dataset, plan.rows[start : start + size])
             block = slice(start, start + size)
-            entries, reasons = plan.entries[block], plan.reasons[block]
             table = (
-                _pass_through(found, entries, reasons, schema)
+                _pass_through(found, plan.entries[block], plan.reasons[block], schema)
                 if plan.missing is None
-                else _complete(bench, plan, found, entries, reasons, schema)
+                else _complete(bench, plan, block, found, schema)
             )
             waiting.append(table)
             outcomes = table["status"].to_pylist()
@@ -191,23 +194,22 @@ def _texts(found: pa.Table, schema: pa.Schema) -> Any:
 def _complete(
     bench: Workbench,
     plan: ShardPlan,
+    block: slice,
     found: pa.Table,
-    entries: Sequence[Entry],
-    reasons: Sequence[str | None],
     schema: pa.Schema,
 ) -> pa.Table:
     missing = plan.missing
     assert missing is not None
     observed = opposite(missing)
-    rows = _rows(bench, found, entries, reasons, observed)
+    rows = _rows(bench, plan, block, found, observed)
     good = [row for row in rows if row.error is None]
     if good:
         _retrieve(bench, good, observed)
-        for attempt in range(1, bench.config.generation.attempts + 1):
+        for turn in range(bench.config.generation.attempts):
             open_rows = [row for row in good if row.chosen is None and row.error is None]
             if open_rows:
-                _attempt(bench, open_rows, missing, attempt)
-    columns = _own_columns(found, entries, schema)
+                _attempt(bench, open_rows, missing, turn)
+    columns = _own_columns(found, plan.entries[block], schema)
     columns |= _halves(columns, rows, missing, schema)
     columns["status"] = [_status(row) for row in rows]
     columns["reason"] = [_reason(row) for row in rows]
@@ -216,15 +218,17 @@ def _complete(
 
 
 def _rows(
-    bench: Workbench,
-    found: pa.Table,
-    entries: Sequence[Entry],
-    reasons: Sequence[str | None],
-    observed: Modality,
+    bench: Workbench, plan: ShardPlan, block: slice, found: pa.Table, observed: Modality
 ) -> list[_Row]:
     rows = []
-    for entry, cell, reason in zip(entries, found[observed].to_pylist(), reasons, strict=True):
-        row = _Row(entry.id, None, reason or "unknown")
+    for entry, cell, reason, first_attempt in zip(
+        plan.entries[block],
+        found[observed].to_pylist(),
+        plan.reasons[block],
+        plan.first_attempts[block],
+        strict=True,
+    ):
+        row = _Row(entry.id, None, reason or "unknown", first_attempt)
         if observed == "text":
             row.item = cell
         else:
@@ -269,11 +273,12 @@ def _nearest_caption(
     return captions[int(np.argmax(embeddings @ target))]
 
 
-def _attempt(bench: Workbench, rows: list[_Row], missing: Modality, attempt: int) -> None:
+def _attempt(bench: Workbench, rows: list[_Row], missing: Modality, turn: int) -> None:
     """One round: n candidates a row, judged; the best is chosen where one holds."""
     generation, seed = bench.config.generation, bench.config.run.seed
     requests: list[Any] = []
     for row in rows:
+        attempt = row.first_attempt + turn
         seeds = tuple(derive_seed(seed, row.id, n, attempt) for n in range(generation.n))
         examples = tuple(
             Example(example["id"], example["caption"], example.get("image"))
@@ -295,6 +300,7 @@ def _attempt(bench: Workbench, rows: list[_Row], missing: Modality, attempt: int
         start += len(answer.candidates)
         judged = _judge(bench, row, answer.candidates, own, missing)
         offset = len(row.candidates)
+        attempt = row.first_attempt + turn
         row.candidates += [
             (attempt, candidate, judgement)
             for candidate, judgement in zip(answer.candidates, judged.judgements, strict=True)

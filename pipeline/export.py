@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -71,7 +71,8 @@ class Exported:
     rows : int
         Rows exported.
     left_out : dict
-        Rows that are not in it, by why: "rejected", "failed", "below the score", "not asked for".
+        Rows that are not in it, by why: "rejected", "failed", "below the score",
+        "rejected in review", "not asked for".
     """
 
     folder: Path
@@ -85,6 +86,7 @@ def export(
     folder: Path,
     settings: ExportSettings,
     name: str = "dataset",
+    rejected: Mapping[str, int] | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Exported:
     """Write the completed dataset in a consumer's layout, with a dataset card beside it.
@@ -102,6 +104,8 @@ def export(
         Layout and filters.
     name
         The dataset's name, for the card.
+    rejected
+        Id -> attempt of halves that a person rejected and that are not exported.
     advance
         Called with the number of rows looked at after each batch.
 
@@ -113,7 +117,7 @@ def export(
     folder = Path(folder).absolute()
     _check_folder(folder)
     columns = _columns(completed.schema, settings.columns)
-    tally = Tally()
+    tally = Tally(rejected)
     with replacing(folder) as scratch:
         writer = FORMATS[settings.format](scratch, folder, settings, completed.schema, columns)
         with writer:

@@ -47,6 +47,7 @@ from pipeline.ledger import (
     sync_folder,
     write_whole,
 )
+from pipeline.review import Review, Reviewed, made_halves, read_marks
 from pipeline.schema import ROW_GROUP_ROWS, SCHEMA_VERSION, completed_schema
 from pipeline.workbench import INTERNAL, Workbench
 
@@ -134,6 +135,11 @@ class Job:
     def ledger(self) -> Ledger:
         return Ledger(self.folder).load()
 
+    @cached_property
+    def review(self) -> Review:
+        """A person's verdicts on what was generated."""
+        return Review(self.folder).load()
+
     def build(self) -> bool:
         """Build the knowledge base where it is stale; whether it was."""
         return build(self.bench, self.catalog, self.progress)
@@ -195,6 +201,9 @@ class Job:
         ):
             content = digest(image or "", text or "", extra or "")
             matter = settings[missing] if missing in settings else str(SCHEMA_VERSION)
+            first_attempt = self.review.first_attempt(row_id, content)
+            if first_attempt > 1:
+                matter = digest(matter, str(first_attempt))
             entries.append(Entry(row_id, digest(row_id, content, matter), content, "", missing))
             places.append((file, position))
         return entries, places
@@ -230,8 +239,7 @@ class Job:
         waiting: dict[str, list[int]] = {"none": [], "text": [], "image": []}
         for number, entry in enumerate(entries):
             standing = latest.get(entry.id)
-            stands = standing is not None and standing[1].key == entry.key
-            if stands and not (retry_failed and standing and standing[1].status == "failed"):
+            if standing is not None and self._stands(standing[1], entry, retry_failed):
                 plan.done += 1
             else:
                 waiting[entry.missing if entry.missing in MODALITIES else "none"].append(number)
@@ -260,11 +268,25 @@ class Job:
                         tuple(places[row] for row in part),
                         tuple(entries[row] for row in part),
                         tuple(reasons[row] for row in part),
+                        tuple(
+                            self.review.first_attempt(entries[row].id, entries[row].content)
+                            for row in part
+                        ),
                         self.run_id,
                     )
                 )
                 number += 1
         return plan
+
+    def _stands(self, standing: Entry, entry: Entry, retry_failed: bool) -> bool:
+        """Whether what the ledger holds of a row is what it should hold."""
+        if standing.key == entry.key:
+            return not (retry_failed and standing.status == "failed")
+        return (
+            standing.status == "completed"
+            and standing.content == entry.content
+            and self.review.accepted(entry.id, entry.content)
+        )
 
     def begin(self) -> None:
         """Lay the resolved settings beside the output and clear debris. Needs the lock."""
@@ -400,7 +422,31 @@ class Job:
         """
         self._check_completed()
         place = folder or self.folder / "exports" / settings.format
-        return export(self.completed(), place, settings, self.config.name)
+        standing = {row: entry for row, (_, entry) in self.ledger.latest().items()}
+        unwanted = self.review.rejected(standing)
+        return export(self.completed(), place, settings, self.config.name, unwanted)
+
+    def take_review(self, marks: Path) -> Reviewed:
+        """Keep the marks of a report, and show them in it; needs the lock.
+
+        Rejected rows are pending then; accepted ones stay, whatever becomes of the settings.
+
+        Raises
+        ------
+        ConfigError
+            Nothing was completed yet, the marks are not of this run, or none of them counts.
+        """
+        self._check_completed()
+        read = read_marks(marks, self.config.name)
+        made = made_halves(self.completed(), [mark.id for mark in read.marks])
+        standing = {row: entry for row, (_, entry) in self.ledger.latest().items()}
+        result = self.review.add(read, standing, made)
+        if result.accepted or result.rejected:
+            self.review.save()
+            self.report()
+        elif not result.known:
+            raise ConfigError(f"{marks}: no mark counts: {result.told()}")
+        return result
 
     def _check_completed(self) -> None:
         if not any((self.folder / "completed").glob("part-*.parquet")):

@@ -45,3 +45,42 @@ class LateCaptioner:
             candidates = tuple(Candidate(seed, "prompt", text=text) for seed in request.seeds)
             answers.append(Generated(request.row_id, candidates))
         return answers
+
+
+class NumberCaptioner:
+    """A caption of its own for every seed."""
+
+    class Settings(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        kind: str
+        noun: str = "apple"
+
+        def models(self) -> dict[str, tuple[str, str | None]]:
+            return {}
+
+        def identity(self) -> dict[str, Any]:
+            return self.model_dump()
+
+    def __init__(self, settings: Settings, paths: Mapping[str, Path]) -> None:
+        self.settings = settings
+
+    def load(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def memory(self) -> int:
+        return 0
+
+    def generate(self, requests: Sequence[CaptionRequest]) -> list[Generated]:
+        return [
+            Generated(
+                request.row_id,
+                tuple(
+                    Candidate(seed, "prompt", text=f"one {self.settings.noun} of {seed}")
+                    for seed in request.seeds
+                ),
+            )
+            for request in requests
+        ]

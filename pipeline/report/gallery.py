@@ -150,7 +150,7 @@ def card(
         "image": thumbnails.add(f"row {row['id']}", image.get("bytes")),
     }
     if completion:
-        facts = ("generator", "model", "revision", "prompt", "seed", "attempt")
+        facts = ("generator", "model", "revision", "prompt", "seed", "attempt", "run_id")
         shown["made"] = _compact({name: completion.get(name) for name in facts})
         shown["kb"] = completion.get("kb_version")
         shown["score"] = _short(completion.get("score"))

@@ -261,10 +261,10 @@
     const rows = new Map(data.cards.map((card) => [card.id, card]));
     const content = {
       format: "rag4dmc-marks", version: 1, run: data.run || null, run_id: data.run_id || null,
-      marks: [...marks].map(([id, verdict]) => ({
-        id, mark: verdict, missing: rows.get(id).missing, attempt: (rows.get(id).made || {}).attempt ?? null,
-        seed: (rows.get(id).made || {}).seed ?? null,
-      })),
+      marks: [...marks].map(([id, verdict]) => {
+        const { missing, made } = rows.get(id);
+        return { id, mark: verdict, missing, attempt: made.attempt, seed: made.seed, run_id: made.run_id };
+      }),
     };
     const link = make("a");
     link.href = URL.createObjectURL(new Blob([JSON.stringify(content, null, 1) + "\n"], { type: "application/json" }));

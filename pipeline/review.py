@@ -1,0 +1,233 @@
+"""A person's verdicts on generated halves: read from the report's marks, kept in the run's folder.
+
+An accepted half is never generated again; a rejected one is, from the attempt after it on. A verdict
+holds for the observed half that it was given for: when that changes, the row is a new one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import ConfigError, first_error
+from pipeline.ledger import Entry, read_json, write_whole
+
+REVIEW_VERSION = 1
+FILE = "review.json"
+SHOWN = 5
+
+# Why a mark does not count, in the words that a person reads.
+UNKNOWN = "no row of this run has the id"
+NOT_GENERATED = "the row has no generated half"
+STALE = "the row was generated again since the report was written"
+
+
+class Mark(BaseModel):
+    """One row's mark, as the report exports it, with what tells the half that was looked at."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    mark: Literal["accept", "reject"]
+    missing: Literal["image", "text"]
+    attempt: int = Field(ge=1)
+    seed: int
+    run_id: str
+
+
+class Marks(BaseModel):
+    """The file that the report's button exports."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["rag4dmc-marks"]
+    version: Literal[1]
+    run: str | None
+    run_id: str | None
+    marks: list[Mark]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a person said of a row: of which attempt, and for which observed content."""
+
+    mark: Literal["accept", "reject"]
+    missing: str
+    attempt: int
+    content: str
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """What became of a file of marks.
+
+    Attributes
+    ----------
+    accepted, rejected : list of str
+        Ids whose verdict is new or another than before.
+    known : int
+        Marks that said what was known already.
+    ignored : dict of str to list of str
+        Ids whose mark does not count, by why.
+    """
+
+    accepted: list[str]
+    rejected: list[str]
+    known: int
+    ignored: dict[str, list[str]]
+
+    def told(self) -> str:
+        """The marks that do not count, by why, each with the first few ids."""
+        return "; ".join(
+            f"{len(ids)} ignored, {why} ({', '.join(ids[:SHOWN])}{', …' if ids[SHOWN:] else ''})"
+            for why, ids in self.ignored.items()
+        )
+
+
+class Review:
+    """The verdicts of a run.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's folder, with `review.json` in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE
+        self.verdicts: dict[str, Verdict] = {}
+
+    def load(self) -> Review:
+        """Read the verdicts; none where nothing was reviewed yet."""
+        found = read_json(self._path)
+        if found is None:
+            return self
+        if found.get("version") != REVIEW_VERSION:
+            raise ConfigError(f"{self._path}: written by another version of this program")
+        self.verdicts = {row: Verdict(**values) for row, values in found["rows"].items()}
+        return self
+
+    def save(self) -> None:
+        rows = {row: asdict(verdict) for row, verdict in sorted(self.verdicts.items())}
+        text = json.dumps({"version": REVIEW_VERSION, "rows": rows}, ensure_ascii=False, indent=1)
+        write_whole(self._path, text)
+
+    def accepted(self, row_id: str, content: str) -> bool:
+        """Whether the half that was generated for this content is to stay as it is."""
+        verdict = self._of(row_id, content)
+        return verdict is not None and verdict.mark == "accept"
+
+    def first_attempt(self, row_id: str, content: str) -> int:
+        """The attempt to begin with: 1, or the one after that which was rejected."""
+        verdict = self._of(row_id, content)
+        return verdict.attempt + 1 if verdict is not None and verdict.mark == "reject" else 1
+
+    def _of(self, row_id: str, content: str) -> Verdict | None:
+        verdict = self.verdicts.get(row_id)
+        return verdict if verdict is not None and verdict.content == content else None
+
+    def rejected(self, standing: Mapping[str, Entry]) -> dict[str, int]:
+        """Id -> attempt of the halves that are not wanted, where their observed half still stands."""
+        return {
+            row: verdict.attempt
+            for row, verdict in self.verdicts.items()
+            if verdict.mark == "reject"
+            and row in standing
+            and standing[row].content == verdict.content
+        }
+
+    def add(
+        self, marks: Marks, standing: Mapping[str, Entry], made: Mapping[str, Mapping[str, Any]]
+    ) -> Reviewed:
+        """Take over marks on halves that still stand; what does not count is told, not kept.
+
+        Parameters
+        ----------
+        marks
+        standing
+            The ledger's newest entry by id.
+        made
+            The marked rows as they stand (`made_halves`).
+        """
+        accepted: list[str] = []
+        rejected: list[str] = []
+        ignored: dict[str, list[str]] = {}
+        known = 0
+        for mark in marks.marks:
+            fault = _fault(mark, standing.get(mark.id), made.get(mark.id))
+            if fault is not None:
+                ignored.setdefault(fault, []).append(mark.id)
+                continue
+            verdict = Verdict(
+                mark.mark, mark.missing, mark.attempt, standing[mark.id].content, mark.run_id
+            )
+            before = self.verdicts.get(mark.id)
+            if before is not None and _same(before, verdict):
+                known += 1
+                continue
+            self.verdicts[mark.id] = verdict
+            (accepted if mark.mark == "accept" else rejected).append(mark.id)
+        return Reviewed(accepted, rejected, known, ignored)
+
+
+def read_marks(path: Path, run: str) -> Marks:
+    """Read a file of marks that the report of `run` exported.
+
+    Raises
+    ------
+    ConfigError
+        Not such a file, marks of another run, or an id that is marked twice.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file of marks") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: can't be read as JSON: {error}") from None
+    if not isinstance(values, dict) or values.get("format") != "rag4dmc-marks":
+        raise ConfigError(f"{path}: not marks that a report exported (format rag4dmc-marks)")
+    try:
+        marks = Marks.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {first_error(error)}") from None
+    if marks.run != run:
+        raise ConfigError(f"{path}: the marks are of run {marks.run!r}; this config's is {run!r}")
+    if not marks.marks:
+        raise ConfigError(f"{path}: holds no mark")
+    seen: set[str] = set()
+    for mark in marks.marks:
+        if mark.id in seen:
+            raise ConfigError(f"{path}: row {mark.id!r} is marked twice")
+        seen.add(mark.id)
+    return marks
+
+
+def made_halves(completed: ds.Dataset, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What tells the generated halves of some rows apart, by id; reads no picture."""
+    wanted = {name: pc.field(name) for name in ("id", "status", "missing")}
+    wanted |= {name: pc.field("completion", name) for name in ("attempt", "seed", "run_id")}
+    table = completed.to_table(columns=wanted, filter=pc.field("id").isin(list(ids)))
+    return {row["id"]: row for row in table.to_pylist()}
+
+
+def _fault(mark: Mark, standing: Entry | None, made: Mapping[str, Any] | None) -> str | None:
+    if standing is None or made is None:
+        return UNKNOWN
+    if made["status"] != "completed" or made["missing"] != mark.missing:
+        return NOT_GENERATED
+    if any(made[name] != getattr(mark, name) for name in ("attempt", "seed", "run_id")):
+        return STALE
+    return None
+
+
+def _same(one: Verdict, other: Verdict) -> bool:
+    names = ("mark", "attempt", "content", "run_id")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
