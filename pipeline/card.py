@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.review import Verdict, state
+
 if TYPE_CHECKING:
     from pipeline.export import ExportSettings
 
@@ -23,8 +25,8 @@ class Tally:
 
     Parameters
     ----------
-    rejected : dict, optional
-        Id -> attempt of halves that a person rejected; neither they nor earlier ones are exported.
+    verdicts : dict, optional
+        A person's verdicts by id; a half that was rejected is not exported.
 
     Attributes
     ----------
@@ -42,8 +44,8 @@ class Tally:
         Scores of the generated halves by missing half.
     """
 
-    def __init__(self, rejected: Mapping[str, int] | None = None) -> None:
-        self._rejected = rejected or {}
+    def __init__(self, verdicts: Mapping[str, Verdict] | None = None) -> None:
+        self._verdicts = verdicts or {}
         self.rows = 0
         self.left_out: Counter[str] = Counter()
         self.missing: Counter[str | None] = Counter()
@@ -63,7 +65,7 @@ class Tally:
         if min_score is not None:
             below = pc.fill_null(pc.less(score, min_score), True)
             low = pc.and_(generated, below)
-        unwanted = self._unwanted(batch, generated)
+        unwanted = self._unwanted(batch)
         low = pc.and_(low, pc.invert(unwanted))
         kept = pc.and_(asked, pc.invert(pc.or_(low, unwanted)))
         for name in ("rejected", "failed"):
@@ -75,15 +77,11 @@ class Tally:
         self._exported(found)
         return found
 
-    def _unwanted(self, batch: pa.RecordBatch, generated: pa.Array) -> pa.Array:
-        if not self._rejected:
+    def _unwanted(self, batch: pa.RecordBatch) -> pa.Array:
+        if not self._verdicts:
             return pa.array([False] * len(batch))
-        attempts = pc.struct_field(batch.column("completion"), "attempt").to_pylist()
-        rows = zip(batch.column("id").to_pylist(), attempts, generated.to_pylist(), strict=True)
-        return pa.array(
-            [made and (attempt or 1) <= self._rejected.get(row, 0) for row, attempt, made in rows],
-            pa.bool_(),
-        )
+        rows = batch.select(["id", "status", "completion"]).to_pylist()
+        return pa.array([state(self._verdicts.get(r["id"]), r) == "rejected" for r in rows])
 
     def _leave_out(self, why: str, mask: pa.Array) -> None:
         count = pc.sum(mask).as_py() or 0

@@ -21,6 +21,7 @@ from kb.storage import replacing
 from pipeline.card import Tally, card
 from pipeline.errors import ConfigError
 from pipeline.formats import FORMATS
+from pipeline.review import Verdict
 from pipeline.schema import SCHEMA_VERSION
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def export(
     folder: Path,
     settings: ExportSettings,
     name: str = "dataset",
-    rejected: Mapping[str, int] | None = None,
+    verdicts: Mapping[str, Verdict] | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Exported:
     """Write the completed dataset in a consumer's layout, with a dataset card beside it.
@@ -104,8 +105,8 @@ def export(
         Layout and filters.
     name
         The dataset's name, for the card.
-    rejected
-        Id -> attempt of halves that a person rejected and that are not exported.
+    verdicts
+        A person's verdicts by id; a half that was rejected is not exported.
     advance
         Called with the number of rows looked at after each batch.
 
@@ -117,7 +118,7 @@ def export(
     folder = Path(folder).absolute()
     _check_folder(folder)
     columns = _columns(completed.schema, settings.columns)
-    tally = Tally(rejected)
+    tally = Tally(verdicts)
     with replacing(folder) as scratch:
         writer = FORMATS[settings.format](scratch, folder, settings, completed.schema, columns)
         with writer:

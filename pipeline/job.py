@@ -47,7 +47,7 @@ from pipeline.ledger import (
     sync_folder,
     write_whole,
 )
-from pipeline.review import Review, Reviewed, made_halves, read_marks
+from pipeline.review import Review, Reviewed, Verdict, made_halves, read_marks
 from pipeline.schema import ROW_GROUP_ROWS, SCHEMA_VERSION, completed_schema
 from pipeline.workbench import INTERNAL, Workbench
 
@@ -422,9 +422,11 @@ class Job:
         """
         self._check_completed()
         place = folder or self.folder / "exports" / settings.format
-        standing = {row: entry for row, (_, entry) in self.ledger.latest().items()}
-        unwanted = self.review.rejected(standing)
-        return export(self.completed(), place, settings, self.config.name, unwanted)
+        return export(self.completed(), place, settings, self.config.name, self.verdicts())
+
+    def verdicts(self) -> dict[str, Verdict]:
+        """A person's verdicts by id, of rows whose observed half is as it was."""
+        return self.review.standing({row: e for row, (_, e) in self.ledger.latest().items()})
 
     def take_review(self, marks: Path) -> Reviewed:
         """Keep the marks of a report, and show them in it; needs the lock.

@@ -134,14 +134,12 @@ class Review:
         verdict = self.verdicts.get(row_id)
         return verdict if verdict is not None and verdict.content == content else None
 
-    def rejected(self, standing: Mapping[str, Entry]) -> dict[str, int]:
-        """Id -> attempt of the halves that are not wanted, where their observed half still stands."""
+    def standing(self, entries: Mapping[str, Entry]) -> dict[str, Verdict]:
+        """The verdicts by id whose observed half is still in the ledger as it was."""
         return {
-            row: verdict.attempt
+            row: verdict
             for row, verdict in self.verdicts.items()
-            if verdict.mark == "reject"
-            and row in standing
-            and standing[row].content == verdict.content
+            if row in entries and entries[row].content == verdict.content
         }
 
     def add(
@@ -176,6 +174,16 @@ class Review:
             self.verdicts[mark.id] = verdict
             (accepted if mark.mark == "accept" else rejected).append(mark.id)
         return Reviewed(accepted, rejected, known, ignored)
+
+
+def state(verdict: Verdict | None, row: Mapping[str, Any]) -> str | None:
+    """What was said of a completed row: "accepted", "rejected" (it stands until the next run), or
+    "redone" (generated again since); None where nothing was."""
+    if verdict is None or row["status"] != "completed":
+        return None
+    if verdict.mark == "accept":
+        return "accepted"
+    return "rejected" if row["completion"]["attempt"] <= verdict.attempt else "redone"
 
 
 def read_marks(path: Path, run: str) -> Marks:

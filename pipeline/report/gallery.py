@@ -36,6 +36,8 @@ class Figures:
         Score parts of the chosen and of the other valid candidates.
     invalid : Counter of (missing, reason)
         Candidates left out, by fault.
+    reviewed : Counter
+        Completed rows by what a person said of them ("accepted", "rejected", "redone").
     """
 
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -43,12 +45,15 @@ class Figures:
     chosen: dict[tuple[str, str], array] = field(default_factory=dict)
     others: dict[tuple[str, str], array] = field(default_factory=dict)
     invalid: Counter[tuple[str, str]] = field(default_factory=Counter)
+    reviewed: Counter[str] = field(default_factory=Counter)
 
     def add(self, row: Row) -> None:
         missing = row.get("missing") or ""
         self.outcomes[row["status"], missing] += 1
         if row.get("reason"):
             self.reasons[row["status"], missing, row["reason"]] += 1
+        if row.get("review"):
+            self.reviewed[row["review"]] += 1
         completion = row.get("completion") or {}
         for number, candidate in enumerate(completion.get("candidates") or []):
             if not candidate["valid"]:
@@ -146,6 +151,7 @@ def card(
         "status": row["status"],
         "missing": row.get("missing"),
         "reason": row.get("reason"),
+        "review": row.get("review"),
         "text": _lines(row.get("text")),
         "image": thumbnails.add(f"row {row['id']}", image.get("bytes")),
     }

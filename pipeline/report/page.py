@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.report.charts import Curve, Histogram, clouds, curve, histogram
 from pipeline.report.gallery import Figures, Row, Sample, Thumbnails, cards
 from pipeline.report.projection import Projection
+from pipeline.review import Verdict, state
 
 _LABELS = {
     "score": "Score",
@@ -39,6 +40,7 @@ def write_report(
     *,
     example_image: Callable[[str], bytes | None] | None = None,
     projection: Projection | None = None,
+    verdicts: Mapping[str, Verdict] | None = None,
     sample: int = 320,
     seed: int = 0,
 ) -> dict[str, int]:
@@ -60,6 +62,8 @@ def write_report(
         The encoded image of a retrieved pair by its id, or None.
     projection : Projection, optional
         The knowledge base in two dimensions.
+    verdicts : mapping, optional
+        A person's verdicts by id.
     sample : int
         About how many rows become cards where there are more: best scores, worst scores, and a
         random part of each outcome. Counts and histograms are always of all rows.
@@ -72,7 +76,10 @@ def write_report(
         "rows", "cards" and "bytes".
     """
     figures, chosen = Figures(), Sample(sample, seed)
-    for row in rows:
+    for found in rows:
+        row = found
+        if verdicts and found["id"] in verdicts:
+            row = {**found, "review": state(verdicts[found["id"]], found)}
         figures.add(row)
         chosen.add(row)
     thumbnails = Thumbnails()
@@ -93,6 +100,7 @@ def write_report(
             outcomes=_outcomes(figures),
             losses=_losses(figures),
             faults=figures.invalid.most_common(),
+            reviewed=figures.reviewed,
             histograms=_histograms(figures),
             kb=kb_manifest,
             sources=_sources(projection),

@@ -58,6 +58,7 @@ def report_run(job: Job, summary: Mapping[str, Any]) -> Path:
         job.knowledge_base.manifest,
         example_image=example_image,
         projection=_projection(job),
+        verdicts=job.verdicts(),
         seed=config.run.seed,
     )
     return path

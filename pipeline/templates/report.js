@@ -112,8 +112,14 @@
     return element;
   }
 
+  // What a review said before stands until it is marked otherwise on this page.
+  const earlier = { accepted: "accept", rejected: "reject" };
+  const before = new Map(data.cards.filter((card) => earlier[card.review])
+    .map((card) => [card.id, earlier[card.review]]));
+  const verdict = (id) => marks.get(id) ?? before.get(id);
+
   function paint(element, id) {
-    const mark = marks.get(id);
+    const mark = verdict(id);
     element.classList.toggle("accept", mark === "accept");
     element.classList.toggle("reject", mark === "reject");
     const yes = element.querySelector(".yes");
@@ -122,15 +128,21 @@
     element.querySelector(".no").setAttribute("aria-pressed", String(mark === "reject"));
   }
 
-  function mark(element, verdict) {
+  function mark(element, chosen) {
     const id = element.dataset.id;
     if (!element.querySelector(".yes")) return;
-    if (verdict === null || marks.get(id) === verdict) marks.delete(id);
-    else marks.set(id, verdict);
+    if (chosen === null || marks.get(id) === chosen || before.get(id) === chosen) marks.delete(id);
+    else marks.set(id, chosen);
     try { localStorage.setItem(store, JSON.stringify([...marks])); } catch { /* kept in memory */ }
     paint(element, id);
     count();
   }
+
+  const said = {
+    accepted: "accepted in a review",
+    rejected: "rejected in a review; the next run generates it again",
+    redone: "generated again after a rejection",
+  };
 
   function build(card) {
     const element = make("li", "card");
@@ -146,15 +158,16 @@
     id.title = card.id;
     top.append(id);
     element.append(top, half(card, "image"), half(card, "text"));
+    if (said[card.review]) element.append(make("p", "why", said[card.review]));
     if (card.reason) element.append(make("p", "why", (card.missing ? `${card.missing} missing: ` : "") + card.reason));
     for (const example of card.examples || []) element.append(grounding(example));
     if (card.candidates && card.candidates.length) element.append(details(card));
     if (card.status === "completed") {
       const row = make("div", "marks");
-      for (const [kind, label, verdict] of [["yes", "Accept", "accept"], ["no", "Reject", "reject"]]) {
+      for (const [kind, label, chosen] of [["yes", "Accept", "accept"], ["no", "Reject", "reject"]]) {
         const button = make("button", kind, label);
         button.type = "button";
-        button.addEventListener("click", () => mark(element, verdict));
+        button.addEventListener("click", () => mark(element, chosen));
         row.append(button);
       }
       element.append(row);
@@ -175,13 +188,18 @@
     order: () => 0,
   };
 
+  function marked(card, want) {
+    if (want === "redone") return card.review === "redone";
+    return want === "none" ? card.status === "completed" && !verdict(card.id) : verdict(card.id) === want;
+  }
+
   function refresh() {
     const want = Object.fromEntries(new FormData(controls));
     const search = want.search.trim().toLowerCase();
     found = data.cards.filter((card) =>
       (!want.status || card.status === want.status)
       && (!want.missing || card.missing === want.missing)
-      && (!want.mark || (want.mark === "none" ? card.status === "completed" && !marks.has(card.id) : marks.get(card.id) === want.mark))
+      && (!want.mark || marked(card, want.mark))
       && (!search || texts.get(card).includes(search)));
     // Infinity minus Infinity is no number; such cards keep their order.
     found.sort((a, b) => orders[want.sort](a, b) || 0);

@@ -206,11 +206,16 @@ class TestMarks:
     ) -> None:
         review(world, marks_of(rows, {texts[0]: "accept", texts[1]: "reject"}))
         page = (world.parent / "runs/small/report/index.html").read_text(encoding="utf-8")
-        assert "1 generated half was accepted in review, 1 was rejected" in page
-        data = page.split('id="data">')[1].split("</script>")[0]
-        cards = {card["id"]: card for card in json.loads(data)["cards"]}
-        assert cards[texts[0]]["review"] == "accepted"
-        assert cards[texts[1]]["review"] == "rejected"
+        assert "Reviewed: 1 accepted, 1 rejected and not yet generated again" in page
+        assert self.said(world) == {texts[0]: "accepted", texts[1]: "rejected"}
+        run(world)
+        Job(load_config(world)).report()
+        assert self.said(world) == {texts[0]: "accepted", texts[1]: "redone"}
+
+    def said(self, world: Path) -> dict[str, str]:
+        page = (world.parent / "runs/small/report/index.html").read_text(encoding="utf-8")
+        cards = json.loads(page.split('id="data">')[1].split("</script>")[0])["cards"]
+        return {card["id"]: card["review"] for card in cards if "review" in card}
 
     def test_the_same_file_twice_says_nothing_new(
         self, world: Path, rows: dict[str, Any], texts: list[str]
@@ -241,10 +246,11 @@ class TestMarks:
     ) -> None:
         change(world, captioner=CAPTIONER | {"noun": "pear"})
         after = run(world)
-        # The very same seed and attempt: the run tells them apart.
-        assert after[texts[0]]["completion"]["seed"] == rows[texts[0]]["completion"]["seed"]
+        # The very same seed and attempt, but of other settings: the run tells them apart.
+        marks = marks_of(after, {texts[0]: "reject"})
+        marks["marks"][0]["run_id"] = rows[texts[0]]["completion"]["run_id"]
         with pytest.raises(ConfigError, match="no mark counts: 1 ignored, .* generated again"):
-            review(world, marks_of(rows, {texts[0]: "reject"}))
+            review(world, marks)
         assert not Review(world.parent / "runs/small").load().verdicts
 
     @pytest.mark.parametrize(
