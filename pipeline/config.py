@@ -13,6 +13,7 @@ from generators import CAPTIONERS, IMAGE_GENERATORS
 from kb.encoders import ENCODERS
 from kb.knowledge_base import KnowledgeBaseSettings
 from pipeline.dataset import DatasetSettings
+from pipeline.engine import EngineSettings
 from pipeline.errors import ConfigError, first_error
 from pipeline.export import ExportSettings
 from pipeline.parts import Part
@@ -102,6 +103,7 @@ class Config(BaseModel):
         [], description="layouts that every run exports into exports/FORMAT, beside completed/"
     )
     run: RunSettings = Field(default_factory=RunSettings)
+    engine: EngineSettings = Field(default_factory=EngineSettings)
 
     # Set by `load_config`: relative paths start here.
     base: Path = Field(Path("."), exclude=True)

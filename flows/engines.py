@@ -1,0 +1,212 @@
+"""Engines: shards as Prefect tasks in this process, or on Prefect's Ray or Dask task runner.
+
+A cluster's worker is a process of its own, which loads its models once and keeps them from shard to
+shard. A worker that dies costs the shard that it was at: the cluster hands that to another one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from pipeline.engine import EngineSettings
+from pipeline.errors import ConfigError, RunFailed
+
+# Tasks that are handed to a cluster ahead of those at work.
+AHEAD = 256
+PACKAGES = {"ray": "prefect_ray", "dask": "prefect_dask"}
+_DEATHS_A_SHARD = 3
+
+Submit = Callable[[dict[str, Any]], Any]
+
+
+def check_installed(settings: EngineSettings) -> None:
+    """Refuse an engine whose optional packages are not there.
+
+    Raises
+    ------
+    ConfigError
+        With the command that installs them.
+    """
+    package = PACKAGES.get(settings.kind)
+    if package is not None and importlib.util.find_spec(package) is None:
+        raise ConfigError(
+            f"engine.kind: {settings.kind!r} needs packages that are not installed; install them"
+            f" with: pip install -e '.[{settings.kind}]'"
+        )
+
+
+def run_tasks(
+    settings: EngineSettings, task: Any, calls: Sequence[dict[str, Any]]
+) -> Iterator[Any]:
+    """Run a Prefect task once for each call, and give the results in the order of the calls.
+
+    Parameters
+    ----------
+    settings
+    task
+        A Prefect task.
+    calls
+        The task's parameters.
+
+    Raises
+    ------
+    ConfigError
+        The cluster has no worker that could ever take a task.
+    RunFailed
+        A worker died with the same task too often.
+    Exception
+        What the first task that failed for good raised; those under way end first.
+    """
+    if settings.kind == "local" or not calls:
+        for call in calls:
+            yield task(**call)
+        return
+    with _cluster(settings) as submit:
+        yield from _in_turn(lambda call: submit(task, call), calls)
+
+
+def _in_turn(submit: Submit, calls: Sequence[dict[str, Any]]) -> Iterator[Any]:
+    """Keep up to `AHEAD` tasks with the cluster."""
+    rest = iter(calls)
+    under_way = deque(submit(call) for call in itertools.islice(rest, AHEAD))
+    failure: Exception | None = None
+    while under_way:
+        try:
+            result = under_way.popleft().result()
+        except Exception as error:  # whatever it is, those under way end first
+            failure = failure or error
+            continue
+        if failure is None:
+            yield result
+            under_way.extend(submit(call) for call in itertools.islice(rest, 1))
+    if failure is None:
+        return
+    # What the cluster says itself, rather than the task.
+    if type(failure).__module__.partition(".")[0] in ("ray", "distributed"):
+        raise RunFailed(
+            f"a worker died with the same shard {_DEATHS_A_SHARD + 1} times; what was done stands:"
+            f" {failure}"
+        ) from failure
+    raise failure
+
+
+@contextmanager
+def _cluster(settings: EngineSettings) -> Iterator[Callable[[Any, dict[str, Any]], Any]]:
+    """A function that submits a task with its parameters, while the cluster is there."""
+    with ExitStack() as stack:
+        start = _ray if settings.kind == "ray" else _dask
+        runner = start(settings, stack)
+        yield lambda task, call: runner.submit(task, parameters=call)
+
+
+def _ray(settings: EngineSettings, stack: ExitStack) -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    from prefect_ray import RayTaskRunner
+    from prefect_ray.context import remote_options
+
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if settings.address is None:
+        gpus = _gpus_a_worker(settings, _gpus_here())
+        workers = _workers(settings, gpus)
+        options |= {
+            "include_dashboard": False,
+            "num_cpus": workers * settings.cpus,
+            "num_gpus": workers * gpus,
+        }
+    else:
+        options["address"] = settings.address
+    runner = stack.enter_context(RayTaskRunner(init_kwargs=options))
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = _gpus_a_worker(settings, int(max(node.get("GPU", 0) for node in nodes)))
+    wanted = {"CPU": settings.cpus, "GPU": gpus}
+    if not any(all(node.get(k, 0) >= v for k, v in wanted.items()) for node in nodes):
+        raise ConfigError(
+            f"engine: no machine of the cluster has {settings.cpus} cores and {gpus} GPUs for a"
+            " worker; lower engine.cpus or engine.gpus"
+        )
+    stack.enter_context(
+        # Ray would end the process after each task that claims a GPU: the models stay loaded.
+        remote_options(
+            num_cpus=settings.cpus, num_gpus=gpus, max_calls=0, max_retries=_DEATHS_A_SHARD
+        )
+    )
+    return runner
+
+
+def _dask(settings: EngineSettings, stack: ExitStack) -> Any:
+    import dask
+    from prefect_dask import DaskTaskRunner
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    stack.enter_context(
+        dask.config.set(
+            {
+                "distributed.scheduler.allowed-failures": _DEATHS_A_SHARD,
+                "distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": settings.cpus,
+            }
+        )
+    )
+    if settings.address is None:
+        gpus = _gpus_a_worker(settings, _gpus_here())
+        cluster = {"workers": _workers(settings, gpus), "gpus": gpus}
+        runner = DaskTaskRunner(cluster_class=_dask_cluster, cluster_kwargs=cluster)
+    else:
+        gpus = settings.gpus or 0
+        runner = DaskTaskRunner(address=settings.address)
+    if gpus:
+        stack.enter_context(dask.annotate(resources={"GPU": gpus}))
+    stack.enter_context(runner)
+    workers = runner.client.scheduler_info(n_workers=-1)["workers"].values()
+    if not any(worker["resources"].get("GPU", 0) >= gpus for worker in workers):
+        raise ConfigError(
+            f"engine: none of the cluster's {len(workers)} workers has {gpus} GPUs; start them"
+            f" with --resources GPU={gpus}, or lower engine.gpus"
+        )
+    return runner
+
+
+def _dask_cluster(workers: int, gpus: int, **_: Any) -> Any:
+    """Workers of one thread on this machine, each with GPUs of its own."""
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    devices = visible if visible != [""] else [str(number) for number in range(workers * gpus)]
+    common = {"nthreads": 1, "memory_limit": 0, "dashboard_address": None, "host": "127.0.0.1"}
+    specifications = {}
+    for number in range(workers):
+        own = ",".join(devices[number * gpus : (number + 1) * gpus])
+        options = common | {"resources": {"GPU": gpus}, "env": {"CUDA_VISIBLE_DEVICES": own}}
+        specifications[number] = {"cls": Nanny, "options": options}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
+    return SpecCluster(specifications, scheduler, silence_logs=logging.CRITICAL)
+
+
+def _gpus_here() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _gpus_a_worker(settings: EngineSettings, there: int) -> int:
+    return min(1, there) if settings.gpus is None else settings.gpus
+
+
+def _workers(settings: EngineSettings, gpus: int) -> int:
+    """Workers to start on this machine, which must have their GPUs."""
+    there = _gpus_here()
+    workers = settings.workers or max(1, there // gpus if gpus else 1)
+    if workers * gpus > there:
+        raise ConfigError(
+            f"engine.gpus: {workers} workers of {gpus} GPUs need {workers * gpus};"
+            f" this machine has {there}"
+        )
+    return workers
