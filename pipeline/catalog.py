@@ -26,7 +26,7 @@ from pipeline.sources.base import SourceFile
 
 logger = logging.getLogger(__name__)
 
-CATALOG_VERSION = 2
+CATALOG_VERSION = 3
 
 FILE_SCHEMA = pa.schema(
     [
@@ -36,6 +36,7 @@ FILE_SCHEMA = pa.schema(
         ("image_reason", pa.string()),
         ("text", pa.string()),
         ("text_reason", pa.string()),
+        ("content", pa.string()),
         ("extra", pa.string()),
         ("captions", pa.list_(pa.string())),
         ("licence", pa.string()),
@@ -65,8 +66,9 @@ class Catalog:
     dataset : Dataset
     table : pyarrow.Table
         Columns `file` (number in `dataset.files`), `position`, `id`, `image` and `text` (digest of
-        the half, null where it is missing), `image_reason`, `text_reason` (why), `extra` (digest of
-        the pass-through columns), `missing` ("image", "text", "both" or null).
+        the half, null where it is missing), `image_reason`, `text_reason` (why), `content` (digest
+        of the id and both halves), `extra` (digest of the pass-through columns), `missing`
+        ("image", "text", "both" or null).
     """
 
     def __init__(self, dataset: Dataset, table: pa.Table, folder: Path) -> None:
@@ -137,25 +139,31 @@ class Catalog:
 
     def counts(self) -> dict[str, int]:
         """Rows by what is missing: complete, text, image, both."""
-        found = Counter(self.table["missing"].to_pylist())
+        found = _tally(self.table["missing"])
         names = {"complete": None, "text": "text", "image": "image", "both": "both"}
         return {name: found.get(value, 0) for name, value in names.items()}
 
     def reasons(self) -> dict[str, dict[str, int]]:
         """Per half, how often each reason of its absence was found."""
         return {
-            half: dict(
-                Counter(r for r in self.table[f"{half}_reason"].to_pylist() if r).most_common()
-            )
+            half: {
+                reason: count
+                for reason, count in Counter(_tally(self.table[f"{half}_reason"])).most_common()
+                if reason
+            }
             for half in ("image", "text")
         }
 
     def content(self) -> str:
         """A digest of all ids and contents, whatever the files and the order of rows."""
-        columns = (self.table[name].to_pylist() for name in ("id", "image", "text"))
-        return digest(
-            *sorted("\0".join(v or "" for v in row) for row in zip(*columns, strict=True))
-        )
+        # A sum does not mind the order, and takes a tenth of the time of sorting a million.
+        halves = np.frombuffer(bytes.fromhex("".join(self.table["content"].to_pylist())), "<u8")
+        sums = halves.reshape(-1, 2).sum(axis=0, dtype=np.uint64)
+        return digest(str(len(self)), *map(str, sums.tolist()))
+
+
+def _tally(column: pa.ChunkedArray) -> dict[str | None, int]:
+    return {item["values"]: item["counts"] for item in pc.value_counts(column).to_pylist()}
 
 
 def _read(
@@ -176,19 +184,28 @@ def _read(
         texts = batch.column("text").to_pylist()
         text_reasons = batch.column("text_reason").to_pylist()
         extras = batch.column("extra").to_pylist() if "extra" in batch.schema.names else None
-        rows = {
-            "position": batch.column("position"),
-            "id": batch.column("id"),
+        ids = batch.column("id").to_pylist()
+        halves = {
             "image": [
                 None if reason else digest(data)
                 for data, reason in zip(images, reasons, strict=True)
             ],
-            "image_reason": reasons,
             "text": [
                 None if reason else digest(*text)
                 for text, reason in zip(texts, text_reasons, strict=True)
             ],
+        }
+        rows = {
+            "position": batch.column("position"),
+            "id": ids,
+            "image": halves["image"],
+            "image_reason": reasons,
+            "text": halves["text"],
             "text_reason": text_reasons,
+            "content": [
+                digest(*(part or "" for part in row))
+                for row in zip(ids, halves["image"], halves["text"], strict=True)
+            ],
             "captions": texts,
             "licence": [_licence(row) for row in extras or [None] * len(batch)],
             "extra": [None] * len(batch) if extras is None else [_extra(row) for row in extras],
@@ -216,18 +233,18 @@ def _place(folder: Path, file: SourceFile) -> Path:
 
 
 def _cached(folder: Path, file: SourceFile, reading: str) -> pa.Table | None:
-    path = _place(folder, file)
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(_place(folder, file)) as kept:
+            metadata = kept.schema_arrow.metadata or {}
+            if (metadata.get(b"version"), metadata.get(b"reading")) != (
+                file.version.encode(),
+                reading.encode(),
+            ):
+                return None
+            wanted = [name for name in FILE_SCHEMA.names if name not in DETAILS]
+            return kept.read(columns=wanted).replace_schema_metadata(None)
     except (FileNotFoundError, pa.ArrowInvalid):
         return None
-    metadata = table.schema.metadata or {}
-    if (
-        metadata.get(b"version") != file.version.encode()
-        or metadata[b"reading"] != reading.encode()
-    ):
-        return None
-    return table.replace_schema_metadata(None)
 
 
 def _keep(folder: Path, file: SourceFile, reading: str, table: pa.Table) -> None:
@@ -259,8 +276,7 @@ def _with_ids(table: pa.Table) -> pa.Table:
     """Ids of rows that have none: a digest of the observed halves and an occurrence number."""
     seen: Counter[str] = Counter()
     ids = []
-    for image, text in zip(table["image"].to_pylist(), table["text"].to_pylist(), strict=True):
-        content = digest(image or "", text or "")[:24]
+    for content in pc.utf8_slice_codeunits(table["content"], 0, 24).to_pylist():
         seen[content] += 1
         ids.append(f"{content}-{seen[content]}")
     return table.set_column(table.schema.get_field_index("id"), "id", pa.array(ids, pa.string()))

@@ -6,17 +6,14 @@ is written beside and renamed into place before the shard's manifest makes it co
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from generators.base import (
     Candidate,
@@ -28,8 +25,19 @@ from generators.base import (
 from kb.embeddings import Modality, opposite
 from kb.retrieval import Hit
 from pipeline.catalog import fetch
+from pipeline.compaction import layout_of
+from pipeline.dataset import Dataset, DatasetError
 from pipeline.images import UndecodableImage, decode, encode
-from pipeline.ledger import Entry, Ledger, Manifest, part_name, shard_name, sync_folder
+from pipeline.ledger import (
+    Entry,
+    Ledger,
+    Manifest,
+    entry_table,
+    part_name,
+    shard_name,
+    writing_part,
+)
+from pipeline.plan import ShardPlan
 from pipeline.schema import ROW_GROUP_ROWS, completed_schema
 from pipeline.workbench import Workbench
 from selection.scoring import Judged, Judgement
@@ -37,38 +45,6 @@ from selection.scoring import Judged, Judgement
 logger = logging.getLogger(__name__)
 
 RowsDone = Callable[[dict[str, int]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ShardPlan:
-    """The rows of a shard to be done.
-
-    `rows` are their places (number of the file, position); `reasons` say why a half is missing;
-    `missing` is "image" or "text" where rows need a generator, None where they only pass through.
-    `first_attempts` is above 1 for rows whose earlier attempts a person has rejected.
-    """
-
-    number: int
-    missing: Modality | None
-    rows: tuple[tuple[int, int], ...]
-    entries: tuple[Entry, ...]
-    reasons: tuple[str | None, ...]
-    first_attempts: tuple[int, ...]
-    run_id: str
-
-    def dump(self) -> str:
-        """JSON, for a task in another process."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return json.dumps(values | {"entries": [list(astuple(e)) for e in self.entries]})
-
-    @classmethod
-    def parse(cls, text: str) -> ShardPlan:
-        values = json.loads(text)
-        values["entries"] = tuple(Entry(*entry) for entry in values["entries"])
-        values["rows"] = tuple((file, position) for file, position in values["rows"])
-        values["reasons"] = tuple(values["reasons"])
-        values["first_attempts"] = tuple(values["first_attempts"])
-        return cls(**values)
 
 
 @dataclass
@@ -105,15 +81,13 @@ def complete_shard(
     ledger = Ledger(bench.config.folder)
     schema = completed_schema(dataset.text_is_list, dataset.extra_schema)
     path = ledger.parts / part_name(plan.number)
-    scratch = path.with_name(f".{path.name}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
     statuses: list[str] = []
     size = bench.config.run.block_size
-    with pq.ParquetWriter(scratch, schema, compression="zstd") as writer:
+    with writing_part(path, schema) as writer:
         waiting: list[pa.Table] = []
         for start in range(0, len(plan.rows), size):
-            found = fetch(dataset, plan.rows[start : start + size])
             block = slice(start, start + size)
+            found = _fetch(dataset, plan.rows[block], plan.entries[block])
             table = (
                 _pass_through(found, plan.entries[block], plan.reasons[block], schema)
                 if plan.missing is None
@@ -129,23 +103,31 @@ def complete_shard(
                 rows_done(dict(Counter(outcomes)))
         if waiting:
             writer.write_table(pa.concat_tables(waiting), row_group_size=ROW_GROUP_ROWS)
-    with scratch.open("rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(scratch, path)
-    sync_folder(path.parent)
     manifest = Manifest(
         shard=shard_name(plan.number),
         part=path.name,
-        bytes=path.stat().st_size,
+        size=path.stat().st_size,
         run_id=plan.run_id,
-        kb_version=None if plan.missing is None else bench.knowledge_base.version,
-        entries=[
-            Entry(e.id, e.key, e.content, status, e.missing)
-            for e, status in zip(plan.entries, statuses, strict=True)
-        ],
+        settings=plan.settings,
+        layout=layout_of(schema),
+        rows=entry_table(
+            replace(entry, status=status)
+            for entry, status in zip(plan.entries, statuses, strict=True)
+        ),
     )
     ledger.commit(manifest)
     return manifest
+
+
+def _fetch(
+    dataset: Dataset, places: Sequence[tuple[int, int]], entries: Sequence[Entry]
+) -> pa.Table:
+    """The rows of a block; a file that was written anew during the run is no longer theirs."""
+    found = fetch(dataset, places)
+    if dataset.has_id and found["id"].to_pylist() != [entry.id for entry in entries]:
+        name = dataset.files[places[0][0]].name
+        raise DatasetError(f"{name} was changed while the run was under way; start it again")
+    return found
 
 
 def _pass_through(
@@ -221,14 +203,13 @@ def _rows(
     bench: Workbench, plan: ShardPlan, block: slice, found: pa.Table, observed: Modality
 ) -> list[_Row]:
     rows = []
-    for entry, cell, reason, first_attempt in zip(
+    for entry, cell, reason in zip(
         plan.entries[block],
         found[observed].to_pylist(),
         plan.reasons[block],
-        plan.first_attempts[block],
         strict=True,
     ):
-        row = _Row(entry.id, None, reason or "unknown", first_attempt)
+        row = _Row(entry.id, None, reason or "unknown", entry.first_attempt)
         if observed == "text":
             row.item = cell
         else:

@@ -8,21 +8,17 @@ import logging
 import os
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
-from kb.embeddings import MODALITIES, Modality
+from kb.embeddings import Modality
 from kb.knowledge_base import KnowledgeBase, Pairs
-from kb.storage import DamagedKnowledgeBase, read_manifest
+from kb.storage import DamagedKnowledgeBase
 from pipeline.build import (
     Progress,
     build,
@@ -31,51 +27,21 @@ from pipeline.build import (
     scan,
     scan_externals,
 )
-from pipeline.catalog import Catalog, digest
-from pipeline.completion import RowsDone, ShardPlan, complete_shard
+from pipeline.catalog import Catalog
+from pipeline.compaction import compact
+from pipeline.completion import RowsDone, complete_shard
 from pipeline.config import Config
 from pipeline.errors import ConfigError, RunFailed, RunLocked
 from pipeline.export import Exported, ExportSettings, export
 from pipeline.images import UndecodableImage, decode
-from pipeline.ledger import (
-    Entry,
-    Ledger,
-    Manifest,
-    count_outcomes,
-    part_name,
-    shard_name,
-    sync_folder,
-    write_whole,
-)
+from pipeline.ledger import Ledger, Manifest, write_whole
+from pipeline.plan import Plan, ShardPlan, compare, make_plan
 from pipeline.review import Review, Reviewed, Verdict, made_halves, read_marks
-from pipeline.schema import ROW_GROUP_ROWS, SCHEMA_VERSION, completed_schema
+from pipeline.schema import completed_schema
+from pipeline.summary import summarise
 from pipeline.workbench import INTERNAL, Workbench
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Plan:
-    """What a run would do.
-
-    Attributes
-    ----------
-    shards : list of ShardPlan
-    pending : dict
-        Rows to be done by what is missing: "image", "text", and "none" for those that pass through.
-    done : int
-        Rows that stand already.
-    held_back : int
-        Pending rows that `limit` leaves for another run.
-    deleted : int
-        Rows of the completed dataset that are no longer in the input.
-    """
-
-    shards: list[ShardPlan] = field(default_factory=list)
-    pending: dict[str, int] = field(default_factory=dict)
-    done: int = 0
-    held_back: int = 0
-    deleted: int = 0
 
 
 class Job:
@@ -166,59 +132,8 @@ class Job:
         yield
         self.times.append({"step": name, "seconds": round(time.monotonic() - started, 2)})
 
-    def settings_digests(self) -> dict[str, str]:
-        """Per missing half a digest of the settings and revisions that its rows depend on."""
-        config, bench = self.config, self.bench
-        knowledge = config.knowledge_base.identity()
-        common: dict[str, Any] = {
-            "schema": SCHEMA_VERSION,
-            "seed": config.run.seed,
-            "encoder": bench.identity(config.encoder_part()),
-            "knowledge": knowledge,
-            "generation": config.generation.model_dump(mode="json"),
-        }
-        if config.run.on_kb_change == "redo":
-            common["kb"] = read_manifest(bench.knowledge_base_folder)["version"]
-        scoring = config.selection.identity()
-        digests: dict[str, str] = {}
-        for missing in MODALITIES:
-            half = "caption" if missing == "text" else "image"
-            own = {
-                "generator": bench.identity(config.generator_part(missing)),
-                "selection": scoring.get(half, scoring),
-            }
-            digests[missing] = digest(json.dumps(common | own, sort_keys=True, default=str))
-        return digests
-
-    def desired(self) -> tuple[list[Entry], list[tuple[int, int]]]:
-        """For every row of the input the entry that the ledger should hold, and its place."""
-        settings = self.settings_digests()
-        table = self.catalog.table
-        names = ("id", "image", "text", "extra", "missing", "file", "position")
-        entries, places = [], []
-        for row_id, image, text, extra, missing, file, position in zip(
-            *(table[name].to_pylist() for name in names), strict=True
-        ):
-            content = digest(image or "", text or "", extra or "")
-            matter = settings[missing] if missing in settings else str(SCHEMA_VERSION)
-            first_attempt = self.review.first_attempt(row_id, content)
-            if first_attempt > 1:
-                matter = digest(matter, str(first_attempt))
-            entries.append(Entry(row_id, digest(row_id, content, matter), content, "", missing))
-            places.append((file, position))
-        return entries, places
-
-    def _reasons(self) -> list[str | None]:
-        """Why a half is missing, for every row of the input."""
-        table = self.catalog.table
-        columns = (table[name].to_pylist() for name in ("missing", "image_reason", "text_reason"))
-        return [
-            {"image": image, "text": text, "both": f"image: {image}; text: {text}"}.get(missing)
-            for missing, image, text in zip(*columns, strict=True)
-        ]
-
     def plan(self, limit: int | None = None, retry_failed: bool = False) -> Plan:
-        """Which rows are pending, in shards of one kind each.
+        """Which rows are pending and why, in shards of one kind each.
 
         Parameters
         ----------
@@ -232,61 +147,15 @@ class Job:
         RunFailed
             More rows vanished from the input than `run.max_deleted_share` allows.
         """
-        latest = self.ledger.latest()
-        entries, places = self.desired()
-        reasons = self._reasons()
-        plan = Plan()
-        waiting: dict[str, list[int]] = {"none": [], "text": [], "image": []}
-        for number, entry in enumerate(entries):
-            standing = latest.get(entry.id)
-            if standing is not None and self._stands(standing[1], entry, retry_failed):
-                plan.done += 1
-            else:
-                waiting[entry.missing if entry.missing in MODALITIES else "none"].append(number)
-        plan.deleted = len(latest.keys() - {entry.id for entry in entries})
-        if latest and plan.deleted > self.config.run.max_deleted_share * len(latest):
+        rows, settings, run = self.catalog.table, self.bench.row_settings(), self.config.run
+        compared = compare(rows, self.ledger, settings, self.review.verdicts, retry_failed)
+        if compared.deleted > run.max_deleted_share * compared.held:
             raise RunFailed(
-                f"{plan.deleted} of {len(latest)} rows vanished from the input, more than"
-                f" run.max_deleted_share {self.config.run.max_deleted_share:g} allows; if that is"
+                f"{compared.deleted} of {compared.held} rows vanished from the input, more than"
+                f" run.max_deleted_share {run.max_deleted_share:g} allows; if that is"
                 " meant, raise it for this run"
             )
-        room = limit
-        number = self.ledger.next_number()
-        for kind, rows in waiting.items():
-            plan.pending[kind] = len(rows)
-            if kind != "none" and room is not None:
-                plan.held_back += max(0, len(rows) - room)
-                rows = rows[:room]
-                room -= len(rows)
-            missing = None if kind == "none" else cast(Modality, kind)
-            for start in range(0, len(rows), self.config.run.shard_size):
-                part = rows[start : start + self.config.run.shard_size]
-                plan.shards.append(
-                    ShardPlan(
-                        number,
-                        missing,
-                        tuple(places[row] for row in part),
-                        tuple(entries[row] for row in part),
-                        tuple(reasons[row] for row in part),
-                        tuple(
-                            self.review.first_attempt(entries[row].id, entries[row].content)
-                            for row in part
-                        ),
-                        self.run_id,
-                    )
-                )
-                number += 1
-        return plan
-
-    def _stands(self, standing: Entry, entry: Entry, retry_failed: bool) -> bool:
-        """Whether what the ledger holds of a row is what it should hold."""
-        if standing.key == entry.key:
-            return not (retry_failed and standing.status == "failed")
-        return (
-            standing.status == "completed"
-            and standing.content == entry.content
-            and self.review.accepted(entry.id, entry.content)
-        )
+        return make_plan(rows, self.ledger, compared, settings, run.shard_size, self.run_id, limit)
 
     def begin(self) -> None:
         """Lay the resolved settings beside the output and clear debris. Needs the lock."""
@@ -313,68 +182,24 @@ class Job:
         Returns
         -------
         dict
-            `rewritten` (parts that lost rows), `outcomes` (rows by status), `by_missing` (outcomes by missing half), `rows`, `run_id`,
-            `finished` (time in UTC), `times` (seconds of each step).
+            `rewritten` (parts that lost rows or got other columns), `outcomes` (rows by status),
+            `by_missing` (outcomes by missing half), `faults` (why rows were rejected or failed),
+            `rows`, `run_id`, `finished` (time in UTC), `times` (seconds of each step).
         """
         self.bench.close_generator()
         self.__dict__.pop("ledger", None)
-        contents = {entry.id: entry.content for entry in self.desired()[0]}
-        latest = self.ledger.latest()
-        rewritten = 0
-        for name in sorted(self.ledger.manifests):
-            manifest = self.ledger.manifests[name]
-            alive = [
-                latest[entry.id][0] == name and contents.get(entry.id) == entry.content
-                for entry in manifest.entries
-            ]
-            if not all(alive):
-                self._rewrite(manifest, alive)
-                rewritten += 1
-        self.ledger.sweep()
-        entries = [entry for m in self.ledger.manifests.values() for entry in m.entries]
-        groups: dict[str, Counter[str]] = {}
-        for entry in entries:
-            groups.setdefault(entry.missing or "none", Counter())[entry.status] += 1
+        rewritten = compact(
+            self.ledger, self.catalog.table, self.bench.dataset, self.folder / "history"
+        )
         return {
             "run_id": self.run_id,
-            "rows": len(entries),
             "input_rows": len(self.catalog),
             "rewritten": rewritten,
-            "outcomes": count_outcomes(entries),
-            "by_missing": {name: dict(counts) for name, counts in sorted(groups.items())},
+            **summarise(self.ledger),
             "finished": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
             "times": list(self.times),
             "completed": str(self.ledger.parts),
         }
-
-    def _rewrite(self, manifest: Manifest, alive: list[bool]) -> None:
-        """Put a part's living rows into a new part; keep dead generated rows in the history."""
-        table = pq.read_table(self.ledger.parts / manifest.part)
-        mask = pa.array(alive)
-        dead = table.filter(pa.array([not a for a in alive]))
-        dead = dead.filter(pa.compute.equal(dead["status"], "completed"))
-        if len(dead):
-            path = (
-                self.folder
-                / "history"
-                / f"{manifest.part.removesuffix('.parquet')}-{manifest.run_id}.parquet"
-            )
-            _write_part(path, dead)
-        number = self.ledger.next_number()
-        entries = [entry for entry, lives in zip(manifest.entries, alive, strict=True) if lives]
-        path = self.ledger.parts / part_name(number)
-        _write_part(path, table.filter(mask))
-        self.ledger.commit(
-            Manifest(
-                shard_name(number),
-                path.name,
-                path.stat().st_size,
-                manifest.run_id,
-                manifest.kb_version,
-                entries,
-                [*manifest.replaces, manifest.shard],
-            )
-        )
 
     def complete(
         self,
@@ -426,7 +251,7 @@ class Job:
 
     def verdicts(self) -> dict[str, Verdict]:
         """A person's verdicts by id, of rows whose observed half is as it was."""
-        return self.review.standing({row: e for row, (_, e) in self.ledger.latest().items()})
+        return self.review.standing(self.ledger.entries(list(self.review.verdicts)))
 
     def take_review(self, marks: Path) -> Reviewed:
         """Keep the marks of a report, and show them in it; needs the lock.
@@ -441,7 +266,7 @@ class Job:
         self._check_completed()
         read = read_marks(marks, self.config.name)
         made = made_halves(self.completed(), [mark.id for mark in read.marks])
-        standing = {row: entry for row, (_, entry) in self.ledger.latest().items()}
+        standing = self.ledger.entries([mark.id for mark in read.marks])
         result = self.review.add(read, standing, made)
         if result.accepted or result.rejected:
             self.review.save()
@@ -503,13 +328,3 @@ class Job:
         schema = completed_schema(self.bench.dataset.text_is_list, self.bench.dataset.extra_schema)
         files = sorted(str(path) for path in (self.folder / "completed").glob("part-*.parquet"))
         return ds.dataset(files, schema=schema, format="parquet")
-
-
-def _write_part(path: Path, table: pa.Table) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.tmp")
-    pq.write_table(table, scratch, compression="zstd", row_group_size=ROW_GROUP_ROWS)
-    with scratch.open("rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(scratch, path)
-    sync_folder(path.parent)

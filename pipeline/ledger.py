@@ -1,4 +1,4 @@
-"""The ledger: which rows are done, in which part of the completed dataset, under which key.
+"""The ledger: which rows are done, in which part of the completed dataset, under which settings.
 
 A shard is done when its manifest stands; the manifest is written, whole, after its data. The
 manifests are the only truth: a part without one is debris of a run that was cut off.
@@ -8,52 +8,99 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LEDGER_VERSION = 1
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import ConfigError
+
+LEDGER_VERSION = 2
+
+# A finished row: digests of its observed halves and of its other columns, and what became of it.
+ROWS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("content", pa.string()),
+        ("extra", pa.string()),
+        ("status", pa.string()),
+        ("missing", pa.string()),
+        ("first_attempt", pa.int32()),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A finished row: its key, the digest of its observed content, and what became of it."""
+    """One row of a ledger; `status` is empty where the row is still to be done.
+
+    `first_attempt` is above 1 where a person has rejected the attempts before it.
+    """
 
     id: str
-    key: str
     content: str
+    extra: str | None
     status: str
     missing: str | None
+    first_attempt: int = 1
 
 
-@dataclass
+def entry_table(entries: Iterable[Entry]) -> pa.Table:
+    """Entries as a table of `ROWS`."""
+    held = list(entries)
+    return pa.table({name: [getattr(e, name) for e in held] for name in ROWS.names}, schema=ROWS)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A finished shard.
 
-    `replaces` names shards whose rows live on in this one; they are gone as soon as it stands.
+    Attributes
+    ----------
+    shard, part : str
+        Its name and that of its file in `completed/`.
+    size : int
+        Bytes of that file.
+    run_id : str
+    settings : dict
+        A digest by section of the config that the rows depend on. Content and settings together
+        are the key under which a row is done.
+    layout : str
+        A digest of the part's schema.
+    rows : pyarrow.Table
+        Of schema `ROWS`, in the part's order.
+    replaces : str, optional
+        The shard whose rows live on in this one; it is gone as soon as this one stands.
     """
 
     shard: str
     part: str
-    bytes: int
+    size: int
     run_id: str
-    kb_version: str | None
-    entries: list[Entry]
-    replaces: list[str] = field(default_factory=list)
+    settings: Mapping[str, str]
+    layout: str
+    rows: pa.Table
+    replaces: str | None = None
 
     def dump(self) -> str:
-        values = asdict(self)
-        values["version"] = LEDGER_VERSION
-        values["entries"] = [list(asdict(entry).values()) for entry in self.entries]
+        values = dict(vars(self), version=LEDGER_VERSION, rows=self.rows.to_pydict())
         return json.dumps(values, ensure_ascii=False)
 
     @classmethod
-    def parse(cls, text: str) -> Manifest:
+    def parse(cls, text: str | bytes) -> Manifest:
         values = json.loads(text)
         if values.pop("version") != LEDGER_VERSION:
-            raise ValueError("the ledger was written by another version of this program")
-        values["entries"] = [Entry(*entry) for entry in values["entries"]]
+            raise ConfigError(
+                "the run's folder was written by another version of this program;"
+                " give the config another `name` or `output`"
+            )
+        values["rows"] = pa.table(values["rows"], schema=ROWS)
         return cls(**values)
 
 
@@ -66,6 +113,23 @@ def write_whole(path: Path, data: str | bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(scratch, path)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def writing_part(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """Write a Parquet file that is there whole once the block has ended well, and not before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.tmp")
+    try:
+        with pq.ParquetWriter(scratch, schema, compression="zstd") as writer:
+            yield writer
+        with scratch.open("rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(scratch, path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 
@@ -93,21 +157,27 @@ class Ledger:
         self.manifests: dict[str, Manifest] = {}
 
     def load(self) -> Ledger:
-        """Read the manifests, and clear away what a run that was cut off left behind."""
+        """Read the manifests that count: their part is whole, and no other replaces them.
+
+        Raises
+        ------
+        ConfigError
+            They are another program version's.
+        """
         self.manifests = {}
         for path in sorted(self.folder.glob("shard-*.json")):
-            manifest = Manifest.parse(path.read_text(encoding="utf-8"))
+            manifest = Manifest.parse(path.read_bytes())
             part = self.parts / manifest.part
             # A part that was lost or cut is done again.
-            if part.is_file() and part.stat().st_size == manifest.bytes:
+            if part.is_file() and part.stat().st_size == manifest.size:
                 self.manifests[manifest.shard] = manifest
         for manifest in list(self.manifests.values()):
-            for name in manifest.replaces:
-                self.manifests.pop(name, None)
+            if manifest.replaces:
+                self.manifests.pop(manifest.replaces, None)
         return self
 
     def sweep(self) -> None:
-        """Remove parts without a manifest, replaced manifests and temporary files.
+        """Remove parts without a manifest, manifests that do not count, and temporary files.
 
         Only the run that holds the lock may call this.
         """
@@ -119,24 +189,49 @@ class Ledger:
             if path.stem not in self.manifests:
                 path.unlink()
 
-    def latest(self) -> dict[str, tuple[str, Entry]]:
-        """Id -> (shard, entry) of the newest manifest that holds the row."""
-        return {
-            entry.id: (name, entry)
-            for name, manifest in sorted(self.manifests.items())
-            for entry in manifest.entries
-        }
+    def newest_first(self) -> list[Manifest]:
+        """The manifests; where two hold a row, the one that counts stands first."""
+        return [self.manifests[name] for name in sorted(self.manifests, key=_number, reverse=True)]
+
+    def table(self) -> pa.Table:
+        """All rows in the order of `newest_first`: `ROWS`, and `shard`, the manifest's place there.
+
+        A row that was done again stands more than once until the old one is cleared away.
+        """
+        tables = [
+            m.rows.append_column("shard", pa.array(np.full(len(m.rows), place, np.int32)))
+            for place, m in enumerate(self.newest_first())
+        ]
+        empty = ROWS.empty_table().append_column("shard", pa.array([], pa.int32()))
+        return pa.concat_tables([empty, *tables]).combine_chunks()
+
+    def entries(self, ids: Sequence[str]) -> dict[str, Entry]:
+        """The standing entries of some rows by id."""
+        table = self.table()
+        place = pc.index_in(pa.array(ids, pa.string()), value_set=table["id"].combine_chunks())
+        rows = table.select(ROWS.names).take(place.drop_null()).to_pylist()
+        return {row["id"]: Entry(**row) for row in rows}
 
     def next_number(self) -> int:
         """A shard number above all that stand."""
-        return max((int(name.removeprefix("shard-")) for name in self.manifests), default=0) + 1
+        return max(map(_number, self.manifests), default=0) + 1
 
     def commit(self, manifest: Manifest) -> None:
         """Make a shard done: its part must stand already."""
         write_whole(self.folder / f"{manifest.shard}.json", manifest.dump())
         self.manifests[manifest.shard] = manifest
-        for name in manifest.replaces:
-            self.manifests.pop(name, None)
+        if manifest.replaces:
+            self.manifests.pop(manifest.replaces, None)
+
+    def drop(self, shard: str) -> None:
+        """Undo a shard of which no row counts any more; `sweep` removes its part."""
+        (self.folder / f"{shard}.json").unlink()
+        sync_folder(self.folder)
+        del self.manifests[shard]
+
+
+def _number(shard: str) -> int:
+    return int(shard.removeprefix("shard-"))
 
 
 def shard_name(number: int) -> str:
@@ -147,12 +242,11 @@ def part_name(number: int) -> str:
     return f"part-{number:06d}.parquet"
 
 
-def count_outcomes(entries: Iterable[Entry]) -> dict[str, int]:
-    """Rows by outcome, all outcomes named."""
+def count_outcomes(rows: pa.Table) -> dict[str, int]:
+    """Rows of a ledger's table by outcome, all outcomes named."""
+    found = pc.value_counts(rows["status"]).to_pylist()
     counts = dict.fromkeys(("observed", "completed", "rejected", "failed"), 0)
-    for entry in entries:
-        counts[entry.status] += 1
-    return counts
+    return counts | {item["values"]: item["counts"] for item in found}
 
 
 def read_json(path: Path) -> Mapping[str, Any] | None:

@@ -14,14 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from kb.embeddings import Modality, normalise
+from kb.embeddings import MODALITIES, Modality, normalise
 from kb.knowledge_base import KnowledgeBase
-from pipeline.catalog import fetch
+from kb.storage import DamagedKnowledgeBase, read_manifest
+from pipeline.catalog import digest, fetch
 from pipeline.config import Config
 from pipeline.dataset import Dataset
 from pipeline.images import decode
 from pipeline.models import ResolvedModel
 from pipeline.parts import Part
+from pipeline.plan import ATTEMPTS, PASSING
+from pipeline.schema import SCHEMA_VERSION
 from selection.niqe import NiqeModel
 from selection.scoring import Selector
 from selection.standards import Standards
@@ -149,6 +152,48 @@ class Workbench:
                 pairs[row]["bytes"] = data
                 pairs[row]["image"] = decode(data, dataset.settings.max_pixels)
         return pairs
+
+    def row_settings(self) -> dict[str, dict[str, str]]:
+        """What rows depend on besides their content: by kind, a digest by section of the config.
+
+        Kinds are the missing half, "image" or "text", and `PASSING` for rows that pass through.
+        """
+        config = self.config
+        schema = {"schema": str(SCHEMA_VERSION)}
+        generation = config.generation.model_dump(mode="json")
+        attempts = str(generation.pop("attempts"))
+        common: dict[str, Any] = {
+            "run.seed": config.run.seed,
+            "encoder": self.identity(config.encoder_part()),
+            "knowledge_base": config.knowledge_base.identity(),
+            "generation": generation,
+        }
+        if config.run.on_kb_change == "redo":
+            common["content of the knowledge base"] = self._standing_version()
+        scoring = config.selection.identity()
+        found = {PASSING: schema}
+        for missing in MODALITIES:
+            half = "caption" if missing == "text" else "image"
+            part = config.generator_part(missing)
+            own = {
+                part.section: self.identity(part),
+                f"selection.{half}": scoring.get(half, scoring),
+            }
+            found[missing] = {
+                **schema,
+                ATTEMPTS: attempts,
+                **{
+                    name: digest(json.dumps(value, sort_keys=True, default=str))[:16]
+                    for name, value in (common | own).items()
+                },
+            }
+        return found
+
+    def _standing_version(self) -> str:
+        try:
+            return str(read_manifest(self.knowledge_base_folder)["version"])
+        except DamagedKnowledgeBase:
+            return "none"
 
     def source(self, name: str) -> Dataset:
         """The dataset that a pair's `source` names."""
