@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from generators.device import DeviceSettings, identity_of
 from generators.prompts import check_template
+
+# Folders of the parts of an SDXL checkpoint.
+PARTS = (
+    "scheduler",
+    "text_encoder",
+    "text_encoder_2",
+    "tokenizer",
+    "tokenizer_2",
+    "unet",
+    "vae",
+)
 
 
 class IPAdapterSettings(BaseModel):
@@ -121,6 +134,31 @@ class SdxlSettings(DeviceSettings):
             models["ip_adapter"] = (self.ip_adapter.model, self.ip_adapter.revision)
         return models
 
+    def files(self, role: str, available: Sequence[str]) -> list[str]:
+        """Choose what is read among the files of a repository: one precision, one adapter.
+
+        Half precision is read unless another is asked for: on a machine without a GPU it is
+        widened, and a download for one with a GPU is half as large.
+        """
+        if role == "ip_adapter":
+            adapter, encoder = self.ip_adapter, PurePosixPath(self.ip_adapter.image_encoder)
+            weights = str(PurePosixPath(adapter.subfolder) / adapter.weight_name)
+            beside = (str(encoder / "config.json"), str(encoder / "model.safetensors"))
+            return [file for file in available if file in (weights, *beside)]
+        chosen = ["model_index.json"]
+        for part in PARTS:
+            files = [f for f in available if f.startswith(f"{part}/") and f.count("/") == 1]
+            chosen += [f for f in files if f.endswith((".json", ".txt", ".model"))]
+            weights = [f for f in files if f.endswith(".safetensors")]
+            half = [f for f in weights if _variant_of(f) == "fp16"]
+            wanted = self.variant
+            if wanted == "auto":
+                wanted = "fp16" if half and self.dtype in ("auto", "float16") else None
+            # A part that has no such variant is read from its plain weights.
+            plain = [f for f in weights if _variant_of(f) is None]
+            chosen += [f for f in weights if _variant_of(f) == wanted] or plain
+        return [f for f in chosen if f in available]
+
     def identity(self) -> dict[str, Any]:
         """All that changes the image: settings of a grounding that isn't used stay out."""
         unused = set()
@@ -131,3 +169,9 @@ class SdxlSettings(DeviceSettings):
         if self.grounding != "prompt":
             unused.add("example_template")
         return identity_of(self, frozenset(unused))
+
+
+def _variant_of(weights: str) -> str | None:
+    """The variant in a file's name: fp16 of `unet/model.fp16-00001-of-00002.safetensors`."""
+    marks = PurePosixPath(weights).name.split(".")[1:-1]
+    return marks[0].split("-")[0] if marks else None

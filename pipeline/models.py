@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 from pipeline.errors import ConfigError
@@ -17,8 +19,10 @@ from pipeline.errors import ConfigError
 WHOLE_FILE_BYTES = 64 << 20
 EDGE_BYTES = 1 << 20
 
-# Weights as safetensors, and what configures them. Pickles are never fetched.
-PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+CONFIGURATION = ("*.json", "*.txt", "*.model", "*.jinja")
+
+# Of a role and all files of its repository, those that the part reads.
+ChooseFiles = Callable[[str, Sequence[str]], Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ def resolve_models(
     models: Mapping[str, tuple[str, str | None]],
     base: Path,
     offline: bool,
+    choose: ChooseFiles | None = None,
 ) -> dict[str, ResolvedModel]:
     """Resolve each role's (name or path, revision) to local files.
 
@@ -49,20 +54,31 @@ def resolve_models(
         The config's folder.
     offline
         Download nothing.
+    choose
+        Which files of a hub model the part reads; `weights_and_configuration` by default.
 
     Raises
     ------
     ConfigError
         A folder that is not there, or, offline, a model that was not fetched.
     """
+
+    def wanted(role: str) -> Callable[[Sequence[str]], Sequence[str]]:
+        return weights_and_configuration if choose is None else partial(choose, role)
+
     return {
-        role: _resolve(f"{section}.{role}", name, revision, base, offline)
+        role: _resolve(f"{section}.{role}", name, revision, base, offline, wanted(role))
         for role, (name, revision) in models.items()
     }
 
 
 def _resolve(
-    field: str, name: str, revision: str | None, base: Path, offline: bool
+    field: str,
+    name: str,
+    revision: str | None,
+    base: Path,
+    offline: bool,
+    wanted: Callable[[Sequence[str]], Sequence[str]],
 ) -> ResolvedModel:
     plain = name.removeprefix("local-dir:")
     path = (base / Path(plain).expanduser()).resolve()
@@ -74,11 +90,17 @@ def _resolve(
         raise ConfigError(
             f"{field}: must be a folder or a hub id such as owner/model; got {name!r}"
         )
-    path = _snapshot(field, plain, revision, offline)
+    path = _snapshot(field, plain, revision, offline, wanted)
     return ResolvedModel(name, path, path.name)
 
 
-def _snapshot(field: str, repo: str, revision: str | None, offline: bool) -> Path:
+def _snapshot(
+    field: str,
+    repo: str,
+    revision: str | None,
+    offline: bool,
+    wanted: Callable[[Sequence[str]], Sequence[str]],
+) -> Path:
     """The snapshot folder of a hub model, whose name is the commit."""
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -94,35 +116,56 @@ def _snapshot(field: str, repo: str, revision: str | None, offline: bool) -> Pat
             f"{field}: {repo} is not on this machine and downloading is off;"
             " fetch it with: rag4dmc fetch CONFIG"
         )
-    return download(field, repo, revision)
+    return download(field, repo, revision, wanted)
 
 
-def download(field: str, repo: str, revision: str | None) -> Path:
-    """Download a hub model's safetensors and configuration; the revision is resolved to a commit."""
+def download(
+    field: str,
+    repo: str,
+    revision: str | None,
+    wanted: Callable[[Sequence[str]], Sequence[str]],
+) -> Path:
+    """Download the files of a hub model that a part reads; the revision is resolved to a commit.
+
+    Raises
+    ------
+    ConfigError
+        The repository can't be reached, or has no weights as safetensors.
+    """
     import huggingface_hub
 
     try:
         files = huggingface_hub.list_repo_files(repo, revision=revision)
-        # A diffusers repository keeps its parts in folders; single-file copies lie beside them.
-        prefix = "*/" if "model_index.json" in files else ""
-        patterns = [prefix + p for p in PATTERNS] + ["*.json"]
-        return Path(
-            huggingface_hub.snapshot_download(
-                repo,
-                revision=revision,
-                allow_patterns=patterns,
-                ignore_patterns=[
-                    "*.bin",
-                    "*.msgpack",
-                    "*onnx*",
-                    "*openvino*",
-                    "*flax*",
-                ],
+        chosen = list(wanted(files))
+        if any(file.endswith(".safetensors") for file in chosen):
+            return Path(
+                huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=chosen)
             )
-        )
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"{field}: {repo} can't be downloaded: {reason}") from None
+    raise ConfigError(
+        f"{field}: {repo} has no weights as safetensors at revision {revision or 'main'};"
+        " pickles are never loaded"
+    )
+
+
+def weights_and_configuration(files: Sequence[str]) -> list[str]:
+    """Choose the weights and what configures them among the files of a repository.
+
+    A model keeps both at the top; copies of the weights in other formats, and for other loaders,
+    lie beside them. A diffusers pipeline keeps them one folder deep. Pickles are never chosen.
+    """
+    if "model_index.json" in files:
+        patterns = [*CONFIGURATION, "*.safetensors"]
+        kept = [f for f in files if f.count("/") == 1 and any(fnmatch(f, p) for p in patterns)]
+        return [f for f in files if f == "model_index.json" or f in kept]
+    top = [f for f in files if "/" not in f]
+    configuration = [f for f in top if any(fnmatch(f, p) for p in CONFIGURATION)]
+    for pattern in ("model.safetensors", "model-*-of-*.safetensors", "*.safetensors"):
+        if weights := [f for f in top if fnmatch(f, pattern)]:
+            return configuration + weights
+    return configuration
 
 
 def folder_revision(folder: Path) -> str:

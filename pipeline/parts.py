@@ -62,7 +62,8 @@ class Part:
             models = self.settings.models()
         except ValueError as error:
             raise ConfigError(f"{self.section}: {error}") from None
-        return resolve_models(self.section, models, base, offline)
+        choose = getattr(self.settings, "files", None)
+        return resolve_models(self.section, models, base, offline, choose)
 
     def identity(self, models: Mapping[str, ResolvedModel]) -> dict[str, Any]:
         """What the part's output depends on: settings and the revision of every model."""

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -63,6 +63,13 @@ class OpenClipSettings(EncoderSettings):
                 "it, and give encoder.model the folder"
             )
         return {"model": ("/".join(parts[:2]), self.revision)}
+
+    def files(self, role: str, available: Sequence[str]) -> list[str]:
+        """Choose open_clip's weights and configuration among the files of a repository."""
+        top = [file for file in available if "/" not in file]
+        weights = preferred_weights([f for f in top if f.endswith(".safetensors")])
+        configuration = [f for f in top if f.endswith((".json", ".txt", ".model"))]
+        return configuration + ([weights] if weights else [])
 
 
 class OpenClipEncoder(BatchedEncoder):
@@ -151,12 +158,14 @@ def _without_root_warnings() -> Iterator[None]:
 
 
 def _weights(folder: Path) -> Path:
-    """The folder's weights, safetensors only; open_clip's own names first."""
-    found = sorted(folder.glob("*.safetensors"))
-    if not found:
+    """The folder's weights, safetensors only."""
+    found = preferred_weights(sorted(path.name for path in folder.glob("*.safetensors")))
+    if found is None:
         raise ValueError(f"encoder.model: no .safetensors weights in {folder}")
-    preferred = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
-    for name in preferred:
-        if folder / name in found:
-            return folder / name
-    return cast(Path, found[0])
+    return folder / found
+
+
+def preferred_weights(names: Sequence[str]) -> str | None:
+    """The weights that open_clip reads among files' names; its own names first."""
+    own = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+    return next((name for name in (*own, *names) if name in names), None)
