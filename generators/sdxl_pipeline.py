@@ -40,7 +40,6 @@ def load_pipeline(settings: SdxlSettings, paths: Mapping[str, Path], dtype: torc
             use_safetensors=True,
             local_files_only=True,
             add_watermarker=False,
-            low_cpu_mem_usage=_has_accelerate(),
         )
         if settings.grounding == "ip_adapter":
             _load_adapter(pipe, settings.ip_adapter, paths, dtype)
@@ -90,7 +89,6 @@ def _load_adapter(
         weight_name=settings.weight_name,
         image_encoder_folder=None,
         local_files_only=True,
-        low_cpu_mem_usage=_has_accelerate(),
     )
     # diffusers reads a list of images as several images of one prompt, and repeats embeddings by
     # the whole batch. Ours hold a row for every prompt of the batch, and pass as they are.
@@ -145,10 +143,3 @@ def width_height(size: Any, reverse: bool = False) -> tuple[int, int]:
         return size, size
     first, second = size
     return (second, first) if reverse else (first, second)
-
-
-def _has_accelerate() -> bool:
-    """Whether diffusers can fill a model straight from the file; else it builds it twice."""
-    from diffusers.utils import is_accelerate_available
-
-    return bool(is_accelerate_available())
