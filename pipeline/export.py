@@ -44,7 +44,9 @@ class ExportSettings(BaseModel):
         "all", description="rows with a generated half, rows without one, or both"
     )
     min_score: float | None = Field(
-        None, description="leave out generated halves with a lower score; observed rows stay"
+        None,
+        allow_inf_nan=False,
+        description="leave out generated halves with a lower score; observed rows stay",
     )
     columns: list[str] | None = Field(
         None, description="columns beside id, image and text; default: all that the format holds"
@@ -142,6 +144,11 @@ def export(
         (scratch / MARK).write_text(json.dumps(mark, indent=2), encoding="utf-8")
     logger.info("exported %d rows as %s to %s", tally.rows, settings.format, folder)
     return Exported(folder, settings.format, tally.rows, dict(tally.left_out))
+
+
+def is_export(folder: Path) -> bool:
+    """Whether an export of ours stands in a folder."""
+    return (folder / MARK).is_file()
 
 
 def _check_folder(folder: Path) -> None:

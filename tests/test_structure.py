@@ -16,7 +16,10 @@ FORBIDDEN = {
     "selection": {"kb", "generators", "pipeline", "flows", "torch", "prefect"},
     "pipeline": {"flows", "prefect"},
 }
-HEAVY = {"torch", "diffusers", "transformers", "faiss", "open_clip", "prefect", "sklearn", "scipy"}
+HEAVY = {
+    *("torch", "diffusers", "transformers", "faiss", "open_clip", "prefect", "sklearn", "scipy"),
+    *("numpy", "pyarrow", "pydantic", "PIL", "pipeline", "kb", "generators", "selection"),
+}
 
 
 def imports(path: Path) -> set[str]:

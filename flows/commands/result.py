@@ -1,0 +1,134 @@
+"""Commands on what a run has made: search, report, review, export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from flows.terminal import AsJson, ConfigPath, errors_in_one_line, job_of
+
+
+def export(
+    config: ConfigPath,
+    format: Annotated[
+        Literal["parquet", "webdataset", "imagefolder", "llava", "open_clip"],
+        typer.Option(help="Layout, by who reads it."),
+    ] = "parquet",
+    output: Annotated[
+        Path | None, typer.Option(help="Folder; default exports/FORMAT of the run.")
+    ] = None,
+    only: Annotated[
+        Literal["completed", "observed", "all"],
+        typer.Option(help="Rows with a generated half, rows without one, or both."),
+    ] = "all",
+    min_score: Annotated[
+        float | None, typer.Option(help="Leave out generated halves with a lower score.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Columns beside id, image and text, by comma.")
+    ] = None,
+) -> None:
+    """Export the completed dataset for training, swapped in whole, with a dataset card.
+
+    \b
+    Examples:
+      rag4dmc export my.yaml
+      rag4dmc export my.yaml --format webdataset --only completed
+      rag4dmc export my.yaml --min-score 0.3 --columns status,missing
+    """
+    with errors_in_one_line():
+        from pydantic import ValidationError
+
+        from pipeline.errors import ConfigError, first_error
+        from pipeline.export import ExportSettings
+
+        values: dict[str, Any] = {"format": format, "only": only, "min_score": min_score}
+        if columns is not None:
+            values["columns"] = [name.strip() for name in columns.split(",") if name.strip()]
+        try:
+            settings = ExportSettings.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(first_error(error, "export")) from None
+        done = job_of(config).export(settings, output)
+    left = ", ".join(f"{count} {why}" for why, count in done.left_out.items() if count)
+    print(f"{done.rows} rows in {done.folder}" + (f"; left out: {left}" if left else ""))
+
+
+def report(config: ConfigPath) -> None:
+    """Write the report page of the completed dataset again.
+
+    \b
+    Examples:
+      rag4dmc report examples/emoji/dmc.yaml
+    """
+    with errors_in_one_line():
+        print(job_of(config).report())
+
+
+def review(
+    config: ConfigPath,
+    marks: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MARKS",
+            help="The file that the report's button `Export marks` saves.",
+            show_default=False,
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Take the marks that a person made in the report.
+
+    The next run generates rejected halves again, with other seeds; until then no export holds them.
+    Accepted halves are never touched again, whatever becomes of the settings.
+
+    \b
+    Examples:
+      rag4dmc review my.yaml ~/Downloads/marks.json && rag4dmc run my.yaml
+    """
+    with errors_in_one_line():
+        job = job_of(config)
+        with job.lock():
+            taken = job.take_review(marks)
+    if as_json:
+        print(json.dumps(vars(taken), indent=1))
+        return
+    known = f", {taken.known} known already" if taken.known else ""
+    print(f"{len(taken.accepted)} accepted, {len(taken.rejected)} rejected{known}")
+    for why, ids in taken.ignored.items():
+        print(f"  {len(ids)} ignored: {why} ({', '.join(ids[:5])}{', …' if ids[5:] else ''})")
+    if taken.rejected:
+        print(f"generate the rejected halves again with: rag4dmc run {config}")
+
+
+def search(
+    config: ConfigPath,
+    image: Annotated[Path | None, typer.Option(help="An image file to search by.")] = None,
+    text: Annotated[str | None, typer.Option(help="A text to search by.")] = None,
+    count: Annotated[int, typer.Option("-n", min=1, help="Pairs to show.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the knowledge base retrieves for an image or a text.
+
+    \b
+    Examples:
+      rag4dmc search examples/emoji/dmc.yaml --text "a red apple"
+      rag4dmc search my.yaml --image photo.jpg -n 10 --json
+    """
+    with errors_in_one_line():
+        from pipeline.errors import ConfigError
+
+        if (image is None) == (text is None):
+            raise ConfigError("search: give either --image FILE or --text TEXT")
+        hits: list[dict[str, Any]] = job_of(config).search(image, text, count)
+    if as_json:
+        print(json.dumps(hits, indent=1))
+        return
+    for hit in hits:
+        print(
+            f"{hit['score']:.3f} (intra {hit['intra']:.3f}, cross {hit['cross']:.3f})"
+            f"  {hit['id']}  {' | '.join(hit['text'])}"
+        )

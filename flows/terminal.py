@@ -1,0 +1,74 @@
+"""What every command shares: its arguments, errors in one line, and quiet libraries."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from flows.progress import RunView
+    from pipeline.job import Job
+
+ConfigPath = Annotated[
+    Path,
+    typer.Argument(metavar="CONFIG", help="The YAML config of the run.", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON on standard output.")]
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Turn what a user can mend into one line and an exit status; let the rest show itself."""
+    from generators.service import ServiceRefused
+    from kb.mapping import NoCompletePairs
+    from pipeline.dataset import DatasetError
+    from pipeline.errors import ConfigError, RunFailed, RunLocked
+
+    try:
+        yield
+    except (ConfigError, DatasetError, NoCompletePairs) as error:
+        fail(2, error)
+    except RunLocked as error:
+        fail(3, error)
+    except (RunFailed, ServiceRefused) as error:
+        fail(1, error)
+    except OSError as error:
+        # A full disk, a read-only output, a vanished input: what was done stands.
+        fail(1, error)
+
+
+def fail(status: int, error: Exception | str) -> NoReturn:
+    """End with one line on standard error."""
+    print(f"rag4dmc: {' '.join(str(error).split())}", file=sys.stderr)
+    raise typer.Exit(status) from None
+
+
+def quiet_libraries() -> None:
+    """No telemetry, and no server noise where nobody set up a Prefect server."""
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if "PREFECT_API_URL" not in os.environ:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+        os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
+        os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def job_of(config: Path, view: RunView | None = None) -> Job:
+    """The job of a config, which tells `view` how far it is."""
+    from pipeline.build import quiet
+    from pipeline.config import load_config
+    from pipeline.job import Job
+
+    return Job(load_config(config), view.step if view else quiet)
