@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import logging
-import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,14 +28,16 @@ from pipeline.catalog import Catalog
 from pipeline.compaction import compact
 from pipeline.completion import RowsDone, complete_shard
 from pipeline.config import Config
-from pipeline.errors import ConfigError, RunFailed, RunLocked
+from pipeline.errors import ConfigError, RunFailed
 from pipeline.export import Exported, ExportSettings, export
 from pipeline.images import UndecodableImage, decode
 from pipeline.ledger import Ledger, Manifest, write_whole
+from pipeline.lock import hold
 from pipeline.plan import Plan, ShardPlan, compare, make_plan
+from pipeline.presentation import present
 from pipeline.review import Review, Reviewed, Verdict, made_halves, read_marks
 from pipeline.schema import completed_schema
-from pipeline.summary import summarise
+from pipeline.summary import read_summary, summarise
 from pipeline.workbench import INTERNAL, Workbench
 
 logger = logging.getLogger(__name__)
@@ -66,31 +65,12 @@ class Job:
         self.bench = Workbench(config)
         self.progress = progress
         self.times: list[dict[str, Any]] = []
+        self.planned = Plan()
         self.run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}"
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the run's folder; the lock goes with the process, however it ends.
-
-        Raises
-        ------
-        RunLocked
-            Another process holds it.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / "lock"
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                holder = os.read(handle, 200).decode(errors="replace").strip() or "unknown"
-                raise RunLocked(f"{self.folder}: another run holds the lock ({holder})") from None
-            os.ftruncate(handle, 0)
-            os.write(handle, f"pid {os.getpid()} run {self.run_id}\n".encode())
-            yield
-        finally:
-            os.close(handle)
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the run's folder; see `pipeline.lock.hold`."""
+        return hold(self.folder, self.run_id)
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -155,7 +135,10 @@ class Job:
                 f" run.max_deleted_share {run.max_deleted_share:g} allows; if that is"
                 " meant, raise it for this run"
             )
-        return make_plan(rows, self.ledger, compared, settings, run.shard_size, self.run_id, limit)
+        self.planned = make_plan(
+            rows, self.ledger, compared, settings, run.shard_size, self.run_id, limit
+        )
+        return self.planned
 
     def begin(self) -> None:
         """Lay the resolved settings beside the output and clear debris. Needs the lock."""
@@ -182,24 +165,22 @@ class Job:
         Returns
         -------
         dict
-            `rewritten` (parts that lost rows or got other columns), `outcomes` (rows by status),
-            `by_missing` (outcomes by missing half), `faults` (why rows were rejected or failed),
-            `rows`, `run_id`, `finished` (time in UTC), `times` (seconds of each step).
+            See `pipeline.summary.summarise`.
         """
         self.bench.close_generator()
-        self.__dict__.pop("ledger", None)
+        if self.planned.shards:
+            self.__dict__.pop("ledger", None)  # shards may have been done in other processes
         rewritten = compact(
             self.ledger, self.catalog.table, self.bench.dataset, self.folder / "history"
         )
-        return {
-            "run_id": self.run_id,
-            "input_rows": len(self.catalog),
-            "rewritten": rewritten,
-            **summarise(self.ledger),
-            "finished": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
-            "times": list(self.times),
-            "completed": str(self.ledger.parts),
-        }
+        return summarise(
+            self.ledger,
+            self.planned,
+            self.run_id,
+            last=read_summary(self.folder).get("run_id"),
+            rewritten=rewritten,
+            times=self.times,
+        )
 
     def complete(
         self,
@@ -217,19 +198,8 @@ class Job:
         return self.finish()
 
     def present(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """Keep the summary of a run, export and write its report; the summary with their places.
-
-        A run that changed nothing leaves both as they are.
-        """
-        page = self.folder / "report" / "index.html"
-        changed = summary.get("built") or summary.get("done_now") or summary["rewritten"]
-        if changed or not page.is_file():
-            write_whole(self.folder / "summary.json", json.dumps(summary, indent=1))
-            for settings in self.config.export:
-                self.export(settings)
-            self.report()
-        exports = {s.format: str(self.folder / "exports" / s.format) for s in self.config.export}
-        return summary | {"report": str(page), "exports": exports}
+        """Keep the summary, export and write the report; see `pipeline.presentation`."""
+        return present(self, summary)
 
     def export(self, settings: ExportSettings, folder: Path | None = None) -> Exported:
         """Write the completed dataset in a consumer's layout; see `pipeline.export.export`.
@@ -289,7 +259,7 @@ class Job:
         ConfigError
             Nothing was completed yet.
         """
-        from pipeline.report.run import read_summary, report_run
+        from pipeline.report.run import report_run
 
         self._check_completed()
         return report_run(self, read_summary(self.folder))

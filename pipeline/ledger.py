@@ -6,6 +6,7 @@ manifests are the only truth: a part without one is debris of a run that was cut
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -211,6 +212,11 @@ class Ledger:
         place = pc.index_in(pa.array(ids, pa.string()), value_set=table["id"].combine_chunks())
         rows = table.select(ROWS.names).take(place.drop_null()).to_pylist()
         return {row["id"]: Entry(**row) for row in rows}
+
+    def version(self) -> str:
+        """A digest that changes with the completed dataset."""
+        parts = [(m.part, m.size, m.run_id) for m in self.newest_first()]
+        return hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).hexdigest()
 
     def next_number(self) -> int:
         """A shard number above all that stand."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,11 +77,3 @@ def _projection(job: Job) -> Projection:
         for name in dict.fromkeys(sources.tolist())
     }
     return project(before, after, random_state=job.config.run.seed)
-
-
-def read_summary(folder: Path) -> dict[str, Any]:
-    """The summary that the last run left."""
-    try:
-        return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}

@@ -1,0 +1,62 @@
+"""What a run shows of itself once its rows are done: the summary, the exports, the report page.
+
+What they were made of is noted last, so that a run cut off among them is made up for by the next,
+and a run that changed nothing writes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from kb.storage import DamagedKnowledgeBase, read_manifest
+from pipeline.catalog import digest
+from pipeline.export import is_export
+from pipeline.ledger import read_json, write_whole
+from pipeline.review import FILE as REVIEW
+
+if TYPE_CHECKING:
+    from pipeline.job import Job
+
+NOTE = "presented.json"
+
+
+def present(job: Job, summary: dict[str, Any]) -> dict[str, Any]:
+    """Keep a run's summary, export, and write the report; the summary with their places."""
+    folder, settings = job.folder, job.config.export
+    note = read_json(folder / NOTE) or {}
+    of = _made_of(job)
+    page = folder / "report" / "index.html"
+    stale = note.get("of") != of or not page.is_file()
+    if stale:
+        text = json.dumps(summary, indent=1, ensure_ascii=False)
+        write_whole(folder / "summaries" / f"{summary['run_id']}.json", text)
+        write_whole(folder / "summary.json", text)
+    wanted = {s.format: s.model_dump(mode="json") for s in settings}
+    exports = {s.format: folder / "exports" / s.format for s in settings}
+    standing = {} if stale else note["exports"]
+    for each in settings:
+        if standing.get(each.format) != wanted[each.format] or not is_export(exports[each.format]):
+            job.export(each)
+    if stale:
+        job.report()
+    if stale or note["exports"] != wanted:
+        write_whole(folder / NOTE, json.dumps({"of": of, "exports": wanted}, indent=1))
+    return summary | {
+        "report": str(page),
+        "exports": {name: str(place) for name, place in exports.items()},
+    }
+
+
+def _made_of(job: Job) -> dict[str, str]:
+    """What the exports and the report are made of."""
+    try:
+        knowledge = str(read_manifest(job.bench.knowledge_base_folder)["version"])
+    except DamagedKnowledgeBase:
+        knowledge = "none"
+    review = json.dumps(read_json(job.folder / REVIEW), sort_keys=True)
+    return {
+        "completed": job.ledger.version(),
+        "knowledge base": knowledge,
+        "review": digest(review),
+    }
