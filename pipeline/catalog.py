@@ -58,6 +58,14 @@ def digest(*parts: bytes | str) -> str:
     return state.hexdigest()
 
 
+class DuplicateIds(DatasetError):
+    """An id stands twice, where each must be one row's; `twice` names both rows."""
+
+    def __init__(self, twice: str) -> None:
+        super().__init__(f"{twice}; make ids unique, or set dataset.on_duplicate: first")
+        self.twice = twice
+
+
 class Catalog:
     """The rows of a dataset in reading order.
 
@@ -294,10 +302,7 @@ def _without_duplicates(table: pa.Table, dataset: Dataset) -> pa.Table:
             kept.append(row)
         elif dataset.settings.on_duplicate == "error":
             places = [_name_row(table, dataset, r) for r in (first[row_id], row)]
-            raise DatasetError(
-                f"id {row_id!r} stands twice: {places[0]} and {places[1]};"
-                " make ids unique, or set dataset.on_duplicate: first"
-            )
+            raise DuplicateIds(f"id {row_id!r} stands twice: {places[0]} and {places[1]}")
     logger.warning("%d rows with an id that stood before were left out", len(table) - len(kept))
     return table.take(pa.array(kept))
 
