@@ -1,33 +1,25 @@
-"""Completing rows: embed the observed half, retrieve, generate, judge, and write the better half.
+"""Completing a shard: block by block, so that memory holds a few rows of it at a time.
 
-A shard is worked through block by block, so that memory holds a block of rows at a time; its part
-is written beside and renamed into place before the shard's manifest makes it count.
+Its part is written beside and renamed into place before the shard's manifest makes it count.
 """
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from generators.base import (
-    Candidate,
-    CaptionRequest,
-    Example,
-    ImageRequest,
-    derive_seed,
-)
+from generators.base import Generated
 from kb.embeddings import Modality, opposite
-from kb.retrieval import Hit
+from pipeline.block import Block, Row
 from pipeline.catalog import fetch
 from pipeline.compaction import layout_of
 from pipeline.dataset import Dataset, DatasetError
-from pipeline.images import UndecodableImage, decode, encode
+from pipeline.images import encode
 from pipeline.ledger import (
     Entry,
     Ledger,
@@ -40,35 +32,27 @@ from pipeline.ledger import (
 from pipeline.plan import ShardPlan
 from pipeline.schema import ROW_GROUP_ROWS, completed_schema
 from pipeline.workbench import Workbench
-from selection.scoring import Judged, Judgement
-
-logger = logging.getLogger(__name__)
 
 RowsDone = Callable[[dict[str, int]], None]
 
 
 @dataclass
-class _Row:
-    """An incomplete row on its way through the stages."""
+class Portion:
+    """Some rows of a shard as they were read, and, where a half is missing, on their way."""
 
-    id: str
-    item: Any
-    reason: str
-    first_attempt: int
-    hits: list[Hit] = field(default_factory=list)
-    examples: list[dict[str, Any]] = field(default_factory=list)
-    pseudo: np.ndarray | None = None
-    candidates: list[tuple[int, Candidate, Judgement]] = field(default_factory=list)
-    chosen: int | None = None
-    notes: tuple[str, ...] = ()
-    faults: list[str] = field(default_factory=list)
-    error: str | None = None
+    span: slice
+    found: pa.Table
+    block: Block | None = None
 
 
 def complete_shard(
     bench: Workbench, plan: ShardPlan, rows_done: RowsDone | None = None
 ) -> Manifest:
     """Do a shard: write its part, then its manifest.
+
+    While the generator works on a block, another thread judges and writes the block before it, and
+    reads and grounds the one after it: three blocks are in memory at most. All else that has
+    models or state is touched by that thread alone.
 
     Parameters
     ----------
@@ -83,26 +67,50 @@ def complete_shard(
     path = ledger.parts / part_name(plan.number)
     statuses: list[str] = []
     size = bench.config.run.block_size
-    with writing_part(path, schema) as writer:
-        waiting: list[pa.Table] = []
-        for start in range(0, len(plan.rows), size):
-            block = slice(start, start + size)
-            found = _fetch(dataset, plan.rows[block], plan.entries[block])
-            table = (
-                _pass_through(found, plan.entries[block], plan.reasons[block], schema)
-                if plan.missing is None
-                else _complete(bench, plan, block, found, schema)
-            )
+    spans = [slice(start, start + size) for start in range(0, len(plan.rows), size)]
+    waiting: list[pa.Table] = []
+    with writing_part(path, schema) as writer, ThreadPoolExecutor(1) as beside:
+
+        def judge(portion: Portion, answers: Sequence[Generated]) -> dict[str, int] | None:
+            """Judge and write; the outcomes, or None when the generator is wanted once more."""
+            if portion.block is not None:
+                portion.block.judge(answers)
+                if portion.block.open_rows():
+                    return None
+                table = _completed(bench, plan, portion, schema)
+            else:
+                table = _pass_through(plan, portion, schema)
             waiting.append(table)
-            outcomes = table["status"].to_pylist()
-            statuses += outcomes
             if sum(map(len, waiting)) >= ROW_GROUP_ROWS:
-                writer.write_table(pa.concat_tables(waiting), row_group_size=ROW_GROUP_ROWS)
-                waiting = []
-            if rows_done:
-                rows_done(dict(Counter(outcomes)))
-        if waiting:
+                write()
+            outcomes = table["status"].to_pylist()
+            statuses.extend(outcomes)
+            return dict(Counter(outcomes))
+
+        def write() -> None:
             writer.write_table(pa.concat_tables(waiting), row_group_size=ROW_GROUP_ROWS)
+            waiting.clear()
+
+        def settle(portion: Portion, judged: Future[dict[str, int] | None]) -> None:
+            while (outcomes := judged.result()) is None:
+                judged = beside.submit(judge, portion, _generate(portion))
+            if rows_done:
+                rows_done(outcomes)
+
+        ahead = beside.submit(_prepare, bench, plan, spans[0])
+        before: tuple[Portion, Future[dict[str, int] | None]] | None = None
+        for number in range(len(spans)):
+            portion = ahead.result()
+            if number + 1 < len(spans):
+                ahead = beside.submit(_prepare, bench, plan, spans[number + 1])
+            answers = _generate(portion)
+            if before is not None:
+                settle(*before)
+            before = portion, beside.submit(judge, portion, answers)
+        if before is not None:
+            settle(*before)
+        if waiting:
+            write()
     manifest = Manifest(
         shard=shard_name(plan.number),
         part=path.name,
@@ -119,6 +127,22 @@ def complete_shard(
     return manifest
 
 
+def _prepare(bench: Workbench, plan: ShardPlan, span: slice) -> Portion:
+    """Read some rows, and ground those that miss a half."""
+    entries = plan.entries[span]
+    found = _fetch(bench.dataset, plan.rows[span], entries)
+    if plan.missing is None:
+        return Portion(span, found)
+    cells = found[opposite(plan.missing)].to_pylist()
+    block = Block(bench, plan.missing, entries, cells, plan.reasons[span])
+    block.ground()
+    return Portion(span, found, block)
+
+
+def _generate(portion: Portion) -> list[Generated]:
+    return [] if portion.block is None else portion.block.generate()
+
+
 def _fetch(
     dataset: Dataset, places: Sequence[tuple[int, int]], entries: Sequence[Entry]
 ) -> pa.Table:
@@ -130,17 +154,13 @@ def _fetch(
     return found
 
 
-def _pass_through(
-    found: pa.Table,
-    entries: Sequence[Entry],
-    reasons: Sequence[str | None],
-    schema: pa.Schema,
-) -> pa.Table:
+def _pass_through(plan: ShardPlan, portion: Portion, schema: pa.Schema) -> pa.Table:
     """Rows with both halves as they are, and rows with neither, rejected."""
+    found, entries = portion.found, plan.entries[portion.span]
     columns = _own_columns(found, entries, schema)
     neither = [entry.missing is not None for entry in entries]
     columns["status"] = ["rejected" if lost else "observed" for lost in neither]
-    columns["reason"] = list(reasons)
+    columns["reason"] = list(plan.reasons[portion.span])
     columns["completion"] = [None] * len(found)
     if any(neither):
         # Bytes that are no image would break whoever decodes the column.
@@ -173,177 +193,32 @@ def _texts(found: pa.Table, schema: pa.Schema) -> Any:
     return [text[0] if text else None for text in texts.to_pylist()]
 
 
-def _complete(
-    bench: Workbench,
-    plan: ShardPlan,
-    block: slice,
-    found: pa.Table,
-    schema: pa.Schema,
-) -> pa.Table:
-    missing = plan.missing
-    assert missing is not None
-    observed = opposite(missing)
-    rows = _rows(bench, plan, block, found, observed)
-    good = [row for row in rows if row.error is None]
-    if good:
-        _retrieve(bench, good, observed)
-        for turn in range(bench.config.generation.attempts):
-            open_rows = [row for row in good if row.chosen is None and row.error is None]
-            if open_rows:
-                _attempt(bench, open_rows, missing, turn)
-    columns = _own_columns(found, plan.entries[block], schema)
-    columns |= _halves(columns, rows, missing, schema)
-    columns["status"] = [_status(row) for row in rows]
-    columns["reason"] = [_reason(row) for row in rows]
-    columns["completion"] = [_completion(bench, plan, row, missing) for row in rows]
+def _completed(bench: Workbench, plan: ShardPlan, portion: Portion, schema: pa.Schema) -> pa.Table:
+    """Rows that went through the generator, with what it took."""
+    block = portion.block
+    assert block is not None
+    columns = _own_columns(portion.found, plan.entries[portion.span], schema)
+    columns |= _halves(columns, block.rows, block.missing, schema)
+    columns["status"] = [_status(row) for row in block.rows]
+    columns["reason"] = [_reason(row) for row in block.rows]
+    columns["completion"] = [_completion(bench, plan, row, block.missing) for row in block.rows]
     return pa.table(columns, schema=schema)
 
 
-def _rows(
-    bench: Workbench, plan: ShardPlan, block: slice, found: pa.Table, observed: Modality
-) -> list[_Row]:
-    rows = []
-    for entry, cell, reason in zip(
-        plan.entries[block],
-        found[observed].to_pylist(),
-        plan.reasons[block],
-        strict=True,
-    ):
-        row = _Row(entry.id, None, reason or "unknown", entry.first_attempt)
-        if observed == "text":
-            row.item = cell
-        else:
-            try:
-                row.item = decode(cell["bytes"], bench.config.dataset.max_pixels)
-            except UndecodableImage as error:
-                row.error = f"the observed image can't be decoded any more: {error}"
-        rows.append(row)
-    return rows
-
-
-def _retrieve(bench: Workbench, rows: list[_Row], observed: Modality) -> None:
-    """Embed the observed halves, find the pairs that ground them, and predict the missing ones."""
-    knowledge = bench.knowledge_base
-    embeddings = bench.embed([row.item for row in rows], observed)
-    if not knowledge.mapping.constant_[observed]:
-        for row, pseudo in zip(rows, knowledge.pseudo(embeddings, observed), strict=True):
-            row.pseudo = pseudo
-    if not bench.config.generation.grounded:
-        return
-    found = knowledge.retriever.retrieve(embeddings, observed, ids=[row.id for row in rows])
-    pairs = bench.example_pairs(
-        [hit.row for hits in found for hit in hits], with_images=observed == "text"
-    )
-    for row, hits in zip(rows, found, strict=True):
-        row.hits = hits
-        row.examples = [dict(pairs[hit.row]) for hit in hits]
-        for example in row.examples:
-            example["caption"] = _nearest_caption(bench, example["text"], row, observed)
-
-
-def _nearest_caption(
-    bench: Workbench, captions: Sequence[str], row: _Row, observed: Modality
-) -> str:
-    """Of a pair's captions the one nearest to the row's text, pseudo or own."""
-    if len(captions) == 1:
-        return captions[0]
-    target = row.pseudo if observed == "image" else bench.embed([row.item], "text")[0]
-    if target is None:
-        return captions[0]
-    embeddings = bench.encoder.encode(list(captions), "text")
-    return captions[int(np.argmax(embeddings @ target))]
-
-
-def _attempt(bench: Workbench, rows: list[_Row], missing: Modality, turn: int) -> None:
-    """One round: n candidates a row, judged; the best is chosen where one holds."""
-    generation, seed = bench.config.generation, bench.config.run.seed
-    requests: list[Any] = []
-    for row in rows:
-        attempt = row.first_attempt + turn
-        seeds = tuple(derive_seed(seed, row.id, n, attempt) for n in range(generation.n))
-        examples = tuple(
-            Example(example["id"], example["caption"], example.get("image"))
-            for example in row.examples
-        )
-        if missing == "text":
-            requests.append(CaptionRequest(row.id, row.item, examples, seeds))
-        else:
-            requests.append(ImageRequest(row.id, row.item[0], examples, seeds))
-    answers = bench.generator(missing).generate(requests)
-    made = [c for answer in answers for c in answer.candidates]
-    embeddings = _embed_candidates(bench, made, missing)
-    start = 0
-    for row, answer in zip(rows, answers, strict=True):
-        if answer.error is not None:
-            row.error = answer.error
-            continue
-        own = embeddings[start : start + len(answer.candidates)]
-        start += len(answer.candidates)
-        judged = _judge(bench, row, answer.candidates, own, missing)
-        offset = len(row.candidates)
-        attempt = row.first_attempt + turn
-        row.candidates += [
-            (attempt, candidate, judgement)
-            for candidate, judgement in zip(answer.candidates, judged.judgements, strict=True)
-        ]
-        row.notes = judged.notes
-        if judged.chosen is None:
-            row.faults.append(f"attempt {attempt}: {judged.reason}")
-        else:
-            row.chosen = offset + judged.chosen
-
-
-def _embed_candidates(
-    bench: Workbench, candidates: Sequence[Candidate], missing: Modality
-) -> np.ndarray:
-    """Unit embeddings [n, d]; zeros stand for candidates that are nothing to embed."""
-    embeddings = np.zeros((len(candidates), bench.encoder.dimension(missing)), np.float32)
-    if missing == "text":
-        items: list[Any] = [candidate.text for candidate in candidates]
-        real = [i for i, text in enumerate(items) if text and text.strip()]
-    else:
-        items = [candidate.image for candidate in candidates]
-        real = [i for i, image in enumerate(items) if image is not None]
-    if real:
-        embeddings[real] = bench.encoder.encode([items[i] for i in real], missing)
-    return embeddings
-
-
-def _judge(
-    bench: Workbench,
-    row: _Row,
-    candidates: Sequence[Candidate],
-    embeddings: np.ndarray,
-    missing: Modality,
-) -> Judged:
-    if missing == "text":
-        references = [caption for example in row.examples for caption in example["text"]]
-        return bench.selector.judge_captions(
-            [candidate.text or "" for candidate in candidates],
-            embeddings,
-            row.pseudo,
-            references,
-            [candidate.prompt for candidate in candidates],
-        )
-    return bench.selector.judge_images(
-        [candidate.image for candidate in candidates], embeddings, row.pseudo
-    )
-
-
-def _status(row: _Row) -> str:
+def _status(row: Row) -> str:
     if row.error is not None:
         return "failed"
     return "rejected" if row.chosen is None else "completed"
 
 
-def _reason(row: _Row) -> str:
+def _reason(row: Row) -> str:
     if row.error is not None:
         return f"{row.reason}; {row.error}"
     return row.reason if row.chosen is not None else "; ".join([row.reason, *row.faults])
 
 
 def _halves(
-    columns: dict[str, Any], rows: Sequence[_Row], missing: Modality, schema: pa.Schema
+    columns: dict[str, Any], rows: Sequence[Row], missing: Modality, schema: pa.Schema
 ) -> dict[str, Any]:
     """The column of the missing half: what was chosen, or null."""
     chosen = [None if row.chosen is None else row.candidates[row.chosen][1] for row in rows]
@@ -362,7 +237,7 @@ def _halves(
     return {"text": texts}
 
 
-def _completion(bench: Workbench, plan: ShardPlan, row: _Row, missing: Modality) -> dict[str, Any]:
+def _completion(bench: Workbench, plan: ShardPlan, row: Row, missing: Modality) -> dict[str, Any]:
     """The provenance of a row: what made it, from which pairs, out of which candidates."""
     part = bench.config.generator_part(missing)
     models = bench.models(part)
