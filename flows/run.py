@@ -5,6 +5,8 @@ Tasks are handed paths; whatever is loaded stays within the process that loaded 
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,27 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
+from flows.artifacts import RowsProgress, publish
+from flows.engines import check_installed, run_tasks
 from flows.progress import RunView
-from pipeline.completion import ShardPlan
+from flows.retries import RETRIES, RETRY_SECONDS, worth_a_retry
 from pipeline.config import load_config
-from pipeline.job import Job, Plan
-from pipeline.ledger import count_outcomes, shard_name, write_whole
+from pipeline.dataset import DatasetError
+from pipeline.job import Job
+from pipeline.ledger import Manifest, count_outcomes, shard_name, write_whole
+from pipeline.plan import Plan, ShardPlan
+
+_TRIES: dict[str, Any] = {
+    "retries": RETRIES,
+    "retry_delay_seconds": RETRY_SECONDS,
+    "retry_condition_fn": worth_a_retry,
+    "cache_policy": NO_CACHE,
+}
+FILES = "files.json"
 
 _jobs: dict[str, Job] = {}
 _views: dict[str, RunView] = {}
+_progress: dict[str, RowsProgress] = {}
 
 
 def job_of(config: str) -> Job:
@@ -37,58 +52,101 @@ def adopt(config: str, job: Job, view: RunView) -> None:
 
 def leave(config: str) -> None:
     """Forget a job, so that the next run of this process reads everything afresh."""
-    _jobs.pop(config, None)
-    _views.pop(config, None)
+    for held in (_jobs, _views, _progress):
+        held.pop(config, None)
 
 
-@task(name="scan", cache_policy=NO_CACHE)
+def _worker_job(config: str, plan: ShardPlan, folder: Path) -> Job:
+    """The job that a shard belongs to: this process's own, or a worker's, kept while its run is.
+
+    A worker knows the files by the numbers that the run gave them, whatever has come since.
+    """
+    job = _jobs.get(config)
+    if job is None or job.run_id != plan.run_id:
+        job = Job(load_config(config))
+        job.run_id = plan.run_id
+        named = {file.name: file for file in job.bench.dataset.files}
+        names = json.loads((folder / FILES).read_text(encoding="utf-8"))
+        gone = next((name for name in names if name not in named), None)
+        if gone is not None:
+            raise DatasetError(f"{gone} is no longer there, or this worker does not see it")
+        job.bench.dataset.files = [named[name] for name in names]
+        _jobs[config] = job
+    return job
+
+
+@task(name="scan", **_TRIES)
 def scan_task(config: str) -> dict[str, int]:
     """Read what is new in the dataset; rows by what they lack."""
     return job_of(config).catalog.counts()
 
 
-@task(name="build-knowledge-base", cache_policy=NO_CACHE)
+@task(name="build-knowledge-base", **_TRIES)
 def build_task(config: str) -> bool:
     """Build the knowledge base where it is stale."""
     return job_of(config).build()
 
 
-@task(name="complete-shard", task_run_name="{name}", cache_policy=NO_CACHE)
+@task(name="complete-shard", task_run_name="{name}", **_TRIES)
 def shard_task(config: str, name: str, plan: str) -> dict[str, int]:
     """Complete the rows of a shard; outcomes by count."""
-    job = job_of(config)
     path = Path(plan)
-    view = _views.get(config)
-    manifest = job.complete_shard(
-        ShardPlan.parse(path.read_text(encoding="utf-8")),
-        view.rows_done if view else None,
-    )
-    path.unlink()
-    return count_outcomes(manifest.entries)
+    shard = ShardPlan.parse(path.read_text(encoding="utf-8"))
+    job = _worker_job(config, shard, path.parent)
+    manifest = _standing(job, shard)
+    if manifest is None:
+        progress = _progress.get(config)
+        manifest = job.complete_shard(shard, progress.rows_done if progress else None)
+    return count_outcomes(manifest.rows)
 
 
-@task(name="finish", cache_policy=NO_CACHE)
+def _standing(job: Job, plan: ShardPlan) -> Manifest | None:
+    """The manifest of a shard that this run has done already, when its task is run again."""
+    try:
+        text = (job.folder / "ledger" / f"{shard_name(plan.number)}.json").read_bytes()
+    except FileNotFoundError:
+        return None
+    manifest = Manifest.parse(text)
+    return manifest if manifest.run_id == plan.run_id else None
+
+
+@task(name="finish", **_TRIES)
 def finish_task(config: str) -> dict[str, Any]:
     """Tidy the completed dataset and sum up."""
     return job_of(config).finish()
 
 
-@task(name="report", cache_policy=NO_CACHE)
+@task(name="report", **_TRIES)
 def report_task(config: str, summary: dict[str, Any]) -> dict[str, Any]:
-    """Keep the summary and write the report page."""
+    """Keep the summary, export, and write the report page."""
     return job_of(config).present(summary)
 
 
 def _complete(config: str, job: Job, plan: Plan) -> None:
-    """One task a shard."""
+    """One task a shard, by the engine of the config."""
+    if not plan.shards:
+        return
     if any(shard.missing for shard in plan.shards):
         job.knowledge_base  # noqa: B018 - found damaged now rather than in a shard
     folder = job.folder / "plan"
-    for shard in plan.shards:
-        write_whole(folder / f"{shard_name(shard.number)}.json", shard.dump())
+    shutil.rmtree(folder, ignore_errors=True)
+    write_whole(folder / FILES, json.dumps([file.name for file in job.bench.dataset.files]))
+    calls = []
     for shard in plan.shards:
         name = shard_name(shard.number)
-        shard_task(config, name, str(folder / f"{name}.json"))
+        path = folder / f"{name}.json"
+        write_whole(path, shard.dump())
+        calls.append({"config": config, "name": name, "plan": str(path)})
+    rows = sum(len(shard.rows) for shard in plan.shards)
+    progress = RowsProgress(job.config.name, rows, _views.get(config))
+    engine = job.config.engine
+    if engine.kind == "local":
+        # Block by block, from within the shard.
+        _progress[config] = progress
+    for outcomes in run_tasks(engine, shard_task, calls):
+        if engine.kind != "local":
+            progress.rows_done(outcomes)
+    shutil.rmtree(folder)
 
 
 @flow(name="rag4dmc-build")
@@ -124,6 +182,7 @@ def run_flow(config: str, limit: int | None = None, retry_failed: bool = False) 
     """
     try:
         job = job_of(config)
+        check_installed(job.config.engine)
         with job.lock():
             job.begin()
             with job.step("scan"):
@@ -137,19 +196,12 @@ def run_flow(config: str, limit: int | None = None, retry_failed: bool = False) 
                 plan.pending,
                 len(plan.shards),
             )
-            rows = sum(len(shard.rows) for shard in plan.shards)
-            if config in _views:
-                _views[config].rows_expected(rows)
             with job.step("completion"):
                 _complete(config, job, plan)
             with job.step("tidying"):
                 summary = finish_task(config)
-            summary |= {
-                "built": built,
-                "done_now": rows,
-                "held_back": plan.held_back,
-                "deleted": plan.deleted,
-            }
-            return report_task(config, summary)
+            summary = report_task(config, summary | {"built": built})
+            publish(job.config.name, summary)
+            return summary
     finally:
         leave(config)
