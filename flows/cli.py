@@ -19,6 +19,7 @@ app = typer.Typer(
 
 # In the order in which one uses them.
 for _command in (
+    dataset.init,
     dataset.inspect,
     work.fetch,
     work.build,
