@@ -143,7 +143,7 @@ def embedded_pairs(
     embeddings: dict[Modality, Rows] = {}
     for modality in MODALITIES:
         cache = EmbeddingCache(
-            bench.config.folder / "embeddings",
+            bench.embeddings_folder,
             digest(json.dumps(bench.identity(bench.config.encoder_part()), sort_keys=True)),
             modality,
             bench.encoder.dimension(modality),

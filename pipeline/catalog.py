@@ -107,7 +107,7 @@ class Catalog:
         settings = dataset.settings
         reading = digest(
             str(CATALOG_VERSION),
-            json.dumps(settings.model_dump(mode="json"), sort_keys=True),
+            json.dumps(settings.model_dump(mode="json", exclude={"exclude"}), sort_keys=True),
         )
         tables = []
         with ImageInspector(settings.max_pixels, settings.decode_seconds) as inspector:
@@ -126,6 +126,9 @@ class Catalog:
             raise DatasetError(f"{settings.path}: no rows")
         table = _with_missing(table)
         table = _with_ids(table) if not dataset.has_id else table
+        if dataset.excluded:
+            left_out = pc.is_in(table["id"], pa.array(sorted(dataset.excluded), pa.string()))
+            table = table.filter(pc.invert(left_out))
         return cls(dataset, _without_duplicates(table, dataset), folder)
 
     def details(self) -> pa.Table:

@@ -75,6 +75,11 @@ class RunSettings(BaseModel):
         description="most rows that may vanish from the input between two runs",
     )
     offline: bool = Field(False, description="download nothing")
+    embeddings: str | None = Field(
+        None,
+        description="folder of the embeddings by content, which runs may share, one at a time;"
+        " default: in the run's folder",
+    )
 
 
 class Config(BaseModel):

@@ -92,6 +92,10 @@ class DatasetSettings(BaseModel):
         description="Folder that paths of images are relative to and may not leave;"
         " the dataset's own folder if left out.",
     )
+    exclude: str | None = Field(
+        default=None,
+        description="Text file with the ids of rows to leave out, one a line.",
+    )
 
 
 class Dataset:
@@ -109,6 +113,8 @@ class Dataset:
         Whether the text column holds lists of captions.
     has_id
         Whether there is a column of ids.
+    excluded
+        Ids of rows to leave out; what is read here still has them, a catalog does not.
     extra_schema
         The pass-through columns. One with a name that the completed dataset has itself is called
         `source_NAME`.
@@ -126,6 +132,7 @@ class Dataset:
         self.format = format
         self.columns = columns
         self.has_id = columns.id is not None
+        self.excluded: frozenset[str] = frozenset()
         self._source = source
         self._images = images
         schema = source.schema()
@@ -179,6 +186,7 @@ class Dataset:
         columns = resolve_columns(settings.columns, schema)
         images = Root.of(settings.image_root, base) if settings.image_root else root
         dataset = cls(settings, format, source, columns, Root(images.fs, images.path))
+        dataset.excluded = _excluded(settings.exclude, base)
         dataset._look()
         return dataset
 
@@ -332,6 +340,17 @@ class Dataset:
             return None
         columns = [batch.column(name) for name in self._extra_names]
         return pa.StructArray.from_arrays(columns, fields=list(self.extra_schema))
+
+
+def _excluded(name: str | None, base: Path) -> frozenset[str]:
+    """The ids in the file of rows to leave out."""
+    if name is None:
+        return frozenset()
+    try:
+        lines = (base / name).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"exclude {name!r} can't be read: {error}") from None
+    return frozenset(line.strip() for line in lines if line.strip())
 
 
 def _has_files(source: Source) -> bool:

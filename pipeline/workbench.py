@@ -21,6 +21,7 @@ from pipeline.catalog import digest, fetch
 from pipeline.config import Config
 from pipeline.dataset import Dataset
 from pipeline.images import decode
+from pipeline.memory import Memory
 from pipeline.models import ResolvedModel
 from pipeline.parts import Part
 from pipeline.plan import ATTEMPTS, PASSING
@@ -41,12 +42,18 @@ class Workbench:
     Parameters
     ----------
     config : Config
+
+    Attributes
+    ----------
+    memory : Memory or None
+        Candidates of earlier runs, which the generators are not asked for again.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self._resolved: dict[str, dict[str, ResolvedModel]] = {}
         self._generator: tuple[str, Any] | None = None
+        self.memory: Memory | None = None
         self._knowledge_base: KnowledgeBase | None = None
         self._selector: Selector | None = None
 
@@ -83,13 +90,22 @@ class Workbench:
         if self._generator is None or self._generator[0] != missing:
             self.close_generator()
             part = self.config.generator_part(missing)
-            self._generator = (missing, part.create(self.models(part)))
+            made = part.create(self.models(part))
+            if self.memory is not None:
+                made = self.memory.around(made, self.identity(part))
+            self._generator = (missing, made)
         return self._generator[1]
 
     def close_generator(self) -> None:
         if self._generator is not None:
             self._generator[1].close()
             self._generator = None
+
+    @property
+    def embeddings_folder(self) -> Path:
+        """Where embeddings are kept by content."""
+        own, shared = self.config.folder / "embeddings", self.config.run.embeddings
+        return own if shared is None else (self.config.base / shared).resolve()
 
     @property
     def knowledge_base_folder(self) -> Path:
