@@ -142,9 +142,12 @@ class SdxlSettings(DeviceSettings):
         """
         if role == "ip_adapter":
             adapter, encoder = self.ip_adapter, PurePosixPath(self.ip_adapter.image_encoder)
-            weights = str(PurePosixPath(adapter.subfolder) / adapter.weight_name)
-            beside = (str(encoder / "config.json"), str(encoder / "model.safetensors"))
-            return [file for file in available if file in (weights, *beside)]
+            read = {
+                str(PurePosixPath(adapter.subfolder) / adapter.weight_name),
+                str(encoder / "config.json"),
+                str(encoder / "model.safetensors"),
+            }
+            return [file for file in available if file in read]
         chosen = ["model_index.json"]
         for part in PARTS:
             files = [f for f in available if f.startswith(f"{part}/") and f.count("/") == 1]

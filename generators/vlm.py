@@ -7,16 +7,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field, field_validator
+from typing import Any
 
 from generators.base import Candidate, CaptionRequest, Example, Generated
 from generators.batching import BatchRunner, collect, seeds_together
 from generators.checkpoints import loading, local_folder
 from generators.device import (
-    DeviceSettings,
-    identity_of,
     module_bytes,
     release_memory,
     resolve_device,
@@ -24,58 +20,10 @@ from generators.device import (
 )
 from generators.pictures import shrunk
 from generators.prompts import before_stop
-from generators.sampling import SamplingSettings, draw_tokens, keep_special_tokens
+from generators.sampling import draw_tokens, keep_special_tokens
+from generators.vlm_settings import VlmSettings
 
 logger = logging.getLogger(__name__)
-
-
-class VlmSettings(SamplingSettings, DeviceSettings):
-    """Settings of `VlmCaptioner`."""
-
-    kind: Literal["vlm"] = Field("vlm", description="A chat image-text model of transformers.")
-    model: str = Field(
-        "Qwen/Qwen2.5-VL-3B-Instruct", description="Model id, or a folder in the same format."
-    )
-    revision: str | None = Field(None, description="Commit of the model; None is resolved once.")
-    trust_remote_code: bool = Field(
-        False,
-        description="Run Python code that lies beside the weights; only for models you trust.",
-    )
-    prompt: str = Field(
-        "Please write a caption of the image.",
-        min_length=1,
-        description="What is asked with every image.",
-    )
-    system: str | None = Field(None, description="System message ahead of the turns, if any.")
-    longest_side: int = Field(
-        768,
-        ge=16,
-        description="Images are shrunk to this many pixels before the model's own steps.",
-    )
-    stops: tuple[str, ...] = Field(
-        ("\n",), description="The caption ends before the first of these."
-    )
-    max_prompt_tokens: int | None = Field(
-        None, ge=1, description="Most tokens of the turns; None takes what the model has room for."
-    )
-    background: str = Field("white", description="What shows through a transparent image.")
-
-    @field_validator("stops")
-    @classmethod
-    def _stops(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(value):
-            raise ValueError(
-                "stops must not hold an empty text; it would cut every caption to nothing"
-            )
-        return value
-
-    def models(self) -> dict[str, tuple[str, str | None]]:
-        """The one checkpoint."""
-        return {"model": (self.model, self.revision)}
-
-    def identity(self) -> dict[str, Any]:
-        """All but device and batch size."""
-        return identity_of(self)
 
 
 @dataclass(frozen=True, slots=True)

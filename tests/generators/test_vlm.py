@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from generators.base import CaptionRequest, Example
-from generators.vlm import VlmCaptioner, VlmSettings
+from generators.vlm import VlmCaptioner
+from generators.vlm_settings import VlmSettings
 
 
 def captioner(folder: Path, **settings: Any) -> VlmCaptioner:
