@@ -1,14 +1,14 @@
-"""Stage `captioner`: a `Blip2ForConditionalGeneration` on an OPT decoder, trained end to end.
+"""Stage `captioner`: a `Blip2ForConditionalGeneration` on an OPT decoder.
 
-It learns the prompts that the pipeline uses, with none, one and two examples. Examples are other
-wordings of the concept, or neighbours of it, or unrelated, so that it learns to look first. Two
-more losses teach the queries to see, as BLIP-2's first training stage does: their mean is drawn to
-the concept's text embedding by the stage `encoder` among those of all concepts, and to that
-encoder's embedding of the same augmented picture.
+Its eyes are those of the stage `sight`, and are held, so that each picture is looked at once. What
+learns is to speak of them (BLIP-2's second training stage), by the prompts that the pipeline uses,
+with none, one and two examples. Examples are other wordings of the concept, or neighbours of it,
+or unrelated, so that it learns to look first.
 """
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections import defaultdict
 from pathlib import Path
@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from examples.emoji.captions import Concept, in_target, load_concepts
-from examples.emoji.pictures import TRAINING_STYLES, load_pictures
-from examples.emoji.training import augment
-from examples.emoji.training.encoder import MEAN, STD, normalise
+from examples.emoji.training.encoder import MEAN, STD
 from examples.emoji.training.loop import Schedule, train
-from examples.emoji.training.texts import corpus, keywords_only, learn_tokenizer, wording
+from examples.emoji.training.sight import TAUGHT, Lessons, ask, draw, open_eyes
+from examples.emoji.training.texts import corpus, keywords_only, wording
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-BATCH = 48
+BATCH = 96
 QUERIES = 8
+NOISE = 0.2  # added to the queries, as a share of their deviation
 PROMPT = "Please write a caption of the image. Caption:"
 NUMBERS = {1: "two", 2: "three", 3: "four"}
 
@@ -136,11 +136,15 @@ def new_captioner(processor: Any) -> nn.Module:
 
 
 def draw_examples(
-    i: int, concepts: tuple[Concept, ...], near: dict[str, list[int]], rng: np.random.Generator
+    i: int,
+    count: int,
+    concepts: tuple[Concept, ...],
+    near: dict[str, list[int]],
+    rng: np.random.Generator,
 ) -> list[str]:
-    """Draw none, one or two example captions: of the concept, of a neighbour, or of anything."""
+    """Draw example captions: of the concept, of a neighbour, or of anything."""
     examples = []
-    for _ in range(int(rng.choice(3, p=[0.45, 0.45, 0.1]))):
+    for _ in range(count):
         draw = rng.random()
         if draw < 0.45:
             source = concepts[i]
@@ -153,9 +157,19 @@ def draw_examples(
     return examples
 
 
+def look_at_all(eyes: Any, lessons: Lessons) -> torch.Tensor:
+    """Give the Q-Former's answers (n, queries, width) to all pictures, half of them mirrored."""
+    import torch
+
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        return torch.cat(
+            [ask(eyes, draw(batch, rng)).half() for batch in lessons.pictures.split(128)]
+        )
+
+
 def train_captioner(work: Path, folder: Path, seed: int, steps: int, minutes: float) -> None:
     """Train the captioner and write it, with its processor, to `folder`."""
-    import open_clip
     import torch
     from torch.nn import functional
 
@@ -165,28 +179,14 @@ def train_captioner(work: Path, folder: Path, seed: int, steps: int, minutes: fl
     near: dict[str, list[int]] = defaultdict(list)
     for i, concept in enumerate(concepts):
         near[concept.subcategory].append(i)
-    rows, parts = [], []
-    for style in TRAINING_STYLES:
-        held, pictures = load_pictures(style)
-        keep = np.asarray([in_target(concepts[i]) for i in held])
-        rows.append(held[keep])
-        parts.append(augment.to_tensor(pictures[keep]))
-    row, x = np.concatenate(rows), torch.cat(parts)
-    encoder = folder.with_name("encoder")
-    tower, _, _ = open_clip.create_model_and_transforms(f"local-dir:{encoder}")
-    words = learn_tokenizer(work / "tokenizer")
-    with torch.no_grad():
-        tokens = words(
-            [concept.name for concept in concepts],
-            padding="max_length",
-            truncation=True,
-            return_tensors="pt",
-        ).input_ids
-        names = functional.normalize(tower.eval().float().encode_text(tokens), dim=-1)
-    shown = np.unique(row)
-    known = names[shown]
-    place = torch.zeros(len(concepts), dtype=torch.long)
-    place[shown] = torch.arange(len(shown))
+    torch.manual_seed(seed)
+    captioner: Any = new_captioner(processor)
+    lessons = Lessons(folder.with_name("encoder"), work, TAUGHT)
+    eyes = open_eyes(captioner, lessons, work)
+    seen = look_at_all(eyes, lessons)
+    spread = float(seen.float().std())
+    concept = np.asarray(lessons.known)[lessons.concept.numpy()]
+    rows = np.flatnonzero([in_target(concepts[i]) for i in concept])
     image_tokens = [tokenizer.convert_tokens_to_ids("<image>")] * QUERIES
     answers = [
         tokenizer(f" {c.name}", add_special_tokens=False).input_ids + [tokenizer.eos_token_id]
@@ -194,65 +194,44 @@ def train_captioner(work: Path, folder: Path, seed: int, steps: int, minutes: fl
     ]
 
     def loss(model: Any, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        captioner = model["captioner"]
-        chosen = rng.integers(0, len(row), BATCH)
-        batch = augment.move(x[chosen], rng, 12, (0.75, 1.15), 0.08)
-        batch = augment.recolour(batch, rng, 0.8)
-        batch = augment.blot(augment.blur(batch, rng, 0.25), rng, 0.2)
-        prompts = [prompt_with(draw_examples(i, concepts, near, rng)) for i in row[chosen]]
+        chosen = rng.choice(rows, BATCH)
+        of = concept[chosen]
+        # As many examples throughout the batch: rows of one length are hardly padded.
+        count = int(rng.choice(3, p=[0.45, 0.45, 0.1]))
+        prompts = [prompt_with(draw_examples(i, count, concepts, near, rng)) for i in of]
         asked = tokenizer(prompts).input_ids
-        sequences = [
-            image_tokens + ids + answers[i] for ids, i in zip(asked, row[chosen], strict=True)
-        ]
+        sequences = [image_tokens + ids + answers[i] for ids, i in zip(asked, of, strict=True)]
         width = max(map(len, sequences))
         ids = torch.full((BATCH, width), tokenizer.pad_token_id)
         labels = torch.full((BATCH, width), -100)
-        for k, (sequence, i) in enumerate(zip(sequences, row[chosen], strict=True)):
+        for k, (sequence, i) in enumerate(zip(sequences, of, strict=True)):
             ids[k, : len(sequence)] = torch.tensor(sequence)
             labels[k, len(sequence) - len(answers[i]) : len(sequence)] = torch.tensor(answers[i])
-        out = captioner(
-            pixel_values=normalise(batch),
-            input_ids=ids,
-            labels=labels,
-            attention_mask=(ids != tokenizer.pad_token_id).long(),
+        # Another style is seen a little differently.
+        queries = seen[torch.from_numpy(chosen)].float()
+        queries = queries + NOISE * spread * torch.randn_like(queries)
+        words = model["language_model"].get_input_embeddings()(ids)
+        words = torch.cat([model["language_projection"](queries), words[:, QUERIES:]], dim=1)
+        read = model["language_model"].model(
+            inputs_embeds=words, attention_mask=(ids != tokenizer.pad_token_id).long()
         )
-        queries = out.qformer_outputs.last_hidden_state.mean(1)
-        seen = functional.normalize(model["aligner"](queries), dim=-1)
-        logits = model["aligner_scale"].scale.exp() * seen @ known.T
-        aligned = functional.cross_entropy(logits, place[row[chosen]], label_smoothing=0.05)
-        with torch.no_grad():
-            taught = functional.normalize(tower.visual(normalise(batch)), dim=-1)
-        away = (1 - (seen * taught).sum(-1)).mean()
-        hits = (logits.detach().argmax(1) == place[row[chosen]]).float().mean()
-        figures = {
-            "caption": float(out.loss.detach()),
-            "aligned": float(aligned.detach()),
-            "away": float(away.detach()),
-            "hits": float(hits),
-        }
-        return out.loss + 0.5 * aligned + 2.0 * away, figures
-
-    class Scale(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = torch.nn.Parameter(torch.tensor(2.7))
+        said = labels[:, 1:] != -100
+        logits = model["language_model"].lm_head(read.last_hidden_state[:, :-1][said])
+        value = functional.cross_entropy(logits, labels[:, 1:][said])
+        return value, {f"{count} examples": float(value.detach())}
 
     def export(model: Any) -> None:
-        import copy
-
         beside = folder.with_name(folder.name + ".new")
         shutil.rmtree(beside, ignore_errors=True)
-        copy.deepcopy(model["captioner"]).half().save_pretrained(beside)
+        whole = copy.deepcopy(captioner)
+        whole.language_model.load_state_dict(model["language_model"].state_dict())
+        whole.language_projection.load_state_dict(model["language_projection"].state_dict())
+        whole.half().save_pretrained(beside)
         processor.save_pretrained(beside)
         shutil.rmtree(folder, ignore_errors=True)
         beside.rename(folder)
 
-    torch.manual_seed(seed)
-    parts_of = {
-        "captioner": new_captioner(processor),
-        "aligner": torch.nn.Linear(96, names.shape[1]),
-        "aligner_scale": Scale(),
-    }
-    model = torch.nn.ModuleDict(parts_of)
-    schedule = Schedule(steps, 3e-3, minutes, warmup=300, average=0.99, weight_decay=0.05)
+    speech = ("language_projection", "language_model")
+    model = torch.nn.ModuleDict({name: getattr(captioner, name) for name in speech})
+    schedule = Schedule(steps, 2e-3, minutes, warmup=300, average=0.998, weight_decay=0.05)
     train("captioner", model, loss, schedule, work, seed, export)
