@@ -115,6 +115,11 @@ class OpenClipEncoder(BatchedEncoder):
         self._tokenizer = open_clip.get_tokenizer(name)
         self._model = model.eval()
 
+    def parts(self) -> tuple[Any, Any, Any]:
+        """The model, its preprocessing of pictures and its tokenizer, for whoever trains it on."""
+        self.load()
+        return self._model, self._preprocess, self._tokenizer
+
     def close(self) -> None:
         """Frees the model."""
         self._model = None
