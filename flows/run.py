@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
@@ -21,7 +20,7 @@ from flows.retries import RETRIES, RETRY_SECONDS, worth_a_retry
 from pipeline.config import load_config
 from pipeline.dataset import DatasetError
 from pipeline.job import Job
-from pipeline.ledger import Manifest, count_outcomes, shard_name, write_whole
+from pipeline.ledger import count_outcomes, shard_name, write_whole
 from pipeline.plan import Plan, ShardPlan
 
 _TRIES: dict[str, Any] = {
@@ -30,7 +29,11 @@ _TRIES: dict[str, Any] = {
     "retry_condition_fn": worth_a_retry,
     "cache_policy": NO_CACHE,
 }
+PLAN = "plan"
 FILES = "files.json"
+# What a worker needs of the run's folder, and what workers put into it.
+KNOWLEDGE = ("kb", "standards.json")
+DONE = ("completed", "ledger")
 
 _jobs: dict[str, Job] = {}
 _views: dict[str, RunView] = {}
@@ -56,23 +59,32 @@ def leave(config: str) -> None:
         held.pop(config, None)
 
 
-def _worker_job(config: str, plan: ShardPlan, folder: Path) -> Job:
+def _worker_job(config: str, run_id: str) -> Job:
     """The job that a shard belongs to: this process's own, or a worker's, kept while its run is.
 
     A worker knows the files by the numbers that the run gave them, whatever has come since.
     """
     job = _jobs.get(config)
-    if job is None or job.run_id != plan.run_id:
+    if job is None or job.run_id != run_id:
         job = Job(load_config(config))
-        job.run_id = plan.run_id
+        job.run_id = run_id
+        if job.mirror is not None:
+            job.mirror.pull(KNOWLEDGE)
         named = {file.name: file for file in job.bench.dataset.files}
-        names = json.loads((folder / FILES).read_text(encoding="utf-8"))
+        names = json.loads(_planned(job, FILES))
         gone = next((name for name in names if name not in named), None)
         if gone is not None:
             raise DatasetError(f"{gone} is no longer there, or this worker does not see it")
         job.bench.dataset.files = [named[name] for name in names]
         _jobs[config] = job
     return job
+
+
+def _planned(job: Job, name: str) -> bytes:
+    """A file of the run's plan, which another machine reads from the URL."""
+    if job.mirror is not None and job.config.engine.kind != "local":
+        return job.mirror.read(f"{PLAN}/{name}")
+    return (job.folder / PLAN / name).read_bytes()
 
 
 @task(name="scan", **_TRIES)
@@ -88,26 +100,13 @@ def build_task(config: str) -> bool:
 
 
 @task(name="complete-shard", task_run_name="{name}", **_TRIES)
-def shard_task(config: str, name: str, plan: str) -> dict[str, int]:
+def shard_task(config: str, name: str, run_id: str) -> dict[str, int]:
     """Complete the rows of a shard; outcomes by count."""
-    path = Path(plan)
-    shard = ShardPlan.parse(path.read_text(encoding="utf-8"))
-    job = _worker_job(config, shard, path.parent)
-    manifest = _standing(job, shard)
-    if manifest is None:
-        progress = _progress.get(config)
-        manifest = job.complete_shard(shard, progress.rows_done if progress else None)
+    job = _worker_job(config, run_id)
+    shard = ShardPlan.parse(_planned(job, f"{name}.json").decode())
+    progress = _progress.get(config)
+    manifest = job.complete_shard(shard, progress.rows_done if progress else None)
     return count_outcomes(manifest.rows)
-
-
-def _standing(job: Job, plan: ShardPlan) -> Manifest | None:
-    """The manifest of a shard that this run has done already, when its task is run again."""
-    try:
-        text = (job.folder / "ledger" / f"{shard_name(plan.number)}.json").read_bytes()
-    except FileNotFoundError:
-        return None
-    manifest = Manifest.parse(text)
-    return manifest if manifest.run_id == plan.run_id else None
 
 
 @task(name="finish", **_TRIES)
@@ -128,25 +127,30 @@ def _complete(config: str, job: Job, plan: Plan) -> None:
         return
     if any(shard.missing for shard in plan.shards):
         job.knowledge_base  # noqa: B018 - found damaged now rather than in a shard
-    folder = job.folder / "plan"
+    engine, mirror = job.config.engine, job.mirror
+    folder = job.folder / PLAN
     shutil.rmtree(folder, ignore_errors=True)
     write_whole(folder / FILES, json.dumps([file.name for file in job.bench.dataset.files]))
-    calls = []
     for shard in plan.shards:
-        name = shard_name(shard.number)
-        path = folder / f"{name}.json"
-        write_whole(path, shard.dump())
-        calls.append({"config": config, "name": name, "plan": str(path)})
+        write_whole(folder / f"{shard_name(shard.number)}.json", shard.dump())
+    if engine.kind != "local" and mirror is not None:
+        mirror.push([PLAN])
     rows = sum(len(shard.rows) for shard in plan.shards)
     progress = RowsProgress(job.config.name, rows, _views.get(config))
-    engine = job.config.engine
     if engine.kind == "local":
         # Block by block, from within the shard.
         _progress[config] = progress
+    calls = [
+        {"config": config, "name": shard_name(shard.number), "run_id": job.run_id}
+        for shard in plan.shards
+    ]
     for outcomes in run_tasks(engine, shard_task, calls):
         if engine.kind != "local":
             progress.rows_done(outcomes)
     shutil.rmtree(folder)
+    if engine.kind != "local" and mirror is not None:
+        mirror.push([PLAN])
+        mirror.pull(DONE)
 
 
 @flow(name="rag4dmc-build")

@@ -71,4 +71,6 @@ def job_of(config: Path, view: RunView | None = None) -> Job:
     from pipeline.config import load_config
     from pipeline.job import Job
 
-    return Job(load_config(config), view.step if view else quiet)
+    job = Job(load_config(config), view.step if view else quiet)
+    job.refresh()
+    return job

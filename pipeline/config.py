@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,7 +94,12 @@ class Config(BaseModel):
         "default", description="`paper` sets what is not given as the paper has it"
     )
     output: str | None = Field(
-        None, description="folder of the run; default runs/NAME beside the config"
+        None,
+        description="folder of the run, or an fsspec URL; default runs/NAME beside the config",
+    )
+    working_folder: str | None = Field(
+        None,
+        description="local folder of a run whose output is a URL; default ~/.cache/rag4dmc/DIGEST",
     )
     dataset: DatasetSettings = Field(description="the incomplete dataset")
     external: list[ExternalSettings] = Field([], description="public pairs to learn from")
@@ -115,8 +122,20 @@ class Config(BaseModel):
 
     @property
     def folder(self) -> Path:
-        """The run's folder."""
-        return (self.base / (self.output or f"runs/{self.name}")).resolve()
+        """The run's folder on this machine."""
+        if self.output_url is None:
+            return (self.base / (self.output or f"runs/{self.name}")).resolve()
+        if self.working_folder is not None:
+            return (self.base / Path(self.working_folder).expanduser()).resolve()
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        digest = hashlib.blake2b(self.output_url.encode(), digest_size=8).hexdigest()
+        return caches / "rag4dmc" / digest
+
+    @property
+    def output_url(self) -> str | None:
+        """The URL that the run's folder mirrors, where the output is one."""
+        is_url = self.output is not None and "://" in self.output
+        return self.output.rstrip("/") if self.output and is_url else None
 
     def encoder_part(self) -> Part:
         return Part.choose("encoder", self.encoder, ENCODERS)
@@ -192,6 +211,11 @@ def make_config(values: dict[str, Any], base: str | Path = ".") -> Config:
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"external: every name must be its own; {name!r} stands twice")
+    if config.working_folder is not None and config.output_url is None:
+        raise ConfigError(
+            "working_folder: is for an output that is a URL;"
+            f" got {config.working_folder!r} with output {config.output!r}"
+        )
     config.parts()
     return config
 

@@ -6,7 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,12 @@ from pipeline.catalog import Catalog
 from pipeline.compaction import compact
 from pipeline.completion import RowsDone, complete_shard
 from pipeline.config import Config
-from pipeline.errors import ConfigError, RunFailed
+from pipeline.errors import ConfigError, RunFailed, RunLocked
 from pipeline.export import Exported, ExportSettings, export
 from pipeline.images import UndecodableImage, decode
-from pipeline.ledger import Ledger, Manifest, write_whole
+from pipeline.ledger import Ledger, Manifest, shard_name, write_whole
 from pipeline.lock import hold
+from pipeline.mirror import Mirror
 from pipeline.plan import Plan, ShardPlan, compare, make_plan
 from pipeline.presentation import present
 from pipeline.review import Review, Reviewed, Verdict, made_halves, read_marks
@@ -68,9 +69,28 @@ class Job:
         self.planned = Plan()
         self.run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}"
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Hold the run's folder; see `pipeline.lock.hold`."""
-        return hold(self.folder, self.run_id)
+    @cached_property
+    def mirror(self) -> Mirror | None:
+        """The URL that the run's folder mirrors, where the output is one."""
+        url = self.config.output_url
+        return None if url is None else Mirror(url, self.folder)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run's folder, and its URL; see `pipeline.lock.hold` and `Mirror.hold`."""
+        with hold(self.folder, self.run_id):
+            if self.mirror is None:
+                yield
+                return
+            with self.mirror.hold(self.run_id):
+                yield
+
+    def refresh(self) -> None:
+        """Fetch what is new on the output's URL, unless a run on this machine is at it."""
+        if self.mirror is None:
+            return
+        with suppress(RunLocked), hold(self.folder, self.run_id):
+            self.mirror.pull()
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -88,7 +108,10 @@ class Job:
 
     def build(self) -> bool:
         """Build the knowledge base where it is stale; whether it was."""
-        return build(self.bench, self.catalog, self.progress)
+        built = build(self.bench, self.catalog, self.progress)
+        if built and self.mirror is not None:
+            self.mirror.push()
+        return built
 
     @property
     def knowledge_base(self) -> KnowledgeBase:
@@ -151,9 +174,12 @@ class Job:
         self.ledger.sweep()
 
     def complete_shard(self, plan: ShardPlan, rows_done: RowsDone | None = None) -> Manifest:
-        """Do one shard; see `pipeline.completion.complete_shard`."""
-        manifest = complete_shard(self.bench, plan, rows_done)
-        self.ledger.manifests[manifest.shard] = manifest
+        """Do one shard, unless this run has; see `pipeline.completion.complete_shard`."""
+        manifest = Ledger(self.folder).find(shard_name(plan.number))
+        if manifest is None or manifest.run_id != plan.run_id:
+            manifest = complete_shard(self.bench, plan, rows_done)
+        if self.mirror is not None:
+            self.mirror.send_shard(manifest.part, f"{manifest.shard}.json", plan.run_id)
         return manifest
 
     def finish(self) -> dict[str, Any]:
@@ -199,7 +225,14 @@ class Job:
 
     def present(self, summary: dict[str, Any]) -> dict[str, Any]:
         """Keep the summary, export and write the report; see `pipeline.presentation`."""
-        return present(self, summary)
+        shown = present(self, summary)
+        if self.mirror is None:
+            return shown
+        return shown | {
+            "completed": f"{self.mirror.url}/completed",
+            "report": f"{self.mirror.url}/report/index.html",
+            "exports": {name: self.mirror.export_url(name) for name in shown["exports"]},
+        }
 
     def export(self, settings: ExportSettings, folder: Path | None = None) -> Exported:
         """Write the completed dataset in a consumer's layout; see `pipeline.export.export`.
@@ -217,7 +250,10 @@ class Job:
         """
         self._check_completed()
         place = folder or self.folder / "exports" / settings.format
-        return export(self.completed(), place, settings, self.config.name, self.verdicts())
+        done = export(self.completed(), place, settings, self.config.name, self.verdicts())
+        if folder is None and self.mirror is not None:
+            self.mirror.send_export(settings.format, self.run_id)
+        return done
 
     def verdicts(self) -> dict[str, Verdict]:
         """A person's verdicts by id, of rows whose observed half is as it was."""

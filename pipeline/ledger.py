@@ -177,6 +177,13 @@ class Ledger:
                 self.manifests.pop(manifest.replaces, None)
         return self
 
+    def find(self, shard: str) -> Manifest | None:
+        """The manifest of one shard as it stands on disk, if it does."""
+        try:
+            return Manifest.parse((self.folder / f"{shard}.json").read_bytes())
+        except FileNotFoundError:
+            return None
+
     def sweep(self) -> None:
         """Remove parts without a manifest, manifests that do not count, and temporary files.
 
