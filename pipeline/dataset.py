@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,31 +17,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.columns import (
     ColumnSettings,
-    free_name,
     guess_columns,
     image_cells,
     image_kind,
     resolve_columns,
-    text_kind,
 )
-from pipeline.halves import (
-    Cell,
-    captions,
-    check_images,
-    check_utf8,
-    in_cell,
-    path_to_read,
-)
+from pipeline.halves import check_images
 from pipeline.images import DECODE_SECONDS, MAX_PIXELS
-from pipeline.sources.base import (
-    BATCH_BYTES,
-    Batch,
-    DatasetError,
-    Source,
-    SourceFile,
-)
+from pipeline.sources.base import DatasetError, Source, SourceFile
 from pipeline.sources.forms import guess_format, open_source
 from pipeline.sources.root import Root, is_image
+from pipeline.unified import Unified
 
 __all__ = [
     "ColumnSettings",
@@ -52,10 +38,6 @@ __all__ = [
     "guess_columns",
     "guess_format",
 ]
-
-IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-# Images that are read by their paths at the same time, where that takes a server.
-IMAGES_AT_ONCE = 32
 
 
 class DatasetSettings(BaseModel):
@@ -116,8 +98,7 @@ class Dataset:
     excluded
         Ids of rows to leave out; what is read here still has them, a catalog does not.
     extra_schema
-        The pass-through columns. One with a name that the completed dataset has itself is called
-        `source_NAME`.
+        The pass-through columns, by the names that they have in the completed dataset.
     """
 
     def __init__(
@@ -135,27 +116,10 @@ class Dataset:
         self.excluded: frozenset[str] = frozenset()
         self._source = source
         self._images = images
-        schema = source.schema()
-        self.text_is_list = bool(columns.text) and text_kind(schema.field(columns.text)) == "list"
-        self._extra_names = list(columns.extra or ())
-        taken = set(schema.names)
-        self.extra_schema = pa.schema(
-            [
-                field.with_name(free_name(field.name, taken)).remove_metadata()
-                for field in map(schema.field, self._extra_names)
-            ]
-        )
-        fields = [
-            pa.field("position", pa.int64()),
-            pa.field("id", pa.string()),
-            pa.field("image", IMAGE),
-            pa.field("image_reason", pa.string()),
-            pa.field("text", pa.list_(pa.string())),
-            pa.field("text_reason", pa.string()),
-        ]
-        if self._extra_names:
-            fields.append(pa.field("extra", pa.struct(list(self.extra_schema))))
-        self.schema = pa.schema(fields)
+        self._unified = Unified(columns, source.schema(), images)
+        self.text_is_list = self._unified.text_is_list
+        self.extra_schema = self._unified.extra_schema
+        self.schema = self._unified.schema
 
     @classmethod
     def open(cls, settings: DatasetSettings, base: Path) -> Dataset:
@@ -222,8 +186,8 @@ class Dataset:
             For a file that is damaged, has other columns than the first one, text that is not
             UTF-8, or a null id.
         """
-        for batch in self._source.batches(file.name, self._needed):
-            yield from self._unify(file.name, batch)
+        for batch in self._source.batches(file.name, self._unified.needed):
+            yield from self._unified.batches(file.name, batch)
 
     def fetch(self, file: SourceFile, positions: Sequence[int]) -> pa.Table:
         """Read some rows of a file, as `batches` would give them, in the order asked for.
@@ -237,8 +201,12 @@ class Dataset:
         sorted_ = np.unique(wanted)
         if len(sorted_) and sorted_[0] < 0:
             raise DatasetError(f"{file.name} has no row {sorted_[0]}")
-        read = self._source.take(file.name, sorted_, self._needed) if len(sorted_) else iter(())
-        parts = [part for batch in read for part in self._unify(file.name, batch)]
+        read = (
+            self._source.take(file.name, sorted_, self._unified.needed)
+            if len(sorted_)
+            else iter(())
+        )
+        parts = [part for batch in read for part in self._unified.batches(file.name, batch)]
         table = pa.Table.from_batches(parts, self.schema)
         if table.num_rows != len(sorted_):
             raise DatasetError(f"{file.name} has no row {sorted_[-1]}: it has changed")
@@ -247,11 +215,6 @@ class Dataset:
             return table
         # Slices share their bytes; a take would copy all images into one array of at most 2 GB.
         return pa.concat_tables(table.slice(row, 1) for row in order.tolist())
-
-    @cached_property
-    def _needed(self) -> list[str]:
-        asked = [self.columns.id, self.columns.image, self.columns.text]
-        return list(dict.fromkeys([c for c in asked if c] + self._extra_names))
 
     def _look(self) -> None:
         """Read the first rows, to find an image column that holds none and an empty dataset."""
@@ -269,77 +232,14 @@ class Dataset:
                 return
         raise DatasetError(f"path {self.settings.path!r} has no rows")
 
-    def _unify(self, name: str, read: Batch) -> Iterator[pa.RecordBatch]:
-        positions, batch = read
-        if batch.num_rows == 0:
-            return
-        for field, column in zip(batch.schema, batch.columns, strict=True):
-            check_utf8(name, positions, field.name, column)
-        ids = self._ids(name, positions, batch)
-        texts, text_reasons = (
-            captions(batch.column(self.columns.text).to_pylist(), self.text_is_list)
-            if self.columns.text
-            else ([[]] * batch.num_rows, ["absent"] * batch.num_rows)
-        )
-        extra = self._extra(batch)
-        cells: list[Cell] = (
-            image_cells(batch.column(self.columns.image))
-            if self.columns.image
-            else [{"bytes": None, "path": None, "reason": "absent"}] * batch.num_rows
-        )
-        start, size = 0, 0
-        images: list[dict[str, Any]] = []
-        reasons: list[str | None] = []
-        for row, (image, reason) in enumerate(self._read_images(cells)):
-            images.append(image)
-            reasons.append(reason)
-            size += len(image["bytes"] or b"")
-            if size >= BATCH_BYTES or row + 1 == batch.num_rows:
-                end = row + 1
-                columns = [
-                    pa.array(positions[start:end], pa.int64()),
-                    ids.slice(start, end - start),
-                    pa.array(images, IMAGE),
-                    pa.array(reasons, pa.string()),
-                    pa.array(texts[start:end], pa.list_(pa.string())),
-                    pa.array(text_reasons[start:end], pa.string()),
-                ]
-                if extra is not None:
-                    columns.append(extra.slice(start, end - start))
-                yield pa.RecordBatch.from_arrays(columns, schema=self.schema)
-                start, size, images, reasons = end, 0, [], []
 
-    def _read_images(self, cells: list[Cell]) -> Iterator[tuple[dict[str, Any], str | None]]:
-        """Each cell's image with its bytes, and the reason where there are none."""
-        for start in range(0, len(cells), IMAGES_AT_ONCE):
-            part = cells[start : start + IMAGES_AT_ONCE]
-            asked = [path_to_read(cell) for cell in part]
-            found = iter(self._images.read_images([path for path in asked if path is not None]))
-            for cell, path in zip(part, asked, strict=True):
-                data, reason = next(found) if path is not None else in_cell(cell)
-                yield {"bytes": data, "path": cell and cell["path"]}, reason
+def _has_files(source: Source) -> bool:
+    return next(iter(_names(source)), None) is not None
 
-    def _ids(self, name: str, positions: np.ndarray, batch: pa.RecordBatch) -> pa.Array:
-        if self.columns.id is None:
-            return pa.nulls(batch.num_rows, pa.string())
-        column = batch.column(self.columns.id)
-        if pa.types.is_struct(column.type):
-            column = column.field("path")
-        ids = column.cast(pa.string())
-        for row, value in enumerate(ids.to_pylist()):
-            if not value:
-                kind = "null" if value is None else "empty"
-                raise DatasetError(
-                    f"{name}, row {positions[row]}: the id (column {self.columns.id!r}) is {kind};"
-                    " give every row an id, or set columns.id to 'none'"
-                )
-        return ids
 
-    def _extra(self, batch: pa.RecordBatch) -> pa.Array | None:
-        if not self._extra_names:
-            return None
-        columns = [batch.column(name) for name in self._extra_names]
-        return pa.StructArray.from_arrays(columns, fields=list(self.extra_schema))
+def _names(source: Source) -> list[str]:
+    names = getattr(source, "names", None)
+    return names() if names else [file.name for file in source.files()]
 
 
 def _excluded(name: str | None, base: Path) -> frozenset[str]:
@@ -351,12 +251,3 @@ def _excluded(name: str | None, base: Path) -> frozenset[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"exclude {name!r} can't be read: {error}") from None
     return frozenset(line.strip() for line in lines if line.strip())
-
-
-def _has_files(source: Source) -> bool:
-    return next(iter(_names(source)), None) is not None
-
-
-def _names(source: Source) -> list[str]:
-    names = getattr(source, "names", None)
-    return names() if names else [file.name for file in source.files()]
