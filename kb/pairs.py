@@ -122,7 +122,9 @@ class PairsWriter:
             else pa.nulls(len(table), kind)
             for name, kind in zip(self.schema.names, self.schema.types, strict=True)
         ]
-        self._writer.write_table(pa.Table.from_arrays(columns, schema=self.schema))
+        table = pa.Table.from_arrays(columns, schema=self.schema)
+        # The same pairs give the same file, in however many pieces they came.
+        self._writer.write_table(table.combine_chunks())
 
     def __enter__(self) -> Self:
         return self
