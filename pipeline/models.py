@@ -25,6 +25,10 @@ CONFIGURATION = ("*.json", "*.txt", "*.model", "*.jinja")
 ChooseFiles = Callable[[str, Sequence[str]], Sequence[str]]
 
 
+class NotFetched(ConfigError):
+    """A model of the hub is not on this machine, and nothing is to be downloaded."""
+
+
 @dataclass(frozen=True)
 class ResolvedModel:
     """A model's name in the config, its local folder, and the revision that its files are."""
@@ -112,7 +116,7 @@ def _snapshot(
     except (LocalEntryNotFoundError, FileNotFoundError):
         pass
     if offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes"):
-        raise ConfigError(
+        raise NotFetched(
             f"{field}: {repo} is not on this machine and downloading is off;"
             " fetch it with: rag4dmc fetch CONFIG"
         )
@@ -148,6 +152,34 @@ def download(
         f"{field}: {repo} has no weights as safetensors at revision {revision or 'main'};"
         " pickles are never loaded"
     )
+
+
+def missing_bytes(
+    section: str,
+    models: Mapping[str, tuple[str, str | None]],
+    base: Path,
+    choose: ChooseFiles | None = None,
+) -> dict[str, int | None]:
+    """Bytes that are to be downloaded of each role's model: 0 where it is here, None if not known.
+
+    Parameters are those of `resolve_models`; the hub is asked for the sizes, nothing is fetched.
+    """
+    import huggingface_hub
+
+    found: dict[str, int | None] = {}
+    for role, (name, revision) in models.items():
+        wanted = weights_and_configuration if choose is None else partial(choose, role)
+        try:
+            resolve_models(section, {role: (name, revision)}, base, offline=True)
+            found[role] = 0
+        except NotFetched:
+            try:
+                tree = huggingface_hub.list_repo_tree(name, recursive=True, revision=revision)
+                sizes = {entry.path: getattr(entry, "size", 0) for entry in tree}
+                found[role] = sum(sizes[file] for file in wanted(list(sizes)))
+            except Exception:  # no network, no such model: `rag4dmc fetch` says why
+                found[role] = None
+    return found
 
 
 def weights_and_configuration(files: Sequence[str]) -> list[str]:

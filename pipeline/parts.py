@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import ConfigError, first_error
-from pipeline.models import ResolvedModel, resolve_models
+from pipeline.models import ResolvedModel, missing_bytes, resolve_models
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,28 @@ class Part:
     def kind(self) -> str:
         return str(self.settings.kind)
 
-    def resolve(self, base: Path, offline: bool) -> dict[str, ResolvedModel]:
-        """The local snapshot of every model that the part needs; see `resolve_models`."""
+    def models(self) -> dict[str, tuple[str, str | None]]:
+        """Role to (hub id or folder, pinned revision) of every model that the part needs.
+
+        Raises
+        ------
+        ConfigError
+            The settings name none that there is.
+        """
         try:
-            models = self.settings.models()
+            return dict(self.settings.models())
         except ValueError as error:
             raise ConfigError(f"{self.section}: {error}") from None
+
+    def resolve(self, base: Path, offline: bool) -> dict[str, ResolvedModel]:
+        """The local snapshot of every model that the part needs; see `resolve_models`."""
         choose = getattr(self.settings, "files", None)
-        return resolve_models(self.section, models, base, offline, choose)
+        return resolve_models(self.section, self.models(), base, offline, choose)
+
+    def missing_bytes(self, base: Path) -> dict[str, int | None]:
+        """What is to be downloaded by role; see `pipeline.models.missing_bytes`."""
+        choose = getattr(self.settings, "files", None)
+        return missing_bytes(self.section, self.models(), base, choose)
 
     def identity(self, models: Mapping[str, ResolvedModel]) -> dict[str, Any]:
         """What the part's output depends on: settings and the revision of every model."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flows.terminal import AsJson, ConfigPath, errors_in_one_line, job_of
+from flows.terminal import AsJson, ConfigPath, errors_in_one_line
 
 
 def init(
@@ -107,39 +107,87 @@ def _print_counts(
             print(f"           {half}: {reason} ({count})")
 
 
-def inspect(config: ConfigPath, as_json: AsJson = False) -> None:
-    """Say what is complete, missing and unreadable, and what a run would do.
+def inspect(
+    config: ConfigPath,
+    time: Annotated[
+        bool,
+        typer.Option("--time", help="Load the models, and time them on a handful of rows."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is complete, missing and unreadable, what a run would do and take.
 
     \b
     Examples:
       rag4dmc inspect examples/emoji/dmc.yaml
+      rag4dmc inspect my.yaml --time
     """
     with errors_in_one_line():
         from flows.progress import RunView
+        from pipeline.config import load_config
+        from pipeline.estimate import estimate
 
         with RunView() as view:
-            job = job_of(config, view)
-            plan = job.plan()
-        generation = job.config.generation
-        answer: dict[str, Any] = {
-            "rows": len(job.catalog),
-            "files": len(job.catalog.dataset.files),
-            **job.catalog.counts(),
-            "reasons": job.catalog.reasons(),
-            "pending": plan.pending,
-            "done": plan.done,
-            "shards": len(plan.shards),
-            "captions_to_draw": plan.pending["text"] * generation.n,
-            "images_to_draw": plan.pending["image"] * generation.n,
-            "output": str(job.folder),
-        }
+            answer = estimate(load_config(config), view.step, time)
     if as_json:
         print(json.dumps(answer, indent=1))
         return
-    _print_counts(answer["rows"], answer["files"], job.catalog.counts(), answer["reasons"])
-    print(
-        f"a run would complete {plan.pending['text']} texts ({answer['captions_to_draw']} captions"
-        f" drawn) and {plan.pending['image']} images ({answer['images_to_draw']} drawn)"
-        f" in {answer['shards']} shards; {plan.done} rows stand already"
-    )
+    _print_counts(answer["rows"], answer["files"], answer["counts"], answer["reasons"])
+    _print_work(answer)
     print(f"output: {answer['output']}")
+
+
+def _print_work(answer: dict[str, Any]) -> None:
+    pending, calls, disk = answer["pending"], answer["calls"], answer["disk"]
+    print(
+        f"a run would complete {pending['text']} texts ({_range(calls['captions'])} captions drawn)"
+        f" and {pending['image']} images ({_range(calls['images'])} drawn), and pass"
+        f" {pending['none']} rows through, in {answer['shards']} shards"
+    )
+    if answer["done"]:
+        print(f"  {answer['done']} rows stand already")
+    for what in ("why", "sections"):
+        if answer["done"] and answer[what]:
+            label = "rows to do" if what == "why" else "settings that changed"
+            print(f"  {label}: " + ", ".join(f"{n} {name}" for name, n in answer[what].items()))
+    for name, pairs in answer["external"].items():
+        print(f"  external {name}: {'not read yet' if pairs is None else f'{pairs} pairs'}")
+    fetched = [model for model in answer["models"] if not model["here"]]
+    for model in fetched:
+        size = "size not known" if model["bytes"] is None else _size(model["bytes"])
+        print(f"to download: {model['model']} ({model['role']}), {size}")
+    if fetched and answer["done"] is None:
+        print("  until then, all rows count as to be done")
+    exports = f", {_size(disk['exports'])} for exports" if disk["exports"] else ""
+    print(f"disk: about {_size(disk['completed'])}{exports}; {_size(disk['free'])} are free")
+    if "time" in answer:
+        _print_time(answer["time"])
+    else:
+        print("time: not measured (--time does it on a handful of rows)")
+
+
+def _print_time(time: dict[str, Any]) -> None:
+    least, most = time["seconds"]
+    print(f"time: {_duration(least)} to {_duration(most)}, without fitting the knowledge base")
+    for half, rows in time["rows"].items():
+        fast, slow = time["seconds_a_row"][half]
+        print(f"  {half}s: {fast:.2f} to {slow:.2f} s a row (measured on {rows})")
+
+
+def _range(bounds: list[int]) -> str:
+    return f"{bounds[0]} to {bounds[1]}" if bounds[0] != bounds[1] else str(bounds[0])
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB"
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
