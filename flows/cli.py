@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from flows.commands import dataset, result, work
+from flows.commands import dataset, proof, result, work
 from flows.terminal import quiet_libraries
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ for _command in (
     result.report,
     result.review,
     result.export,
+    proof.evaluate,
     work.serve,
 ):
     app.command()(_command)

@@ -17,6 +17,7 @@ from kb.knowledge_base import KnowledgeBaseSettings
 from pipeline.dataset import DatasetSettings
 from pipeline.engine import EngineSettings
 from pipeline.errors import ConfigError, first_error
+from pipeline.evaluation.settings import EvaluationSettings
 from pipeline.export import ExportSettings
 from pipeline.parts import Part
 from selection.scoring import ScoringSettings
@@ -115,6 +116,10 @@ class Config(BaseModel):
         [], description="layouts that every run exports into exports/FORMAT, beside completed/"
     )
     run: RunSettings = Field(default_factory=RunSettings)
+    evaluation: EvaluationSettings = Field(
+        default_factory=lambda: EvaluationSettings(),
+        description="what `rag4dmc evaluate` hides and measures",
+    )
     engine: EngineSettings = Field(default_factory=EngineSettings)
 
     # Set by `load_config`: relative paths start here.

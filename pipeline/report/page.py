@@ -91,7 +91,7 @@ def write_report(
         "images": thumbnails.uris,
     }
     page = (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             summary=summary,
@@ -118,7 +118,8 @@ def write_report(
     return {"rows": chosen.seen, "cards": len(shown), "bytes": path.stat().st_size}
 
 
-def _environment() -> Any:
+def environment() -> Any:
+    """The templates, with the filters that they use."""
     from jinja2 import ChainableUndefined, Environment, PackageLoader
 
     environment = Environment(

@@ -1,0 +1,93 @@
+"""Commands that ask whether completing pays, and with which settings: evaluate, tune."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.terminal import AsJson, ConfigPath, errors_in_one_line
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.tables import Table
+
+
+def evaluate(
+    config: ConfigPath,
+    variants: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Variants by comma, or `table`, `ablations`; default: the config's.",
+        ),
+    ] = None,
+    rates: Annotated[
+        str | None, typer.Option(metavar="RATES", help="Missing rates by comma, as 0.3,0.7.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=2, help="Fine-tunings a variant; default: the config's.")
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=A,B,C", help="Values of a setting to compare; may be repeated."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hide known halves, complete them under each variant, and measure what that is worth.
+
+    Everything is kept by content, so that another variant, rate or seed costs only itself.
+
+    \b
+    Examples:
+      rag4dmc evaluate examples/emoji/evaluate.yaml --rates 0.7
+      rag4dmc evaluate my.yaml --variants drop,direct,rag4dmc,complete
+      rag4dmc evaluate my.yaml --variants rag4dmc --sweep retrieval.k=5,10,15
+    """
+    with errors_in_one_line():
+        from flows.progress import RunView
+        from pipeline.config import load_config
+        from pipeline.errors import ConfigError
+        from pipeline.evaluation.experiment import Experiment
+        from pipeline.evaluation.page import write_page
+        from pipeline.evaluation.tables import tables
+        from pipeline.evaluation.variants import name_variants, parse_sweep
+
+        try:
+            wanted = None if rates is None else [float(rate) for rate in rates.split(",")]
+        except ValueError:
+            raise ConfigError(f"--rates: must be numbers by comma; got {rates!r}") from None
+        if wanted is not None and not all(0 < rate < 1 for rate in wanted):
+            raise ConfigError(f"--rates: must lie between 0 and 1; got {rates!r}")
+        names = None if variants is None else name_variants(variants)
+        loaded = load_config(config)
+        sweeps = [parse_sweep(text, loaded) for text in sweep or ()]
+        with RunView() as view:
+            experiment = Experiment(loaded, view.step)
+            results = experiment.run(names, wanted, seeds, sweeps)
+        path = results.save(experiment.folder)
+        page = write_page(results, experiment.folder / "index.html")
+    if as_json:
+        answer = results.answer() | {"parquet": str(path), "page": str(page)}
+        print(json.dumps(answer, indent=1, default=float))
+        return
+    _show(tables(results))
+    print(f"figures: {path}\npage: {page}")
+
+
+def _show(found: Sequence[Table]) -> None:
+    from rich.console import Console
+    from rich.table import Table as Drawn
+
+    console = Console()
+    # Piped into a file, nothing shall be cut to 80 columns.
+    wide = console if console.is_terminal else Console(width=240)
+    for table in found:
+        drawn = Drawn(title=table.title, caption=table.note, title_justify="left")
+        drawn.caption_justify = "left"
+        for place, heading in enumerate(table.headings):
+            drawn.add_column(heading, justify="left" if place == 0 else "right")
+        for row in table.rows:
+            drawn.add_row(*row)
+        wide.print(drawn)

@@ -1,0 +1,118 @@
+"""Direct measures: generated halves beside the hidden ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from kb.embeddings import Modality
+from pipeline.catalog import digest
+from pipeline.evaluation.captions import bleu_and_chrf, cider_d
+from pipeline.evaluation.pictures import frechet_distance, mean_niqe
+from pipeline.evaluation.statistics import interval
+from pipeline.evaluation.world import World
+from pipeline.images import decode
+from pipeline.job import Job
+from pipeline.ledger import read_json, write_whole
+
+VERSION = 1
+
+
+class Direct:
+    """Compares what was generated with what had been hidden; kept by content in `folder`."""
+
+    def __init__(self, world: World, folder: Path) -> None:
+        self.world = world
+        self.folder = folder
+
+    def measure(
+        self, job: Job, table: pa.Table, hidden: Mapping[str, Modality]
+    ) -> list[dict[str, Any]]:
+        """Figures of a completed dataset.
+
+        Parameters
+        ----------
+        job : Job
+            Whose NIQE model is used.
+        table : completed rows
+        hidden : id to hidden half
+
+        Returns
+        -------
+        list of dict
+            `group` "direct", `missing`, `measure`, `value`, and `half` (of its 95 % interval over
+            rows) where the measure is a mean over rows. Rows without a generated half don't count.
+        """
+        ids = table["id"].to_pylist()
+        made: dict[str, list[tuple[str, Any]]] = {"text": [], "image": []}
+        images = table["image"].combine_chunks().field("bytes").to_pylist()
+        for row_id, image, text, status in zip(
+            ids, images, table["text"].to_pylist(), table["status"].to_pylist(), strict=True
+        ):
+            if status == "completed":
+                half = hidden[row_id]
+                text = text[0] if isinstance(text, list) and text else text
+                made[half].append((row_id, text if half == "text" else image))
+        judge = self.world.judge.bench
+        key = digest(
+            str(VERSION),
+            json.dumps(judge.identity(judge.config.encoder_part()), sort_keys=True),
+            json.dumps(job.config.selection.image.model_dump(mode="json"), sort_keys=True),
+            *(
+                digest(row_id, half, content)
+                for half in made
+                for row_id, content in sorted(made[half])
+            ),
+        )
+        path = self.folder / f"{key}.json"
+        if (held := read_json(path)) is not None:
+            return list(held["figures"])
+        figures = self._texts(made["text"]) + self._images(made["image"], job)
+        write_whole(path, json.dumps({"figures": figures}))
+        return figures
+
+    def _texts(self, made: list[tuple[str, str]]) -> list[dict[str, Any]]:
+        if len(made) < 2:
+            return []
+        ids = [row_id for row_id, _ in made]
+        texts = [text for _, text in made]
+        references = [self.world.rows[row_id].texts for row_id in ids]
+        bleu, chrf = bleu_and_chrf(texts, references)
+        own = self.world.judge.bench.embed([[text] for text in texts], "text")
+        truth = self.world.embeddings_of(ids, "text", judge=True)
+        return [
+            _mean("text", "CIDEr", cider_d(texts, references)),
+            _figure("text", "BLEU-4", bleu),
+            _figure("text", "chrF", chrf),
+            _mean("text", "cosine", np.einsum("nd,nd->n", own, truth)),
+        ]
+
+    def _images(self, made: list[tuple[str, bytes]], job: Job) -> list[dict[str, Any]]:
+        if len(made) < 2:
+            return []
+        ids = [row_id for row_id, _ in made]
+        pictures = [decode(data, job.config.dataset.max_pixels) for _, data in made]
+        own = self.world.judge.bench.embed(pictures, "image")
+        truth = self.world.embeddings_of(ids, "image", judge=True)
+        figures = [_mean("image", "cosine", np.einsum("nd,nd->n", own, truth))]
+        for measure, value in (
+            ("NIQE", mean_niqe(pictures, job.bench.selector.niqe_model)),
+            ("Fréchet", frechet_distance(own, truth)),
+        ):
+            if value is not None:
+                figures.append(_figure("image", measure, value))
+        return figures
+
+
+def _figure(missing: str, measure: str, value: float) -> dict[str, Any]:
+    return {"group": "direct", "missing": missing, "measure": measure, "value": value}
+
+
+def _mean(missing: str, measure: str, values: np.ndarray) -> dict[str, Any]:
+    found = interval(values)
+    return _figure(missing, measure, found.mean) | {"half": found.half}

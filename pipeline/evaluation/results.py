@@ -1,0 +1,297 @@
+"""The results of an evaluation: one long table of figures, and the comparisons that they allow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.evaluation.downstream import Ranks
+from pipeline.evaluation.statistics import RECALL_AT, Interval, interval, paired, recall
+from pipeline.ledger import write_whole
+
+# The share of the way that counts as certain: complete - drop this many times its interval.
+CERTAIN = 3.0
+
+# MSCOCO at 70 % missing, R@1 in per cent of image to text and text to image (the paper's table).
+PAPER = {
+    "complete": (48.9, 49.6),
+    "drop": (35.4, 35.1),
+    "direct": (41.4, 43.9),
+    "vanilla": (44.9, 44.6),
+    "purified": (45.9, 46.4),
+    "rag4dmc": (46.6, 47.5),
+}
+
+# The orderings that are looked at, the better one first.
+ORDERINGS = (
+    ("rag4dmc", "drop", "completing helps"),
+    ("rag4dmc", "direct", "examples help"),
+    ("rag4dmc", "nearest", "generating beats copying the example"),
+    ("vanilla", "direct", "internal examples help"),
+    ("combined", "vanilla", "external pairs help"),
+    ("purified", "combined", "purifying helps"),
+    ("rag4dmc", "purified", "fusion retrieval helps"),
+    ("rag4dmc", "without-alignment", "alignment helps"),
+    ("rag4dmc", "without-filter", "the filter helps"),
+    ("rag4dmc", "without-fusion", "the second stage of retrieval helps"),
+    ("rag4dmc", "without-selection", "selection helps"),
+    ("rag4dmc", "one-candidate", "more candidates help"),
+    ("ten-candidates", "one-candidate", "n = 10 beats n = 1"),
+)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One figure.
+
+    Attributes
+    ----------
+    rate, label : float, str
+        Missing rate, and variant with a sweep's point.
+    group : "rows", "direct", "retrieval" or "downstream"
+    measure : str
+    value : float
+    half : float or None
+        Half the width of its 95 % interval, where it has one: over rows of a direct or retrieval
+        figure.
+    missing : "text", "image" or None
+    mode : str or None
+        Of retrieval.
+    used : bool or None
+        Whether the variant itself retrieves in that mode.
+    direction : "image to text", "text to image" or None
+        Of a downstream figure.
+    seed : int or None
+        Of a downstream figure.
+    """
+
+    rate: float
+    label: str
+    group: str
+    measure: str
+    value: float
+    half: float | None = None
+    missing: str | None = None
+    mode: str | None = None
+    used: bool | None = None
+    direction: str | None = None
+    seed: int | None = None
+
+
+SCHEMA = pa.schema(
+    [
+        ("rate", pa.float64()),
+        ("label", pa.string()),
+        ("group", pa.string()),
+        ("measure", pa.string()),
+        ("value", pa.float64()),
+        ("half", pa.float64()),
+        ("missing", pa.string()),
+        ("mode", pa.string()),
+        ("used", pa.bool_()),
+        ("direction", pa.string()),
+        ("seed", pa.int64()),
+    ]
+)
+assert SCHEMA.names == [one.name for one in fields(Record)]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A difference in mean R@1 of two variants at a missing rate.
+
+    Attributes
+    ----------
+    over_seeds : Interval
+        Paired over seeds of the fine-tuning: what another seed would change.
+    over_rows : Interval
+        Of the mean over seeds, paired over test pairs: what another test set would change.
+    """
+
+    rate: float
+    better: str
+    worse: str
+    claim: str
+    over_seeds: Interval
+    over_rows: Interval
+
+    @property
+    def holds(self) -> str:
+        """ "yes" beyond the interval over seeds, "reversed" beyond it the other way, or "open"."""
+        if self.over_seeds.low > 0:
+            return "yes"
+        return "reversed" if self.over_seeds.high < 0 else "open"
+
+
+class Results:
+    """What an evaluation found.
+
+    Parameters
+    ----------
+    facts : mapping
+        What a reader has to know beside the figures.
+
+    Attributes
+    ----------
+    records : list of Record
+    start : Ranks or None
+        Of the checkpoint that fine-tuning starts from.
+    """
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self.facts = dict(facts)
+        self.records: list[Record] = []
+        self.start: Ranks | None = None
+        self._ranks: dict[tuple[float, str], Ranks] = {}
+
+    def add(self, record: Record) -> None:
+        self.records.append(record)
+
+    def add_ranks(self, rate: float, label: str, ranks: Ranks, rows: int) -> None:
+        """Downstream ranks of a variant that trained on so many rows."""
+        self._ranks[rate, label] = ranks
+        self.add(Record(rate, label, "rows", "trained on", rows))
+        for direction, found in _directions(ranks).items():
+            for seed, own in enumerate(found):
+                for k in RECALL_AT:
+                    self.add(
+                        Record(
+                            rate,
+                            label,
+                            "downstream",
+                            f"R@{k}",
+                            recall(own, k),
+                            direction=direction,
+                            seed=seed,
+                        )
+                    )
+
+    @property
+    def rates(self) -> list[float]:
+        return sorted({record.rate for record in self.records})
+
+    @property
+    def labels(self) -> list[str]:
+        return list(dict.fromkeys(record.label for record in self.records))
+
+    def value(self, rate: float, label: str, **which: Any) -> Record | None:
+        """The first record of a variant with these fields."""
+        for record in self.records:
+            if (record.rate, record.label) == (rate, label) and all(
+                getattr(record, name) == wanted for name, wanted in which.items()
+            ):
+                return record
+        return None
+
+    def recall(self, rate: float, label: str, direction: str, k: int) -> Interval | None:
+        """Downstream recall: mean and interval over seeds."""
+        ranks = self._ranks.get((rate, label))
+        if ranks is None:
+            return None
+        return interval([recall(own, k) for own in _directions(ranks)[direction]])
+
+    def mean_recall(self, rate: float, label: str, k: int = 1) -> np.ndarray | None:
+        """Downstream recall in the mean of both directions, [seeds]."""
+        ranks = self._ranks.get((rate, label))
+        return None if ranks is None else _hits(ranks, k).mean(axis=1)
+
+    def compare(self, rate: float, better: str, worse: str, claim: str = "") -> Comparison | None:
+        """The gain of one variant over another; None where one was not measured."""
+        pair = [self._ranks.get((rate, label)) for label in (better, worse)]
+        if pair[0] is None or pair[1] is None:
+            return None
+        a, b = (_hits(ranks, 1) for ranks in pair if ranks is not None)
+        seeds = min(len(a), len(b))
+        a, b = a[:seeds], b[:seeds]
+        return Comparison(
+            rate,
+            better,
+            worse,
+            claim,
+            paired(a.mean(axis=1), b.mean(axis=1)),
+            paired(a.mean(axis=0), b.mean(axis=0)),
+        )
+
+    def comparisons(self) -> list[Comparison]:
+        """The orderings that can be looked at."""
+        found = [self.compare(rate, *ordering) for rate in self.rates for ordering in ORDERINGS]
+        return [one for one in found if one is not None]
+
+    def span(self, rate: float) -> Comparison | None:
+        """complete − drop: what there is to win."""
+        return self.compare(rate, "complete", "drop", "there is something to win")
+
+    def certain(self, rate: float) -> bool:
+        """Whether complete − drop exceeds its interval three times; below, nothing counts."""
+        span = self.span(rate)
+        return span is not None and span.over_seeds.mean > CERTAIN * span.over_seeds.half
+
+    def way(self, rate: float, label: str) -> Interval | None:
+        """Share of the way from drop to complete in mean R@1, its interval over seeds."""
+        span, own = self.span(rate), self.compare(rate, label, "drop")
+        if span is None or own is None or span.over_seeds.mean <= 0:
+            return None
+        wide = span.over_seeds.mean
+        return Interval(own.over_seeds.mean / wide, own.over_seeds.half / wide)
+
+    def table(self) -> pa.Table:
+        """All records."""
+        return pa.Table.from_pylist([asdict(record) for record in self.records], schema=SCHEMA)
+
+    def save(self, folder: Path) -> Path:
+        """Write `results.parquet`, with the facts in its metadata; its path."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "results.parquet"
+        sink = pa.BufferOutputStream()
+        metadata = {"rag4dmc": json.dumps(self.facts)}
+        pq.write_table(self.table().replace_schema_metadata(metadata), sink)
+        write_whole(path, sink.getvalue().to_pybytes())
+        return path
+
+    def answer(self) -> dict[str, Any]:
+        """The results for a program: facts, records and comparisons."""
+        return {
+            "facts": self.facts,
+            "certain": {f"{rate:g}": self.certain(rate) for rate in self.rates},
+            "way": {
+                f"{rate:g}": {
+                    label: asdict(way)
+                    for label in self.labels
+                    if (way := self.way(rate, label)) is not None
+                }
+                for rate in self.rates
+            },
+            "comparisons": [asdict(one) | {"holds": one.holds} for one in self.comparisons()],
+            "records": [
+                {name: value for name, value in asdict(one).items() if value is not None}
+                for one in self.records
+            ],
+        }
+
+
+def _directions(ranks: Ranks) -> dict[str, np.ndarray]:
+    return {"image to text": ranks.image_to_text, "text to image": ranks.text_to_image}
+
+
+def _hits(ranks: Ranks, k: int) -> np.ndarray:
+    """Share of both directions that is hit, [seeds, test pairs]."""
+    return ((ranks.image_to_text < k).astype(float) + (ranks.text_to_image < k)) / 2
+
+
+def paper_way() -> dict[str, float]:
+    """The paper's share of the way from drop to complete in mean R@1, by variant."""
+    means = {name: sum(figures) / 2 for name, figures in PAPER.items()}
+    wide = means["complete"] - means["drop"]
+    return {name: (mean - means["drop"]) / wide for name, mean in means.items()}
+
+
+def names_of(records: Sequence[Record], group: str) -> list[tuple[str | None, str]]:
+    """(missing half, measure) of a group, in the order met."""
+    return list(dict.fromkeys((r.missing, r.measure) for r in records if r.group == group))
