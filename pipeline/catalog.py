@@ -261,7 +261,7 @@ def _cached(folder: Path, file: SourceFile, reading: str) -> pa.Table | None:
 def _keep(folder: Path, file: SourceFile, reading: str, table: pa.Table) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = _place(folder, file)
-    scratch = path.with_suffix(".tmp")
+    scratch = path.with_name(f".{path.name}.tmp")
     pq.write_table(
         table.replace_schema_metadata(
             {"file": file.name, "version": file.version, "reading": reading}

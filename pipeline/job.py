@@ -171,6 +171,9 @@ class Job:
         path = self.folder / "config.yaml"
         if not path.is_file() or path.read_text(encoding="utf-8") != resolved:
             write_whole(path, resolved)
+        for pattern in (".*.tmp", "*/.*.tmp", "catalog/*/.*.tmp"):
+            for debris in self.folder.glob(pattern):
+                debris.unlink()
         self.ledger.sweep()
 
     def complete_shard(self, plan: ShardPlan, rows_done: RowsDone | None = None) -> Manifest:

@@ -185,15 +185,15 @@ class Ledger:
             return None
 
     def sweep(self) -> None:
-        """Remove parts without a manifest, manifests that do not count, and temporary files.
+        """Remove parts without a manifest, and manifests that do not count.
 
         Only the run that holds the lock may call this.
         """
         standing = {manifest.part for manifest in self.manifests.values()}
-        for path in [*self.parts.glob("*.parquet"), *self.parts.glob(".*.tmp")]:
+        for path in self.parts.glob("*.parquet"):
             if path.name not in standing:
                 path.unlink()
-        for path in [*self.folder.glob("shard-*.json"), *self.folder.glob(".*.tmp")]:
+        for path in self.folder.glob("shard-*.json"):
             if path.stem not in self.manifests:
                 path.unlink()
 
