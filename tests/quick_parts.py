@@ -1,0 +1,147 @@
+"""Parts without a model: an encoder, a captioner and an image generator that take milliseconds.
+
+Their output depends on their input and seeds alone. The generators append a line for each row they
+are asked for to the file that `RAG4DMC_TEST_LOG` names, on disk before they answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, ConfigDict
+
+from generators.base import Candidate, Generated
+
+LOG = "RAG4DMC_TEST_LOG"
+SIDE = 32
+COLOURS = {
+    "red": (200, 30, 30),
+    "green": (30, 160, 60),
+    "blue": (40, 60, 200),
+    "yellow": (230, 200, 40),
+    "white": (240, 240, 240),
+}
+
+
+def picture(colour: str, seed: int) -> Image.Image:
+    """A noisy square of a colour."""
+    noise = np.random.default_rng(seed).integers(-25, 26, (SIDE, SIDE, 3))
+    return Image.fromarray(np.clip(noise + COLOURS[colour], 0, 255).astype(np.uint8))
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    kind: str
+    # Anything, to have another setting.
+    style: str = "plain"
+    row_seconds: float = 0.0
+    # Ids of these endings fail with an error, or get nothing but blanks.
+    fails: str | None = None
+    blank: str | None = None
+
+    def models(self) -> dict[str, tuple[str, str | None]]:
+        return {}
+
+    def identity(self) -> dict[str, Any]:
+        return self.model_dump(exclude={"row_seconds"})
+
+
+class QuickEncoder:
+    """Mean colours of an image, and the colours that a text names, in one space."""
+
+    Settings = _Settings
+    shared_space = True
+
+    def __init__(self, settings: _Settings, paths: Mapping[str, Path]) -> None:
+        self.settings = settings
+
+    def load(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def dimension(self, modality: str) -> int:
+        return 12
+
+    def encode(self, items: Iterable[Any], modality: str) -> np.ndarray:
+        rows = [self._image(i) if modality == "image" else self._text(i) for i in items]
+        found = np.asarray(rows, np.float32).reshape(-1, 12)
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+    def _image(self, image: Image.Image) -> np.ndarray:
+        small = np.asarray(image.convert("RGB").resize((2, 2)), np.float32).reshape(-1)
+        return small / 255 + 0.01
+
+    def _text(self, text: str) -> np.ndarray:
+        named = [colour for name, colour in COLOURS.items() if name in text] or [(128, 128, 128)]
+        seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
+        jitter = np.random.default_rng(seed).normal(0, 0.02, 12)
+        return np.tile(np.mean(named, axis=0) / 255, 4) + 0.01 + np.abs(jitter)
+
+
+class _Logged:
+    Settings = _Settings
+
+    def __init__(self, settings: _Settings, paths: Mapping[str, Path]) -> None:
+        self.settings = settings
+
+    def load(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def memory(self) -> int:
+        return 0
+
+    def generate(self, requests: Sequence[Any]) -> list[Generated]:
+        answers = []
+        for request in requests:
+            note(request.row_id)
+            time.sleep(self.settings.row_seconds)
+            if self.settings.fails and request.row_id.endswith(self.settings.fails):
+                answers.append(Generated(request.row_id, (), "the server said 500"))
+                continue
+            blank = self.settings.blank and request.row_id.endswith(self.settings.blank)
+            made = tuple(self._draw(request, seed, bool(blank)) for seed in request.seeds)
+            answers.append(Generated(request.row_id, made))
+        return answers
+
+    def _draw(self, request: Any, seed: int, blank: bool) -> Candidate:
+        raise NotImplementedError
+
+
+class QuickCaptioner(_Logged):
+    """Names the nearest colour, with a number drawn from the seed."""
+
+    def _draw(self, request: Any, seed: int, blank: bool) -> Candidate:
+        mean = np.asarray(request.image, np.float32).reshape(-1, 3).mean(axis=0)
+        name = min(COLOURS, key=lambda colour: float(np.abs(mean - COLOURS[colour]).sum()))
+        text = f"a {self.settings.style} {name} square, number {seed % 97}"
+        return Candidate(seed, "a caption:", text=" " if blank else text)
+
+
+class QuickPainter(_Logged):
+    """A noisy square of the colour that the text names, the noise drawn from the seed."""
+
+    def _draw(self, request: Any, seed: int, blank: bool) -> Candidate:
+        name = next((colour for colour in COLOURS if colour in request.text), "white")
+        image = Image.new("RGB", (SIDE, SIDE), "black") if blank else picture(name, seed % 2**32)
+        return Candidate(seed, request.text, image=image)
+
+
+def note(row_id: str) -> None:
+    """Append a row to the log, flushed to disk."""
+    if path := os.environ.get(LOG):
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(f"{os.getpid()} {row_id}\n")
+            file.flush()
+            os.fsync(file.fileno())
