@@ -15,16 +15,17 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from kb.csls import csls, mutual_neighbours
 from kb.embeddings import Rows, normalise, take
-from kb.neighbours import first_occurrence, resolve_device, top_k, top_k_both
+from kb.neighbours import resolve_device
+
+__all__ = ["AlignmentSettings", "OrthogonalAlignment", "csls", "mutual_neighbours", "procrustes"]
 
 logger = logging.getLogger(__name__)
 
 GAMMAS = (0.0, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1)
 # A gain measured on fewer pairs than this cannot be told from chance.
 FEWEST_PAIRS = 16
-# Neighbours by cosine among which the nearest under CSLS is looked for first.
-CANDIDATES = 32
 
 
 class AlignmentSettings(BaseModel):
@@ -45,115 +46,12 @@ class AlignmentSettings(BaseModel):
         description="stop when the rotation moves less than this (Frobenius norm)",
     )
     sample: int = Field(
-        default=50_000, ge=2, description="rows a side that the rotation is fitted on at most"
+        default=10_000, ge=2, description="rows a side that the rotation is fitted on at most"
     )
 
     def identity(self) -> dict[str, Any]:
         """The settings that change the result."""
         return self.model_dump(mode="json")
-
-
-def csls(a: np.ndarray, b: np.ndarray, k: int = 10) -> np.ndarray:
-    """Cross-domain similarity local scaling of every row of `a` with every row of `b`.
-
-    CSLS(x, y) = 2 cos(x, y) - r_b(x) - r_a(y), r being the mean of the k largest cosines to the
-    other side (Conneau et al. 2018, equation 7).
-
-    Parameters
-    ----------
-    a, b : unit rows, shapes [n, d] and [m, d]
-    k : int
-        Clamped to the size of the other side.
-
-    Returns
-    -------
-    float32 [n, m]
-        The whole matrix: for small sides; `mutual_neighbours` does not build it.
-    """
-    a, b = _same_width(a, b)
-    scores = 2 * (a @ b.T)
-    scores -= hubness(a, b, k)[:, None]
-    scores -= hubness(b, a, k)[None, :]
-    return scores
-
-
-def hubness(
-    a: np.ndarray, b: np.ndarray, k: int = 10, *, chunk: int = 16_384, device: str = "cpu"
-) -> np.ndarray:
-    """r of CSLS: for each row of `a` the mean of its k largest cosines to `b`, float32 [n]."""
-    similarities, _ = top_k(a, b, k, chunk=chunk, device=device)
-    return similarities.mean(axis=1, dtype=np.float64).astype(np.float32)
-
-
-def mutual_neighbours(
-    a: np.ndarray, b: np.ndarray, k: int = 10, *, chunk: int = 16_384, device: str = "cpu"
-) -> np.ndarray:
-    """Pairs of rows that are each other's nearest neighbour under CSLS.
-
-    Parameters
-    ----------
-    a, b : unit rows, shapes [n, d] and [m, d]
-    k : int
-        Neighbours in CSLS's local scaling.
-    chunk : int
-        Rows handled at once; the pairs do not depend on it but for ties within 1e-6.
-    device : str
-        "cpu", or a torch device for the products.
-
-    Returns
-    -------
-    int64 [p, 2]
-        (row of a, row of b), by ascending row of a; ties go to the lower row.
-    """
-    a, b = _same_width(a, b)
-    if len(a) == 0 or len(b) == 0:
-        return np.empty((0, 2), dtype=np.int64)
-    to_b, to_a = top_k_both(a, b, max(k, CANDIDATES), chunk=chunk, device=device)
-    scaling_a = _mean_of_largest(to_b[0], k)
-    scaling_b = _mean_of_largest(to_a[0], k)
-    forward = _nearest(a, b, to_b, scaling_b, chunk, device)
-    backward = _nearest(b, a, to_a, scaling_a, chunk, device)
-    forward = first_occurrence(b)[forward]
-    backward = first_occurrence(a)[backward]
-    rows = np.arange(len(a), dtype=np.int64)
-    mutual = backward[forward] == rows
-    return np.stack([rows[mutual], forward[mutual]], axis=1)
-
-
-def _mean_of_largest(similarities: np.ndarray, k: int) -> np.ndarray:
-    """r of CSLS from the largest similarities of each row, in descending order."""
-    return similarities[:, :k].mean(axis=1, dtype=np.float64).astype(np.float32)
-
-
-def _nearest(
-    a: np.ndarray,
-    b: np.ndarray,
-    candidates: tuple[np.ndarray, np.ndarray],
-    scaling: np.ndarray,
-    chunk: int,
-    device: str,
-) -> np.ndarray:
-    """Row of b with the largest 2 cos(x, y) - scaling(y) for each x, int64 [n].
-
-    The scaling of x is the same for all y and left out. Candidates are the nearest y by cosine;
-    a row that is none scores at most twice the last candidate's cosine less the smallest
-    scaling, and where that bound does not settle the matter all of b is searched: the scaling
-    of y becomes one more coordinate, so that plain inner-product search finds the maximum.
-    """
-    cosines, rows = candidates
-    scores = 2 * cosines - scaling[rows]
-    # Equal scores are settled by the lower row, as everywhere.
-    top = scores.max(axis=1)
-    nearest = np.where(scores >= top[:, None], rows, len(b)).min(axis=1)
-    if rows.shape[1] < len(b):
-        open_rows = np.flatnonzero(top <= 2 * cosines[:, -1] - scaling.min() + 1e-5)
-        if len(open_rows):
-            ones = np.ones((len(open_rows), 1), np.float32)
-            queries = np.concatenate([2 * a[open_rows], ones], axis=1)
-            base = np.concatenate([b, -scaling[:, None]], axis=1)
-            _, found = top_k(queries, base, 1, chunk=chunk, device=device)
-            nearest[open_rows] = found[:, 0]
-    return nearest
 
 
 def procrustes(source: np.ndarray, target: np.ndarray, gamma: float = 0.0) -> np.ndarray:
@@ -365,9 +263,3 @@ class OrthogonalAlignment:
 
 def _mean_cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.einsum("nd,nd->n", a, b).mean()) if len(a) else 0.0
-
-
-def _same_width(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise ValueError(f"a and b must be [n, d] and [m, d]; got {a.shape} and {b.shape}")
-    return np.asarray(a, np.float32), np.asarray(b, np.float32)
