@@ -13,7 +13,12 @@ import pytest
 from generators.sdxl_settings import SdxlSettings
 from kb.encoders.open_clip import OpenClipSettings
 from pipeline.errors import ConfigError
-from pipeline.models import download, resolve_models, weights_and_configuration
+from pipeline.models import (
+    download,
+    missing_bytes,
+    resolve_models,
+    weights_and_configuration,
+)
 
 COMMIT = "462165984030d82259a11f4367a4eed129e94a7b"
 
@@ -194,4 +199,14 @@ def test_a_repository_without_safetensors_is_refused_before_anything_is_fetched(
 def test_offline_a_missing_model_names_the_command_that_fetches_it(hub: type[_Hub]) -> None:
     with pytest.raises(ConfigError, match="rag4dmc fetch CONFIG"):
         resolve_models("captioner", {"model": ("o/m", None)}, Path(), offline=True)
+    assert hub.asked == []
+
+
+def test_what_a_download_would_take_is_asked_of_the_hub_and_nothing_is_fetched(
+    hub: type[_Hub], tmp_path: Path
+) -> None:
+    hub.files = {"config.json": b"{}", "model.safetensors": b"w" * 70, "pytorch_model.bin": b"p"}
+    models = {"model": ("o/m", None), "gone": ("o/gone", None), "local": (str(tmp_path), None)}
+    found = missing_bytes("captioner", models, Path())
+    assert found == {"model": 72, "gone": None, "local": 0}
     assert hub.asked == []
