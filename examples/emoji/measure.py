@@ -160,7 +160,7 @@ def greedy(folder: Path, rows: list[dict[str, Any]], prompts: list[str]) -> list
 
 def measure_captioner(checkpoints: Path, pool: int = 200) -> dict[str, Any]:
     """Share of right captions with no example, a retrieved one, and an unrelated one."""
-    from examples.emoji.training.captioner import prompt_with
+    from examples.emoji.training.blip2 import prompt_with
 
     rows, base = read_pairs("target", pool), read_pairs("external", 10_000)
     encoder = Encoder(checkpoints / "encoder")

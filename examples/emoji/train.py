@@ -13,7 +13,7 @@ from pathlib import Path
 
 from examples.emoji.sources import HERE, WORK
 
-STAGES = ("vae", "encoder", "judge", "unet", "decoder", "captioner")
+STAGES = ("vae", "encoder", "judge", "unet", "decoder", "sight", "captioner")
 # Steps that a stage takes when nothing cuts it short; see README.md for what was run.
 STEPS = {
     "vae": 6000,
@@ -21,9 +21,10 @@ STEPS = {
     "judge": 3000,
     "unet": 7000,
     "decoder": 2500,
-    "captioner": 4000,
+    "sight": 6000,
+    "captioner": 6000,
 }
-SEEDS = {"vae": 1, "encoder": 2, "judge": 3, "unet": 4, "captioner": 5, "decoder": 6}
+SEEDS = {"vae": 1, "encoder": 2, "judge": 3, "unet": 4, "captioner": 5, "decoder": 6, "sight": 7}
 
 
 def run_stage(stage: str, work: Path, out: Path, steps: int, minutes: float) -> None:
@@ -45,6 +46,10 @@ def run_stage(stage: str, work: Path, out: Path, steps: int, minutes: float) -> 
         from examples.emoji.training.decoder import train_decoder
 
         train_decoder(work, out, SEEDS[stage], steps, minutes)
+    elif stage == "sight":
+        from examples.emoji.training.sight import train_sight
+
+        train_sight(work, out / "encoder", SEEDS[stage], steps, minutes)
     else:
         from examples.emoji.training.captioner import train_captioner
 

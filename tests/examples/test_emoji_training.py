@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from examples.emoji.measure import recall_at, right
-from examples.emoji.training.captioner import prompt_with
+from examples.emoji.training.blip2 import prompt_with
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "examples" / "emoji" / "checkpoints"
 TEXTS = ["red apple", "face with tongue", "a", "woman and man holding hands, couple, love, hug"]

@@ -17,6 +17,7 @@ import numpy as np
 from examples.emoji.captions import load_concepts
 from examples.emoji.pictures import TRAINING_STYLES, load_pictures
 from examples.emoji.training import augment
+from examples.emoji.training.blip2 import learn_processor, new_captioner
 from examples.emoji.training.encoder import encode_text, normalise
 from examples.emoji.training.loop import Schedule, train
 from examples.emoji.training.texts import learn_tokenizer
@@ -155,12 +156,12 @@ def draw(pictures: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return normalise(x)
 
 
-def train_sight(
-    captioner: Any, lessons: Lessons, work: Path, seed: int, steps: int, minutes: float
-) -> nn.Module:
-    """Train the eyes of a captioner, and give their average."""
+def train_sight(work: Path, encoder: Path, seed: int, steps: int, minutes: float) -> None:
+    """Train the eyes of a captioner; `open_eyes` gives them to one."""
     import torch
     from torch.nn import functional
+
+    lessons = Lessons(encoder, work, min(TAUGHT, BATCH * steps))
 
     def loss(model: Any, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         rows = torch.from_numpy(rng.integers(0, len(lessons.concept), BATCH))
@@ -168,9 +169,11 @@ def train_sight(
         seen = functional.normalize(model["aligner"](answers.mean(1)), dim=-1)
         return lessons.loss(model, seen, rows)
 
+    torch.manual_seed(seed)
+    captioner = new_captioner(learn_processor(work / "processor"))
     eyes = new_eyes(captioner, lessons.names.shape[1])
     schedule = Schedule(steps, 2e-3, minutes, warmup=200, average=0.998, weight_decay=0.05)
-    return train("sight", eyes, loss, schedule, work, seed, lambda model: None)
+    train("sight", eyes, loss, schedule, work, seed, lambda model: None)
 
 
 def open_eyes(captioner: Any, lessons: Lessons, work: Path) -> nn.Module:
