@@ -167,8 +167,10 @@ def _print_work(answer: dict[str, Any]) -> None:
 
 
 def _print_time(time: dict[str, Any]) -> None:
+    from flows.progress import duration
+
     least, most = time["seconds"]
-    print(f"time: {_duration(least)} to {_duration(most)}, without fitting the knowledge base")
+    print(f"time: {duration(least)} to {duration(most)}, without fitting the knowledge base")
     for half, rows in time["rows"].items():
         fast, slow = time["seconds_a_row"][half]
         print(f"  {half}s: {fast:.2f} to {slow:.2f} s a row (measured on {rows})")
@@ -184,10 +186,3 @@ def _size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:,.3g} TB"
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} s"
