@@ -1,0 +1,162 @@
+"""Whole evaluations of coloured squares: every variant through the pipeline, by parts that are quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.config import load_config
+from pipeline.errors import ConfigError
+from pipeline.evaluation.experiment import Experiment
+from pipeline.evaluation.page import write_page
+from pipeline.evaluation.results import Results
+from pipeline.evaluation.tables import tables
+from pipeline.evaluation.variants import ABLATIONS, TABLE, parse_sweep
+from pipeline.workbench import INTERNAL
+from tests import quick_parts, quick_worlds
+
+EVERYTHING = [*TABLE, *ABLATIONS]
+
+
+def world(folder: Path, **evaluation: Any) -> Path:
+    """60 pairs and 60 external ones, of which two are copies of the dataset's."""
+    pairs = quick_worlds.rows(60, 0, 0)
+    quick_worlds.write(folder / "data" / "a.parquet", pairs)
+    others = [quick_worlds.row(number) | {"id": f"x{number}"} for number in range(100, 158)]
+    copies = [dict(pairs[number]) | {"id": f"copy {number}"} for number in range(2)]
+    quick_worlds.write(folder / "others" / "a.parquet", others + copies)
+    settings = {"rates": [0.5], "downstream": None, "duplicate_cosine": 0.999999} | evaluation
+    return quick_worlds.config(
+        folder,
+        external=[{"name": "others", "path": "others", "licence": "CC0"}],
+        evaluation=settings,
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return world(tmp_path_factory.mktemp("evaluation"))
+
+
+@pytest.fixture(scope="module")
+def asked(place: Path) -> Path:
+    """The log of the rows that generators were asked for."""
+    return place.parent / "asked.log"
+
+
+@pytest.fixture(scope="module")
+def results(place: Path, asked: Path) -> Results:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(quick_parts.LOG, str(asked))
+        return Experiment(load_config(place)).run(EVERYTHING)
+
+
+def test_every_variant_completes_the_hidden_halves(results: Results) -> None:
+    assert results.labels == [name for name in EVERYTHING if name not in ("drop", "complete")]
+    hidden = results.facts["train"] // 2
+    for label in results.labels:
+        done = results.value(0.5, label, group="rows", measure="completed")
+        assert done is not None and done.value == hidden, label
+        for missing, measure in (("text", "CIDEr"), ("text", "cosine"), ("image", "cosine")):
+            assert results.value(0.5, label, group="direct", missing=missing, measure=measure)
+
+
+def test_what_was_shown_decides_what_is_measured(results: Results) -> None:
+    assert results.value(0.5, "direct", group="retrieval") is None
+    used = results.value(0.5, "purified", group="retrieval", used=True)
+    assert used is not None and used.mode == "cross"
+    used = results.value(0.5, "rag4dmc", group="retrieval", used=True)
+    assert used is not None and used.mode == "fusion"
+
+
+def test_copies_of_test_images_are_in_no_knowledge_base(results: Results, place: Path) -> None:
+    experiment = Experiment(load_config(place))
+    test = set(experiment.world.test)
+    copies = {f"copy {n}" for n in range(2) if quick_worlds.rows(60, 0, 0)[n]["id"] in test}
+    assert set(experiment.world.excluded["others"]) == copies
+    images = {experiment.world.rows[row_id].image for row_id in test}
+    for arm in experiment.arms(["vanilla", "combined", "rag4dmc"]):
+        job = experiment.job_of(arm)
+        pairs = job.knowledge_base.pairs
+        internal = {
+            i
+            for i, s in zip(*(pairs[c].to_pylist() for c in ("id", "source")), strict=True)
+            if s == INTERNAL
+        }
+        assert not internal & test
+        assert not {f"others/{row_id}" for row_id in copies} & set(pairs["id"].to_pylist())
+        assert internal == set(experiment.world.train) - set(arm.masked.hidden)
+    table = pq.read_table(experiment.arms(["drop"])[0].masked.path)
+    assert not images & {row["bytes"] for row in table["image"].to_pylist() if row}
+
+
+def test_the_same_again_generates_nothing_and_finds_the_same(
+    results: Results, place: Path, asked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = asked.read_text()
+    assert before
+    monkeypatch.setenv(quick_parts.LOG, str(asked))
+    again = Experiment(load_config(place)).run(EVERYTHING)
+    assert asked.read_text() == before
+    assert again.records == results.records
+
+
+def test_fewer_candidates_are_taken_from_those_that_were_drawn(
+    results: Results, place: Path, asked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = asked.read_text()
+    monkeypatch.setenv(quick_parts.LOG, str(asked))
+    config = load_config(place)
+    found = Experiment(config).run(["rag4dmc"], sweeps=[parse_sweep("n=1,2", config)])
+    assert found.labels == ["rag4dmc", "rag4dmc n=1", "rag4dmc n=2"]
+    assert asked.read_text() == before
+    own, swept = (
+        [r.value for r in found.records if r.label == label] for label in found.labels[::2]
+    )
+    assert own == swept
+
+
+def test_results_are_kept_as_parquet_and_shown_as_a_page(results: Results, tmp_path: Path) -> None:
+    table = pq.read_table(results.save(tmp_path))
+    assert len(table) == len(results.records)
+    assert b"rag4dmc" in table.schema.metadata
+    page = write_page(results, tmp_path / "index.html").read_text()
+    for one in tables(results):
+        assert one.title in page
+        assert all(row[0] in one.markdown() for row in one.rows)
+    assert "48.9" in page and "84%" in page
+    assert "judged by the encoder that selected them" in page
+
+
+def test_texts_or_images_alone_can_be_hidden_and_rates_given(tmp_path: Path) -> None:
+    place = world(tmp_path, missing="text")
+    found = Experiment(load_config(place)).run(["rag4dmc"], rates=[0.3, 0.6])
+    assert found.rates == [0.3, 0.6]
+    assert {r.missing for r in found.records if r.group == "direct"} == {"text"}
+
+
+def test_a_mask_file_says_what_is_hidden_and_tested(tmp_path: Path) -> None:
+    place = world(tmp_path, mask="mask.csv")
+    ids = [row["id"] for row in quick_worlds.rows(60, 0, 0)]
+    kinds = ["test"] * 10 + ["text"] * 12 + ["image"] * 8
+    lines = [f"{row_id},{kind}" for row_id, kind in zip(ids, kinds, strict=False)]
+    (tmp_path / "mask.csv").write_text("\n".join(["id,missing", *lines]))
+    found = Experiment(load_config(place)).run(["rag4dmc"])
+    assert found.facts["test"] == 10
+    assert found.rates == [pytest.approx(0.4)]
+    done = found.value(0.4, "rag4dmc", group="rows", measure="completed")
+    assert done is not None and done.value == 20
+
+
+def test_an_evaluation_that_can_not_be_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="hides 0; some must stay complete"):
+        Experiment(load_config(world(tmp_path, rates=[0.001]))).run(["rag4dmc"])
+    place = world(tmp_path, downstream={"steps": 1})
+    with pytest.raises(ConfigError, match="must be an encoder of kind open_clip"):
+        Experiment(load_config(place)).run(["drop"])
+    with pytest.raises(ConfigError, match="needs a variant that generates"):
+        config = load_config(place)
+        Experiment(config).run(["drop"], sweeps=[parse_sweep("n=1", config)])

@@ -1,0 +1,100 @@
+"""Variants and sweeps as settings of the one pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Config, load_config, make_config
+from pipeline.errors import ConfigError
+from pipeline.evaluation.variants import TABLE, VARIANTS, derive, name_variants, parse_sweep
+from tests import quick_worlds
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return load_config(quick_worlds.config(tmp_path))
+
+
+@pytest.mark.parametrize("name", [v.name for v in VARIANTS.values() if v.generates])
+def test_every_variant_is_a_config_that_validates(config: Config, name: str) -> None:
+    derived = derive(config, VARIANTS[name].changes, Path("/tmp/out"))
+    assert str(derived.folder) == "/tmp/out"
+    assert derived.encoder == config.encoder
+
+
+def test_the_table_differs_in_knowledge_purification_and_retrieval_alone(config: Config) -> None:
+    found = {}
+    for name in ("vanilla", "combined", "purified", "rag4dmc"):
+        knowledge = derive(config, VARIANTS[name].changes, Path("/tmp/out")).knowledge_base
+        found[name] = (knowledge.sources, knowledge.purify, knowledge.retrieval.mode)
+    both = ["internal", "external"]
+    assert found["vanilla"][0] == ["internal"] and found["vanilla"][2] == "cross"
+    assert found["combined"] == (both, False, "cross")
+    assert found["purified"] == (both, True, "cross")
+    assert found["rag4dmc"] == (both, True, "fusion")
+
+
+def test_a_preset_stays_where_a_variant_says_nothing(tmp_path: Path) -> None:
+    path = quick_worlds.config(tmp_path, preset="paper")
+    derived = derive(load_config(path), VARIANTS["purified"].changes, Path("/tmp/out"))
+    assert derived.knowledge_base.filter.tau_cent == 0.6
+    assert derived.knowledge_base.retrieval.k == 10
+
+
+def test_a_sweep_takes_short_and_joined_keys(config: Config) -> None:
+    sweep = parse_sweep("retrieval.k=5,10", config)
+    assert sweep.points() == [
+        ("retrieval.k=5", {"knowledge_base.retrieval.k": 5}),
+        ("retrieval.k=10", {"knowledge_base.retrieval.k": 10}),
+    ]
+    joined = parse_sweep("filter.tau_cent+filter.tau_inst=0.4", config).points()[0][1]
+    assert joined == {
+        "knowledge_base.filter.tau_cent": 0.4,
+        "knowledge_base.filter.tau_inst": 0.4,
+    }
+    assert parse_sweep("n=1,4", config).keys == ("generation.n",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("retrieval.k", "must be key=a,b,c"),
+        ("retrieval.q=1", "no such setting: 'retrieval.q'"),
+        ("retrieval=1", "no such setting: 'retrieval'"),
+    ],
+)
+def test_a_wrong_sweep_is_refused(config: Config, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_sweep(text, config)
+
+
+def test_a_value_that_a_setting_refuses_is_named(config: Config) -> None:
+    changes = parse_sweep("n=0", config).points()[0][1]
+    with pytest.raises(ConfigError, match=r"generation\.n: .*greater than or equal to 1; got 0"):
+        derive(config, changes, Path("/tmp/out"))
+
+
+def test_variants_are_named_by_comma_and_by_group() -> None:
+    assert name_variants("drop, rag4dmc,drop") == ["drop", "rag4dmc"]
+    assert name_variants("table") == list(TABLE)
+    assert "without-filter" in name_variants("rag4dmc,ablations")
+    with pytest.raises(ConfigError, match="--variants: must be among .*got 'rag'"):
+        name_variants("rag")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rates": [1.0]}, "a missing rate must lie between 0 and 1; got 1"),
+        ({"variants": ["rag"]}, "a variant must be one of"),
+        ({"shares": 1}, "evaluation.shares: unknown key"),
+    ],
+)
+def test_wrong_settings_of_an_evaluation_are_named(
+    config: Config, values: dict[str, object], message: str
+) -> None:
+    settings = config.model_dump(mode="json") | {"evaluation": values}
+    with pytest.raises(ConfigError, match=message):
+        make_config(settings, config.base)
