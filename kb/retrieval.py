@@ -292,6 +292,55 @@ def _order(score: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     return np.lexsort((ranks, -rounded), axis=1)
 
 
+def retrieval_quality(
+    retriever: FusionRetriever,
+    pairs: Mapping[Modality, np.ndarray],
+    ids: Sequence[str],
+    ks: Sequence[int],
+    alphas: Sequence[float],
+    pseudo: Mapping[Modality, np.ndarray] | None = None,
+) -> dict[tuple[int, float], dict[Modality, np.ndarray]]:
+    """Quality of fusion retrieval at every k and alpha, row by row.
+
+    Parameters and meaning are those of `select_retrieval`; `ids` may be of rows that the
+    retriever does not hold.
+
+    Returns
+    -------
+    dict of (k, alpha) to dict of modality to float array [n, examples]
+        Cosine of each retrieved other half to the true one, by observed modality; not finite
+        where nothing was retrieved.
+    """
+    settings = retriever.settings
+    wide = FusionRetriever(
+        retriever.embeddings,
+        retriever.indexes,
+        retriever.ids,
+        retriever.mapping,
+        settings.model_copy(update={"mode": "intra", "k": max(ks)}),
+        retriever.shared_space,
+    )
+    figures: dict[tuple[int, float], dict[Modality, np.ndarray]] = {}
+    for modality in MODALITIES:
+        other = opposite(modality)
+        guess = None if pseudo is None else pseudo[modality]
+        found = wide.search(pairs[modality], modality, ids, m=max(ks), pseudo=guess)
+        truth = wide._similarities(pairs[other], other, found.rows)
+        ranks = wide._id_ranks(found.rows)
+        says_nothing = retriever.mapping is None or retriever.mapping.constant_[modality]
+        for k in ks:
+            part = (slice(None), slice(0, k))
+            for alpha in alphas:
+                score = found.intra[part]
+                if alpha < 1 and not says_nothing:
+                    score = alpha * score + (1 - alpha) * found.cross[part]
+                score = np.where(found.rows[part] < 0, -np.inf, score)
+                best = _order(score, ranks[part])[:, : settings.examples]
+                quality = np.take_along_axis(truth[part], best, axis=1)
+                figures.setdefault((k, alpha), {})[modality] = quality
+    return figures
+
+
 def select_retrieval(
     retriever: FusionRetriever,
     pairs: Mapping[Modality, np.ndarray],
@@ -332,33 +381,11 @@ def select_retrieval(
     contested = settings.mode == "fusion" and (len(ks) > 1 or len(alphas) > 1)
     if not contested or held < 2 or len(ids) < 2:
         return fixed, []
-    wide = FusionRetriever(
-        retriever.embeddings,
-        retriever.indexes,
-        retriever.ids,
-        retriever.mapping,
-        settings.model_copy(update={"mode": "intra", "k": max(ks)}),
-        retriever.shared_space,
-    )
-    figures: dict[tuple[int, float], dict[str, float]] = {}
-    for modality in MODALITIES:
-        other = opposite(modality)
-        guess = None if pseudo is None else pseudo[modality]
-        found = wide.search(pairs[modality], modality, ids, m=max(ks), pseudo=guess)
-        truth = wide._similarities(pairs[other], other, found.rows)
-        ranks = wide._id_ranks(found.rows)
-        says_nothing = retriever.mapping is None or retriever.mapping.constant_[modality]
-        for k in ks:
-            part = (slice(None), slice(0, k))
-            for alpha in alphas:
-                score = found.intra[part]
-                if alpha < 1 and not says_nothing:
-                    score = alpha * score + (1 - alpha) * found.cross[part]
-                score = np.where(found.rows[part] < 0, -np.inf, score)
-                best = _order(score, ranks[part])[:, : settings.examples]
-                quality = np.take_along_axis(truth[part], best, axis=1)
-                quality = quality[np.isfinite(quality)]
-                figures.setdefault((k, alpha), {})[modality] = float(quality.mean())
+    found = retrieval_quality(retriever, pairs, ids, ks, alphas, pseudo)
+    figures = {
+        point: {m: float(values[np.isfinite(values)].mean()) for m, values in by_modality.items()}
+        for point, by_modality in found.items()
+    }
     evidence = [
         {"k": k, "alpha": alpha, **by_modality, "mean": float(np.mean([*by_modality.values()]))}
         for (k, alpha), by_modality in figures.items()
