@@ -76,9 +76,10 @@ class RowsProgress:
 
     def rows_done(self, outcomes: Mapping[str, int]) -> None:
         """Rows that were done just now, by outcome."""
-        self._outcomes.update({name: count for name, count in outcomes.items() if count})
+        found = {name: count for name, count in outcomes.items() if count}
+        self._outcomes.update(found)
         if self._view is not None:
-            self._view.rows_done(dict(outcomes))
+            self._view.rows_done(found)
         done = self._outcomes.total()
         over = done >= self._total
         if self._artifact and (over or time.monotonic() - self._told >= UPDATE_SECONDS):

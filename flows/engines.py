@@ -102,7 +102,13 @@ def _cluster(settings: EngineSettings) -> Iterator[Callable[[Any, dict[str, Any]
     """A function that submits a task with its parameters, while the cluster is there."""
     with ExitStack() as stack:
         start = _ray if settings.kind == "ray" else _dask
-        runner = start(settings, stack)
+        try:
+            runner = start(settings, stack)
+        except ConfigError:
+            raise
+        except Exception as error:  # the libraries have no class of their own for this
+            where = settings.address or "started on this machine"
+            raise RunFailed(f"engine: no {settings.kind} cluster ({where}): {error}") from error
         yield lambda task, call: runner.submit(task, parameters=call)
 
 
@@ -113,8 +119,7 @@ def _ray(settings: EngineSettings, stack: ExitStack) -> Any:
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if settings.address is None:
-        gpus = _gpus_a_worker(settings, _gpus_here())
-        workers = _workers(settings, gpus)
+        workers, gpus = _shares(settings)
         options |= {
             "include_dashboard": False,
             "num_cpus": workers * settings.cpus,
@@ -126,19 +131,17 @@ def _ray(settings: EngineSettings, stack: ExitStack) -> Any:
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = _gpus_a_worker(settings, int(max(node.get("GPU", 0) for node in nodes)))
+    most = int(max(node.get("GPU", 0) for node in nodes))
+    gpus = min(1, most) if settings.gpus is None else settings.gpus
     wanted = {"CPU": settings.cpus, "GPU": gpus}
     if not any(all(node.get(k, 0) >= v for k, v in wanted.items()) for node in nodes):
         raise ConfigError(
             f"engine: no machine of the cluster has {settings.cpus} cores and {gpus} GPUs for a"
             " worker; lower engine.cpus or engine.gpus"
         )
-    stack.enter_context(
-        # Ray would end the process after each task that claims a GPU: the models stay loaded.
-        remote_options(
-            num_cpus=settings.cpus, num_gpus=gpus, max_calls=0, max_retries=_DEATHS_A_SHARD
-        )
-    )
+    # By itself Ray ends the process after each task that claims a GPU: the models stay loaded.
+    claims = {"num_cpus": settings.cpus, "num_gpus": gpus, "max_calls": 0}
+    stack.enter_context(remote_options(**claims, max_retries=_DEATHS_A_SHARD))
     return runner
 
 
@@ -156,8 +159,8 @@ def _dask(settings: EngineSettings, stack: ExitStack) -> Any:
         )
     )
     if settings.address is None:
-        gpus = _gpus_a_worker(settings, _gpus_here())
-        cluster = {"workers": _workers(settings, gpus), "gpus": gpus}
+        workers, gpus = _shares(settings)
+        cluster = {"workers": workers, "gpus": gpus}
         runner = DaskTaskRunner(cluster_class=_dask_cluster, cluster_kwargs=cluster)
     else:
         gpus = settings.gpus or 0
@@ -165,10 +168,10 @@ def _dask(settings: EngineSettings, stack: ExitStack) -> Any:
     if gpus:
         stack.enter_context(dask.annotate(resources={"GPU": gpus}))
     stack.enter_context(runner)
-    workers = runner.client.scheduler_info(n_workers=-1)["workers"].values()
-    if not any(worker["resources"].get("GPU", 0) >= gpus for worker in workers):
+    there = runner.client.scheduler_info(n_workers=-1)["workers"].values()
+    if not any(worker["resources"].get("GPU", 0) >= gpus for worker in there):
         raise ConfigError(
-            f"engine: none of the cluster's {len(workers)} workers has {gpus} GPUs; start them"
+            f"engine: none of the cluster's {len(there)} workers has {gpus} GPUs; start them"
             f" with --resources GPU={gpus}, or lower engine.gpus"
         )
     return runner
@@ -190,23 +193,18 @@ def _dask_cluster(workers: int, gpus: int, **_: Any) -> Any:
     return SpecCluster(specifications, scheduler, silence_logs=logging.CRITICAL)
 
 
-def _gpus_here() -> int:
+def _shares(settings: EngineSettings) -> tuple[int, int]:
+    """How many workers to start on this machine, and how many of its GPUs each gets."""
+    if settings.gpus == 0:
+        return settings.workers or 1, 0
     import torch
 
-    return torch.cuda.device_count()
-
-
-def _gpus_a_worker(settings: EngineSettings, there: int) -> int:
-    return min(1, there) if settings.gpus is None else settings.gpus
-
-
-def _workers(settings: EngineSettings, gpus: int) -> int:
-    """Workers to start on this machine, which must have their GPUs."""
-    there = _gpus_here()
-    workers = settings.workers or max(1, there // gpus if gpus else 1)
+    there = torch.cuda.device_count()
+    gpus = min(1, there) if settings.gpus is None else settings.gpus
+    workers = settings.workers or (max(1, there // gpus) if gpus else 1)
     if workers * gpus > there:
         raise ConfigError(
             f"engine.gpus: {workers} workers of {gpus} GPUs need {workers * gpus};"
             f" this machine has {there}"
         )
-    return workers
+    return workers, gpus

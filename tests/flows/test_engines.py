@@ -1,0 +1,214 @@
+"""Engines: the same output from Ray and Dask workers as from one process, whoever dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from flows import engines
+from flows.cli import app
+from pipeline.config import load_config
+from pipeline.engine import EngineSettings
+from pipeline.errors import ConfigError, RunFailed
+from pipeline.job import Job
+from tests import quick_worlds as worlds
+from tests.quick_parts import LOG
+
+ROOT = Path(__file__).parents[2]
+ROWS = worlds.rows(40, 24, 24)
+
+
+def world(folder: Path, **changes: Any) -> Path:
+    worlds.write(folder / "data" / "a.parquet", ROWS)
+    return worlds.config(folder, **changes)
+
+
+def halves(job: Job) -> dict[str, tuple[Any, ...]]:
+    """What a run made, but for which run and knowledge base it was."""
+    return {
+        row_id: (row["status"], row["text"], row["image"], row["note"])
+        + tuple((row["completion"] or {}).get(name) for name in ("seed", "score", "attempt"))
+        for row_id, row in worlds.completed(job).items()
+    }
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, ...]]:
+    job, _ = worlds.run(world(tmp_path_factory.mktemp("local")))
+    return halves(job)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[None]:
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=300):
+        yield
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where workers, which have the environment that was there when they began, log their rows."""
+    path = tmp_path_factory.mktemp("log") / "rows.log"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv(LOG, str(path))
+        yield path
+
+
+@pytest.fixture(scope="module")
+def ray_address(log: Path) -> Iterator[str]:
+    """Two Ray nodes of one core each."""
+    pytest.importorskip("prefect_ray", reason="the extra `ray` is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        from ray.cluster_utils import Cluster
+
+        cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+        )
+        cluster.add_node(num_cpus=1)
+        yield cluster.address
+        cluster.shutdown()
+
+
+def run(config: Path) -> tuple[Job, dict[str, Any]]:
+    from flows.run import run_flow
+
+    summary = run_flow(str(config))
+    return Job(load_config(config)), summary
+
+
+def logged(path: Path) -> list[tuple[int, str]]:
+    """Process and row of each call of a generator."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [(int(pid), row) for pid, row in (line.split(" ", 1) for line in lines)]
+
+
+def kill_a_worker(log: Path, after: int) -> threading.Thread:
+    """Kill, from a thread, whoever did the row that comes after so many."""
+
+    def watch() -> None:
+        deadline = time.monotonic() + 600
+        while len(logged(log)) <= after and time.monotonic() < deadline:
+            time.sleep(0.02)
+        pid = logged(log)[after][0]
+        if pid != os.getpid():
+            os.kill(pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+def check_with_a_death(
+    config: Path, log: Path, expected: dict[str, tuple[Any, ...]]
+) -> dict[str, Any]:
+    """Run while a worker is killed: the same is made, and only its shard is done twice."""
+    log.unlink(missing_ok=True)
+    killer = kill_a_worker(log, after=10)
+    job, summary = run(config)
+    killer.join()
+    assert summary["outcomes"] == {"observed": 40, "completed": 48, "rejected": 0, "failed": 0}
+    assert halves(job) == expected
+    calls = logged(log)
+    # Two workers, and the one that came in place of the dead.
+    assert len({pid for pid, _ in calls}) >= 3
+    times = Counter(row for _, row in calls)
+    again = [row for row, count in times.items() if count > 1]
+    assert len(times) == 48 and max(times.values()) <= 2
+    assert 0 < len(again) <= job.config.run.shard_size
+    return summary
+
+
+SLOW = {
+    section: {"kind": f"tests.quick_parts:{cls}", "row_seconds": 0.2}
+    for section, cls in (("captioner", "QuickCaptioner"), ("image_generator", "QuickPainter"))
+}
+
+
+@pytest.mark.slow
+class TestRay:
+    def test_a_dead_worker_of_two_nodes_costs_its_shard_alone_and_changes_nothing(
+        self,
+        server: None,
+        ray_address: str,
+        log: Path,
+        expected: dict[str, tuple[Any, ...]],
+        tmp_path: Path,
+    ) -> None:
+        engine = {"kind": "ray", "address": ray_address, "gpus": 0}
+        check_with_a_death(world(tmp_path, engine=engine, **SLOW), log, expected)
+
+    def test_what_no_node_has_is_refused_instead_of_waited_for(self, ray_address: str) -> None:
+        settings = EngineSettings(kind="ray", address=ray_address, cpus=3, gpus=0)
+        with pytest.raises(ConfigError, match="no machine of the cluster has 3 cores"):
+            list(engines.run_tasks(settings, None, [{}]))
+
+
+@pytest.mark.slow
+class TestDask:
+    def test_a_dead_worker_costs_its_shard_alone_and_changes_nothing(
+        self, server: None, log: Path, expected: dict[str, tuple[Any, ...]], tmp_path: Path
+    ) -> None:
+        pytest.importorskip("prefect_dask", reason="the extra `dask` is not installed")
+        engine = {"kind": "dask", "workers": 2, "gpus": 0}
+        check_with_a_death(world(tmp_path, engine=engine, **SLOW), log, expected)
+
+    def test_a_cluster_that_is_not_there_is_told_of_in_a_line(self) -> None:
+        pytest.importorskip("prefect_dask", reason="the extra `dask` is not installed")
+        import dask
+
+        settings = EngineSettings(kind="dask", address="tcp://127.0.0.1:9", gpus=0)
+        with (
+            dask.config.set({"distributed.comm.timeouts.connect": "2s"}),
+            pytest.raises(RunFailed, match=r"no dask cluster \(tcp://127.0.0.1:9\)"),
+        ):
+            list(engines.run_tasks(settings, None, [{}]))
+
+
+class TestSettings:
+    def test_a_name_alone_is_the_kind(self, tmp_path: Path) -> None:
+        assert load_config(world(tmp_path, engine="ray")).engine.kind == "ray"
+
+    @pytest.mark.parametrize(
+        ("engine", "told"),
+        [
+            ("spark", "engine.kind: "),
+            ({"workers": 2}, "workers is for the kinds ray and dask"),
+            ({"kind": "ray", "gpus": -1}, "engine.gpus: "),
+            ({"kind": "ray", "address": "a:1", "workers": 2}, "only where no address is given"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, tmp_path: Path, engine: Any, told: str) -> None:
+        with pytest.raises(ConfigError, match=told):
+            load_config(world(tmp_path, engine=engine))
+
+    @pytest.mark.parametrize("kind", ["ray", "dask"])
+    def test_a_missing_extra_is_named_with_the_command(
+        self, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(engines.PACKAGES, kind, "a_package_that_is_not_there")
+        result = CliRunner().invoke(app, ["run", str(world(tmp_path, engine=kind))])
+        assert result.exit_code == 2
+        assert f"pip install -e '.[{kind}]'" in result.stderr
+        assert not (tmp_path / "runs").exists()
+
+    def test_gpus_that_this_machine_has_not_are_refused(self) -> None:
+        import torch
+
+        more = torch.cuda.device_count() + 1
+        settings = EngineSettings(kind="dask", gpus=more)
+        with pytest.raises(ConfigError, match=rf"1 workers of {more} GPUs need {more}"):
+            engines._shares(settings)
