@@ -146,11 +146,26 @@ def _generate(portion: Portion) -> list[Generated]:
 def _fetch(
     dataset: Dataset, places: Sequence[tuple[int, int]], entries: Sequence[Entry]
 ) -> pa.Table:
-    """The rows of a block; a file that was written anew during the run is no longer theirs."""
+    """The rows of a block, with the halves that they had when the run began.
+
+    Raises
+    ------
+    DatasetError
+        A file was changed since, or an image that a row names has gone.
+    """
     found = fetch(dataset, places)
-    if dataset.has_id and found["id"].to_pylist() != [entry.id for entry in entries]:
-        name = dataset.files[places[0][0]].name
-        raise DatasetError(f"{name} was changed while the run was under way; start it again")
+    ids = found["id"].to_pylist() if dataset.has_id else [entry.id for entry in entries]
+    # A row's reason is null where there are bytes, if not an image, and where there is a text.
+    lost = {half: found[f"{half}_reason"].to_pylist() for half in ("image", "text")}
+    for place, (entry, row_id) in enumerate(zip(entries, ids, strict=True)):
+        halves = [half for half in lost if entry.missing not in (half, "both")]
+        reason = next((lost[half][place] for half in halves if lost[half][place]), None)
+        if row_id != entry.id or reason:
+            name = dataset.files[places[place][0]].name
+            why = f" (row {entry.id!r}: {reason})" if reason else ""
+            raise DatasetError(
+                f"{name} was changed while the run was under way{why}; start it again"
+            )
     return found
 
 
