@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.report import write_report
+from pipeline.review import Verdict, read_marks
 from tests.pipeline.report_rows import MANIFEST, SCRIPT, SUMMARY, rows
 from tests.pipeline.test_report import example_image
 
@@ -125,7 +126,47 @@ def test_marks_are_made_by_keyboard_survive_and_are_exported(opened, tmp_path):
         first: "accept",
         second: "reject",
     }
-    assert all(mark["attempt"] == 1 for mark in written["marks"])
+    by_id = {row["id"]: row["completion"] for row in rows(120)}
+    for mark in written["marks"]:
+        made = by_id[mark["id"]]
+        assert (mark["attempt"], mark["run_id"]) == (made["attempt"], made["run_id"])
+        assert int(mark["seed"]) == made["seed"]
+    read = read_marks(tmp_path / "marks.json", "harbour & garden")
+    assert [mark.id for mark in read.marks] == [first, second]
+
+
+def test_an_earlier_review_shows_and_can_be_overruled(browser, tmp_path):
+    made = [row for row in rows(40) if row["status"] == "completed"]
+    names = [row["id"] for row in made[:3]]
+
+    def verdict(row, mark, attempt):
+        return Verdict(mark, row["missing"], attempt, "content", "run-0")
+
+    verdicts = {
+        names[0]: verdict(made[0], "accept", 1),
+        names[1]: verdict(made[1], "reject", 1),
+        names[2]: verdict(made[2], "reject", 0),
+    }
+    write_report(tmp_path / "index.html", rows(40), SUMMARY, MANIFEST, verdicts=verdicts)
+    page = browser.new_page()
+    page.goto((tmp_path / "index.html").as_uri())
+    told = "Reviewed: 1 accepted, 1 rejected and not yet generated again, 1 generated again"
+    assert told in page.locator("#outcomes").inner_text()
+    page.select_option("[name=mark]", "accept")
+    assert ids(page) == [names[0]]
+    page.select_option("[name=mark]", "redone")
+    assert ids(page) == [names[2]]
+    page.select_option("[name=mark]", "reject")
+    assert ids(page) == [names[1]]
+    assert "the next run generates it again" in page.locator(".card").inner_text()
+    assert page.locator("#export").is_disabled()
+    page.locator(".card .yes").click()
+    with page.expect_download() as download:
+        page.click("#export")
+    download.value.save_as(tmp_path / "marks.json")
+    (mark,) = read_marks(tmp_path / "marks.json", "harbour & garden").marks
+    assert (mark.id, mark.mark) == (names[1], "accept")
+    page.close()
 
 
 def test_a_mark_is_taken_back(opened):
