@@ -115,15 +115,6 @@ def serve(
     with errors_in_one_line():
         path = config.resolve()
         name = job_of(path).config.name
-        from prefect.client.schemas.objects import ConcurrencyLimitConfig
+        from flows.deployments import serve as serve_run
 
-        from flows.run import run_flow
-
-        print(f"serving {name}: {cron}; stop with Ctrl-C", flush=True)
-        run_flow.serve(
-            name=f"rag4dmc-{name}",
-            cron=cron,
-            parameters={"config": str(path)},
-            limit=1,
-            global_limit=ConcurrencyLimitConfig(limit=1),
-        )
+        serve_run(name, path, cron)
