@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 from kb.embeddings import MODALITIES, EmbeddingWriter, Modality, chunks, open_embeddings
 from kb.filtering import Verdicts
 from kb.index import EmbeddingIndex, IndexSettings, kind_for
-from kb.pairs import Pairs, PairsWriter, content_digests, string_column
+from kb.pairs import Pairs, PairsWriter, content_digests, read_pairs, string_column
 from kb.purification import Alignments
 
 Origin = Literal["internal", "external"]
+ORIGINS: tuple[Origin, ...] = ("internal", "external")
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,10 @@ class Side:
 
 def write_contents(
     folder: Path, sides: Sequence[Side], dimensions: Mapping[Modality, int], addition: int
-) -> dict[str, int]:
+) -> dict[Origin, int]:
     """Writes pairs.arrow and both embedding files; returns the new rows of each origin."""
     (folder / "embeddings").mkdir()
-    counts = {"internal": 0, "external": 0}
+    counts = dict.fromkeys(ORIGINS, 0)
     if not sides:
         return counts
     schemas = [_marked(side, side.pairs.table.slice(0, 0), addition).schema for side in sides]
@@ -172,6 +173,18 @@ def extend_indexes(
         index.add(embeddings[modality][len(index) :])
         index.save(folder / "indexes" / modality)
     return indexes
+
+
+def count(folder: Path) -> dict[str, Any]:
+    """Pairs handed in and pairs held, by origin and by source."""
+    known = pq.read_table(folder / "known.parquet", columns=["origin"])["origin"]
+    held = read_pairs(folder / "pairs.arrow")
+    return {
+        **{f"{o}_in": pc.sum(pc.equal(known, o)).as_py() or 0 for o in ORIGINS},
+        **{o: pc.sum(pc.equal(held["origin"], o)).as_py() or 0 for o in ORIGINS},
+        "pairs": len(held),
+        "by_source": count_by_source(held),
+    }
 
 
 def id_array(pairs: pa.Table) -> pa.Array:

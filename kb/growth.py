@@ -1,4 +1,4 @@
-"""What has changed since a knowledge base was built, and whether it can simply grow."""
+"""What has changed since a knowledge base was built, and whether it can simply follow."""
 
 from __future__ import annotations
 
@@ -12,31 +12,57 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kb.pairs import Pairs, content_digests, string_column
+from kb.contents import Origin
+from kb.pairs import Pairs, content_digests, read_pairs, string_column
+
+_EMPTY = np.empty(0, dtype=bool)
 
 
 @dataclass(frozen=True)
 class Growth:
     """The difference between a knowledge base and the pairs at hand.
 
+    A pair whose embeddings changed has gone and is new.
+
     Attributes
     ----------
     rebuild : str or None
-        Why it has to be built anew; None where new rows may simply join.
+        Why it has to be built anew; None where it may follow, and the rest holds.
     internal : Pairs or None
         New internal pairs.
     external : list of Pairs
         New external pairs.
+    known : bool [n]
+        Rows of known.parquet that stay.
+    pairs : bool [m]
+        Rows of pairs.arrow that stay.
+    table : pyarrow.Table
+        The staying pairs' columns as they are now: a renamed file is no new pair, but it has to
+        be found.
+    internal_changed : int
+        Internal pairs that came or went since the last fit.
+    moved : bool
+        Whether a column of a staying pair changed.
     """
 
     rebuild: str | None
     internal: Pairs | None = None
     external: list[Pairs] = field(default_factory=list)
+    known: np.ndarray = field(default_factory=lambda: _EMPTY)
+    pairs: np.ndarray = field(default_factory=lambda: _EMPTY)
+    table: pa.Table | None = None
+    internal_changed: int = 0
+    moved: bool = False
+
+    @property
+    def news(self) -> bool:
+        """Whether pairs came or went."""
+        return self.internal is not None or bool(self.external) or not self.known.all()
 
     @property
     def empty(self) -> bool:
-        """Nothing is new, and nothing has changed."""
-        return self.rebuild is None and self.internal is None and not self.external
+        """Nothing is new, nothing is gone, and nothing has changed."""
+        return self.rebuild is None and not self.news and not self.moved
 
 
 def compare(
@@ -56,41 +82,75 @@ def compare(
         Entries of the manifest that must agree: settings, encoder and so on.
     internal, external : all pairs, known and new
     refit_share : float
-        Growth of the internal pairs since the last fit beyond which everything is fitted anew.
+        Share of the internal pairs that may come or go before everything is fitted anew.
     """
     for name, value in expected.items():
         if manifest.get(name) != value:
             return Growth(f"{name} changed")
+    sources = {s for p in external for s in pc.unique(p.table["source"]).to_pylist()}
+    for words, names in (
+        ("new", sources - set(manifest["counts"]["external_sources"])),
+        ("gone", set(manifest["counts"]["external_sources"]) - sources),
+    ):
+        if names:
+            return Growth(f"external source {min(names)!r} is {words}")
     known = pq.read_table(folder / "known.parquet")
-    seen = 0
-    news: list[Pairs] = []
+    stays = np.zeros(len(known), dtype=bool)
+    fresh: list[Pairs] = []
     for pairs, origin in [(internal, "internal"), *((p, "external") for p in external)]:
-        place = pc.index_in(
-            string_column([pairs], "id").combine_chunks(), known["id"].combine_chunks()
-        )
-        held = np.asarray(pc.is_valid(place))
-        rows = np.asarray(place.fill_null(0))
-        same = (
-            np.asarray(known["content"])[rows] == content_digests(pairs)
-            if len(known)
-            else np.zeros(len(pairs), bool)
-        )
-        same &= np.asarray(pc.equal(known["origin"], origin).combine_chunks())[rows]
-        if (held & ~same).any():
-            changed = int(np.flatnonzero(held & ~same)[0])
-            return Growth(f"pair {pairs.table['id'][changed].as_py()!r} changed")
-        seen += int(held.sum())
-        fresh = np.flatnonzero(~held)
-        news.append(pairs if len(fresh) == len(pairs) else pairs.select(fresh))
-    if seen < len(known):
-        return Growth(f"{len(known) - seen} pairs are gone")
+        rows, new = _match(pairs, origin, known)
+        stays[rows] = True
+        fresh.append(pairs if new.all() else pairs.select(np.flatnonzero(new)))
+    gone = known.filter(pa.array(~stays))
+    changed = manifest["counts"]["internal_changed"] + len(fresh[0])
+    changed += pc.sum(pc.equal(gone["origin"], "internal")).as_py() or 0
     fitted_on = manifest["counts"]["internal_at_fit"]
-    if len(internal) - fitted_on > refit_share * fitted_on:
-        return Growth(f"internal pairs grew from {fitted_on} to {len(internal)} since the last fit")
-    new_external = [pairs for pairs in news[1:] if len(pairs)]
-    sources = set(manifest["counts"]["external_sources"])
-    for pairs in new_external:
-        unseen = set(pc.unique(pairs.table["source"].cast(pa.string())).to_pylist()) - sources
-        if unseen:
-            return Growth(f"external source {min(unseen)!r} is new")
-    return Growth(None, news[0] if len(news[0]) else None, new_external)
+    if changed > refit_share * fitted_on:
+        return Growth(
+            f"{changed} internal pairs came or went since the last fit, which had {fitted_on}"
+        )
+    held = read_pairs(folder / "pairs.arrow")
+    kept = ~np.asarray(
+        pc.is_in(held["id"], value_set=gone["id"].combine_chunks().cast(held["id"].type))
+    )
+    held = held.filter(pa.array(kept))
+    table = _refreshed(held, [internal, *external])
+    return Growth(
+        None,
+        fresh[0] if len(fresh[0]) else None,
+        [pairs for pairs in fresh[1:] if len(pairs)],
+        stays,
+        kept,
+        table,
+        changed,
+        not table.equals(held),
+    )
+
+
+def _match(pairs: Pairs, origin: Origin | str, known: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of `known` that these pairs are, and which of the pairs are new, bool [n]."""
+    if not len(known):
+        return np.empty(0, np.int64), np.ones(len(pairs), dtype=bool)
+    place = pc.index_in(string_column([pairs], "id"), value_set=known["id"].combine_chunks())
+    rows = np.asarray(pc.fill_null(place, 0), dtype=np.int64)
+    same = np.asarray(pc.is_valid(place))
+    same &= np.asarray(known["content"])[rows] == content_digests(pairs)
+    same &= np.asarray(pc.equal(known["origin"], origin))[rows]
+    return rows[same], ~same
+
+
+def _refreshed(held: pa.Table, sides: Sequence[Pairs]) -> pa.Table:
+    """The held rows with the columns that their pairs have now."""
+    columns = [name for name in held.column_names if name not in ("origin", "added")]
+    now = pa.concat_tables(
+        [side.table.select([c for c in columns if c in side.table.column_names]) for side in sides],
+        promote_options="permissive",
+    )
+    place = pc.index_in(held["id"], value_set=now["id"].combine_chunks().cast(held["id"].type))
+    table = now.take(place.combine_chunks())
+    for name in columns:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(len(table), held.schema.field(name).type))
+    for name in ("origin", "added"):
+        table = table.append_column(name, held[name])
+    return table.select(held.column_names).cast(held.schema)

@@ -93,6 +93,9 @@ class CrossModalMapping:
     out_of_fold_ : dict or None
         Per source modality the predictions for `rows_` by mappings that did not see the row,
         float32; not saved. None where no contest was held.
+    losses_ : list of float
+        Held-out loss of the network over its epochs, in the first fold of the contest; not saved.
+        Empty where no network was trained.
     """
 
     def __init__(
@@ -160,6 +163,7 @@ class CrossModalMapping:
         self.pairs_ = len(self.rows_)
         self.scores_: dict[Modality, dict[str, dict[str, float]]] = {m: {} for m in MODALITIES}
         self.out_of_fold_: dict[Modality, np.ndarray] | None = None
+        self.losses_: list[float] = []
         method = self.settings.method
         if self.pairs_ < self.settings.fewest_pairs:
             logger.warning(
@@ -202,6 +206,8 @@ class CrossModalMapping:
             seen = {m: pairs[m][used] for m in MODALITIES}
             for name in names:
                 model = self._candidate(name).fit(seen, self.random_state + number)
+                if number == 0 and isinstance(model, ResidualMLP):
+                    self.losses_ = model.losses
                 for source in MODALITIES:
                     predictions[name][source][held] = model.predict(pairs[source][held], source)
             for source in MODALITIES:

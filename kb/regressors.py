@@ -118,7 +118,8 @@ class ResidualMLP:
     One trunk serves both directions; the input and output projections and a direction vector
     are each direction's own, and the output projections start at zero, so that training begins
     at the start. Loss: mean over pairs of ||f_IT(z_I) - z_T||^2 + ||f_TI(z_T) - z_I||^2. AdamW,
-    dropout, and early stopping on a tenth of the pairs.
+    dropout, and early stopping on a tenth of the pairs; `losses` has the loss on these, before the
+    training and after each epoch.
 
     Parameters
     ----------
@@ -209,6 +210,7 @@ class ResidualMLP:
             network.eval()
             with torch.no_grad():
                 best = float(loss(held))
+            self.losses = [best]
             kept = {name: value.clone() for name, value in network.state_dict().items()}
             since = 0
             for _ in range(self.epochs):
@@ -220,6 +222,7 @@ class ResidualMLP:
                 network.eval()
                 with torch.no_grad():
                     figure = float(loss(held))
+                self.losses.append(figure)
                 if figure < best * (1 - LEAST_GAIN):
                     best, since = figure, 0
                     kept = {name: value.clone() for name, value in network.state_dict().items()}

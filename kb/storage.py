@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -100,10 +100,15 @@ def damaged_files(folder: Path, manifest: dict[str, Any], *, thorough: bool = Tr
     return damaged
 
 
-def content_version(files: dict[str, dict[str, Any]], names: Iterable[str]) -> str:
-    """A digest of the named files' digests: the version of the knowledge base."""
-    listing = json.dumps({name: files[name]["digest"] for name in sorted(names)})
-    return hashlib.blake2b(listing.encode(), digest_size=8).hexdigest()
+def version_of(files: dict[str, dict[str, Any]]) -> str:
+    """A digest of the files' digests: the version of a knowledge base.
+
+    Indexes follow from the embeddings, and a pair's columns tell where its halves lie, which a
+    renamed file changes and a retrieved pair does not show: neither counts.
+    """
+    apart = ("indexes/", "pairs.arrow")
+    listing = {n: files[n]["digest"] for n in sorted(files) if not n.startswith(apart)}
+    return hashlib.blake2b(json.dumps(listing).encode(), digest_size=8).hexdigest()
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from kb.cache import EmbeddingCache
 from kb.embeddings import MODALITIES, Modality, Rows
 from kb.knowledge_base import KnowledgeBase, Pairs
 from kb.mapping import NoCompletePairs
+from kb.recipe import Recipe
 from pipeline.catalog import Catalog, digest, fetch
 from pipeline.images import decode
 from pipeline.ledger import read_json, write_whole
@@ -66,7 +67,10 @@ def scan_externals(bench: Workbench, progress: Progress = quiet) -> dict[str, Ca
 def build(
     bench: Workbench, catalog: Catalog, progress: Progress = quiet, anew: bool = False
 ) -> bool:
-    """Build the knowledge base in the run's folder `kb/` if what it is made of has changed.
+    """Bring the knowledge base in the run's folder `kb/` up to what it is made of now.
+
+    New pairs join it and pairs that are gone leave; it is built anew where
+    `KnowledgeBase.update` finds that this will not do.
 
     Parameters
     ----------
@@ -76,12 +80,12 @@ def build(
     progress
         Called with the name of a step, what is done of it, and the total (0: unknown).
     anew
-        Build in any case.
+        Build from nothing in any case.
 
     Returns
     -------
     bool
-        Whether it was built.
+        Whether anything had to be done.
 
     Raises
     ------
@@ -116,16 +120,10 @@ def build(
     internal = embedded_pairs(bench, INTERNAL, catalog, progress)
     external = [embedded_pairs(bench, name, found, progress) for name, found in externals.items()]
     progress("build", 0, 1)
-    built = KnowledgeBase.build(
-        bench.knowledge_base_folder,
-        internal,
-        external,
-        config.knowledge_base,
-        config.run.seed,
-        shared_space=bench.encoder.shared_space,
-        encoder=encoder,
-    )
-    _measure_standards(bench, built, internal, catalog)
+    recipe = Recipe(config.knowledge_base, config.run.seed, bench.encoder.shared_space, encoder)
+    make = KnowledgeBase.build if anew else KnowledgeBase.update
+    built = make(bench.knowledge_base_folder, internal, external, recipe)
+    _keep_standards(bench, built, internal, catalog)
     write_whole(stamp, json.dumps(inputs, indent=1))
     progress("build", 1, 1)
     bench.forget()
@@ -190,9 +188,29 @@ def _pair_table(bench: Workbench, source: str, catalog: Catalog, complete: pa.Ta
     )
 
 
-def _measure_standards(
+def _keep_standards(
     bench: Workbench, built: KnowledgeBase, internal: Pairs, catalog: Catalog
 ) -> None:
+    """Measure the standards of pictures' scores, unless those that stand were for this fit.
+
+    They stay with the fit: scores of rows that come later compare with those of earlier ones.
+    """
+    path = bench.config.folder / STANDARDS
+    fit = {name: e["digest"] for name, e in built.manifest["files"].items() if "mapping/" in name}
+    measured_for = digest(
+        json.dumps(fit, sort_keys=True),
+        json.dumps(bench.config.selection.identity(), sort_keys=True),
+        str(bench.config.run.seed),
+    )
+    if (read_json(path) or {}).get("measured_for") == measured_for:
+        return
+    standards = _measure_standards(bench, built, internal, catalog)
+    write_whole(path, json.dumps({"measured_for": measured_for, **standards}, indent=1))
+
+
+def _measure_standards(
+    bench: Workbench, built: KnowledgeBase, internal: Pairs, catalog: Catalog
+) -> dict[str, Any]:
     """Measure by what mean and deviation picture scores are standardised, on real pairs."""
     settings = bench.config.selection
     generator = np.random.default_rng(bench.config.run.seed)
@@ -207,13 +225,7 @@ def _measure_standards(
     if settings.image.niqe == "fitted":
         model = NiqeModel.fit(pictures, block=settings.image.niqe_block)
     standards = Selector.fit_standards(settings, images, targets, pictures, model)
-    write_whole(
-        bench.config.folder / STANDARDS,
-        json.dumps(
-            {
-                "standards": standards.to_dict(),
-                "niqe_model": None if model is None else model.to_dict(),
-            },
-            indent=1,
-        ),
-    )
+    return {
+        "standards": standards.to_dict(),
+        "niqe_model": None if model is None else model.to_dict(),
+    }

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from generators import CAPTIONERS, IMAGE_GENERATORS
 from kb.encoders import ENCODERS
-from kb.knowledge_base import KnowledgeBaseSettings
+from kb.recipe import KnowledgeBaseSettings
 from pipeline.dataset import DatasetSettings
 from pipeline.engine import EngineSettings
 from pipeline.errors import ConfigError, first_error

@@ -26,11 +26,12 @@ import pyarrow as pa
 from kb.embeddings import MODALITIES, EmbeddingWriter, Modality, normalise, open_embeddings, take
 from kb.filtering import joint
 from kb.index import EmbeddingIndex, IndexSettings
-from kb.knowledge_base import KnowledgeBase, KnowledgeBaseSettings
+from kb.knowledge_base import KnowledgeBase
 from kb.mapping import MappingSettings
 from kb.neighbours import top_k
 from kb.pairs import Pairs
 from kb.progress import peak_bytes
+from kb.recipe import KnowledgeBaseSettings, Recipe
 
 DIMENSION = 512
 Halves = dict[Modality, np.ndarray]
@@ -139,7 +140,7 @@ def _blocks(count: int, size: int) -> Iterator[int]:
 def measure_build(internal: Pairs, external: Pairs, folder: Path) -> KnowledgeBase:
     settings = KnowledgeBaseSettings(mapping=MappingSettings(method="ridge"))
     before = peak_bytes()
-    kb = KnowledgeBase.build(folder, internal, [external], settings)
+    kb = KnowledgeBase.build(folder, internal, [external], Recipe(settings))
     steps = {step["step"]: step["seconds"] for step in kb.manifest["steps"]}
     used = {step["step"]: step["cpu_seconds"] for step in kb.manifest["steps"]}
     for name, seconds in steps.items():

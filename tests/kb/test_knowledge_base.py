@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,12 +12,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from kb.filtering import FilterSettings
-from kb.knowledge_base import DamagedKnowledgeBase, KnowledgeBase, KnowledgeBaseSettings
+from kb.index import IndexSettings
+from kb.knowledge_base import DamagedKnowledgeBase, KnowledgeBase
 from kb.mapping import MappingSettings, NoCompletePairs
 from kb.pairs import Pairs
+from kb.recipe import KnowledgeBaseSettings, Recipe
 from tests.kb.worlds import World, as_pairs, small_turn, together
 
-QUICK = KnowledgeBaseSettings(mapping=MappingSettings(method="ridge"))
+
+def quick(**changes: Any) -> Recipe:
+    """A recipe without a network in it."""
+    return Recipe(KnowledgeBaseSettings(mapping=MappingSettings(method="ridge"), **changes))
+
+
+QUICK = quick()
 
 
 @pytest.fixture
@@ -52,7 +62,7 @@ def test_internal_pairs_come_first_then_the_kept_external_ones(
 def test_the_manifest_tells_what_happened_and_its_counts_agree(
     tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
 ) -> None:
-    kb = KnowledgeBase.build(tmp_path / "kb", *sides, QUICK, encoder={"fingerprint": "abc"})
+    kb = KnowledgeBase.build(tmp_path / "kb", *sides, replace(QUICK, encoder={"revision": "abc"}))
     manifest = json.loads((tmp_path / "kb" / "manifest.json").read_text())
     assert manifest == kb.manifest
     counts = manifest["counts"]
@@ -62,7 +72,7 @@ def test_the_manifest_tells_what_happened_and_its_counts_agree(
     assert sum(verdicts.values()) == 350
     assert verdicts["kept"] == counts["external"]
     assert verdicts["cluster"] > 60
-    assert manifest["encoder"] == {"fingerprint": "abc"}
+    assert manifest["encoder"] == {"revision": "abc"}
     assert manifest["purification"]["alignment"]["image"]["gains"]
     assert manifest["mapping"]["scores"]["image"]["ridge"]["recall_at_5"] > 0.3
     assert manifest["indexes"]["text"] == {"kind": "flat", "rows": len(kb)}
@@ -127,8 +137,8 @@ def test_unpurified_external_pairs_are_all_there_as_they_were(
     tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
 ) -> None:
     internal, external = sides
-    settings = QUICK.model_copy(update={"purify": False})
-    kb = KnowledgeBase.build(tmp_path / "kb", internal, external, settings)
+    recipe = quick(purify=False)
+    kb = KnowledgeBase.build(tmp_path / "kb", internal, external, recipe)
     assert len(kb) == 650
     np.testing.assert_allclose(
         kb.embeddings["text"][300:600], external[0].embeddings["text"], atol=1e-3
@@ -139,14 +149,14 @@ def test_sources_choose_what_can_be_retrieved(
     tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
 ) -> None:
     for source, names in (("internal", {"dataset"}), ("external", {"web", "more"})):
-        settings = QUICK.model_copy(update={"sources": [source]})
-        kb = KnowledgeBase.build(tmp_path / source, *sides, settings)
+        recipe = quick(sources=[source])
+        kb = KnowledgeBase.build(tmp_path / source, *sides, recipe)
         assert set(kb.manifest["counts"]["by_source"]) == names
 
 
 def test_the_papers_settings_build(tmp_path: Path, sides: tuple[Pairs, list[Pairs]]) -> None:
-    settings = KnowledgeBaseSettings.paper()
-    kb = KnowledgeBase.build(tmp_path / "kb", *sides, settings)
+    recipe = Recipe(KnowledgeBaseSettings.paper())
+    kb = KnowledgeBase.build(tmp_path / "kb", *sides, recipe)
     assert kb.manifest["mapping"]["chosen"] == {"image": "mlp", "text": "mlp"}
     assert kb.manifest["purification"]["filter"]["tau_cent"] == 0.6
     assert "provisional_alignment" not in kb.manifest["purification"]
@@ -170,11 +180,11 @@ def test_a_wholly_irrelevant_external_set_leaves_the_internal_base_with_a_warnin
 def test_nothing_to_retrieve_from_is_an_error_and_leaves_no_folder(
     tmp_path: Path, world: World
 ) -> None:
-    settings = QUICK.model_copy(update={"sources": ["external"]})
+    recipe = quick(sources=["external"])
     internal = as_pairs(world.draw(300), "dataset")
     with pytest.raises(ValueError, match="would hold no pair"):
         KnowledgeBase.build(
-            tmp_path / "kb", internal, [as_pairs(world.draw_noise(200), "noise")], settings
+            tmp_path / "kb", internal, [as_pairs(world.draw_noise(200), "noise")], recipe
         )
     assert list(tmp_path.iterdir()) == []
 
@@ -185,8 +195,7 @@ def test_unequal_dimensions_go_through(tmp_path: Path) -> None:
         tmp_path / "kb",
         as_pairs(world.draw(200), "dataset"),
         [as_pairs(world.draw(200), "web")],
-        QUICK,
-        shared_space=False,
+        replace(QUICK, shared_space=False),
     )
     assert kb.manifest["dimensions"] == {"image": 48, "text": 20}
     assert len(kb.retriever.retrieve(world.draw(3)["text"], "text")) == 3
@@ -326,10 +335,9 @@ def test_new_pairs_join_without_a_fit_and_the_manifest_says_when(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ("grown", "internal pairs grew from 250 to 300"),
-        ("edited", "pair 'dataset-000003' changed"),
-        ("gone", "pairs are gone"),
+        ("grown", "50 internal pairs came or went since the last fit, which had 250"),
         ("source", "external source 'more' is new"),
+        ("withdrawn", "external source 'more' is gone"),
         ("settings", "settings changed"),
     ],
 )
@@ -341,17 +349,104 @@ def test_other_changes_build_anew_and_say_why(
     if change == "source":
         before[1] = external[:1]
     KnowledgeBase.build(tmp_path / "kb", *before)
-    settings = QUICK
-    if change == "edited":
-        embeddings = {m: np.array(internal.embeddings[m]) for m in ("image", "text")}
-        embeddings["text"][3] = embeddings["text"][4]
-        internal = Pairs(internal.table, embeddings)
-    elif change == "gone":
-        internal = part(internal, 0, 299)
+    recipe = QUICK
+    if change == "withdrawn":
+        external = external[:1]
     elif change == "settings":
-        settings = QUICK.model_copy(update={"filter": FilterSettings(tau_inst=0.1)})
+        recipe = quick(filter=FilterSettings(tau_inst=0.1))
     with caplog.at_level(logging.INFO):
-        kb = KnowledgeBase.update(tmp_path / "kb", internal, external, settings)
+        kb = KnowledgeBase.update(tmp_path / "kb", internal, external, recipe)
     assert "building the knowledge base: " in caplog.text
     assert reason in caplog.text
     assert len(kb.manifest["additions"]) == 1
+
+
+def test_small_additions_sum_up_to_a_refit(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
+) -> None:
+    internal, external = sides
+    KnowledgeBase.build(tmp_path / "kb", part(internal, 0, 270), external, QUICK)
+    kb = KnowledgeBase.update(tmp_path / "kb", part(internal, 0, 285), external, QUICK)
+    assert kb.manifest["counts"]["internal_at_fit"] == 270
+    kb = KnowledgeBase.update(tmp_path / "kb", internal, external, QUICK)
+    assert kb.manifest["counts"]["internal_at_fit"] == 300
+    assert len(kb.manifest["additions"]) == 1
+
+
+@pytest.mark.parametrize("index", ["flat", "ivf"])
+def test_pairs_that_are_gone_leave_and_the_others_stay_as_they_are(
+    index: str, tmp_path: Path, sides: tuple[Pairs, list[Pairs]], world: World
+) -> None:
+    internal, external = sides
+    recipe = quick(index=IndexSettings(index=index, probes=4))
+    old = KnowledgeBase.build(tmp_path / "kb", internal, external, recipe)
+    fitted = (tmp_path / "kb" / "mapping" / "mapping.safetensors").read_bytes()
+    ids, rows = old.pairs["id"].to_pylist(), np.array(old.embeddings["text"])
+    gone = {*internal.table["id"].to_pylist()[:3], *external[0].table["id"].to_pylist()[:2]}
+    external = [part(external[0], 2, 300), external[1]]
+    kb = KnowledgeBase.update(tmp_path / "kb", part(internal, 3, 300), external, recipe)
+    assert (tmp_path / "kb" / "mapping" / "mapping.safetensors").read_bytes() == fitted
+    stays = np.array([i not in gone for i in ids])
+    assert kb.pairs["id"].to_pylist() == [i for i in ids if i not in gone]
+    np.testing.assert_array_equal(kb.embeddings["text"], rows[stays])
+    assert kb.manifest["additions"][1]["gone"] == 5
+    assert (kb.manifest["counts"]["internal_in"], kb.manifest["counts"]["external_in"]) == (
+        297,
+        348,
+    )
+    assert kb.manifest["counts"]["pairs"] == len(kb) == len(kb.retriever.indexes["image"])
+    verdicts = pq.read_table(tmp_path / "kb" / "verdicts.parquet")["id"].to_pylist()
+    assert len(verdicts) == 348 and not gone & set(verdicts)
+    hits = kb.retriever.retrieve(internal.embeddings["image"][3:20], "image", m=50)
+    assert not gone & {hit.id for found in hits for hit in found}
+    assert all(f"dataset-{3 + n:06d}" in [h.id for h in found] for n, found in enumerate(hits))
+    KnowledgeBase.load(tmp_path / "kb")
+
+
+def test_a_pair_whose_embedding_changed_is_replaced(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
+) -> None:
+    internal, external = sides
+    KnowledgeBase.build(tmp_path / "kb", internal, external, QUICK)
+    embeddings = {m: np.array(internal.embeddings[m]) for m in ("image", "text")}
+    embeddings["text"][3] = embeddings["text"][4]
+    kb = KnowledgeBase.update(tmp_path / "kb", Pairs(internal.table, embeddings), external, QUICK)
+    row = kb.pairs["id"].to_pylist().index("dataset-000003")
+    assert row == len(kb) - 1
+    assert kb.pair(row)["added"] == 1
+    np.testing.assert_allclose(kb.embeddings["text"][row], embeddings["text"][3], atol=1e-3)
+    assert kb.manifest["additions"][1] | {"time": ""} == {
+        "number": 1,
+        "time": "",
+        "internal": 1,
+        "external": 0,
+        "external_kept": 0,
+        "gone": 1,
+    }
+
+
+def test_a_moved_file_and_another_order_are_nothing_new_but_known(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
+) -> None:
+    internal, external = sides
+    old = KnowledgeBase.build(tmp_path / "kb", internal, external, QUICK)
+    order = np.random.default_rng(0).permutation(300)
+    moved = internal.table.set_column(2, "text", pa.array(["moved"] * 300))
+    kb = KnowledgeBase.update(
+        tmp_path / "kb", Pairs(moved, internal.embeddings).select(order), external, QUICK
+    )
+    assert kb.version == old.version
+    assert len(kb.manifest["additions"]) == 1
+    assert kb.pairs["id"].equals(old.pairs["id"])
+    assert kb.pair(0)["text"] == "moved"
+    assert kb.pair(300)["text"] == "a dog"
+
+
+def test_external_pairs_judged_by_a_base_without_rotations_ask_for_a_build(
+    tmp_path: Path, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    internal, noise = as_pairs(world.draw(300), "dataset"), as_pairs(world.draw_noise(200), "web")
+    KnowledgeBase.build(tmp_path / "kb", internal, [part(noise, 0, 190)], QUICK)
+    with caplog.at_level(logging.INFO):
+        KnowledgeBase.update(tmp_path / "kb", internal, [noise], QUICK)
+    assert "no rotation to bring new external pairs in by" in caplog.text

@@ -1,0 +1,192 @@
+"""Building a knowledge base: map, align, filter, align, index, and measure how to retrieve."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from kb import contents
+from kb.embeddings import MODALITIES, Modality, Stacked, take
+from kb.index import EmbeddingIndex
+from kb.mapping import CrossModalMapping
+from kb.pairs import Pairs, read_pairs
+from kb.progress import Stopwatch
+from kb.purification import Purified, purify
+from kb.recipe import KnowledgeBaseSettings, Recipe
+from kb.retrieval import FusionRetriever, RetrievalSettings, select_retrieval
+from kb.storage import FORMAT_VERSION, digest_files, replacing, version_of, write_manifest
+
+logger = logging.getLogger(__name__)
+
+# Queries that k and alpha are measured on at most.
+RETRIEVAL_QUERIES = 2000
+
+
+def build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Recipe) -> None:
+    """Fits everything on these pairs and swaps the result into `folder` whole.
+
+    What is checked and raised: see `KnowledgeBase.build`.
+    """
+    settings, random_state = recipe.settings, recipe.random_state
+    watch = Stopwatch()
+    with replacing(folder) as building:
+        with watch.step("mapping"):
+            mapping = CrossModalMapping(settings.mapping, random_state, settings.device)
+            mapping.fit(internal.embeddings["image"], internal.embeddings["text"])
+            (building / "mapping").mkdir()
+            mapping.save(building / "mapping" / "mapping")
+        purified: Purified | None = None
+        used = external if "external" in settings.sources else []
+        if used and settings.purify:
+            with watch.step("purification"):
+                purified = purify(
+                    internal.embeddings,
+                    {m: Stacked([p.embeddings[m] for p in used]) for m in MODALITIES},
+                    settings.filter,
+                    settings.alignment,
+                    random_state,
+                    settings.device,
+                )
+            _save_purified(building, purified, used)
+        with watch.step("pairs"):
+            dimensions = {m: int(internal.embeddings[m].shape[1]) for m in MODALITIES}
+            sides = _sides(internal, used, settings, purified)
+            contents.write_contents(building, sides, dimensions, 0)
+            known: list[tuple[Pairs, contents.Origin]] = [(internal, "internal")]
+            known += [(pairs, "external") for pairs in external]
+            contents.write_table(building / "known.parquet", [contents.known_table(known, 0)])
+        pairs = read_pairs(building / "pairs.arrow")
+        if not len(pairs):
+            raise ValueError(
+                "the knowledge base would hold no pair: no external pair was kept and "
+                f"sources is {settings.sources}; add 'internal' to it or check the external set"
+            )
+        embeddings = contents.open_contents(building)
+        with watch.step("index"):
+            indexes = contents.build_indexes(
+                building, embeddings, settings.index, random_state, settings.device
+            )
+        with watch.step("retrieval"):
+            retriever = FusionRetriever(
+                embeddings,
+                indexes,
+                contents.id_array(pairs),
+                mapping,
+                settings.retrieval,
+                recipe.shared_space,
+            )
+            retrieval, evidence = _choose_retrieval(retriever, mapping, internal, random_state)
+        with watch.step("digests"):
+            files = digest_files(building)
+        counts = contents.count(building)
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "version": version_of(files),
+            **recipe.identity(),
+            "device": settings.device,
+            "refit_share": settings.refit_share,
+            "dimensions": dimensions,
+            "counts": {
+                **counts,
+                "internal_at_fit": len(internal),
+                "internal_changed": 0,
+                "external_sources": sorted(
+                    {s for p in external for s in contents.count_by_source(p.table)}
+                ),
+            },
+            "mapping": {
+                "pairs": mapping.pairs_,
+                "chosen": mapping.chosen_,
+                "constant": mapping.constant_,
+                "scores": mapping.scores_,
+            },
+            "purification": None if purified is None else purified.evidence,
+            "retrieval": {
+                "mode": retrieval.mode,
+                "k": retrieval.k,
+                "alpha": retrieval.alpha,
+                "evidence": evidence,
+            },
+            "indexes": describe_indexes(indexes),
+            "additions": [
+                addition(0, len(internal), sum(len(p) for p in external), counts["external"], 0)
+            ],
+            "steps": watch.steps,
+            "files": files,
+        }
+        write_manifest(building, manifest)
+
+
+def describe_indexes(indexes: Mapping[Modality, EmbeddingIndex]) -> dict[str, Any]:
+    """Kind, rows and evidence per modality, for the manifest."""
+    return {m: {"kind": i.kind, "rows": len(i), **i.evidence} for m, i in indexes.items()}
+
+
+def addition(number: int, internal: int, external: int, kept: int, gone: int) -> dict[str, Any]:
+    """One entry of the manifest's history: what came in together, what left, and when."""
+    return {
+        "number": number,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "internal": internal,
+        "external": external,
+        "external_kept": kept,
+        "gone": gone,
+    }
+
+
+def _sides(
+    internal: Pairs,
+    external: Sequence[Pairs],
+    settings: KnowledgeBaseSettings,
+    purified: Purified | None,
+) -> list[contents.Side]:
+    sides = []
+    if "internal" in settings.sources:
+        sides.append(contents.Side(internal, "internal"))
+    first = 0
+    for pairs in external:
+        if purified is None:
+            sides.append(contents.Side(pairs, "external"))
+        else:
+            kept = purified.verdicts.kept[first : first + len(pairs)]
+            sides.append(contents.Side(pairs, "external", kept, purified.alignments))
+        first += len(pairs)
+    return sides
+
+
+def _save_purified(folder: Path, purified: Purified, external: Sequence[Pairs]) -> None:
+    table = contents.verdict_table(purified.verdicts, external, 0)
+    contents.write_table(folder / "verdicts.parquet", [table])
+    (folder / "filter").mkdir()
+    purified.filter.save(folder / "filter" / "filter")
+    if purified.alignments is None:
+        logger.warning(
+            "no external pair passed the filter: the knowledge base holds internal pairs only"
+        )
+        return
+    (folder / "alignment").mkdir()
+    for modality, alignment in purified.alignments.items():
+        alignment.save(folder / "alignment" / modality)
+
+
+def _choose_retrieval(
+    retriever: FusionRetriever, mapping: CrossModalMapping, internal: Pairs, random_state: int
+) -> tuple[RetrievalSettings, list[dict[str, float]]]:
+    """k and alpha, measured on internal pairs by pseudo-embeddings that did not see them."""
+    chosen = np.arange(len(mapping.rows_))
+    if len(chosen) > RETRIEVAL_QUERIES:
+        generator = np.random.default_rng(random_state)
+        chosen = np.sort(generator.choice(len(chosen), RETRIEVAL_QUERIES, replace=False))
+    rows = mapping.rows_[chosen]
+    pseudo: dict[Modality, np.ndarray] | None = None
+    if mapping.out_of_fold_ is not None:
+        pseudo = {m: mapping.out_of_fold_[m][chosen] for m in MODALITIES}
+    queries = {m: take(internal.embeddings[m], rows) for m in MODALITIES}
+    ids = internal.table["id"].take(pa.array(rows)).cast(pa.string()).to_pylist()
+    return select_retrieval(retriever, queries, ids, pseudo)

@@ -1,0 +1,140 @@
+"""Bringing a knowledge base up to date without a fit: pairs join, pairs leave, files move."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from kb import contents
+from kb.alignment import OrthogonalAlignment
+from kb.building import addition, describe_indexes
+from kb.embeddings import MODALITIES, Stacked
+from kb.filtering import ClusterFilter
+from kb.growth import Growth
+from kb.pairs import Pairs
+from kb.progress import Stopwatch
+from kb.purification import joint_blocks
+from kb.recipe import KnowledgeBaseSettings
+from kb.storage import digest_files, replacing, version_of, write_manifest
+
+KEPT_FOLDERS = ("mapping", "alignment", "filter")
+
+
+def join(
+    folder: Path, manifest: Mapping[str, Any], growth: Growth, settings: KnowledgeBaseSettings
+) -> None:
+    """Writes a folder with the rows that stay and the new ones, and swaps it into place.
+
+    New pairs go through the mapping, the rotations, the clusters and the thresholds that are
+    there; rows that stay keep their embeddings bit for bit.
+
+    Parameters
+    ----------
+    folder, manifest : the knowledge base as it is
+    growth : Growth
+        Not empty, and no rebuild.
+    settings : KnowledgeBaseSettings
+        Those it was built with.
+    """
+    watch = Stopwatch()
+    number = len(manifest["additions"])
+    known = pq.read_table(folder / "known.parquet")
+    gone = len(known) - int(growth.known.sum())
+    with replacing(folder) as building:
+        for name in KEPT_FOLDERS:
+            if (folder / name).is_dir():
+                shutil.copytree(folder / name, building / name)
+        assert growth.table is not None
+        held = Pairs(
+            growth.table,
+            {m: rows[growth.pairs] for m, rows in contents.open_contents(folder).items()}
+            if gone
+            else contents.open_contents(folder),
+        )
+        sides = [contents.Side(held, None)]
+        if growth.internal is not None and "internal" in settings.sources:
+            sides.append(contents.Side(growth.internal, "internal"))
+        with watch.step("purification"):
+            if "external" in settings.sources:
+                sides += _judged(folder, building, growth, settings, number)
+        with watch.step("pairs"):
+            counts = contents.write_contents(building, sides, manifest["dimensions"], number)
+            new: list[tuple[Pairs, contents.Origin]] = [(p, "external") for p in growth.external]
+            if growth.internal is not None:
+                new.insert(0, (growth.internal, "internal"))
+            tables = [known.filter(pa.array(growth.known))]
+            if new:
+                tables.append(contents.known_table(new, number))
+            contents.write_table(building / "known.parquet", tables)
+        with watch.step("index"):
+            arguments = (
+                building,
+                contents.open_contents(building),
+                settings.index,
+                manifest["random_state"],
+                settings.device,
+            )
+            # Rows are known to an index by their number, which those after a gone one change.
+            if gone:
+                indexes = contents.build_indexes(*arguments)
+            else:
+                indexes = contents.extend_indexes(folder, *arguments)
+        with watch.step("digests"):
+            files = digest_files(building)
+        entries = list(manifest["additions"])
+        if growth.news:
+            internal = 0 if growth.internal is None else len(growth.internal)
+            external = sum(len(p) for p in growth.external)
+            entries.append(addition(number, internal, external, counts["external"], gone))
+        write_manifest(
+            building,
+            {
+                **manifest,
+                "version": version_of(files),
+                "counts": {
+                    **manifest["counts"],
+                    **contents.count(building),
+                    "internal_changed": growth.internal_changed,
+                },
+                "indexes": describe_indexes(indexes),
+                "additions": entries,
+                "steps": watch.steps,
+                "files": files,
+            },
+        )
+
+
+def _judged(
+    folder: Path, building: Path, growth: Growth, settings: KnowledgeBaseSettings, number: int
+) -> Sequence[contents.Side]:
+    """New external pairs through the filter and the rotations; verdicts of all that are there."""
+    if not settings.purify:
+        return [contents.Side(pairs, "external") for pairs in growth.external]
+    if not (folder / "verdicts.parquet").exists():
+        return []
+    verdicts = pq.read_table(folder / "verdicts.parquet")
+    if not growth.known.all():
+        ids = pq.read_table(folder / "known.parquet", columns=["id"])["id"].combine_chunks()
+        stays = pc.is_in(verdicts["id"], value_set=ids.filter(pa.array(growth.known)))
+        verdicts = verdicts.filter(stays)
+    if not growth.external:
+        contents.write_table(building / "verdicts.parquet", [verdicts])
+        return []
+    cluster_filter = ClusterFilter.load(folder / "filter" / "filter", settings.device)
+    alignments = {m: OrthogonalAlignment.load(folder / "alignment" / m) for m in MODALITIES}
+    stacked = {m: Stacked([p.embeddings[m] for p in growth.external]) for m in MODALITIES}
+    found = cluster_filter.judge(joint_blocks(stacked, alignments))
+    news = contents.verdict_table(found, growth.external, number)
+    contents.write_table(building / "verdicts.parquet", [verdicts, news])
+    sides, first = [], 0
+    for pairs in growth.external:
+        kept = found.kept[first : first + len(pairs)]
+        sides.append(contents.Side(pairs, "external", kept, alignments))
+        first += len(pairs)
+    return sides
