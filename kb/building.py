@@ -105,6 +105,7 @@ def build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Reci
                 "chosen": mapping.chosen_,
                 "constant": mapping.constant_,
                 "scores": mapping.scores_,
+                "losses": mapping.losses_,
             },
             "purification": None if purified is None else purified.evidence,
             "retrieval": {
