@@ -29,6 +29,7 @@ for _command in (
     result.review,
     result.export,
     proof.evaluate,
+    proof.tune,
     work.serve,
 ):
     app.command()(_command)

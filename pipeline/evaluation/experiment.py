@@ -79,14 +79,18 @@ class Experiment:
         Its section `evaluation` says what is compared.
     progress : Progress
         Called with the name of a step, what is done of it, and the total.
+    world : World, optional
+        In place of the one that the settings describe.
     """
 
-    def __init__(self, config: Config, progress: Progress = quiet) -> None:
+    def __init__(
+        self, config: Config, progress: Progress = quiet, world: World | None = None
+    ) -> None:
         self.config = config
         self.settings = config.evaluation
-        self.folder = config.folder / "evaluation"
         self.progress = progress
-        self.world = World(config, self.folder, progress)
+        self.world = world or World(config, config.folder / "evaluation", progress)
+        self.folder = self.world.folder
 
     def run(
         self,
@@ -188,8 +192,8 @@ class Experiment:
             self.config, {"name": name, **changes}, self.folder / "runs" / arm.folder_name
         )
 
-    def job_of(self, arm: Arm) -> Job:
-        """The job of an arm, its rows completed."""
+    def job_of(self, arm: Arm, complete: bool = True) -> Job:
+        """The job of an arm, its knowledge base built and its rows completed."""
         job = Job(self.config_of(arm), self.progress)
         job.bench.memory = self.memory
         with job.lock():
@@ -197,7 +201,8 @@ class Experiment:
             job.begin()
             job.build()
             (job.folder / KB_KEY).write_text(self._kb_key(job), encoding="utf-8")
-            job.complete(rows_done=self._rows_done(arm))
+            if complete:
+                job.complete(rows_done=self._rows_done(arm))
         return job
 
     def _rows_done(self, arm: Arm) -> Any:

@@ -72,9 +72,14 @@ class World:
     folder : Path
         Where what is made of them is kept.
     progress : Progress
+    tested : bool
+        False splits no test set off: for tuning, where the hidden halves are the test.
     """
 
-    def __init__(self, config: Config, folder: Path, progress: Progress = quiet) -> None:
+    def __init__(
+        self, config: Config, folder: Path, progress: Progress = quiet, tested: bool = True
+    ) -> None:
+        self.tested = tested
         self.config = config
         self.settings = config.evaluation
         self.folder = folder
@@ -112,6 +117,9 @@ class World:
     def _split(self) -> tuple[list[str], list[str], dict[str, Modality] | None]:
         """Test ids, training ids, and the hidden halves where a mask file gives them."""
         settings, ids = self.settings, list(self.places)
+        if not self.tested:
+            order = shuffled(ids, settings.seed, "pairs")
+            return [], order[: settings.pairs], None
         if settings.mask is not None:
             path = self.config.base / settings.mask
             test, train, mask = apply_mask(self.places, read_mask(path), settings.mask)
@@ -147,9 +155,11 @@ class World:
     @cached_property
     def excluded(self) -> dict[str, list[str]]:
         """Per external dataset the ids of near-duplicates of test images."""
+        left_out: dict[str, list[str]] = {}
+        if not self.test:
+            return left_out
         images = self.embedded[INTERNAL].embeddings["image"]
         test = Subset(images, np.array([self.places[row_id] for row_id in self.test]))
-        left_out = {}
         for name, pairs in self.embedded.items():
             if name != INTERNAL and len(pairs):
                 found = near_duplicates(
@@ -183,7 +193,7 @@ class World:
     def embeddings_of(self, ids: Sequence[str], modality: Modality, judge: bool) -> np.ndarray:
         """Unit embeddings of the true halves of some of the dataset's pairs."""
         pairs = (self.judged if judge else self.embedded)[INTERNAL]
-        return take(pairs.embeddings[modality], np.array([self.places[i] for i in ids]))
+        return take(pairs.embeddings[modality], np.array([self.places[i] for i in ids], np.int64))
 
     def judged_by_id(self, ids: Sequence[str]) -> dict[Modality, np.ndarray]:
         """The judge's embeddings of pairs of any source, by modality."""

@@ -1,0 +1,333 @@
+"""Tuning: k, α, τ and λ for a dataset, measured on a share of its own pairs, with the evidence.
+
+The share's halves are hidden, and the rest is the knowledge base. Of the hidden rows one half chooses
+a value, the other half confirms it: a setting is changed only where the 95 % interval of its gain over
+what the config has lies above zero there.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kb.embeddings import MODALITIES, Modality
+from kb.retrieval import CANDIDATE_ALPHA, CANDIDATE_K, retrieval_quality
+from pipeline.build import Progress, quiet
+from pipeline.config import Config
+from pipeline.errors import ConfigError
+from pipeline.evaluation.experiment import Arm, Experiment
+from pipeline.evaluation.protocol import shuffled
+from pipeline.evaluation.statistics import Interval, paired
+from pipeline.evaluation.variants import Variant
+from pipeline.evaluation.world import World
+from pipeline.images import decode
+from pipeline.job import Job
+from pipeline.ledger import write_whole
+from pipeline.lock import hold
+
+logger = logging.getLogger(__name__)
+
+# Hidden rows in each half of the share, below which nothing could be confirmed.
+FEWEST_ROWS = 10
+CANDIDATE_LAMBDA2 = (0.0, 0.1, 0.3, 1.0)
+# Thresholds tried around the measured ones, and none at all.
+STEPS_OF_TAU = (-0.1, -0.05, 0.05, 0.1)
+NO_FILTER = -1.0
+
+CONFIGURED = Variant("configured", "the config as it is")
+K, ALPHA = "knowledge_base.retrieval.k", "knowledge_base.retrieval.alpha"
+TAU = ("knowledge_base.filter.tau_cent", "knowledge_base.filter.tau_inst")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One group of settings that was tried.
+
+    Attributes
+    ----------
+    settings : tuple of str
+        Dotted keys.
+    figure : str
+        What was measured, the higher the better.
+    held : dict
+        What the config has; `auto` with what it came to.
+    tried : list of dict
+        `values` and `quality` on the rows that chose.
+    best : dict
+        The best values there.
+    gain : Interval or None
+        Of the best over what the config has, on the rows that confirm; None where they agree.
+    """
+
+    settings: tuple[str, ...]
+    figure: str
+    held: dict[str, Any]
+    tried: list[dict[str, Any]]
+    best: dict[str, Any]
+    gain: Interval | None
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What is to be written into the config; empty where no gain is sure."""
+        return self.best if self.gain is not None and self.gain.low > 0 else {}
+
+    def told(self) -> str:
+        """The evidence in a line."""
+        if self.gain is None:
+            return f"{self.figure}: nothing tried was better"
+        return f"{self.figure}: {self.gain.mean:+.4f} ± {self.gain.half:.4f}"
+
+
+@dataclass
+class Tuned:
+    """What tuning found."""
+
+    rows: int
+    pairs: int
+    trials: list[Trial] = field(default_factory=list)
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Dotted settings to change."""
+        return {key: value for trial in self.trials for key, value in trial.changes.items()}
+
+    def answer(self) -> dict[str, Any]:
+        """For a program, and for `tuning.json`."""
+        trials = [asdict(trial) | {"changes": trial.changes} for trial in self.trials]
+        return {
+            "rows": self.rows,
+            "pairs": self.pairs,
+            "changes": self.changes,
+            "trials": trials,
+        }
+
+
+class Tuner:
+    """Tunes a config.
+
+    Parameters
+    ----------
+    config : Config
+    share : float
+        Share of the complete pairs whose halves are hidden.
+    rows : int
+        Pairs that are hidden at most.
+    progress : Progress
+    """
+
+    def __init__(
+        self, config: Config, share: float = 0.3, rows: int = 400, progress: Progress = quiet
+    ) -> None:
+        self.config = config
+        self.share = share
+        self.rows = rows
+        self.progress = progress
+        self.folder = config.folder / "tuning"
+        world = World(config, self.folder, progress, tested=False)
+        self.experiment = Experiment(config, progress, world)
+
+    def run(self) -> Tuned:
+        """Try everything; writes `tuning/tuning.json`.
+
+        Raises
+        ------
+        ConfigError
+            Too few complete pairs.
+        RunLocked
+            The config is being tuned already.
+        """
+        with hold(self.folder, "tune"):
+            world = self.experiment.world
+            pairs = len(world.train)
+            share = min(self.share, self.rows / max(pairs, 1))
+            if share * pairs < 2 * FEWEST_ROWS:
+                raise ConfigError(
+                    f"tune: needs {2 * FEWEST_ROWS} pairs to hide; a share of {self.share:g} of"
+                    f" {pairs} complete pairs is {round(share * pairs)}"
+                )
+            self.masked = world.masks([round(share, 6)])[0]
+            order = shuffled(self.masked.hidden, self.config.run.seed, "tune")
+            self.ids = order
+            self.choosing = np.arange(len(order)) < len(order) // 2
+            tuned = Tuned(len(order), pairs)
+            changes: dict[str, Any] = {}
+            for step in (self._retrieval, self._filter, self._captions, self._images):
+                trial = step(changes)
+                if trial is not None:
+                    tuned.trials.append(trial)
+                    changes |= trial.changes
+            write_whole(
+                self.folder / "tuning.json", json.dumps(tuned.answer(), indent=1, default=float)
+            )
+            return tuned
+
+    def _job(self, changes: Mapping[str, Any], complete: bool = False) -> Job:
+        """The config with changes, its knowledge base built and, if asked for, its rows completed."""
+        point = json.dumps(dict(changes), sort_keys=True)
+        arm = Arm(CONFIGURED, self.masked, point if changes else "", dict(changes))
+        return self.experiment.job_of(arm, complete)
+
+    def _decide(
+        self,
+        settings: tuple[str, ...],
+        figure: str,
+        held: dict[str, Any],
+        values: Sequence[tuple[dict[str, Any], np.ndarray]],
+        usable: np.ndarray,
+    ) -> Trial:
+        """Choose on one half of the rows, confirm on the other; `values[0]` is what is held."""
+        choosing, confirming = self.choosing & usable, ~self.choosing & usable
+        means = [float(quality[choosing].mean()) for _, quality in values]
+        best = int(np.argmax(means))
+        gain = None
+        if best > 0:
+            gain = paired(values[best][1][confirming], values[0][1][confirming])
+        tried = [
+            {"values": point, "quality": mean}
+            for (point, _), mean in zip(values, means, strict=True)
+        ]
+        return Trial(settings, figure, held, tried, values[best][0], gain)
+
+    def _quality(self, job: Job, ks: Sequence[int], alphas: Sequence[float]) -> Any:
+        """Quality of retrieval by (k, α): of each hidden pair, in the mean of its two halves."""
+        world = self.experiment.world
+        queries = {m: world.embeddings_of(self.ids, m, judge=False) for m in MODALITIES}
+        found = retrieval_quality(job.knowledge_base.retriever, queries, self.ids, ks, alphas)
+        return {
+            point: np.mean([values.mean(axis=1) for values in by_modality.values()], axis=0)
+            for point, by_modality in found.items()
+        }
+
+    def _retrieval(self, changes: Mapping[str, Any]) -> Trial | None:
+        """k and α of fusion retrieval."""
+        if self.config.knowledge_base.retrieval.mode != "fusion":
+            return None
+        job = self._job(changes)
+        retriever = job.knowledge_base.retriever
+        own = (retriever.k, float(retriever.settings.alpha))
+        ks, alphas = sorted({own[0], *CANDIDATE_K}), sorted({own[1], *CANDIDATE_ALPHA})
+        found = self._quality(job, ks, alphas)
+        order = [own, *(point for point in found if point != own)]
+        return self._decide(
+            (K, ALPHA),
+            "cosine of the example's half to the hidden one",
+            {K: own[0], ALPHA: own[1]},
+            [({K: k, ALPHA: alpha}, found[k, alpha]) for k, alpha in order],
+            np.ones(len(self.ids), dtype=bool),
+        )
+
+    def _filter(self, changes: Mapping[str, Any]) -> Trial | None:
+        """Both thresholds of the cluster filter, moved together."""
+        settings = self.config.knowledge_base
+        if not (self.config.external and settings.purify and "external" in settings.sources):
+            return None
+        job = self._job(changes)
+        measured = (job.knowledge_base.manifest["purification"] or {}).get("filter")
+        if measured is None:
+            return None
+        own = measured["tau_cent"], measured["tau_inst"]
+        points = [tuple(round(tau + step, 4) for tau in own) for step in STEPS_OF_TAU]
+        point_of = {K: changes.get(K), ALPHA: changes.get(ALPHA)}
+        retriever = job.knowledge_base.retriever
+        k = int(point_of[K] or retriever.k)
+        alpha = retriever.settings.alpha if point_of[ALPHA] is None else point_of[ALPHA]
+        values = [(dict(zip(TAU, own, strict=True)), self._quality(job, [k], [alpha])[k, alpha])]
+        for number, point in enumerate([(NO_FILTER, NO_FILTER), *points]):
+            self.progress("tune the filter", number, 1 + len(points))
+            tried = dict(zip(TAU, point, strict=True))
+            # At the same k and α, so that the threshold alone makes the difference.
+            built = self._job({**changes, K: k, ALPHA: alpha, **tried})
+            values.append((tried, self._quality(built, [k], [alpha])[k, alpha]))
+        return self._decide(
+            TAU,
+            "cosine of the example's half to the hidden one",
+            dict(zip(TAU, own, strict=True)),
+            values,
+            np.ones(len(self.ids), dtype=bool),
+        )
+
+    def _captions(self, changes: Mapping[str, Any]) -> Trial | None:
+        return self._weight("text", "caption", changes)
+
+    def _images(self, changes: Mapping[str, Any]) -> Trial | None:
+        return self._weight("image", "image", changes)
+
+    def _weight(self, missing: Modality, half: str, changes: Mapping[str, Any]) -> Trial | None:
+        """λ₂ of a half's score; λ₁ stays, since only their ratio matters."""
+        usable = np.array([self.masked.hidden[row_id] == missing for row_id in self.ids])
+        if min((usable & self.choosing).sum(), (usable & ~self.choosing).sum()) < 2:
+            return None
+        key = f"selection.{half}.lambda2"
+        own = getattr(self.config.selection, half).lambda2
+        values = []
+        for weight in (own, *(w for w in CANDIDATE_LAMBDA2 if w != own)):
+            job = self._job({**changes, key: weight} if weight != own else changes, complete=True)
+            values.append(({key: weight}, self._chosen_quality(job, missing)))
+        figure = f"cosine of the chosen {missing} to the hidden one"
+        return self._decide((key,), figure, {key: own}, values, usable)
+
+    def _chosen_quality(self, job: Job, missing: Modality) -> np.ndarray:
+        """The judge's cosine of each row's generated half to the hidden one; 0 without one."""
+        table = job.completed().to_table(columns=["id", "image", "text", "status"])
+        made: dict[str, Any] = {}
+        for row in table.to_pylist():
+            if row["status"] == "completed" and self.masked.hidden[row["id"]] == missing:
+                if missing == "image":
+                    made[row["id"]] = decode(row["image"]["bytes"], job.config.dataset.max_pixels)
+                else:
+                    made[row["id"]] = (
+                        row["text"] if isinstance(row["text"], list) else [row["text"]]
+                    )
+        quality = np.zeros(len(self.ids))
+        if made:
+            world = self.experiment.world
+            own = world.judge.bench.embed(list(made.values()), missing)
+            truth = world.embeddings_of(list(made), missing, judge=True)
+            place = {row_id: row for row, row_id in enumerate(self.ids)}
+            rows = [place[row_id] for row_id in made]
+            quality[rows] = np.einsum("nd,nd->n", own, truth)
+        return quality
+
+
+def write_tuned(path: Path, tuned: Tuned) -> None:
+    """Write the changes into a config file, each with its evidence; comments and order stay.
+
+    The file is replaced whole, and only after the new one has been read back.
+    """
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+    from ruamel.yaml.comments import CommentedMap
+
+    from pipeline.config import load_config
+
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    values = yaml.load(path.read_text(encoding="utf-8"))
+    for trial in tuned.trials:
+        for key, value in trial.changes.items():
+            *sections, last = key.split(".")
+            place = values
+            for section in sections:
+                if not isinstance(place.get(section), dict):
+                    place[section] = CommentedMap()
+                place = place[section]
+            place[last] = value
+            if not place.fa.flow_style():
+                place.yaml_add_eol_comment(f"tuned, {trial.told()}", last)
+    text = StringIO()
+    yaml.dump(values, text)
+    scratch = path.with_name(f".{path.name}.tuned")
+    scratch.write_text(text.getvalue(), encoding="utf-8")
+    try:
+        load_config(scratch)
+    finally:
+        scratch.unlink()
+    write_whole(path, text.getvalue())
