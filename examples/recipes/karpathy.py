@@ -1,0 +1,113 @@
+"""Turns Karpathy's split files into a dataset that rag4dmc reads, and a mask file for evaluation.
+
+    python -m examples.recipes.karpathy dataset_flickr30k.json flickr30k-images data/flickr30k
+
+COCO, Flickr30K and RSICD are published with one JSON file in the same layout (Karpathy and Fei-Fei
+2015): `images`, each with `filename`, `split` and `sentences` of which `raw` is the caption. Written
+are `pairs.jsonl` (id, image, text as a list) and `mask.csv` (id, missing).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.evaluation.protocol import draw_mask
+
+
+def image_path(image: Mapping[str, Any]) -> str:
+    """Path of an image under the images' folder; COCO's lie in a folder for each year."""
+    return "/".join(part for part in (image.get("filepath"), image["filename"]) if part)
+
+
+def convert(
+    layout: Path,
+    images: Path,
+    output: Path,
+    rate: float = 0.7,
+    missing: str = "mixed",
+    seed: int = 0,
+) -> dict[str, int]:
+    """Write `pairs.jsonl` and `mask.csv`.
+
+    Parameters
+    ----------
+    layout : Path
+        The JSON file.
+    images : Path
+        The folder of the images.
+    output : Path
+        A folder, made when needed.
+    rate, missing, seed
+        Of the mask: what is hidden of the training images. Images of split `test` are tested on,
+        those of `val` left out; `restval`, COCO's further training images, trains.
+
+    Returns
+    -------
+    dict of str to int
+        "pairs" written, images "absent", and by what the mask says of them "text", "image",
+        "none" and "test".
+
+    Raises
+    ------
+    ValueError
+        The file has another layout, or no image is there.
+    """
+    try:
+        listed = json.loads(layout.read_text(encoding="utf-8"))["images"]
+    except (KeyError, TypeError, json.JSONDecodeError):
+        raise ValueError(f"{layout}: no JSON of Karpathy's layout (a list `images`)") from None
+    output.mkdir(parents=True, exist_ok=True)
+    splits: dict[str, str] = {}
+    absent = 0
+    with (output / "pairs.jsonl").open("w", encoding="utf-8") as file:
+        for image in listed:
+            path = images / image_path(image)
+            if image["split"] == "val":
+                continue
+            if not path.is_file():
+                absent += 1
+                continue
+            splits[image["filename"]] = image["split"]
+            row = {
+                "id": image["filename"],
+                "image": str(path.resolve().relative_to(images.resolve())),
+                "text": [sentence["raw"].strip() for sentence in image["sentences"]],
+            }
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    if not splits:
+        raise ValueError(f"{images}: none of the {absent} listed images is here")
+    hidden = draw_mask([i for i, s in splits.items() if s != "test"], rate, missing, seed)
+    counts = {"pairs": len(splits), "absent": absent}
+    with (output / "mask.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "missing"])
+        for row_id, split in splits.items():
+            value = "test" if split == "test" else hidden.get(row_id, "none")
+            counts[value] = counts.get(value, 0) + 1
+            writer.writerow([row_id, value])
+    return counts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("layout", type=Path, help="dataset_coco.json and the like")
+    parser.add_argument("images", type=Path, help="folder of the images")
+    parser.add_argument("output", type=Path, help="folder for pairs.jsonl and mask.csv")
+    parser.add_argument("--rate", type=float, default=0.7, help="missing rate")
+    parser.add_argument("--missing", choices=("mixed", "text", "image"), default="mixed")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    try:
+        counts = convert(**vars(options))
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"karpathy: {error}") from None
+    print(", ".join(f"{count} {name}" for name, count in counts.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""The recipes' configs on a few rows in the datasets' own layout, with quick parts for the models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from examples.recipes.karpathy import convert
+from kb.encoders import ENCODERS
+from pipeline.config import load_config, make_config
+from pipeline.evaluation.experiment import Experiment
+from pipeline.parts import Part
+from tests.quick_parts import COLOURS, picture
+
+RECIPES = Path(__file__).parents[2] / "examples" / "recipes"
+NAMES = ("coco", "flickr30k", "rsicd")
+ROWS = 48
+
+
+def listed(name: str, number: int) -> dict[str, Any]:
+    """An image as the dataset's own JSON lists it."""
+    split = "test" if number % 6 == 0 else "val" if number % 6 == 1 else "train"
+    colour = list(COLOURS)[number % len(COLOURS)]
+    raw = [f"a {colour} square with edge {number}", f" the {colour} field number {number} ."]
+    sentences = [
+        {"raw": text, "tokens": text.split(), "imgid": number, "sentid": 2 * number + place}
+        for place, text in enumerate(raw)
+    ]
+    image = {"imgid": number, "split": split, "sentences": sentences}
+    if name == "coco":
+        folder = "train2014" if split == "train" else "val2014"
+        if number % 12 == 2:
+            folder, image["split"] = "val2014", "restval"
+        filename = f"COCO_{folder}_{number:012d}.jpg"
+        return image | {"filepath": folder, "filename": filename, "cocoid": number}
+    if name == "rsicd":
+        return image | {"filename": f"airport_{number}.jpg"}
+    return image | {"filename": f"{1000092795 + number}.jpg"}
+
+
+def publish(folder: Path, name: str) -> tuple[Path, Path]:
+    """The JSON file and the images' folder, as they are downloaded."""
+    images = [listed(name, number) for number in range(ROWS)]
+    for number, image in enumerate(images):
+        path = folder / "images" / image.get("filepath", "") / image["filename"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(list(COLOURS)[number % len(COLOURS)], number).save(path)
+    layout = folder / f"dataset_{name}.json"
+    layout.write_text(json.dumps({"dataset": name, "images": images}))
+    return layout, folder / "images"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_evaluates_its_dataset_in_its_own_layout(tmp_path: Path, name: str) -> None:
+    data = tmp_path / "data" / name
+    layout, images = publish(data, name)
+    counts = convert(layout, images, data, rate=0.5)
+    assert counts == {
+        "pairs": 40,
+        "absent": 0,
+        "test": 8,
+        "none": 16,
+        "text": 8,
+        "image": 8,
+    }
+    given = load_config(RECIPES / f"{name}.yaml")
+    assert [part.kind for part in given.parts()] == ["open_clip", "blip2", "sdxl"]
+    judge = Part.choose("evaluation.judge", given.evaluation.judge, ENCODERS).settings.models()
+    assert judge["model"] != given.encoder_part().settings.models()["model"]
+    values = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+    quick = {
+        "external": [],
+        "encoder": {"kind": "tests.quick_parts:QuickEncoder"},
+        "captioner": {"kind": "tests.quick_parts:QuickCaptioner"},
+        "image_generator": {"kind": "tests.quick_parts:QuickPainter"},
+        "knowledge_base": {"mapping": {"method": "start"}, "device": "cpu"},
+        "evaluation": values["evaluation"] | {"judge": None, "downstream": None},
+    }
+    base = tmp_path / "examples" / "recipes"
+    base.mkdir(parents=True)
+    results = Experiment(make_config(values | quick, base)).run(["rag4dmc"])
+    assert results.facts["test"] == 8
+    assert results.facts["texts_are_lists"]
+    done = results.value(0.5, "rag4dmc", group="rows", measure="completed")
+    assert done is not None and done.value == 16
+
+
+def test_a_file_of_another_layout_or_without_its_images_is_named(tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    other.write_text('{"annotations": []}')
+    with pytest.raises(ValueError, match=r"other\.json: no JSON of Karpathy's layout"):
+        convert(other, tmp_path, tmp_path / "out")
+    layout, _ = publish(tmp_path, "rsicd")
+    with pytest.raises(ValueError, match="none of the 40 listed images is here"):
+        convert(layout, tmp_path / "nowhere", tmp_path / "out")
