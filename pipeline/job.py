@@ -43,6 +43,9 @@ from pipeline.workbench import INTERNAL, Workbench
 
 logger = logging.getLogger(__name__)
 
+# Rows in the report's gallery: enough to judge by, few enough to open on a phone.
+CARDS = 400
+
 
 class Job:
     """A run of one config.
@@ -290,8 +293,13 @@ class Job:
                 f"{self.folder} holds no completed dataset; first: rag4dmc run CONFIG"
             )
 
-    def report(self) -> Path:
+    def report(self, cards: int = CARDS) -> Path:
         """Write the report page of the completed dataset; its path.
+
+        Parameters
+        ----------
+        cards
+            About how many rows the gallery shows.
 
         Raises
         ------
@@ -301,7 +309,7 @@ class Job:
         from pipeline.report.run import report_run
 
         self._check_completed()
-        return report_run(self, read_summary(self.folder))
+        return report_run(self, read_summary(self.folder), cards)
 
     def search(
         self, image: Path | None = None, text: str | None = None, count: int = 5

@@ -57,15 +57,19 @@ def export(
     print(f"{done.rows} rows in {done.folder}" + (f"; left out: {left}" if left else ""))
 
 
-def report(config: ConfigPath) -> None:
+def report(
+    config: ConfigPath,
+    cards: Annotated[int, typer.Option(min=1, help="About how many rows the gallery shows.")] = 400,
+) -> None:
     """Write the report page of the completed dataset again.
 
     \b
     Examples:
       rag4dmc report examples/emoji/dmc.yaml
+      rag4dmc report my.yaml --cards 2000
     """
     with errors_in_one_line():
-        print(job_of(config).report())
+        print(job_of(config).report(cards))
 
 
 def review(

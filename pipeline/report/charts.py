@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 WIDTH, HEIGHT = 320, 120
+MARKED = 8
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,10 @@ class Curve:
 
 
 def curve(label: str, names: Sequence[str], values: Sequence[float]) -> Curve | None:
-    """Values over named steps, evenly spaced; None with fewer than two."""
+    """Values over named steps, evenly spaced; None with fewer than two.
+
+    Of many steps only a few have a dot and a name.
+    """
     if len(values) < 2:
         return None
     margin, room = 18.0, HEIGHT - 20.0
@@ -104,14 +108,15 @@ def curve(label: str, names: Sequence[str], values: Sequence[float]) -> Curve | 
     ys = [HEIGHT - 10 - (value - low) / span * room for value in values]
     zero = HEIGHT - 10 - (0 - low) / span * room if low < 0 < high else None
     points = list(zip(xs.tolist(), ys, strict=True))
+    marked = sorted({round(n) for n in np.linspace(0, len(values) - 1, min(len(values), MARKED))})
     return Curve(
         label,
         "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points),
         tuple(
-            (round(x, 1), round(y, 1), f"{name}: {value:.4g}")
-            for (x, y), name, value in zip(points, names, values, strict=True)
+            (round(points[n][0], 1), round(points[n][1], 1), f"{names[n]}: {values[n]:.4g}")
+            for n in marked
         ),
-        tuple((round(x, 1), name) for x, name in zip(xs.tolist(), names, strict=True)),
+        tuple((round(points[n][0], 1), names[n]) for n in marked),
         f"{low:.4g}",
         f"{high:.4g}",
         zero,

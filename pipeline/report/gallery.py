@@ -14,6 +14,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pipeline.images import UndecodableImage, decode
@@ -22,6 +23,22 @@ PARTS = ("score", "cosine", "bleu", "niqe")
 THUMBNAIL = 256
 
 Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image of a Parquet file: row `number` of a row group. Of many rows a few are looked at."""
+
+    path: Path
+    group: int
+    number: int
+
+    def read(self) -> bytes | None:
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.path) as file:
+            image = file.read_row_group(self.group, columns=["image"])["image"][self.number]
+        return image["bytes"].as_py() if image.is_valid else None
 
 
 @dataclass
@@ -146,6 +163,7 @@ def card(
     """What a card shows of a row, in values that JSON can hold; Nones are left out."""
     completion = row.get("completion") or {}
     image = row.get("image") or {}
+    data = image.read() if isinstance(image, StoredImage) else image.get("bytes")
     shown = {
         "id": row["id"],
         "status": row["status"],
@@ -153,7 +171,7 @@ def card(
         "reason": row.get("reason"),
         "review": row.get("review"),
         "text": _lines(row.get("text")),
-        "image": thumbnails.add(f"row {row['id']}", image.get("bytes")),
+        "image": thumbnails.add(f"row {row['id']}", data),
     }
     if completion:
         facts = ("generator", "model", "revision", "prompt", "seed", "attempt", "run_id")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.report.charts import Curve, Histogram, clouds, curve, histogram
-from pipeline.report.gallery import Figures, Row, Sample, Thumbnails, cards
+from pipeline.report.gallery import Figures, Row, Sample, StoredImage, Thumbnails, cards
 from pipeline.report.projection import Projection
 from pipeline.review import Verdict, state
 
@@ -23,13 +23,19 @@ _STATUSES = ("observed", "completed", "rejected", "failed")
 
 
 def completed_rows(folder: str | Path) -> Iterator[dict[str, Any]]:
-    """The rows of `completed/part-*.parquet`, in order, a row group in memory at a time."""
+    """The rows of `completed/part-*.parquet`, in order, a row group in memory at a time.
+
+    Pictures are left where they are: `image` is a `StoredImage`.
+    """
     import pyarrow.parquet as pq
 
     for path in sorted(Path(folder).glob("part-*.parquet")):
         with pq.ParquetFile(path) as file:
+            columns = [name for name in file.schema_arrow.names if name != "image"]
             for group in range(file.num_row_groups):
-                yield from file.read_row_group(group).to_pylist()
+                rows = file.read_row_group(group, columns=columns).to_pylist()
+                for number, row in enumerate(rows):
+                    yield {**row, "image": StoredImage(path, group, number)}
 
 
 def write_report(
@@ -41,7 +47,7 @@ def write_report(
     example_image: Callable[[str], bytes | None] | None = None,
     projection: Projection | None = None,
     verdicts: Mapping[str, Verdict] | None = None,
-    sample: int = 320,
+    sample: int = 400,
     seed: int = 0,
 ) -> dict[str, int]:
     """Write a run's report as one HTML file that needs nothing beside it.
@@ -213,9 +219,16 @@ def _clouds(projection: Projection | None) -> list[Any]:
 
 
 def _curves(manifest: Mapping[str, Any] | None) -> list[Curve]:
-    """Held-out gain over γ and cosine over rounds, per modality, as the manifest has them."""
+    """The network's loss, held-out gain over γ and cosine over rounds, as the manifest has them."""
+    losses: Sequence[float] = ((manifest or {}).get("mapping") or {}).get("losses") or []
+    drawn: list[Curve | None] = [
+        curve(
+            "mapping: the network's held-out loss over epochs",
+            [str(epoch) for epoch in range(len(losses))],
+            losses,
+        )
+    ]
     alignments = ((manifest or {}).get("purification") or {}).get("alignment") or {}
-    drawn: list[Curve | None] = []
     for modality, one in alignments.items():
         gains: Sequence[Mapping[str, Any]] = one.get("gains") or []
         drawn.append(

@@ -11,12 +11,13 @@ import yaml
 
 from pipeline.report.page import completed_rows, write_report
 from pipeline.report.projection import Projection, project
+from pipeline.summary import told
 
 if TYPE_CHECKING:
     from pipeline.job import Job
 
 
-def report_run(job: Job, summary: Mapping[str, Any]) -> Path:
+def report_run(job: Job, summary: Mapping[str, Any], cards: int) -> Path:
     """Write `report/index.html` of a run that has a knowledge base; its path."""
     config, bench = job.config, job.bench
     models = []
@@ -39,6 +40,7 @@ def report_run(job: Job, summary: Mapping[str, Any]) -> Path:
         "models": models,
         "times": summary.get("times", []),
         "warnings": summary.get("warnings", []),
+        "changes": told(summary)[:1] if "why" in summary else [],
     }
     path = job.folder / "report" / "index.html"
     rows_by_id: dict[str, int] = {}
@@ -58,6 +60,7 @@ def report_run(job: Job, summary: Mapping[str, Any]) -> Path:
         example_image=example_image,
         projection=_projection(job),
         verdicts=job.verdicts(),
+        sample=cards,
         seed=config.run.seed,
     )
     return path

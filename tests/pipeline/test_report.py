@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.report import completed_rows, project, write_report
+from pipeline.report import completed_rows, gallery, project, write_report
+from pipeline.report import page as page_module
 from pipeline.report.charts import histogram
 from pipeline.report.gallery import Figures, Sample
 from pipeline.schema import completed_schema
@@ -184,7 +185,42 @@ def test_rows_are_read_back_from_the_parts(tmp_path):
     for part in range(2):
         table = pa.Table.from_pylist([row(2 * part), row(2 * part + 1)], schema=schema)
         pq.write_table(table, tmp_path / f"part-{part:05d}.parquet", row_group_size=1)
-    assert [one["id"] for one in completed_rows(tmp_path)] == [f"row-{n:05d}" for n in range(4)]
+    found = list(completed_rows(tmp_path))
+    assert [one["id"] for one in found] == [f"row-{n:05d}" for n in range(4)]
+    assert [one["image"].read() for one in found] == [row(n)["image"]["bytes"] for n in range(4)]
+
+
+def test_pictures_that_no_card_shows_are_never_read(tmp_path, monkeypatch):
+    schema = completed_schema(text_is_list=False)
+    lost = {**row(8), "id": "lost", "image": None}
+    table = pa.Table.from_pylist([*(row(n) for n in range(40)), lost], schema=schema)
+    pq.write_table(table, tmp_path / "part-000001.parquet", row_group_size=7)
+    read = []
+
+    class Counted(gallery.StoredImage):
+        def read(self):
+            read.append(self)
+            return super().read()
+
+    monkeypatch.setattr(page_module, "StoredImage", Counted)
+    written = write_report(tmp_path / "page.html", completed_rows(tmp_path), SUMMARY, sample=16)
+    assert len(read) == written["cards"] < 41
+    data = embedded((tmp_path / "page.html").read_text(encoding="utf-8"))
+    shown = {card["id"]: "image" in card for card in data["cards"]}
+    given = {one["id"]: one["image"] is not None for one in table.to_pylist()}
+    assert shown == {card_id: given[card_id] for card_id in shown}
+    assert set(shown.values()) == {True, False}
+
+
+def test_the_networks_loss_is_drawn_over_its_epochs(tmp_path):
+    losses = [1.9 * 0.98**epoch for epoch in range(120)]
+    manifest = {**MANIFEST, "mapping": {**MANIFEST["mapping"], "losses": losses}}
+    write_report(tmp_path / "page.html", rows(4), SUMMARY, manifest)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    figure = page.split("held-out loss over epochs</figcaption>")[1].split("</figure>")[0]
+    assert "119: 0.1717" in figure and "0: 1.9" in figure
+    assert figure.count("<circle") == 8
+    assert figure.count("L") == 119
 
 
 def test_the_projection_is_that_of_principal_components():
