@@ -181,9 +181,17 @@
     return chosen && chosen.cosine !== undefined ? chosen.cosine : Infinity;
   }
 
+  // Scores of texts and of images are different scales: what compares is the place among its own.
+  const places = new Map();
+  for (const missing of ["text", "image"]) {
+    const own = data.cards.filter((card) => card.missing === missing && card.score !== undefined);
+    own.sort((a, b) => a.score - b.score);
+    own.forEach((card, place) => places.set(card, (place + 0.5) / own.length));
+  }
+
   const orders = {
-    worst: (a, b) => (a.score ?? Infinity) - (b.score ?? Infinity),
-    best: (a, b) => (b.score ?? -Infinity) - (a.score ?? -Infinity),
+    worst: (a, b) => (places.get(a) ?? Infinity) - (places.get(b) ?? Infinity),
+    best: (a, b) => (places.get(b) ?? -Infinity) - (places.get(a) ?? -Infinity),
     cosine: (a, b) => cosine(a) - cosine(b),
     order: () => 0,
   };

@@ -86,6 +86,12 @@ def test_it_filters_and_sorts(opened):
     assert opened.locator(".empty").inner_text() == "No row fits these filters."
 
 
+def test_the_worst_texts_and_the_worst_images_both_come_first(opened):
+    opened.select_option("[name=status]", "completed")
+    badges = opened.locator(".badge").all_text_contents()[:12]
+    assert {badges.count("generated image"), badges.count("generated text")} <= {5, 6, 7}
+
+
 def test_more_rows_come_on_demand(opened):
     while opened.locator("#more").is_visible():
         opened.click("#more")
