@@ -45,6 +45,9 @@ FILE_SCHEMA = pa.schema(
 # Read again only for the complete rows that a knowledge base is made of.
 DETAILS = ("captions", "licence")
 
+# Settings that change nothing of what is read.
+NOT_OF_READING = {"name", "licence", "on_duplicate", "exclude"}
+
 Advance = Callable[[int], None]
 
 
@@ -107,7 +110,7 @@ class Catalog:
         settings = dataset.settings
         reading = digest(
             str(CATALOG_VERSION),
-            json.dumps(settings.model_dump(mode="json", exclude={"exclude"}), sort_keys=True),
+            json.dumps(settings.model_dump(mode="json", exclude=NOT_OF_READING), sort_keys=True),
         )
         tables = []
         with ImageInspector(settings.max_pixels, settings.decode_seconds) as inspector:
@@ -129,7 +132,8 @@ class Catalog:
         if dataset.excluded:
             left_out = pc.is_in(table["id"], pa.array(sorted(dataset.excluded), pa.string()))
             table = table.filter(pc.invert(left_out))
-        return cls(dataset, _without_duplicates(table, dataset), folder)
+        # In one piece: rows are picked from it again and again.
+        return cls(dataset, _without_duplicates(table, dataset).combine_chunks(), folder)
 
     def details(self) -> pa.Table:
         """Columns `captions` and `licence` of the complete rows, in their order."""

@@ -25,6 +25,9 @@ PASSING = "passing"
 # More attempts give another chance to rows that were rejected, and change no other row.
 ATTEMPTS = "attempts"
 
+# What a shard needs to know of its rows.
+PLANNED = ["id", "content", "extra", "missing", "image_reason", "text_reason", "file", "position"]
+
 Settings = Mapping[str, Mapping[str, str]]
 
 # States of an input row.
@@ -269,13 +272,13 @@ def make_plan(
             plan.held_back += max(0, len(waiting) - room)
             waiting = waiting[:room]
             room -= len(waiting)
-        for start in range(0, len(waiting), shard_size):
-            part = waiting[start : start + shard_size]
-            chosen = rows.take(pa.array(part)).append_column(
-                "first_attempt", pa.array(compared.first_attempts[part])
-            )
-            own = settings[kind if kind in settings else PASSING]
-            plan.shards.append(_shard(number, kind, chosen, run_id, own))
+        own = settings[kind if kind in settings else PASSING]
+        chosen = rows.select(PLANNED).take(pa.array(waiting)).combine_chunks()
+        first_attempts = pa.array(compared.first_attempts[waiting])
+        chosen = chosen.append_column("first_attempt", first_attempts)
+        for start in range(0, len(chosen), shard_size):
+            part = chosen.slice(start, shard_size)
+            plan.shards.append(_shard(number, kind, part, run_id, own))
             number += 1
     return plan
 
