@@ -14,12 +14,13 @@ import pyarrow as pa
 from kb import contents
 from kb.embeddings import MODALITIES, Modality, Stacked, take
 from kb.index import EmbeddingIndex
+from kb.leave_one_out import select_retrieval
 from kb.mapping import CrossModalMapping
 from kb.pairs import Pairs, read_pairs
 from kb.progress import Stopwatch
 from kb.purification import Purified, purify
 from kb.recipe import KnowledgeBaseSettings, Recipe
-from kb.retrieval import FusionRetriever, RetrievalSettings, select_retrieval
+from kb.retrieval import FusionRetriever, RetrievalSettings
 from kb.storage import FORMAT_VERSION, digest_files, replacing, version_of, write_manifest
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from kb.alignment import AlignmentSettings, OrthogonalAlignment
+from kb.clusters import external_clusters, joint
 from kb.embeddings import MODALITIES, Modality, Rows, Subset, chunks, take
-from kb.filtering import ClusterFilter, FilterSettings, Verdicts, external_clusters, joint
+from kb.filtering import ClusterFilter, FilterSettings, Verdicts
 
 logger = logging.getLogger(__name__)
 

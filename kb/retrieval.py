@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
-from kb.embeddings import MODALITIES, Modality, Rows, normalise, opposite, take
+from kb.embeddings import Modality, Rows, normalise, opposite, take
 from kb.index import REFINE, EmbeddingIndex
 from kb.mapping import CrossModalMapping
 
@@ -20,8 +20,6 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_K = 10
 DEFAULT_ALPHA = 0.5
-CANDIDATE_K = (5, 10, 20, 50)
-CANDIDATE_ALPHA = (0.0, 0.25, 0.5, 0.75, 1.0)
 # Fetched beyond k, so that the row itself and ties at the edge do not cost a place.
 SPARE = 4
 # Scores that differ by less are ties, and go to the lower id.
@@ -101,7 +99,7 @@ class FusionRetriever:
     mapping : CrossModalMapping or None
         None: no pseudo-embeddings, alpha is 1.
     settings : RetrievalSettings
-        `auto` stands for the defaults 10 and 0.5 here; `select_retrieval` measures them.
+        `auto` stands for the defaults 10 and 0.5 here; `kb.leave_one_out` measures them.
     shared_space : bool
         Whether both modalities share a space, so that `cross` may compare them directly.
     """
@@ -204,14 +202,14 @@ class FusionRetriever:
             stage_one, crossing, probe = modality, pseudo, queries
         k = max(self.k, m)
         rows = self._fetch(probe, stage_one, ids, k)
-        intra = self._similarities(queries, modality, rows)
+        intra = self.similarities(queries, modality, rows)
         if crossing is None:
             cross = np.full_like(intra, np.nan)
         else:
-            cross = self._similarities(crossing, other, rows)
+            cross = self.similarities(crossing, other, rows)
         first = cross if mode == "cross" else intra
-        ranks = self._id_ranks(rows)
-        order = _order(first, ranks)[:, :k]
+        ranks = self.id_ranks(rows)
+        order = order_by(first, ranks)[:, :k]
         rows, intra, cross, first, ranks = (
             np.take_along_axis(array, order, axis=1) for array in (rows, intra, cross, first, ranks)
         )
@@ -220,7 +218,7 @@ class FusionRetriever:
             score = intra if alpha == 1 else alpha * intra + (1 - alpha) * cross
         else:
             score = first
-        order = _order(score, ranks)[:, :m]
+        order = order_by(score, ranks)[:, :m]
         rows, intra, cross, score = (
             np.take_along_axis(array, order, axis=1) for array in (rows, intra, cross, score)
         )
@@ -246,9 +244,7 @@ class FusionRetriever:
             rows = np.where(same, -1, rows)
         return rows
 
-    def _similarities(
-        self, queries: np.ndarray, modality: Modality, rows: np.ndarray
-    ) -> np.ndarray:
+    def similarities(self, queries: np.ndarray, modality: Modality, rows: np.ndarray) -> np.ndarray:
         """Exact cosines of each query to its rows; -inf where there is none."""
         if rows.size == 0:
             return np.empty(rows.shape, np.float32)
@@ -257,7 +253,7 @@ class FusionRetriever:
         cosines = np.einsum("nkd,nd->nk", gathered, queries)
         return np.where(rows < 0, -np.inf, cosines).astype(np.float32)
 
-    def _id_ranks(self, rows: np.ndarray) -> np.ndarray:
+    def id_ranks(self, rows: np.ndarray) -> np.ndarray:
         """Integers that order the rows as their ids do."""
         if rows.size == 0:
             return rows
@@ -285,113 +281,8 @@ class FusionRetriever:
         ]
 
 
-def _order(score: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+def order_by(score: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     """Columns by descending score, ties by ascending rank, per row."""
     with np.errstate(invalid="ignore"):
         rounded = np.round(score, DECIMALS)
     return np.lexsort((ranks, -rounded), axis=1)
-
-
-def retrieval_quality(
-    retriever: FusionRetriever,
-    pairs: Mapping[Modality, np.ndarray],
-    ids: Sequence[str],
-    ks: Sequence[int],
-    alphas: Sequence[float],
-    pseudo: Mapping[Modality, np.ndarray] | None = None,
-) -> dict[tuple[int, float], dict[Modality, np.ndarray]]:
-    """Quality of fusion retrieval at every k and alpha, row by row.
-
-    Parameters and meaning are those of `select_retrieval`; `ids` may be of rows that the
-    retriever does not hold.
-
-    Returns
-    -------
-    dict of (k, alpha) to dict of modality to float array [n, examples]
-        Cosine of each retrieved other half to the true one, by observed modality; not finite
-        where nothing was retrieved.
-    """
-    settings = retriever.settings
-    wide = FusionRetriever(
-        retriever.embeddings,
-        retriever.indexes,
-        retriever.ids,
-        retriever.mapping,
-        settings.model_copy(update={"mode": "intra", "k": max(ks)}),
-        retriever.shared_space,
-    )
-    figures: dict[tuple[int, float], dict[Modality, np.ndarray]] = {}
-    for modality in MODALITIES:
-        other = opposite(modality)
-        guess = None if pseudo is None else pseudo[modality]
-        found = wide.search(pairs[modality], modality, ids, m=max(ks), pseudo=guess)
-        truth = wide._similarities(pairs[other], other, found.rows)
-        ranks = wide._id_ranks(found.rows)
-        says_nothing = retriever.mapping is None or retriever.mapping.constant_[modality]
-        for k in ks:
-            part = (slice(None), slice(0, k))
-            for alpha in alphas:
-                score = found.intra[part]
-                if alpha < 1 and not says_nothing:
-                    score = alpha * score + (1 - alpha) * found.cross[part]
-                score = np.where(found.rows[part] < 0, -np.inf, score)
-                best = _order(score, ranks[part])[:, : settings.examples]
-                quality = np.take_along_axis(truth[part], best, axis=1)
-                figures.setdefault((k, alpha), {})[modality] = quality
-    return figures
-
-
-def select_retrieval(
-    retriever: FusionRetriever,
-    pairs: Mapping[Modality, np.ndarray],
-    ids: Sequence[str],
-    pseudo: Mapping[Modality, np.ndarray] | None = None,
-) -> tuple[RetrievalSettings, list[dict[str, float]]]:
-    """Measures k and alpha where they are `auto`, leave-one-out on complete pairs.
-
-    Each pair is a query by either half, does not retrieve itself, and the figure is the cosine
-    of the retrieved other half to its true one: the mean over the examples and both modalities.
-
-    Parameters
-    ----------
-    retriever : FusionRetriever
-    pairs : per modality unit rows [n, d]
-    ids : n strings
-    pseudo : per modality [n, d of the other], optional
-        Pseudo-embeddings by mappings that did not see the row. Without them the retriever's own
-        mapping is used, which flatters small alphas if it was fitted on these pairs.
-
-    Returns
-    -------
-    settings : RetrievalSettings
-        With numbers in place of `auto`.
-    evidence : list of dict
-        k, alpha, and quality per modality and in the mean.
-    """
-    settings = retriever.settings
-    ks = CANDIDATE_K if settings.k == "auto" else (settings.k,)
-    alphas = CANDIDATE_ALPHA if settings.alpha == "auto" else (float(settings.alpha),)
-    held = len(retriever.ids)
-    fixed = settings.model_copy(
-        update={
-            "k": DEFAULT_K if settings.k == "auto" else settings.k,
-            "alpha": DEFAULT_ALPHA if settings.alpha == "auto" else settings.alpha,
-        }
-    )
-    contested = settings.mode == "fusion" and (len(ks) > 1 or len(alphas) > 1)
-    if not contested or held < 2 or len(ids) < 2:
-        return fixed, []
-    found = retrieval_quality(retriever, pairs, ids, ks, alphas, pseudo)
-    figures = {
-        point: {m: float(values[np.isfinite(values)].mean()) for m, values in by_modality.items()}
-        for point, by_modality in found.items()
-    }
-    evidence = [
-        {"k": k, "alpha": alpha, **by_modality, "mean": float(np.mean([*by_modality.values()]))}
-        for (k, alpha), by_modality in figures.items()
-    ]
-    best_entry = max(evidence, key=lambda entry: entry["mean"])
-    chosen = settings.model_copy(
-        update={"k": int(best_entry["k"]), "alpha": float(best_entry["alpha"])}
-    )
-    return chosen, evidence

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from kb.embeddings import MODALITIES, Modality
-from kb.retrieval import CANDIDATE_ALPHA, CANDIDATE_K, retrieval_quality
+from kb.leave_one_out import CANDIDATE_ALPHA, CANDIDATE_K, retrieval_quality
 from pipeline.build import Progress, quiet
 from pipeline.config import Config
 from pipeline.errors import ConfigError

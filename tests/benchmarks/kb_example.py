@@ -19,9 +19,10 @@ from kb.encoders import fingerprint
 from kb.encoders.open_clip import OpenClipEncoder, OpenClipSettings
 from kb.filtering import FilterSettings
 from kb.index import EmbeddingIndex
+from kb.leave_one_out import select_retrieval
 from kb.mapping import CrossModalMapping, MappingSettings
 from kb.purification import align, purify
-from kb.retrieval import FusionRetriever, RetrievalSettings, select_retrieval
+from kb.retrieval import FusionRetriever, RetrievalSettings
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "emoji"
 Halves = dict[Modality, np.ndarray]

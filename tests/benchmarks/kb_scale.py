@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from kb.clusters import joint
 from kb.embeddings import MODALITIES, EmbeddingWriter, Modality, normalise, open_embeddings, take
-from kb.filtering import joint
 from kb.index import EmbeddingIndex, IndexSettings
 from kb.knowledge_base import KnowledgeBase
 from kb.mapping import MappingSettings

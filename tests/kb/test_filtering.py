@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kb.filtering import ClusterFilter, FilterSettings, joint
+from kb.clusters import joint
+from kb.filtering import ClusterFilter, FilterSettings
 from tests.kb.worlds import World, together
 
 

@@ -105,8 +105,8 @@ def test_the_best_of_three_by_cross_validation_is_chosen_and_named() -> None:
     mapping = CrossModalMapping(QUICK).fit(pairs["image"], pairs["text"])
     for source in ("image", "text"):
         names = ("start", "ridge", "mlp")
-        figures = {name: mapping.scores_[source][name]["reciprocal_rank"] for name in names}
-        assert mapping.chosen_[source] == max(figures, key=lambda name: figures[name])
+        figures = {name: mapping.scores_[source][name]["recall_at_10"] for name in names}
+        assert mapping.chosen_[source] == max(names, key=lambda name: figures[name])
         assert mapping.scores_[source]["ridge"]["standard_error"] > 0
 
 
@@ -130,6 +130,7 @@ def test_the_scores_are_ranks_of_the_true_half_by_loops() -> None:
     scores = mapping.scores_["image"]["ridge"]
     assert scores["reciprocal_rank"] == pytest.approx(np.mean([1 / r for r in ranks]), abs=1e-3)
     assert scores["recall_at_5"] == pytest.approx(np.mean([r <= 5 for r in ranks]), abs=0.02)
+    assert scores["recall_at_10"] == pytest.approx(np.mean([r <= 10 for r in ranks]), abs=0.02)
     chance = np.mean([1 / r for r in range(1, 61)])
     assert mapping.scores_["image"]["chance"]["reciprocal_rank"] == pytest.approx(chance)
     assert mapping.scores_["image"]["mean"]["reciprocal_rank"] < 2 * chance

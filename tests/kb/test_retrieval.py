@@ -5,8 +5,9 @@ import pytest
 
 from kb.embeddings import MODALITIES, Modality, opposite
 from kb.index import EmbeddingIndex
+from kb.leave_one_out import select_retrieval
 from kb.mapping import CrossModalMapping, MappingSettings
-from kb.retrieval import FusionRetriever, RetrievalSettings, select_retrieval
+from kb.retrieval import FusionRetriever, RetrievalSettings
 from tests.kb.worlds import World
 
 
