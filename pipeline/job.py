@@ -39,6 +39,7 @@ from pipeline.presentation import present
 from pipeline.review import Review, Reviewed, Verdict, made_halves, read_marks
 from pipeline.schema import completed_schema
 from pipeline.summary import read_summary, summarise
+from pipeline.thumbnails import write_thumbnails
 from pipeline.workbench import INTERNAL, Workbench
 
 logger = logging.getLogger(__name__)
@@ -316,6 +317,8 @@ class Job:
     ) -> list[dict[str, Any]]:
         """What the knowledge base retrieves for an image file or a text, best first.
 
+        Each hit has both similarities, its source, and the path of a thumbnail.
+
         Raises
         ------
         ConfigError
@@ -334,9 +337,11 @@ class Job:
         query = self.bench.embed([item], modality)
         found = knowledge.retriever.retrieve(query, modality, m=count)[0]
         names = ("source", "licence", "text", "file", "position")
+        small = write_thumbnails(self.bench, [h.row for h in found], self.folder / "thumbnails")
         return [
             {"id": hit.id, "intra": hit.intra, "cross": hit.cross, "score": hit.score}
             | {name: knowledge.pair(hit.row)[name] for name in names}
+            | {"thumbnail": str(small[hit.row]) if hit.row in small else None}
             for hit in found
         ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -131,8 +132,21 @@ def search(
     if as_json:
         print(json.dumps(hits, indent=1))
         return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("score", "intra", "cross", "source", "id", "text", "thumbnail", box=box.SIMPLE)
     for hit in hits:
-        print(
-            f"{hit['score']:.3f} (intra {hit['intra']:.3f}, cross {hit['cross']:.3f})"
-            f"  {hit['id']}  {' | '.join(hit['text'])}"
-        )
+        figures = (f"{hit[name]:.3f}" for name in ("score", "intra", "cross"))
+        words = (hit["source"], hit["id"], " | ".join(hit["text"]), hit["thumbnail"] or "-")
+        # Captions come from anywhere: no markup, and nothing that a terminal would obey.
+        plain = ("".join(c if c.isprintable() else " " for c in word) for word in words)
+        table.add_row(*(Text(cell) for cell in (*figures, *plain)))
+    # A path that is cut can't be opened: where nobody looks at a screen, lines are as long as
+    # they need to be.
+    console = Console() if sys.stdout.isatty() else Console(width=10_000)
+    for column in table.columns:
+        column.overflow = "fold"
+    console.print(table)

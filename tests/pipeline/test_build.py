@@ -1,0 +1,157 @@
+"""The knowledge base of a run follows its dataset: pairs join, leave and move."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kb.mapping import CrossModalMapping
+from pipeline.build import STANDARDS
+from pipeline.config import load_config
+from pipeline.job import Job
+from tests import quick_worlds
+from tests.quick_parts import QuickEncoder
+
+ROWS = quick_worlds.rows(60, 3, 3)
+WHOLE = [row["id"] for row in ROWS if row["image"] and row["text"]]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    quick_worlds.write(tmp_path / "data" / "a.parquet", ROWS)
+    quick_worlds.write(
+        tmp_path / "more" / "b.parquet",
+        [quick_worlds.row(number) | {"id": f"web {number}"} for number in range(100, 140)],
+    )
+    return quick_worlds.config(tmp_path, external=[{"name": "web", "path": "more"}])
+
+
+def build(config: Path) -> tuple[Job, bool]:
+    job = Job(load_config(config))
+    with job.lock():
+        job.begin()
+        return job, job.build()
+
+
+def grown(config: Path, extra: int, gone: int = 0) -> None:
+    more = [quick_worlds.row(200 + number) for number in range(extra)]
+    left = [row for row in ROWS if row["id"] not in WHOLE[:gone]]
+    quick_worlds.write(config.parent / "data" / "a.parquet", [*left, *more])
+
+
+def fitted(job: Job) -> dict[str, bytes]:
+    folder = job.folder / "kb"
+    return {p.name: p.read_bytes() for n in ("mapping", "filter") for p in (folder / n).iterdir()}
+
+
+def test_a_few_new_rows_join_without_a_fit_and_are_all_that_is_encoded(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = build(config)
+    before, standards = fitted(first), (first.folder / STANDARDS).read_bytes()
+    version = first.knowledge_base.version
+    grown(config, 4)
+    encoded: list[int] = []
+    original = QuickEncoder.encode
+
+    def count(self: Any, items: Any, modality: str) -> np.ndarray:
+        items = list(items)
+        encoded.append(len(items))
+        return original(self, items, modality)
+
+    def refuse(self: Any, *_: Any) -> None:
+        raise AssertionError("the mapping was fitted")
+
+    monkeypatch.setattr(QuickEncoder, "encode", count)
+    monkeypatch.setattr(CrossModalMapping, "fit", refuse)
+    second, built = build(config)
+    assert built
+    assert sum(encoded) == 8
+    assert fitted(second) == before
+    assert (second.folder / STANDARDS).read_bytes() == standards
+    manifest = json.loads((second.folder / "kb" / "manifest.json").read_text())
+    assert [(a["internal"], a["gone"]) for a in manifest["additions"]] == [(60, 0), (4, 0)]
+    pairs = second.knowledge_base.pairs
+    new = pairs.filter(np.asarray(pairs["added"]) == 1)["id"].to_pylist()
+    assert new == [f"row {200 + number:03d}" for number in range(4)]
+    assert second.knowledge_base.version != version
+
+
+def test_many_new_rows_ask_for_a_fit(config: Path) -> None:
+    first, _ = build(config)
+    before = fitted(first)
+    grown(config, 12)
+    second, _ = build(config)
+    assert fitted(second) != before
+    assert len(second.knowledge_base.manifest["additions"]) == 1
+
+
+def test_a_removed_row_is_retrieved_no_more(config: Path) -> None:
+    build(config)
+    grown(config, 0, gone=2)
+    job, _ = build(config)
+    assert not set(WHOLE[:2]) & set(job.knowledge_base.pairs["id"].to_pylist())
+    assert job.knowledge_base.manifest["additions"][1]["gone"] == 2
+    hits = job.search(text="a red square", count=50)
+    assert not set(WHOLE[:2]) & {hit["id"] for hit in hits}
+
+
+def test_a_renamed_file_is_found_and_nothing_new(config: Path) -> None:
+    first, _ = build(config)
+    version = first.knowledge_base.version
+    shutil.move(config.parent / "data" / "a.parquet", config.parent / "data" / "z.parquet")
+    second, _ = build(config)
+    assert second.knowledge_base.version == version
+    hit = second.search(text="a red square", count=50)
+    assert {h["file"].rsplit("/", 1)[-1] for h in hit if h["source"] == "internal"} == {"z.parquet"}
+    assert build(config)[1] is False
+
+
+def test_other_selection_settings_leave_the_knowledge_base_alone(config: Path) -> None:
+    first, _ = build(config)
+    manifest = (first.folder / "kb" / "manifest.json").read_bytes()
+    standards = (first.folder / STANDARDS).read_bytes()
+    text = config.read_text() + "selection: {image: {niqe: fitted, niqe_block: 16}}\n"
+    config.write_text(text)
+    second, built = build(config)
+    assert built
+    assert (second.folder / "kb" / "manifest.json").read_bytes() == manifest
+    assert (second.folder / STANDARDS).read_bytes() != standards
+
+
+@pytest.mark.parametrize("name", ["embeddings/text.npy", "indexes/image.faiss", "pairs.arrow"])
+def test_a_damaged_file_is_mended_on_the_way(config: Path, name: str) -> None:
+    first, _ = build(config)
+    expected = first.search(text="a red square")
+    path = first.folder / "kb" / name
+    path.write_bytes(path.read_bytes()[:-100])
+    job = Job(load_config(config))
+    assert job.search(text="a red square") == expected
+    assert Job(load_config(config)).search(text="a red square") == expected
+
+
+def test_a_search_shows_both_similarities_the_source_and_a_thumbnail(config: Path) -> None:
+    job, _ = build(config)
+    for hit in job.search(text="a red square", count=5):
+        assert hit["source"] in ("internal", "web")
+        assert -1 <= hit["cross"] <= 1 and -1 <= hit["intra"] <= 1
+        with Image.open(hit["thumbnail"]) as small:
+            assert max(small.size) <= 160
+    found = job.search(image=Path(job.search(text="a red square")[0]["thumbnail"]))
+    assert found[0]["intra"] > 0.9
+
+
+def test_a_search_without_the_pictures_still_answers(
+    config: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    build(config)
+    shutil.move(config.parent / "data" / "a.parquet", config.parent / "data" / "z.parquet")
+    hits = Job(load_config(config)).search(text="a red square")
+    assert [hit["thumbnail"] for hit in hits] == [None] * 5
+    assert "no thumbnails" in caplog.text
