@@ -140,6 +140,11 @@ class World:
             *(Subset(images, places) for places in rows), self.settings.duplicate_cosine
         )
         self.left_out = int(found.sum())
+        if self.left_out == len(train):
+            raise ConfigError(
+                f"evaluation.duplicate_cosine: at {self.settings.duplicate_cosine:g} all"
+                f" {len(train)} training pairs are near-duplicates of test images; raise it"
+            )
         return [row_id for row_id, lost in zip(train, found, strict=True) if not lost]
 
     @property

@@ -152,6 +152,8 @@ def test_a_mask_file_says_what_is_hidden_and_tested(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_that_can_not_be_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="all 48 training pairs are near-duplicates"):
+        Experiment(load_config(world(tmp_path, duplicate_cosine=0.1))).run(["rag4dmc"])
     with pytest.raises(ConfigError, match="hides 0; some must stay complete"):
         Experiment(load_config(world(tmp_path, rates=[0.001]))).run(["rag4dmc"])
     place = world(tmp_path, downstream={"steps": 1})

@@ -1,0 +1,74 @@
+"""The commands evaluate and tune: what they print, what they write, and how they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from tests import quick_worlds
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("proof")
+    quick_worlds.write(folder / "data" / "a.parquet", quick_worlds.rows(40, 0, 0))
+    return quick_worlds.config(
+        folder, evaluation={"rates": [0.5], "downstream": None, "duplicate_cosine": 2.0}
+    )
+
+
+def invoke(*arguments: Any) -> Any:
+    return CliRunner().invoke(app, [str(one) for one in arguments])
+
+
+def test_evaluate_prints_tables_and_writes_figures_and_page(place: Path) -> None:
+    done = invoke("evaluate", place, "--variants", "vanilla", "--sweep", "n=1")
+    assert done.exit_code == 0, done.output
+    for text in ("Generated beside hidden, 50% missing", "vanilla n=1", "Retrieval, 50% missing"):
+        assert text in done.output
+    folder = place.parent / "runs" / "quick" / "evaluation"
+    assert (folder / "results.parquet").is_file()
+    assert "<title>quick · evaluation</title>" in (folder / "index.html").read_text()
+
+
+def test_evaluate_answers_a_program(place: Path) -> None:
+    done = invoke("evaluate", place, "--variants", "vanilla", "--rates", "0.3", "--json")
+    answer = json.loads(done.stdout)
+    assert {record["rate"] for record in answer["records"]} == {0.3}
+    assert answer["facts"]["train"] == 32
+    assert Path(answer["page"]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--variants", "rag"], "--variants: must be among"),
+        (["--rates", "0.3,high"], "--rates: must be numbers by comma; got '0.3,high'"),
+        (["--rates", "1.5"], "--rates: must lie between 0 and 1; got '1.5'"),
+        (["--sweep", "k"], "--sweep: must be key=a,b,c; got 'k'"),
+        (["--sweep", "k=1"], "--sweep: no such setting: 'k'"),
+        (["--variants", "drop", "--sweep", "n=1"], "--sweep: needs a variant that generates"),
+    ],
+)
+def test_evaluate_refuses_in_one_line(place: Path, arguments: list[str], message: str) -> None:
+    done = invoke("evaluate", place, *arguments)
+    assert done.exit_code == 2
+    errors = [line for line in done.stderr.splitlines() if line.startswith("rag4dmc:")]
+    assert len(errors) == 1 and message in errors[0]
+
+
+def test_tune_says_what_it_found_and_a_dry_run_leaves_the_config(place: Path) -> None:
+    before = place.read_text()
+    done = invoke("tune", place, "--share", "0.5", "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "20 of 40 complete pairs hidden: half chose, half confirmed" in done.output
+    assert "knowledge_base.retrieval.alpha: " in done.output
+    assert "config left as it is" in done.output
+    assert place.read_text() == before
+    few = invoke("tune", place, "--share", "0.1")
+    assert few.exit_code == 2 and "tune: needs 20 pairs to hide" in few.stderr

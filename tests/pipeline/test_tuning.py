@@ -1,0 +1,90 @@
+"""Tuning on a share of the pairs: what is sure is written, with its evidence, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.config import load_config
+from pipeline.errors import ConfigError
+from pipeline.evaluation.statistics import interval
+from pipeline.tuning import ALPHA, TAU, K, Trial, Tuned, Tuner, write_tuned
+from tests import quick_worlds
+
+
+def world(folder: Path, **changes: object) -> Path:
+    quick_worlds.write(folder / "data" / "a.parquet", quick_worlds.rows(100, 0, 0))
+    others = [quick_worlds.row(number) | {"id": f"x{number}"} for number in range(100, 150)]
+    quick_worlds.write(folder / "others" / "a.parquet", others)
+    external = [{"name": "others", "path": "others", "licence": "CC0"}]
+    return quick_worlds.config(folder, external=external, **changes)
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tuned]:
+    # Intra similarity alone, to begin with: squares of a colour are alike, their texts are not.
+    path = world(tmp_path_factory.mktemp("tuning"), generation={"n": 3})
+    return path, Tuner(load_config(path), share=0.5).run()
+
+
+def test_everything_is_tried_on_rows_whose_truth_is_known(tuned: tuple[Path, Tuned]) -> None:
+    path, found = tuned
+    assert (found.rows, found.pairs) == (50, 100)
+    assert [trial.settings for trial in found.trials] == [
+        (K, ALPHA),
+        TAU,
+        ("selection.caption.lambda2",),
+        ("selection.image.lambda2",),
+    ]
+    for trial in found.trials:
+        assert len(trial.tried) > 3
+        assert trial.tried[0]["values"] == trial.held
+        best = max(trial.tried, key=lambda one: one["quality"])
+        assert trial.best == best["values"]
+        assert bool(trial.changes) == (trial.gain is not None and trial.gain.low > 0)
+    evidence = json.loads((path.parent / "runs" / "quick" / "tuning" / "tuning.json").read_text())
+    assert evidence["changes"] == found.changes
+    assert len(evidence["trials"]) == 4
+
+
+def trial(key: str, value: float, gain: float) -> Trial:
+    values = np.random.default_rng(0).normal(gain, 0.001, 30)
+    return Trial((key,), "quality", {key: 0.5}, [], {key: value}, interval(values))
+
+
+def test_what_is_sure_is_written_and_the_file_keeps_its_comments(tmp_path: Path) -> None:
+    path = world(tmp_path)
+    text = path.read_text() + "# a remark at the end\n"
+    path.write_text(text.replace("run:\n", "# how it is cut\nrun:\n"))
+    changes = [
+        trial(ALPHA, 0.25, gain=0.1),
+        trial("selection.image.lambda2", 0.3, gain=-0.1),
+        trial("generation.n", 4, gain=0.1),
+    ]
+    write_tuned(path, Tuned(50, 100, changes))
+    written = path.read_text()
+    assert "# a remark at the end" in written and "# how it is cut\nrun:" in written
+    assert re.search(r"alpha: 0\.25 +# tuned, quality: \+0\.(1|09)\d+ ± 0\.000", written)
+    config = load_config(path)
+    assert config.knowledge_base.retrieval.alpha == 0.25
+    assert config.knowledge_base.mapping.method == "start"
+    assert config.generation.n == 4
+    assert (
+        config.selection.image.lambda2 == load_config(world(tmp_path / "x")).selection.image.lambda2
+    )
+    assert not [p for p in tmp_path.iterdir() if "tuned" in p.name]
+
+
+def test_a_gain_that_may_be_none_changes_nothing() -> None:
+    assert not trial(ALPHA, 0.25, gain=0.0).changes
+    assert trial(ALPHA, 0.25, gain=0.01).changes == {ALPHA: 0.25}
+
+
+def test_too_few_pairs_are_refused(tmp_path: Path) -> None:
+    quick_worlds.write(tmp_path / "data" / "a.parquet", quick_worlds.rows(30, 0, 0))
+    with pytest.raises(ConfigError, match="needs 20 pairs to hide; a share of 0.3 of 30 .* is 9"):
+        Tuner(load_config(quick_worlds.config(tmp_path))).run()
