@@ -42,6 +42,8 @@ class Tally:
         How often pairs of a (source, licence) grounded a generated half.
     scores : dict
         Scores of the generated halves by missing half.
+    accepted : int
+        Generated halves that a person looked at and accepted.
     """
 
     def __init__(self, verdicts: Mapping[str, Verdict] | None = None) -> None:
@@ -52,6 +54,7 @@ class Tally:
         self.generators: Counter[tuple[str, str, str, str]] = Counter()
         self.sources: Counter[tuple[str, str]] = Counter()
         self.scores = {"image": array("d"), "text": array("d")}
+        self.accepted = 0
 
     def count(self, batch: pa.RecordBatch, only: str, min_score: float | None) -> pa.RecordBatch:
         """Keep the rows of a batch that are exported, and count both kinds."""
@@ -65,7 +68,8 @@ class Tally:
         if min_score is not None:
             below = pc.fill_null(pc.less(score, min_score), True)
             low = pc.and_(generated, below)
-        unwanted = self._unwanted(batch)
+        said = self._said(batch)
+        unwanted = pc.equal(said, "rejected")
         low = pc.and_(low, pc.invert(unwanted))
         kept = pc.and_(asked, pc.invert(pc.or_(low, unwanted)))
         for name in ("rejected", "failed"):
@@ -73,15 +77,17 @@ class Tally:
         self._leave_out("not asked for", pc.and_(usable, pc.invert(asked)))
         self._leave_out("below the score", pc.and_(asked, low))
         self._leave_out("rejected in review", pc.and_(asked, unwanted))
+        self.accepted += pc.sum(pc.and_(kept, pc.equal(said, "accepted"))).as_py() or 0
         found = batch.filter(kept)
         self._exported(found)
         return found
 
-    def _unwanted(self, batch: pa.RecordBatch) -> pa.Array:
+    def _said(self, batch: pa.RecordBatch) -> pa.Array:
+        """What a person said of each row; "" where nothing was."""
         if not self._verdicts:
-            return pa.array([False] * len(batch))
+            return pa.array([""] * len(batch))
         rows = batch.select(["id", "status", "completion"]).to_pylist()
-        return pa.array([state(self._verdicts.get(r["id"]), r) == "rejected" for r in rows])
+        return pa.array([state(self._verdicts.get(row["id"]), row) or "" for row in rows])
 
     def _leave_out(self, why: str, mask: pa.Array) -> None:
         count = pc.sum(mask).as_py() or 0
@@ -138,6 +144,9 @@ def card(name: str, settings: ExportSettings, tally: Tally, usage: str) -> str:
             ],
         ),
         "`status` and `missing` tell a generated half from an observed one in every row.",
+        f"A person looked at {tally.accepted:,} of the generated halves and accepted them."
+        if tally.accepted
+        else "",
         _left_out(settings, tally),
         "## Reading it",
         usage,

@@ -150,6 +150,8 @@ class TestRejected:
         ids, left_out = exported()
         assert texts[0] not in ids and texts[1] in ids
         assert left_out["rejected in review"] == 1
+        card = (world.parent / "runs/small/exports/parquet/README.md").read_text()
+        assert "A person looked at 1 of the generated halves and accepted them." in card
         run(world)
         assert texts[0] in exported()[0]
 
