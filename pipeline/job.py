@@ -238,7 +238,7 @@ class Job:
         return shown | {
             "completed": f"{self.mirror.url}/completed",
             "report": f"{self.mirror.url}/report/index.html",
-            "exports": {name: self.mirror.export_url(name) for name in shown["exports"]},
+            "exports": {name: self.mirror.exports.url(name) for name in shown["exports"]},
         }
 
     def export(self, settings: ExportSettings, folder: Path | None = None) -> Exported:
@@ -259,7 +259,8 @@ class Job:
         place = folder or self.folder / "exports" / settings.format
         done = export(self.completed(), place, settings, self.config.name, self.verdicts())
         if folder is None and self.mirror is not None:
-            self.mirror.send_export(settings.format, self.run_id)
+            self.mirror.check()
+            self.mirror.exports.send(place, settings.format, self.run_id)
         return done
 
     def verdicts(self) -> dict[str, Verdict]:

@@ -8,13 +8,9 @@ which is why each transfer sets that.
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +18,18 @@ from pipeline.errors import ConfigError, RunFailed
 from pipeline.lease import LEASES, Lease
 from pipeline.ledger import write_whole
 from pipeline.lock import alone
-
-logger = logging.getLogger(__name__)
+from pipeline.versions import ExportVersions, same, stamp
 
 MARK = ".mirror"
 PULLING = ".pulling"
 EXPORTS = "exports"
-POINTER = "latest.json"
 
 # Only grow, and are worth keeping where they are ahead of the URL.
 _CACHES = ("embeddings", "catalog")
 _LOCAL = ("lock", "plan", EXPORTS)
 # What refers to other files is sent after them, and removed before them; what is not named is first.
 _ORDER = (
+    "summaries",
     "history",
     "completed",
     "embeddings",
@@ -47,6 +42,7 @@ _ORDER = (
     "report",
     "summary.json",
     "config.yaml",
+    "presented.json",
 )
 _KEYS_FILE = "keys.bin"
 
@@ -72,6 +68,7 @@ class Mirror:
         except (ImportError, ValueError) as error:
             raise ConfigError(f"output: {url!r} can't be opened: {error}") from None
         self._root = root.rstrip("/")
+        self.exports = ExportVersions(self._fs, f"{self._root}/{EXPORTS}", f"{self.url}/{EXPORTS}")
         self._lease: Lease | None = None
 
     @contextmanager
@@ -108,11 +105,11 @@ class Mirror:
         self._claim()
         remote = self._remote(names)
         local = self._local(names)
-        behind = self._caches_ahead(remote, local)
+        ahead = _ahead(remote, local)
         wanted = [
             name
             for name, detail in remote.items()
-            if not _same(local.get(name), detail) and not name.startswith(tuple(behind))
+            if not same(local.get(name), detail) and not name.startswith(ahead)
         ]
         for name in local.keys() - remote.keys():
             if _top(name) not in _CACHES:
@@ -123,10 +120,10 @@ class Mirror:
         if wanted:
             self._fs.get([f"{self._root}/{name}" for name in wanted], list(map(str, scratch)))
         for name, path in zip(wanted, scratch, strict=True):
-            _stamp(path, remote[name])
+            stamp(path, remote[name])
             os.replace(path, self.folder / name)
         if names is None:
-            self._pull_marks()
+            self.exports.pull_marks(self.folder / EXPORTS)
 
     def push(self, names: Sequence[str] | None = None) -> None:
         """Make the URL equal to the local folder: data before what refers to it.
@@ -138,7 +135,9 @@ class Mirror:
         """
         self.check()
         remote, local = self._remote(names), self._local(names)
-        changed = {name for name, status in local.items() if not _same(status, remote.get(name))}
+        changed = {name for name, status in local.items() if not same(status, remote.get(name))}
+        # Opening a store of embeddings touches its files; only its growth is new.
+        changed -= {name for name in changed if name.startswith(_ahead(local, remote))}
         if any(name.startswith("kb/") for name in changed) and "kb-inputs.json" in remote:
             # Until the last file of the new knowledge base is there, it counts as stale.
             self._fs.rm_file(f"{self._root}/kb-inputs.json")
@@ -164,7 +163,7 @@ class Mirror:
         self._fs.put([str(self.folder / name) for name in names], places)
         self._fs.invalidate_cache()
         for name, place in zip(names, places, strict=True):
-            _stamp(self.folder / name, self._fs.info(place))
+            stamp(self.folder / name, self._fs.info(place))
 
     def send_shard(self, part: str, manifest: str, run_id: str) -> None:
         """Send a finished shard from whatever process did it: its part, then its manifest.
@@ -186,55 +185,6 @@ class Mirror:
         if worker:
             (self.folder / "ledger" / manifest).unlink()
             (self.folder / "completed" / part).unlink()
-
-    def send_export(self, format: str, run_id: str) -> str:
-        """Send an export of the local folder as a version of its own; the version's URL.
-
-        A store of objects swaps no folders. So the files of a version never change, and
-        `exports/FORMAT/latest.json`, a single object, names the version that counts, once it is
-        whole. The version before stays for those who are reading it; older ones go.
-        """
-        self.check()
-        place = f"{EXPORTS}/{format}"
-        pointer = f"{self._root}/{place}/{POINTER}"
-        self._fs.invalidate_cache()
-        before = None
-        if self._fs.exists(pointer):
-            before = json.loads(self._fs.cat_file(pointer))["version"]
-        version = f"{run_id}-{time.time_ns() // 1_000_000:x}"
-        files = sorted(p for p in (self.folder / place).rglob("*") if p.is_file())
-        names = [path.relative_to(self.folder / place).as_posix() for path in files]
-        self._fs.put(
-            list(map(str, files)), [f"{self._root}/{place}/{version}/{name}" for name in names]
-        )
-        self.check()
-        url = f"{self.url}/{place}/{version}"
-        told = {"version": version, "url": url, "files": names}
-        self._fs.pipe_file(pointer, json.dumps(told, indent=1).encode())
-        self._fs.invalidate_cache()
-        for old in self._fs.ls(f"{self._root}/{place}", detail=False):
-            if old.rstrip("/").rpartition("/")[2] not in (POINTER, version, before):
-                self._fs.rm(old, recursive=True)
-        return url
-
-    def _pull_marks(self) -> None:
-        """Fetch of each export's latest version the file that says what it is, and no more."""
-        from pipeline.export import MARK as EXPORT_MARK
-
-        pointers = self._fs.glob(f"{self._root}/{EXPORTS}/*/{POINTER}")
-        for pointer in pointers:
-            folder = pointer.rpartition("/")[0]
-            mark = self.folder / EXPORTS / folder.rpartition("/")[2] / EXPORT_MARK
-            if not mark.is_file():
-                version = json.loads(self._fs.cat_file(pointer))["version"]
-                write_whole(mark, self._fs.cat_file(f"{folder}/{version}/{EXPORT_MARK}"))
-
-    def export_url(self, format: str) -> str | None:
-        """Where the latest version of an export is."""
-        try:
-            return json.loads(self.read(f"{EXPORTS}/{format}/{POINTER}"))["url"]
-        except FileNotFoundError:
-            return None
 
     def check(self) -> None:
         """Refuse to write once another run has taken the URL over."""
@@ -286,18 +236,20 @@ class Mirror:
                     found[name] = path.stat()
         return found
 
-    @staticmethod
-    def _caches_ahead(
-        remote: Mapping[str, Mapping[str, Any]], local: Mapping[str, os.stat_result]
-    ) -> list[str]:
-        """Folders of embeddings that hold more here than there, or as much."""
-        return [
-            name.removesuffix(_KEYS_FILE)
-            for name, status in local.items()
-            if name.endswith("/" + _KEYS_FILE)
-            and _top(name) == "embeddings"
-            and status.st_size >= remote.get(name, {"size": 0})["size"]
-        ]
+
+def _ahead(here: Mapping[str, Any], there: Mapping[str, Any]) -> tuple[str, ...]:
+    """Folders of embeddings, which only grow, that hold as much there as here, or more."""
+    return tuple(
+        name.removesuffix(_KEYS_FILE)
+        for name in here
+        if name.endswith(f"/{_KEYS_FILE}")
+        and name in there
+        and _size(there[name]) >= _size(here[name])
+    )
+
+
+def _size(found: os.stat_result | Mapping[str, Any]) -> int:
+    return found.st_size if isinstance(found, os.stat_result) else int(found["size"])
 
 
 def _top(name: str) -> str:
@@ -320,29 +272,3 @@ def _groups(names: Iterable[str]) -> list[tuple[int, list[str]]]:
 
 def _scratch(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
-
-
-def _modified(detail: Mapping[str, Any]) -> int | None:
-    """Whole seconds: listings of objects tell no finer."""
-    for name in ("LastModified", "last_modified", "mtime", "updated", "created"):
-        value = detail.get(name)
-        if isinstance(value, str):
-            value = datetime.fromisoformat(value)
-        if isinstance(value, datetime):
-            return int(value.timestamp())
-        if isinstance(value, (int, float)):
-            return int(value)
-    return None
-
-
-def _same(status: os.stat_result | None, detail: Mapping[str, Any] | None) -> bool:
-    if status is None or detail is None or status.st_size != detail["size"]:
-        return False
-    modified = _modified(detail)
-    return modified is not None and status.st_mtime_ns == modified * 1_000_000_000
-
-
-def _stamp(path: Path, detail: Mapping[str, Any]) -> None:
-    modified = _modified(detail)
-    if modified is not None:
-        os.utime(path, ns=(modified * 1_000_000_000, modified * 1_000_000_000))

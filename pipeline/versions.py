@@ -1,0 +1,108 @@
+"""Versions on a URL: whether a file there is the one here, and exports that are swapped in whole.
+
+A store of objects renames no folders. So the files of an export's version never change, and
+`exports/FORMAT/latest.json`, a single object, names the version that counts, once it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.export import MARK
+from pipeline.ledger import write_whole
+
+POINTER = "latest.json"
+
+
+def same(status: os.stat_result | None, detail: Mapping[str, Any] | None) -> bool:
+    """Whether a local file is the object, by size and the time that `stamp` gave it."""
+    if status is None or detail is None or status.st_size != detail["size"]:
+        return False
+    modified = _modified(detail)
+    return modified is not None and status.st_mtime_ns == modified * 1_000_000_000
+
+
+def stamp(path: Path, detail: Mapping[str, Any]) -> None:
+    """Give a local file the modification time of its object."""
+    modified = _modified(detail)
+    if modified is not None:
+        os.utime(path, ns=(modified * 1_000_000_000, modified * 1_000_000_000))
+
+
+def _modified(detail: Mapping[str, Any]) -> int | None:
+    """Whole seconds: listings of objects tell no finer."""
+    for name in ("LastModified", "last_modified", "mtime", "updated", "created"):
+        value = detail.get(name)
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value)
+        if isinstance(value, datetime):
+            return int(value.timestamp())
+        if isinstance(value, (int, float)):
+            return int(value)
+    return None
+
+
+class ExportVersions:
+    """The exports of a run on a URL.
+
+    Parameters
+    ----------
+    fs
+        An fsspec file system.
+    root
+        The folder `exports` on it.
+    url
+        The URL of that folder.
+    """
+
+    def __init__(self, fs: Any, root: str, url: str) -> None:
+        self._fs = fs
+        self._root = root
+        self._url = url
+
+    def send(self, folder: Path, format: str, run_id: str) -> str:
+        """Send a local export as a version of its own, and let it count; the version's URL.
+
+        The version before stays for those who are reading it; older ones go.
+        """
+        self._fs.invalidate_cache()
+        before = (self._latest(format) or {}).get("version")
+        version = f"{run_id}-{time.time_ns() // 1_000_000:x}"
+        place = f"{self._root}/{format}"
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        names = [path.relative_to(folder).as_posix() for path in files]
+        self._fs.put(list(map(str, files)), [f"{place}/{version}/{name}" for name in names])
+        url = f"{self._url}/{format}/{version}"
+        told = {"version": version, "url": url, "files": names}
+        self._fs.pipe_file(f"{place}/{POINTER}", json.dumps(told, indent=1).encode())
+        self._fs.invalidate_cache()
+        for old in self._fs.ls(place, detail=False):
+            if old.rstrip("/").rpartition("/")[2] not in (POINTER, version, before):
+                self._fs.rm(old, recursive=True)
+        return url
+
+    def url(self, format: str) -> str | None:
+        """Where the version that counts is."""
+        return (self._latest(format) or {}).get("url")
+
+    def pull_marks(self, folder: Path) -> None:
+        """Fetch of each export the file that says what it is, and no more."""
+        for pointer in self._fs.glob(f"{self._root}/*/{POINTER}"):
+            format = pointer.split("/")[-2]
+            mark = folder / format / MARK
+            latest = self._latest(format)
+            if latest is not None and not mark.is_file():
+                place = f"{self._root}/{format}/{latest['version']}/{MARK}"
+                write_whole(mark, self._fs.cat_file(place))
+
+    def _latest(self, format: str) -> dict[str, Any] | None:
+        try:
+            return json.loads(self._fs.cat_file(f"{self._root}/{format}/{POINTER}"))
+        except FileNotFoundError:
+            return None
