@@ -38,7 +38,7 @@ FEWEST_ROWS = 10
 CANDIDATE_LAMBDA2 = (0.0, 0.1, 0.3, 1.0)
 # Thresholds tried around the measured ones, and none at all.
 STEPS_OF_TAU = (-0.1, -0.05, 0.05, 0.1)
-NO_FILTER = -1.0
+NO_FILTER = -2.0
 
 CONFIGURED = Variant("configured", "the config as it is")
 K, ALPHA = "knowledge_base.retrieval.k", "knowledge_base.retrieval.alpha"
@@ -236,7 +236,8 @@ class Tuner:
         point_of = {K: changes.get(K), ALPHA: changes.get(ALPHA)}
         retriever = job.knowledge_base.retriever
         k = int(point_of[K] or retriever.k)
-        alpha = retriever.settings.alpha if point_of[ALPHA] is None else point_of[ALPHA]
+        given = point_of[ALPHA]
+        alpha = float(retriever.settings.alpha if given is None else given)
         values = [(dict(zip(TAU, own, strict=True)), self._quality(job, [k], [alpha])[k, alpha])]
         for number, point in enumerate([(NO_FILTER, NO_FILTER), *points]):
             self.progress("tune the filter", number, 1 + len(points))

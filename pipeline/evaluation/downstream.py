@@ -101,14 +101,14 @@ class Downstream:
         if len(train) < 2:
             raise ValueError(f"fine-tuning needs at least 2 pairs; got {len(train)}")
         content = digest(self._common, train.digest())
-        prepared: tuple[Any, Any] | None = None
+        prepared: tuple[torch.Tensor, list[torch.Tensor]] | None = None
         found = []
         for seed in range(first, first + seeds):
             path = self.folder / f"{digest(content, str(seed))}.json"
             if not path.is_file():
                 if prepared is None:
                     prepared = self._prepare(train)
-                both = self._fine_tune(*prepared, seed)
+                both = self._fine_tune(prepared[0], prepared[1], seed)
                 write_whole(path, json.dumps([one.tolist() for one in both]))
             found.append(read_json(path))
         arrays = np.asarray(found, dtype=np.int64)

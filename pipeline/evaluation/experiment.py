@@ -251,7 +251,7 @@ class Experiment:
     def _measure(self, arm: Arm, results: Results, seeds: int | None) -> None:
         """Complete an arm, and add everything that is measured of it."""
         hidden = arm.masked.hidden
-        name = {"rate": arm.masked.rate, "label": arm.label}
+        rate, label = arm.masked.rate, arm.label
         train = self.world.pairs_of(
             [i for i in self.world.train if arm.variant.name == "complete" or i not in hidden]
         )
@@ -260,20 +260,21 @@ class Experiment:
             table = job.completed().to_table()
             statuses = table["status"].to_pylist()
             for status in dict.fromkeys(statuses):
-                results.add(
-                    Record(**name, group="rows", measure=status, value=statuses.count(status))
-                )
+                results.add(Record(rate, label, "rows", status, statuses.count(status)))
             results.records += [
-                Record(**name, **one) for one in self.direct.measure(job, table, hidden)
+                Record(rate, label, **one) for one in self.direct.measure(job, table, hidden)
             ]
             if job.config.generation.grounded:
-                results.records += [Record(**name, **one) for one in self._retrieval(job, hidden)]
+                results.records += [
+                    Record(rate, label, **one) for one in self._retrieval(job, hidden)
+                ]
             train = _filled(table, self.world, hidden)
         if self.downstream is not None:
             assert self.settings.downstream is not None
             count = seeds or self.settings.downstream.seeds
             self.progress(f"fine-tune {arm.label} at {arm.masked.rate:g}", 0, count)
-            results.add_ranks(**name, ranks=self.downstream.measure(train, count), rows=len(train))
+            ranks = self.downstream.measure(train, count)
+            results.add_ranks(rate, label, ranks, rows=len(train))
             self.progress(f"fine-tune {arm.label} at {arm.masked.rate:g}", count, count)
 
     def _retrieval(self, job: Job, hidden: Mapping[str, Modality]) -> list[dict[str, Any]]:

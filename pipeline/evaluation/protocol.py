@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kb.embeddings import Modality, Rows, chunks
+from kb.embeddings import MODALITIES, Modality, Rows, chunks
 from pipeline.errors import ConfigError
 
 MASKED = ("text", "image", "none", "test")
@@ -133,14 +133,10 @@ def apply_mask(
         )
     test = [row_id for row_id in ids if given.get(row_id) == "test"]
     train = [row_id for row_id in ids if given.get(row_id) != "test"]
-    mask: dict[str, Modality] = {}
-    for row_id in train:
-        value = given.get(row_id, "none")
-        if value == "text" or value == "image":
-            mask[row_id] = value
-    if not mask:
+    hidden = {row_id: half for row_id in train for half in MODALITIES if given.get(row_id) == half}
+    if not hidden:
         raise ConfigError(f"evaluation.mask: {path} hides nothing")
-    return test, train, mask
+    return test, train, hidden
 
 
 def near_duplicates(rows: Rows, test: Rows, cosine: float) -> np.ndarray:

@@ -135,10 +135,11 @@ class World:
 
     def _without_duplicates(self, test: Sequence[str], train: Sequence[str]) -> list[str]:
         images = self.embedded[INTERNAL].embeddings["image"]
-        rows = [np.array([self.places[row_id] for row_id in ids]) for ids in (train, test)]
-        found = near_duplicates(
-            *(Subset(images, places) for places in rows), self.settings.duplicate_cosine
+        here, there = (
+            Subset(images, np.array([self.places[row_id] for row_id in ids], np.int64))
+            for ids in (train, test)
         )
+        found = near_duplicates(here, there, self.settings.duplicate_cosine)
         self.left_out = int(found.sum())
         if self.left_out == len(train):
             raise ConfigError(
