@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from generators import CAPTIONERS, IMAGE_GENERATORS
 from kb.encoders import ENCODERS
 from kb.recipe import KnowledgeBaseSettings
 from pipeline.dataset import DatasetSettings
 from pipeline.engine import EngineSettings
-from pipeline.errors import ConfigError, first_error
+from pipeline.errors import ConfigError, first_error, without_password
 from pipeline.evaluation.settings import EvaluationSettings
 from pipeline.export import ExportSettings
 from pipeline.parts import Part
@@ -121,6 +121,11 @@ class Config(BaseModel):
         description="what `rag4dmc evaluate` hides and measures",
     )
     engine: EngineSettings = Field(default_factory=EngineSettings)
+
+    @field_validator("output")
+    @classmethod
+    def _without_password(cls, value: str | None) -> str | None:
+        return without_password(value)
 
     # Set by `load_config`: relative paths start here.
     base: Path = Field(Path("."), exclude=True)

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline.columns import (
     ColumnSettings,
@@ -22,6 +22,7 @@ from pipeline.columns import (
     image_kind,
     resolve_columns,
 )
+from pipeline.errors import without_password
 from pipeline.halves import check_images
 from pipeline.images import DECODE_SECONDS, MAX_PIXELS
 from pipeline.sources.base import DatasetError, Source, SourceFile
@@ -78,6 +79,11 @@ class DatasetSettings(BaseModel):
         default=None,
         description="Text file with the ids of rows to leave out, one a line.",
     )
+
+    @field_validator("path", "image_root", "exclude")
+    @classmethod
+    def _without_password(cls, value: str | None) -> str | None:
+        return without_password(value)
 
 
 class Dataset:
