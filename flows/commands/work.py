@@ -88,10 +88,14 @@ def run(
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
+    from pipeline.summary import told
+
     outcomes = ", ".join(f"{count} {name}" for name, count in summary["outcomes"].items())
     print(f"{summary['rows']} rows: {outcomes}")
     seconds = sum(step["seconds"] for step in summary["times"])
     print(f"  {summary['done_now']} done in this run, in {seconds:.0f} s")
+    for line in told(summary):
+        print(f"  {' '.join(line.split())}")
     if summary["held_back"]:
         print(f"  {summary['held_back']} more are pending (--limit)")
     if summary["outcomes"]["failed"]:
