@@ -6,7 +6,7 @@ What a generator needs stands before it is asked, and what follows needs it no m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,8 +22,9 @@ from generators.base import (
 )
 from kb.embeddings import Modality, opposite
 from kb.retrieval import Hit
-from pipeline.images import UndecodableImage, decode
+from pipeline.images import UndecodableImage, decode, encode
 from pipeline.ledger import Entry
+from pipeline.review import REFUSED, half_digest
 from pipeline.workbench import Workbench
 from selection.scoring import Judged, Judgement
 
@@ -58,6 +59,9 @@ class Block:
         Each row's observed half as the dataset gives it.
     reasons : sequence of str or None
         Why the other half is missing.
+    refused : mapping
+        Digests (`pipeline.review.half_digest`) of the halves that a person rejected, by id: they
+        are not chosen again.
     """
 
     def __init__(
@@ -67,8 +71,10 @@ class Block:
         entries: Sequence[Entry],
         cells: Sequence[Any],
         reasons: Sequence[str | None],
+        refused: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.bench = bench
+        self.refused = refused or {}
         self.missing: Modality = missing
         self.observed = opposite(missing)
         self.turn = 0
@@ -150,7 +156,9 @@ class Block:
                 continue
             own = embeddings[start : start + len(answer.candidates)]
             start += len(answer.candidates)
-            judged = _judge(self.bench, row, answer.candidates, own, self.missing)
+            judged = _judge(
+                self.bench, row, answer.candidates, own, self.missing, self._refused(row, answer)
+            )
             offset = len(row.candidates)
             attempt = row.first_attempt + self.turn
             row.candidates += [
@@ -163,6 +171,22 @@ class Block:
             else:
                 row.chosen = offset + judged.chosen
         self.turn += 1
+
+    def _refused(self, row: Row, answer: Generated) -> dict[int, str]:
+        """Candidates that are what a person rejected, by number."""
+        digests = self.refused.get(row.id, ())
+        if not digests:
+            return {}
+        return {
+            number: REFUSED
+            for number, candidate in enumerate(answer.candidates)
+            if _digest(candidate) in digests
+        }
+
+
+def _digest(candidate: Candidate) -> str:
+    image = None if candidate.image is None else encode(candidate.image)
+    return half_digest(candidate.text, image)
 
 
 def _nearest_caption(
@@ -200,6 +224,7 @@ def _judge(
     candidates: Sequence[Candidate],
     embeddings: np.ndarray,
     missing: Modality,
+    known_faults: Mapping[int, str],
 ) -> Judged:
     if missing == "text":
         references = [caption for example in row.examples for caption in example["text"]]
@@ -209,7 +234,8 @@ def _judge(
             row.pseudo,
             references,
             [candidate.prompt for candidate in candidates],
+            known_faults,
         )
     return bench.selector.judge_images(
-        [candidate.image for candidate in candidates], embeddings, row.pseudo
+        [candidate.image for candidate in candidates], embeddings, row.pseudo, known_faults
     )

@@ -134,7 +134,7 @@ def _prepare(bench: Workbench, plan: ShardPlan, span: slice) -> Portion:
     if plan.missing is None:
         return Portion(span, found)
     cells = found[opposite(plan.missing)].to_pylist()
-    block = Block(bench, plan.missing, entries, cells, plan.reasons[span])
+    block = Block(bench, plan.missing, entries, cells, plan.reasons[span], plan.refused)
     block.ground()
     return Portion(span, found, block)
 

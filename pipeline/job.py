@@ -163,7 +163,14 @@ class Job:
                 " meant, raise it for this run"
             )
         self.planned = make_plan(
-            rows, self.ledger, compared, settings, run.shard_size, self.run_id, limit
+            rows,
+            self.ledger,
+            compared,
+            settings,
+            run.shard_size,
+            self.run_id,
+            limit,
+            self.review.verdicts,
         )
         return self.planned
 
@@ -279,8 +286,9 @@ class Job:
         """
         self._check_completed()
         read = read_marks(marks, self.config.name)
-        made = made_halves(self.completed(), [mark.id for mark in read.marks])
-        standing = self.ledger.entries([mark.id for mark in read.marks])
+        ids = [mark.id for mark in read.marks]
+        made = made_halves(self.ledger.parts_of(ids), ids)
+        standing = self.ledger.entries(ids)
         result = self.review.add(read, standing, made)
         if result.accepted or result.rejected:
             self.review.save()

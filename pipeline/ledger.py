@@ -197,6 +197,15 @@ class Ledger:
             if path.stem not in self.manifests:
                 path.unlink()
 
+    def parts_of(self, ids: Sequence[str]) -> list[Path]:
+        """The parts that hold any of these rows, the newest last."""
+        wanted = pa.array(ids, pa.string())
+        return [
+            self.parts / manifest.part
+            for manifest in reversed(self.newest_first())
+            if pc.any(pc.is_in(manifest.rows["id"], wanted)).as_py()
+        ]
+
     def newest_first(self) -> list[Manifest]:
         """The manifests; where two hold a row, the one that counts stands first."""
         return [self.manifests[name] for name in sorted(self.manifests, key=_number, reverse=True)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from typing import cast
 
@@ -47,7 +47,8 @@ class ShardPlan:
 
     `rows` are their places (number of the file, position); `reasons` say why a half is missing;
     `missing` is "image" or "text" where rows need a generator, None where they only pass through;
-    `settings` are what the rows depend on, by section.
+    `settings` are what the rows depend on, by section; `refused` are digests of the halves that a
+    person rejected, by id.
     """
 
     number: int
@@ -57,6 +58,7 @@ class ShardPlan:
     reasons: tuple[str | None, ...]
     run_id: str
     settings: Mapping[str, str]
+    refused: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def dump(self) -> str:
         """JSON, for a task in another process."""
@@ -245,6 +247,7 @@ def make_plan(
     shard_size: int,
     run_id: str,
     limit: int | None = None,
+    verdicts: Mapping[str, Verdict] | None = None,
 ) -> Plan:
     """Cut the pending rows to shards of one kind each, at most `limit` incomplete rows of them."""
     states = compared.states
@@ -278,13 +281,18 @@ def make_plan(
         chosen = chosen.append_column("first_attempt", first_attempts)
         for start in range(0, len(chosen), shard_size):
             part = chosen.slice(start, shard_size)
-            plan.shards.append(_shard(number, kind, part, run_id, own))
+            plan.shards.append(_shard(number, kind, part, run_id, own, verdicts or {}))
             number += 1
     return plan
 
 
 def _shard(
-    number: int, kind: str, rows: pa.Table, run_id: str, settings: Mapping[str, str]
+    number: int,
+    kind: str,
+    rows: pa.Table,
+    run_id: str,
+    settings: Mapping[str, str],
+    verdicts: Mapping[str, Verdict],
 ) -> ShardPlan:
     names = ("id", "content", "extra", "missing", "first_attempt", "image_reason", "text_reason")
     entries, reasons = [], []
@@ -296,4 +304,7 @@ def _shard(
         reasons.append({"image": image, "text": text, "both": both}.get(missing))
     places = zip(rows["file"].to_pylist(), rows["position"].to_pylist(), strict=True)
     half = None if kind == "none" else cast(Modality, kind)
-    return ShardPlan(number, half, tuple(places), tuple(entries), tuple(reasons), run_id, settings)
+    refused = {e.id: verdicts[e.id].refused for e in entries if e.first_attempt > 1}
+    return ShardPlan(
+        number, half, tuple(places), tuple(entries), tuple(reasons), run_id, settings, refused
+    )

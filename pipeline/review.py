@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipeline.catalog import digest
 from pipeline.errors import ConfigError, first_error
 from pipeline.ledger import Entry, read_json, write_whole
 
@@ -27,6 +28,9 @@ SHOWN = 5
 UNKNOWN = "no row of this run has the id"
 NOT_GENERATED = "the row has no generated half"
 STALE = "the row was generated again since the report was written"
+
+# The fault of a candidate that says again what was rejected.
+REFUSED = "rejected in a review"
 
 
 class Mark(BaseModel):
@@ -56,13 +60,17 @@ class Marks(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a person said of a row: of which attempt, and for which observed content."""
+    """What a person said of a row: of which attempt, and for which observed content.
+
+    `refused` are digests of all halves that were rejected for it.
+    """
 
     mark: Literal["accept", "reject"]
     missing: str
     attempt: int
     content: str
     run_id: str
+    refused: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -120,20 +128,6 @@ class Review:
         text = json.dumps({"version": REVIEW_VERSION, "rows": rows}, ensure_ascii=False, indent=1)
         write_whole(self._path, text)
 
-    def accepted(self, row_id: str, content: str) -> bool:
-        """Whether the half that was generated for this content is to stay as it is."""
-        verdict = self._of(row_id, content)
-        return verdict is not None and verdict.mark == "accept"
-
-    def first_attempt(self, row_id: str, content: str) -> int:
-        """The attempt to begin with: 1, or the one after that which was rejected."""
-        verdict = self._of(row_id, content)
-        return verdict.attempt + 1 if verdict is not None and verdict.mark == "reject" else 1
-
-    def _of(self, row_id: str, content: str) -> Verdict | None:
-        verdict = self.verdicts.get(row_id)
-        return verdict if verdict is not None and verdict.content == content else None
-
     def standing(self, entries: Mapping[str, Entry]) -> dict[str, Verdict]:
         """The verdicts by id whose observed half is still in the ledger as it was."""
         return {
@@ -164,10 +158,13 @@ class Review:
             if fault is not None:
                 ignored.setdefault(fault, []).append(mark.id)
                 continue
-            verdict = Verdict(
-                mark.mark, mark.missing, mark.attempt, standing[mark.id].content, mark.run_id
-            )
-            before = self.verdicts.get(mark.id)
+            content, before = standing[mark.id].content, self.verdicts.get(mark.id)
+            refused = before.refused if before is not None and before.content == content else ()
+            own = made[mark.id]["digest"]
+            refused = [one for one in refused if one != own]
+            if mark.mark == "reject":
+                refused.append(own)
+            verdict = Verdict(mark.mark, mark.missing, mark.attempt, content, mark.run_id, refused)
             if before is not None and _same(before, verdict):
                 known += 1
                 continue
@@ -218,12 +215,33 @@ def read_marks(path: Path, run: str) -> Marks:
     return marks
 
 
-def made_halves(completed: ds.Dataset, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What tells the generated halves of some rows apart, by id; reads no picture."""
-    wanted = {name: pc.field(name) for name in ("id", "status", "missing")}
-    wanted |= {name: pc.field("completion", name) for name in ("attempt", "seed", "run_id")}
-    table = completed.to_table(columns=wanted, filter=pc.field("id").isin(list(ids)))
-    return {row["id"]: row for row in table.to_pylist()}
+def half_digest(text: str | None, image: bytes | None) -> str:
+    """A digest of a generated half: of a text whatever its case and spaces, or of encoded bytes."""
+    return digest(" ".join(text.casefold().split()) if text is not None else image or b"")
+
+
+def made_halves(parts: Sequence[Path], ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What tells the generated halves of some rows apart, by id.
+
+    Parameters
+    ----------
+    parts
+        The parts of the completed dataset that hold the rows.
+    ids
+    """
+    found = {}
+    names = ["id", "image", "text", "status", "missing", "completion"]
+    for part in parts:
+        table = pq.read_table(part, columns=names, filters=pc.field("id").isin(list(ids)))
+        for row in table.to_pylist():
+            told = {name: row[name] for name in ("status", "missing")}
+            made = row["completion"] or {}
+            told |= {name: made.get(name) for name in ("attempt", "seed", "run_id")}
+            text = row["text"][0] if isinstance(row["text"], list) else row["text"]
+            image = (row["image"] or {}).get("bytes")
+            half = (text, None) if row["missing"] == "text" else (None, image)
+            found[row["id"]] = told | {"digest": half_digest(*half)}
+    return found
 
 
 def _fault(mark: Mark, standing: Entry | None, made: Mapping[str, Any] | None) -> str | None:

@@ -8,7 +8,7 @@ candidates (:mod:`selection.validity`) are left out first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -162,6 +162,7 @@ class Selector:
         target: np.ndarray | None,
         references: Sequence[str] = (),
         prompts: Sequence[str] = (),
+        known_faults: Mapping[int, str] | None = None,
     ) -> Judged:
         """Judge a row's captions.
 
@@ -176,6 +177,8 @@ class Selector:
             Captions of the retrieved examples; without any, BLEU is left out.
         prompts : sequence of n str
             The prompt that each caption answers, or none.
+        known_faults : mapping
+            By number of the candidate, faults that the caller knows of.
         """
         settings = self.settings.caption
         if prompts and len(prompts) != len(texts):
@@ -187,6 +190,7 @@ class Selector:
                 for number, text in enumerate(texts)
             ],
         )
+        faults = _with_known(faults, known_faults)
         valid = np.array([fault is None for fault in faults], dtype=bool)
         cosines = _cosines(embeddings, target, len(texts))
         score = np.zeros(len(texts))
@@ -208,7 +212,11 @@ class Selector:
         return _choose(settings, faults, cosines, score, notes, bleus=bleus)
 
     def judge_images(
-        self, images: Sequence[Any], embeddings: np.ndarray | None, target: np.ndarray | None
+        self,
+        images: Sequence[Any],
+        embeddings: np.ndarray | None,
+        target: np.ndarray | None,
+        known_faults: Mapping[int, str] | None = None,
     ) -> Judged:
         """Judge a row's pictures.
 
@@ -219,9 +227,12 @@ class Selector:
             Unit image embeddings of the candidates; None leaves the cosine out.
         target : ndarray of shape [d] or None
             The row's unit pseudo-image; None where the mapping says nothing.
+        known_faults : mapping
+            By number of the candidate, faults that the caller knows of.
         """
         settings = self.settings.image
         faults = _with_duplicates(images, [image_fault(image) for image in images])
+        faults = _with_known(faults, known_faults)
         valid = np.array([fault is None for fault in faults], dtype=bool)
         cosines = _cosines(embeddings, target, len(images))
         score = np.zeros(len(images))
@@ -269,6 +280,10 @@ def _cosines(
             f"got {embeddings.shape}"
         )
     return embeddings.astype(np.float64) @ target.astype(np.float64)
+
+
+def _with_known(faults: Sequence[str | None], known: Mapping[int, str] | None) -> list[str | None]:
+    return [(known or {}).get(number, fault) for number, fault in enumerate(faults)]
 
 
 def _choose(

@@ -48,12 +48,13 @@ class LateCaptioner:
 
 
 class NumberCaptioner:
-    """A caption of its own for every seed."""
+    """A caption of its own for every seed; with `same`, one for all of a row."""
 
     class Settings(BaseModel):
         model_config = ConfigDict(extra="forbid")
         kind: str
         noun: str = "apple"
+        same: bool = False
 
         def models(self) -> dict[str, tuple[str, str | None]]:
             return {}
@@ -78,9 +79,12 @@ class NumberCaptioner:
             Generated(
                 request.row_id,
                 tuple(
-                    Candidate(seed, "prompt", text=f"one {self.settings.noun} of {seed}")
+                    Candidate(seed, "prompt", text=self._caption(request.row_id, seed))
                     for seed in request.seeds
                 ),
             )
             for request in requests
         ]
+
+    def _caption(self, row_id: str, seed: int) -> str:
+        return f"one {self.settings.noun} of {row_id if self.settings.same else seed}"

@@ -126,6 +126,23 @@ class TestRejected:
         assert third[texts[0]]["completion"]["attempt"] == 3
         assert run(world) == third
 
+    def test_the_same_half_never_comes_again(
+        self, world: Path, rows: dict[str, Any], texts: list[str]
+    ) -> None:
+        change(world, captioner=CAPTIONER | {"same": True})
+        stuck = run(world)
+        review(world, marks_of(stuck, {texts[0]: "reject"}))
+        after = run(world)[texts[0]]
+        assert (after["status"], after["text"]) == ("rejected", None)
+        assert after["reason"].count("rejected in a review") == 2
+        assert {c["reason"] for c in after["completion"]["candidates"]} == {"rejected in a review"}
+        change(world, captioner=CAPTIONER | {"same": True, "noun": "pear"})
+        pear = run(world)
+        review(world, marks_of(pear, {texts[0]: "reject"}))
+        # Neither of the two that were rejected.
+        change(world, captioner=CAPTIONER | {"same": True})
+        assert run(world)[texts[0]]["status"] == "rejected"
+
     def test_its_first_attempts_never_come_back_with_other_settings(
         self, world: Path, rows: dict[str, Any], texts: list[str]
     ) -> None:
