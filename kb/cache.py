@@ -37,7 +37,7 @@ class EmbeddingCache:
     folder : path
         The store of all encoders; each gets a folder of its own.
     fingerprint : str
-        What identifies the encoder (`kb.encoders.fingerprint`).
+        What identifies the encoder: its settings and the bytes of its files.
     modality : Modality
     dimension : int
     """

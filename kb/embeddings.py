@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -80,6 +81,25 @@ def chunks(embeddings: Rows, rows: int = 16_384) -> Iterator[np.ndarray]:
         raise ValueError(f"rows must be at least 1; got {rows}")
     for start in range(0, len(embeddings), rows):
         yield normalise(embeddings[start : start + rows], first_row=start)
+        release(embeddings)
+
+
+def release(embeddings: Rows) -> None:
+    """Gives back the pages that were read of a memory map; the system's cache may keep them.
+
+    Else a sweep over a file would count as the process's memory, up to the size of the file.
+    """
+    if isinstance(embeddings, Stacked):
+        for array in embeddings.arrays:
+            release(array)
+    elif isinstance(embeddings, Subset):
+        release(embeddings.embeddings)
+    elif isinstance(embeddings, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped = embeddings.base
+        while isinstance(mapped, np.ndarray):
+            mapped = mapped.base
+        if isinstance(mapped, mmap.mmap):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def take(embeddings: Rows, rows: np.ndarray) -> np.ndarray:

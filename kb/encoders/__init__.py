@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kb.encoders.base import Encoder, fingerprint
+from kb.encoders.base import Encoder
 
 ENCODERS: dict[str, str] = {
     "open_clip": "kb.encoders.open_clip:OpenClipEncoder",
@@ -10,4 +10,4 @@ ENCODERS: dict[str, str] = {
     "pair": "kb.encoders.pair:PairEncoder",
 }
 
-__all__ = ["ENCODERS", "Encoder", "fingerprint"]
+__all__ = ["ENCODERS", "Encoder"]

@@ -1,16 +1,13 @@
-"""What every encoder is: the protocol, batching with decoding ahead, and its fingerprint."""
+"""What every encoder is: the protocol, and batching with decoding ahead."""
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
@@ -19,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kb.embeddings import Modality, normalise
 from kb.neighbours import resolve_device
-from kb.storage import file_digest
 
 logger = logging.getLogger(__name__)
 
@@ -182,31 +178,3 @@ def placement(settings: EncoderSettings) -> tuple[str, Any]:
     """Device and torch dtype by the settings."""
     device = resolve_device(settings.device)
     return device, torch_dtype(settings.dtype, device)
-
-
-def fingerprint(settings: Any, paths: Mapping[str, Path]) -> str:
-    """What identifies an encoder's output: its settings and the bytes of its files.
-
-    Parameters
-    ----------
-    settings : an encoder's settings
-    paths : role to local folder
-        Weights, configs and tokenizer files in them are read once.
-
-    Returns
-    -------
-    str
-        32 hexadecimal digits.
-    """
-    seen: dict[str, Any] = {"settings": settings.identity()}
-    for role, folder in sorted(paths.items()):
-        files = sorted(p for p in Path(folder).rglob("*") if p.is_file() and _matters(p))
-        seen[role] = {p.relative_to(folder).as_posix(): file_digest(p) for p in files}
-    text = json.dumps(seen, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _matters(path: Path) -> bool:
-    return path.suffix in {".safetensors", ".json", ".txt", ".model"} and not any(
-        part.startswith(".") for part in path.parts[-2:]
-    )

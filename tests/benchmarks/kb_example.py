@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from kb.alignment import AlignmentSettings
 from kb.cache import EmbeddingCache, content_key
 from kb.embeddings import MODALITIES, Modality, normalise, opposite, take
-from kb.encoders import fingerprint
 from kb.encoders.open_clip import OpenClipEncoder, OpenClipSettings
 from kb.filtering import FilterSettings
 from kb.index import EmbeddingIndex
@@ -23,6 +22,7 @@ from kb.leave_one_out import select_retrieval
 from kb.mapping import CrossModalMapping, MappingSettings
 from kb.purification import align, purify
 from kb.retrieval import FusionRetriever, RetrievalSettings
+from kb.storage import file_digest
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "emoji"
 Halves = dict[Modality, np.ndarray]
@@ -34,7 +34,7 @@ def encoded(name: str, cache: Path) -> tuple[Halves, dict[str, list]]:
     settings = OpenClipSettings(model=str(EXAMPLE / "checkpoints" / "encoder"))
     paths = {"model": EXAMPLE / "checkpoints" / "encoder"}
     encoder = OpenClipEncoder(settings, paths)
-    mark = fingerprint(settings, paths)
+    mark = file_digest(paths["model"] / "open_clip_model.safetensors")
     columns = {c: table[c].to_pylist() for c in table.column_names if c != "image"}
     items = {
         "image": [row["bytes"] for row in table["image"].to_pylist()],

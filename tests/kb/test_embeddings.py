@@ -104,3 +104,22 @@ def test_only_the_two_modalities_have_an_opposite() -> None:
     assert (opposite("image"), opposite("text")) == ("text", "image")
     with pytest.raises(ValueError, match="audio"):
         opposite("audio")  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux tells what is resident")
+def test_a_sweep_over_a_file_leaves_no_pages_behind(tmp_path: Path) -> None:
+    with EmbeddingWriter(tmp_path / "e.npy", 256) as writer:
+        writer.append(rows(40_000, 256))
+    held = Subset(Stacked([open_embeddings(tmp_path / "e.npy")]), np.arange(40_000))
+
+    def mapped() -> int:
+        """Resident KiB of the file in this process."""
+        lines = Path("/proc/self/smaps").read_text().splitlines()
+        first = next(n for n, line in enumerate(lines) if line.endswith("e.npy"))
+        return next(int(line.split()[1]) for line in lines[first:] if line.startswith("Rss:"))
+
+    held[0:40_000]
+    assert mapped() > 15_000
+    for block in chunks(held, 10_000):
+        assert len(block) == 10_000
+    assert mapped() < 1000

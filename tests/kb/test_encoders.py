@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from kb.embeddings import normalise
-from kb.encoders import ENCODERS, fingerprint
+from kb.encoders import ENCODERS
 from kb.encoders.base import open_image
 from kb.encoders.open_clip import OpenClipEncoder, OpenClipSettings
 from kb.encoders.pair import PairEncoder, PairSettings
@@ -210,21 +210,6 @@ def test_architecture_and_tag_name_a_hub_repository() -> None:
         OpenClipSettings(model="ViT-B-32", pretrained="nope").models()
     with pytest.raises(ValueError, match="needed for the architecture 'ViT-B-32'"):
         OpenClipSettings(model="ViT-B-32").models()
-
-
-def test_the_fingerprint_follows_weights_and_settings_but_not_the_batch(
-    open_clip_folder: Path, tmp_path: Path
-) -> None:
-    settings = OpenClipSettings(model="m")
-    before = fingerprint(settings, {"model": open_clip_folder})
-    other_batch = settings.model_copy(update={"batch_size": 3})
-    assert fingerprint(other_batch, {"model": open_clip_folder}) == before
-    for path in open_clip_folder.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    assert fingerprint(settings, {"model": tmp_path}) == before
-    weights = tmp_path / "open_clip_model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    assert fingerprint(settings, {"model": tmp_path}) != before
 
 
 def test_a_pair_shares_no_space(vit_folder: Path, bert_folder: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from kb.filtering import FilterSettings
 from kb.index import IndexSettings
-from kb.knowledge_base import DamagedKnowledgeBase, KnowledgeBase
+from kb.knowledge_base import KnowledgeBase
 from kb.mapping import MappingSettings, NoCompletePairs
 from kb.pairs import Pairs
 from kb.recipe import KnowledgeBaseSettings, Recipe
@@ -237,60 +237,6 @@ def test_an_id_that_comes_twice_is_named(tmp_path: Path, world: World) -> None:
     pairs = as_pairs(world.draw(40), "dataset")
     with pytest.raises(ValueError, match="'dataset-0000.*more than one pair"):
         KnowledgeBase.build(tmp_path / "kb", pairs, [pairs], QUICK)
-
-
-def truncate(path: Path) -> None:
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0xFF
-    path.write_bytes(bytes(data))
-
-
-@pytest.mark.parametrize("harm", [truncate, flip, Path.unlink])
-def test_a_damaged_index_is_rebuilt(
-    harm, tmp_path: Path, sides: tuple[Pairs, list[Pairs]], world: World, caplog
-) -> None:
-    built = KnowledgeBase.build(tmp_path / "kb", *sides, QUICK)
-    queries = world.draw(5)["image"]
-    expected = built.retriever.retrieve(queries, "image", m=3)
-    harm(tmp_path / "kb" / "indexes" / "image.faiss")
-    with caplog.at_level(logging.WARNING):
-        loaded = KnowledgeBase.load(tmp_path / "kb")
-    assert "rebuilding damaged index files: indexes/image.faiss" in caplog.text
-    assert loaded.retriever.retrieve(queries, "image", m=3) == expected
-    caplog.clear()
-    KnowledgeBase.load(tmp_path / "kb")
-    assert not caplog.records
-
-
-@pytest.mark.parametrize("harm", [truncate, flip, Path.unlink])
-@pytest.mark.parametrize("name", ["embeddings/text.npy", "pairs.arrow", "mapping/mapping.json"])
-def test_other_damage_is_found_by_digest_and_update_builds_anew(
-    harm, name: str, tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
-) -> None:
-    built = KnowledgeBase.build(tmp_path / "kb", *sides, QUICK)
-    harm(tmp_path / "kb" / name)
-    with pytest.raises(DamagedKnowledgeBase, match=name):
-        KnowledgeBase.load(tmp_path / "kb")
-    assert KnowledgeBase.update(tmp_path / "kb", *sides, QUICK).version == built.version
-    KnowledgeBase.load(tmp_path / "kb")
-
-
-def test_a_folder_without_a_manifest_is_damaged(tmp_path: Path) -> None:
-    with pytest.raises(DamagedKnowledgeBase, match=r"manifest\.json"):
-        KnowledgeBase.load(tmp_path)
-
-
-def test_a_build_killed_between_the_two_renames_is_undone(
-    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
-) -> None:
-    built = KnowledgeBase.build(tmp_path / "kb", *sides, QUICK)
-    (tmp_path / "kb").rename(tmp_path / "kb.retired")
-    assert KnowledgeBase.load(tmp_path / "kb").version == built.version
 
 
 def part(pairs: Pairs, start: int, stop: int) -> Pairs:

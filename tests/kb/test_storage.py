@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kb.knowledge_base import DamagedKnowledgeBase, KnowledgeBase
+from kb.mapping import MappingSettings
+from kb.pairs import Pairs
+from kb.recipe import KnowledgeBaseSettings, Recipe
+from kb.storage import damaged_files, digest_files, replacing, version_of
+from tests.kb.worlds import World, as_pairs, together
+
+QUICK = Recipe(KnowledgeBaseSettings(mapping=MappingSettings(method="ridge")))
+
+
+@pytest.fixture
+def world() -> World:
+    return World(0)
+
+
+@pytest.fixture
+def sides(world: World) -> tuple[Pairs, list[Pairs]]:
+    external = as_pairs(together(world.draw(150), world.draw_noise(50)), "web")
+    return as_pairs(world.draw(200), "dataset"), [external]
+
+
+def truncate(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("harm", [truncate, flip, Path.unlink])
+def test_a_damaged_index_is_rebuilt(
+    harm: Callable[[Path], None],
+    tmp_path: Path,
+    sides: tuple[Pairs, list[Pairs]],
+    world: World,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    built = KnowledgeBase.build(tmp_path / "kb", *sides, QUICK)
+    queries = world.draw(5)["image"]
+    expected = built.retriever.retrieve(queries, "image", m=3)
+    harm(tmp_path / "kb" / "indexes" / "image.faiss")
+    with caplog.at_level(logging.WARNING):
+        loaded = KnowledgeBase.load(tmp_path / "kb")
+    assert "rebuilding damaged index files: indexes/image.faiss" in caplog.text
+    assert loaded.retriever.retrieve(queries, "image", m=3) == expected
+    caplog.clear()
+    KnowledgeBase.load(tmp_path / "kb")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("harm", [truncate, flip, Path.unlink])
+@pytest.mark.parametrize("name", ["embeddings/text.npy", "pairs.arrow", "mapping/mapping.json"])
+def test_other_damage_is_found_by_digest_and_update_builds_anew(
+    harm: Callable[[Path], None], name: str, tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
+) -> None:
+    built = KnowledgeBase.build(tmp_path / "kb", *sides, QUICK)
+    harm(tmp_path / "kb" / name)
+    with pytest.raises(DamagedKnowledgeBase, match=name):
+        KnowledgeBase.load(tmp_path / "kb")
+    assert KnowledgeBase.update(tmp_path / "kb", *sides, QUICK).version == built.version
+    KnowledgeBase.load(tmp_path / "kb")
+
+
+def test_a_folder_without_a_manifest_is_damaged(tmp_path: Path) -> None:
+    with pytest.raises(DamagedKnowledgeBase, match=r"manifest\.json"):
+        KnowledgeBase.load(tmp_path)
+
+
+def test_a_build_killed_between_the_two_renames_is_undone(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
+) -> None:
+    built = KnowledgeBase.build(tmp_path / "kb", *sides, QUICK)
+    (tmp_path / "kb").rename(tmp_path / "kb.retired")
+    assert KnowledgeBase.load(tmp_path / "kb").version == built.version
+
+
+def test_an_embedding_file_of_the_right_size_and_wrong_bytes_is_found_by_its_digest(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
+) -> None:
+    built = KnowledgeBase.build(tmp_path / "kb", *sides, QUICK)
+    flip(tmp_path / "kb" / "embeddings" / "image.npy")
+    assert damaged_files(built.folder, built.manifest, thorough=False) == []
+    assert damaged_files(built.folder, built.manifest) == ["embeddings/image.npy"]
+
+
+@pytest.mark.parametrize(
+    "manifest", ["", "{", "[]", '{"format_version": 999}', json.dumps({"pairs": 3})]
+)
+def test_a_manifest_that_is_none_is_damage_and_update_builds_anew(
+    manifest: str, tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
+) -> None:
+    built = KnowledgeBase.build(tmp_path / "kb", *sides, QUICK)
+    (tmp_path / "kb" / "manifest.json").write_text(manifest)
+    with pytest.raises(DamagedKnowledgeBase, match=r"manifest\.json"):
+        KnowledgeBase.load(tmp_path / "kb")
+    assert KnowledgeBase.update(tmp_path / "kb", *sides, QUICK).version == built.version
+
+
+def test_a_folder_takes_its_place_only_when_it_is_whole(tmp_path: Path) -> None:
+    for content in ("old", "new"):
+        with replacing(tmp_path / "kb") as building:
+            (building / "file").write_text(content)
+            if content == "new":
+                assert (tmp_path / "kb" / "file").read_text() == "old"
+    with pytest.raises(KeyError), replacing(tmp_path / "kb") as building:
+        (building / "file").write_text("broken")
+        raise KeyError
+    assert (tmp_path / "kb" / "file").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["kb"]
+
+
+def test_what_a_killed_build_left_beside_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / "kb.building").mkdir()
+    (tmp_path / "kb.building" / "rest").write_text("half")
+    with replacing(tmp_path / "kb") as building:
+        assert list(building.iterdir()) == []
+        (building / "file").write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["kb"]
+
+
+def test_the_version_is_of_what_is_retrieved_and_not_of_indexes_and_places(tmp_path: Path) -> None:
+    (tmp_path / "indexes").mkdir()
+    for name in ("indexes/image.faiss", "pairs.arrow", "known.parquet"):
+        (tmp_path / name).write_text(name)
+    before = version_of(digest_files(tmp_path))
+    (tmp_path / "indexes" / "image.faiss").write_text("built elsewhere")
+    (tmp_path / "pairs.arrow").write_text("moved")
+    assert version_of(digest_files(tmp_path)) == before
+    (tmp_path / "known.parquet").write_text("other pairs")
+    assert version_of(digest_files(tmp_path)) != before
