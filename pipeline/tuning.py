@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,9 +19,10 @@ from kb.leave_one_out import CANDIDATE_ALPHA, CANDIDATE_K, retrieval_quality
 from pipeline.build import Progress, quiet
 from pipeline.config import Config
 from pipeline.errors import ConfigError
-from pipeline.evaluation.experiment import Arm, Experiment
 from pipeline.evaluation.protocol import shuffled
-from pipeline.evaluation.statistics import Interval, paired
+from pipeline.evaluation.runs import Arm, Runs
+from pipeline.evaluation.statistics import paired
+from pipeline.evaluation.trials import Trial, Tuned
 from pipeline.evaluation.variants import Variant
 from pipeline.evaluation.world import World
 from pipeline.images import decode
@@ -43,69 +42,6 @@ NO_FILTER = -2.0
 CONFIGURED = Variant("configured", "the config as it is")
 K, ALPHA = "knowledge_base.retrieval.k", "knowledge_base.retrieval.alpha"
 TAU = ("knowledge_base.filter.tau_cent", "knowledge_base.filter.tau_inst")
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One group of settings that was tried.
-
-    Attributes
-    ----------
-    settings : tuple of str
-        Dotted keys.
-    figure : str
-        What was measured, the higher the better.
-    held : dict
-        What the config has; `auto` with what it came to.
-    tried : list of dict
-        `values` and `quality` on the rows that chose.
-    best : dict
-        The best values there.
-    gain : Interval or None
-        Of the best over what the config has, on the rows that confirm; None where they agree.
-    """
-
-    settings: tuple[str, ...]
-    figure: str
-    held: dict[str, Any]
-    tried: list[dict[str, Any]]
-    best: dict[str, Any]
-    gain: Interval | None
-
-    @property
-    def changes(self) -> dict[str, Any]:
-        """What is to be written into the config; empty where no gain is sure."""
-        return self.best if self.gain is not None and self.gain.low > 0 else {}
-
-    def told(self) -> str:
-        """The evidence in a line."""
-        if self.gain is None:
-            return f"{self.figure}: nothing tried was better"
-        return f"{self.figure}: {self.gain.mean:+.4f} ± {self.gain.half:.4f}"
-
-
-@dataclass
-class Tuned:
-    """What tuning found."""
-
-    rows: int
-    pairs: int
-    trials: list[Trial] = field(default_factory=list)
-
-    @property
-    def changes(self) -> dict[str, Any]:
-        """Dotted settings to change."""
-        return {key: value for trial in self.trials for key, value in trial.changes.items()}
-
-    def answer(self) -> dict[str, Any]:
-        """For a program, and for `tuning.json`."""
-        trials = [asdict(trial) | {"changes": trial.changes} for trial in self.trials]
-        return {
-            "rows": self.rows,
-            "pairs": self.pairs,
-            "changes": self.changes,
-            "trials": trials,
-        }
 
 
 class Tuner:
@@ -129,8 +65,8 @@ class Tuner:
         self.rows = rows
         self.progress = progress
         self.folder = config.folder / "tuning"
-        world = World(config, self.folder, progress, tested=False)
-        self.experiment = Experiment(config, progress, world)
+        self.world = World(config, self.folder, progress, tested=False)
+        self.runs = Runs(config, self.world, progress)
 
     def run(self) -> Tuned:
         """Try everything; writes `tuning/tuning.json`.
@@ -143,15 +79,14 @@ class Tuner:
             The config is being tuned already.
         """
         with hold(self.folder, "tune"):
-            world = self.experiment.world
-            pairs = len(world.train)
+            pairs = len(self.world.train)
             share = min(self.share, self.rows / max(pairs, 1))
             if share * pairs < 2 * FEWEST_ROWS:
                 raise ConfigError(
                     f"tune: needs {2 * FEWEST_ROWS} pairs to hide; a share of {self.share:g} of"
                     f" {pairs} complete pairs is {round(share * pairs)}"
                 )
-            self.masked = world.masks([round(share, 6)])[0]
+            self.masked = self.world.masks([round(share, 6)])[0]
             order = shuffled(self.masked.hidden, self.config.run.seed, "tune")
             self.ids = order
             self.choosing = np.arange(len(order)) < len(order) // 2
@@ -171,7 +106,7 @@ class Tuner:
         """The config with changes, its knowledge base built and, if asked for, its rows completed."""
         point = json.dumps(dict(changes), sort_keys=True)
         arm = Arm(CONFIGURED, self.masked, point if changes else "", dict(changes))
-        return self.experiment.job_of(arm, complete)
+        return self.runs.job_of(arm, complete)
 
     def _decide(
         self,
@@ -196,7 +131,7 @@ class Tuner:
 
     def _quality(self, job: Job, ks: Sequence[int], alphas: Sequence[float]) -> Any:
         """Quality of retrieval by (k, α): of each hidden pair, in the mean of its two halves."""
-        world = self.experiment.world
+        world = self.world
         queries = {m: world.embeddings_of(self.ids, m, judge=False) for m in MODALITIES}
         found = retrieval_quality(job.knowledge_base.retriever, queries, self.ids, ks, alphas)
         return {
@@ -287,48 +222,10 @@ class Tuner:
                     )
         quality = np.zeros(len(self.ids))
         if made:
-            world = self.experiment.world
+            world = self.world
             own = world.judge.bench.embed(list(made.values()), missing)
             truth = world.embeddings_of(list(made), missing, judge=True)
             place = {row_id: row for row, row_id in enumerate(self.ids)}
             rows = [place[row_id] for row_id in made]
             quality[rows] = np.einsum("nd,nd->n", own, truth)
         return quality
-
-
-def write_tuned(path: Path, tuned: Tuned) -> None:
-    """Write the changes into a config file, each with its evidence; comments and order stay.
-
-    The file is replaced whole, and only after the new one has been read back.
-    """
-    from io import StringIO
-
-    from ruamel.yaml import YAML
-    from ruamel.yaml.comments import CommentedMap
-
-    from pipeline.config import load_config
-
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    values = yaml.load(path.read_text(encoding="utf-8"))
-    for trial in tuned.trials:
-        for key, value in trial.changes.items():
-            *sections, last = key.split(".")
-            place = values
-            for section in sections:
-                if not isinstance(place.get(section), dict):
-                    place[section] = CommentedMap()
-                place = place[section]
-            place[last] = value
-            if not place.fa.flow_style():
-                place.yaml_add_eol_comment(f"tuned, {trial.told()}", last)
-    text = StringIO()
-    yaml.dump(values, text)
-    scratch = path.with_name(f".{path.name}.tuned")
-    scratch.write_text(text.getvalue(), encoding="utf-8")
-    try:
-        load_config(scratch)
-    finally:
-        scratch.unlink()
-    write_whole(path, text.getvalue())

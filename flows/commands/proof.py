@@ -51,8 +51,9 @@ def evaluate(
         from pipeline.errors import ConfigError
         from pipeline.evaluation.experiment import Experiment
         from pipeline.evaluation.page import write_page
-        from pipeline.evaluation.tables import tables
+        from pipeline.evaluation.tables import markdown, tables
         from pipeline.evaluation.variants import name_variants, parse_sweep
+        from pipeline.ledger import write_whole
 
         try:
             wanted = None if rates is None else [float(rate) for rate in rates.split(",")]
@@ -67,6 +68,7 @@ def evaluate(
             experiment = Experiment(loaded, view.step)
             results = experiment.run(names, wanted, seeds, sweeps)
         path = results.save(experiment.folder)
+        write_whole(experiment.folder / "results.md", markdown(results))
         page = write_page(results, experiment.folder / "index.html")
     if as_json:
         answer = results.answer() | {"parquet": str(path), "page": str(page)}
@@ -117,7 +119,8 @@ def tune(
     with errors_in_one_line():
         from flows.progress import RunView
         from pipeline.config import load_config
-        from pipeline.tuning import Tuner, write_tuned
+        from pipeline.evaluation.trials import write_tuned
+        from pipeline.tuning import Tuner
 
         loaded = load_config(config)
         with RunView() as view:

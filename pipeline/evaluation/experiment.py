@@ -6,68 +6,31 @@ fine-tunings. One more variant, rate or seed costs only itself.
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
 from kb.embeddings import MODALITIES, Modality, opposite
-from pipeline.build import INPUTS, Progress, quiet
-from pipeline.catalog import digest
+from pipeline.build import Progress, quiet
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.evaluation.direct import Direct
 from pipeline.evaluation.downstream import Downstream, Pairs
-from pipeline.evaluation.found import measure_retrieval
+from pipeline.evaluation.found import MODES, gain, measure_retrieval
 from pipeline.evaluation.results import Record, Results
-from pipeline.evaluation.variants import VARIANTS, Sweep, Variant, derive
-from pipeline.evaluation.world import Masked, World
+from pipeline.evaluation.runs import Arm, Runs
+from pipeline.evaluation.variants import VARIANTS, Sweep
+from pipeline.evaluation.world import World
 from pipeline.job import Job
 from pipeline.lock import hold
-from pipeline.memory import Memory
 from pipeline.parts import Part
-from pipeline.workbench import STANDARDS
 
 logger = logging.getLogger(__name__)
-
-# What a run's knowledge base was made of, beside it.
-KB_KEY = "kb.key"
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A variant at a missing rate, with the settings of a sweep's point on top.
-
-    Attributes
-    ----------
-    variant : Variant
-    masked : Masked
-    point : str
-        The sweep's point, "" where there is none.
-    changes : mapping
-        Dotted settings of that point.
-    """
-
-    variant: Variant
-    masked: Masked
-    point: str = ""
-    changes: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        return f"{self.variant.name} {self.point}".strip()
-
-    @property
-    def folder_name(self) -> str:
-        point = f"-{digest(json.dumps(dict(self.changes)))[:8]}" if self.point else ""
-        return f"{self.masked.path.stem}-{self.variant.name}{point}"
 
 
 class Experiment:
@@ -79,18 +42,15 @@ class Experiment:
         Its section `evaluation` says what is compared.
     progress : Progress
         Called with the name of a step, what is done of it, and the total.
-    world : World, optional
-        In place of the one that the settings describe.
     """
 
-    def __init__(
-        self, config: Config, progress: Progress = quiet, world: World | None = None
-    ) -> None:
+    def __init__(self, config: Config, progress: Progress = quiet) -> None:
         self.config = config
         self.settings = config.evaluation
         self.progress = progress
-        self.world = world or World(config, config.folder / "evaluation", progress)
-        self.folder = self.world.folder
+        self.folder = config.folder / "evaluation"
+        self.world = World(config, self.folder, progress)
+        self.runs = Runs(config, self.world, progress)
 
     def run(
         self,
@@ -148,10 +108,6 @@ class Experiment:
         return arms
 
     @cached_property
-    def memory(self) -> Memory:
-        return Memory(self.folder / "candidates.sqlite")
-
-    @cached_property
     def direct(self) -> Direct:
         return Direct(self.world, self.folder / "direct")
 
@@ -180,74 +136,6 @@ class Experiment:
 
         return Part.choose("evaluation.downstream.start", values, ENCODERS)
 
-    def config_of(self, arm: Arm) -> Config:
-        """The config that completes an arm."""
-        changes = {
-            **self.world.settings_of(arm.masked),
-            **arm.variant.changes,
-            **arm.changes,
-        }
-        name = f"{self.config.name}-{arm.variant.name}"
-        return derive(
-            self.config, {"name": name, **changes}, self.folder / "runs" / arm.folder_name
-        )
-
-    def job_of(self, arm: Arm, complete: bool = True) -> Job:
-        """The job of an arm, its knowledge base built and its rows completed."""
-        job = Job(self.config_of(arm), self.progress)
-        job.bench.memory = self.memory
-        with job.lock():
-            self._borrow(job)
-            job.begin()
-            job.build()
-            (job.folder / KB_KEY).write_text(self._kb_key(job), encoding="utf-8")
-            if complete:
-                job.complete(rows_done=self._rows_done(arm))
-        return job
-
-    def _rows_done(self, arm: Arm) -> Any:
-        done = 0
-
-        def advance(outcomes: dict[str, int]) -> None:
-            nonlocal done
-            done += sum(outcomes.values())
-            self.progress(f"{arm.label} at {arm.masked.rate:g}", done, len(self.world.train))
-
-        return advance
-
-    def _kb_key(self, job: Job) -> str:
-        """What a knowledge base and its standards are made of."""
-        config = job.config
-        return digest(
-            json.dumps(
-                [
-                    config.dataset.path,
-                    [external.model_dump(mode="json") for external in config.external],
-                    job.bench.identity(config.encoder_part()),
-                    config.knowledge_base.identity(),
-                    config.selection.identity(),
-                    config.run.seed,
-                ],
-                sort_keys=True,
-            )
-        )
-
-    def _borrow(self, job: Job) -> None:
-        """Take the knowledge base of another arm that is made of the same things."""
-        if (job.folder / "kb").exists():
-            return
-        key = self._kb_key(job)
-        for held in sorted((self.folder / "runs").glob(f"*/{KB_KEY}")):
-            folder = held.parent
-            if held.read_text(encoding="utf-8") == key and (folder / "kb").is_dir():
-                for name in (STANDARDS, INPUTS):
-                    shutil.copy2(folder / name, job.folder / name)
-                scratch = job.folder / "kb.borrowed"
-                shutil.rmtree(scratch, ignore_errors=True)
-                shutil.copytree(folder / "kb", scratch)
-                scratch.rename(job.folder / "kb")
-                return
-
     def _measure(self, arm: Arm, results: Results, seeds: int | None) -> None:
         """Complete an arm, and add everything that is measured of it."""
         hidden = arm.masked.hidden
@@ -256,7 +144,7 @@ class Experiment:
             [i for i in self.world.train if arm.variant.name == "complete" or i not in hidden]
         )
         if arm.variant.generates:
-            job = self.job_of(arm)
+            job = self.runs.job_of(arm)
             table = job.completed().to_table()
             statuses = table["status"].to_pylist()
             for status in dict.fromkeys(statuses):
@@ -291,21 +179,24 @@ class Experiment:
             {m: self.world.embeddings_of(ids[m], opposite(m), judge=True) for m in MODALITIES},
             self.world.judged_by_id(retriever.ids.to_pylist()),
         )
-        records = []
+        used = job.config.knowledge_base.retrieval.mode
+        records: list[dict[str, Any]] = []
         for one in found:
             common = {
                 "group": "retrieval",
                 "missing": opposite(one["observed"]),
                 "mode": one["mode"],
+                "used": one["mode"] == used,
             }
-            used = {"used": one["mode"] == job.config.knowledge_base.retrieval.mode}
-            quality = one["quality"]
-            records.append(
-                common | used | {"measure": "quality", "value": quality.mean, "half": quality.half}
-            )
+            means = {"quality": one["quality"]} | {
+                f"gain over {mode}": gain(found, one["observed"], one["mode"], mode)
+                for mode in MODES[: MODES.index(one["mode"])]
+            }
             records += [
-                common | used | {"measure": k, "value": one[k]} for k in one if k.startswith("R@")
+                common | {"measure": measure, "value": mean.mean, "half": mean.half}
+                for measure, mean in means.items()
             ]
+            records += [common | {"measure": k, "value": one[k]} for k in one if k.startswith("R@")]
         return records
 
     def _facts(self, run_id: str) -> dict[str, Any]:

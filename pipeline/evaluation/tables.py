@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pipeline.evaluation.results import PAPER, Comparison, Results, names_of, paper_way
 from pipeline.evaluation.statistics import RECALL_AT
 
+RETRIEVAL = ("quality", "gain over cross", "gain over intra", *(f"R@{k}" for k in RECALL_AT))
 DIRECTIONS = (("I2T", "image to text"), ("T2I", "text to image"))
 _NONE = "–"
 
@@ -54,6 +55,13 @@ def tables(results: Results) -> list[Table]:
         ]
     comparisons = comparison_table(results.comparisons())
     return found + ([comparisons] if comparisons is not None else [])
+
+
+def markdown(results: Results) -> str:
+    """All tables in Markdown, each under a heading."""
+    return (
+        "\n\n".join(f"## {table.title}\n\n{table.markdown()}" for table in tables(results)) + "\n"
+    )
 
 
 def downstream_table(results: Results, rate: float) -> Table | None:
@@ -142,7 +150,7 @@ def retrieval_table(results: Results, rate: float) -> Table | None:
             cells = []
             for missing in ("text", "image"):
                 figures = {r.measure: r for r in own if r.missing == missing}
-                for measure in ("quality", *(f"R@{k}" for k in RECALL_AT)):
+                for measure in RETRIEVAL:
                     one = figures.get(measure)
                     half = "" if one is None or one.half is None else f" ± {one.half:.3f}"
                     cells.append(_NONE if one is None else f"{one.value:.3f}{half}")
@@ -151,9 +159,7 @@ def retrieval_table(results: Results, rate: float) -> Table | None:
         return None
     headings = ["knowledge base: mode"]
     headings += [
-        f"{missing} missing: {measure}"
-        for missing in ("text", "image")
-        for measure in ("quality", *(f"R@{k}" for k in RECALL_AT))
+        f"{missing} missing: {measure}" for missing in ("text", "image") for measure in RETRIEVAL
     ]
     note = (
         "Quality: the judge's cosine of the example's half to the hidden one. R@k: the best pair by"

@@ -181,7 +181,8 @@ def parse_sweep(text: str, config: Config) -> Sweep:
     """A sweep as `key=a,b,c`; `+` joins keys that take the same value.
 
     A key may be short for one under `knowledge_base`, `generation` or `selection`:
-    `retrieval.k=5,10,15`, `n=1,4,10`, `filter.tau_cent+filter.tau_inst=0.4,0.6`.
+    `retrieval.k=5,10,15`, `n=1,4,10`, `filter.tau_cent+filter.tau_inst=0.4,0.6`. Settings of a
+    part have its section before them: `image_generator.strength=0.5,0.75`.
 
     Raises
     ------
@@ -200,6 +201,8 @@ def parse_sweep(text: str, config: Config) -> Sweep:
 
 def _full(key: str, config: Config) -> str:
     values = config.model_dump(mode="json")
+    # The config holds of its parts what was given; their settings have the rest.
+    values |= {part.section: part.settings.model_dump(mode="json") for part in config.parts()}
     for section in _SECTIONS:
         place: Any = values
         parts = (section + key).split(".")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from kb.embeddings import MODALITIES, Modality, Subset, take
 from kb.pairs import Pairs as EmbeddedPairs
@@ -19,6 +16,7 @@ from pipeline.catalog import digest, fetch
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.evaluation.downstream import Pairs
+from pipeline.evaluation.masked import Masked, Row, write_masked
 from pipeline.evaluation.protocol import (
     apply_mask,
     draw_mask,
@@ -30,37 +28,9 @@ from pipeline.evaluation.protocol import (
 from pipeline.evaluation.variants import derive
 from pipeline.job import Job
 from pipeline.ledger import write_whole
-from pipeline.schema import IMAGE
 from pipeline.workbench import INTERNAL
 
 ROWS_AT_ONCE = 256
-
-
-@dataclass(frozen=True)
-class Row:
-    """A complete pair: its image as encoded bytes, and its captions."""
-
-    image: bytes
-    texts: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Masked:
-    """The training pairs with some halves hidden, as a dataset on disk.
-
-    Attributes
-    ----------
-    rate : float
-        Share of the rows that lack a half.
-    hidden : dict
-        Id to the half that is hidden.
-    path : Path
-        The Parquet file.
-    """
-
-    rate: float
-    hidden: Mapping[str, Modality]
-    path: Path
 
 
 class World:
@@ -235,34 +205,9 @@ class World:
         ]
 
     def _write(self, rate: float, hidden: Mapping[str, Modality]) -> Masked:
-        if not hidden or len(hidden) == len(self.train):
-            raise ConfigError(
-                f"evaluation: of {len(self.train)} training pairs a missing rate of {rate:g} hides"
-                f" {len(hidden)}; some must stay complete and some must lack a half"
-            )
-        content = digest(*(f"{row_id}\0{hidden.get(row_id)}" for row_id in self.train))
-        path = self.folder / "data" / f"rows-{rate:g}-{content[:12]}.parquet"
-        if not path.is_file():
-            several = self.job.bench.dataset.text_is_list
-            schema = pa.schema(
-                [
-                    ("id", pa.string()),
-                    ("image", IMAGE),
-                    ("text", pa.list_(pa.string()) if several else pa.string()),
-                ]
-            )
-            columns: dict[str, list[Any]] = {"id": list(self.train), "image": [], "text": []}
-            for row_id in self.train:
-                row, half = self.rows[row_id], hidden.get(row_id)
-                image = None if half == "image" else {"bytes": row.image, "path": None}
-                text = None if half == "text" else list(row.texts) if several else row.texts[0]
-                columns["image"].append(image)
-                columns["text"].append(text)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            scratch = path.with_suffix(".tmp")
-            pq.write_table(pa.table(columns, schema=schema), scratch, row_group_size=100)
-            scratch.replace(path)
-        return Masked(rate, hidden, path)
+        several = self.job.bench.dataset.text_is_list
+        folder = self.folder / "data"
+        return write_masked(folder, self.train, self.rows, hidden, rate, several)
 
     def settings_of(self, masked: Masked) -> dict[str, Any]:
         """What a config has to say to complete a masked dataset under the protocol."""

@@ -12,7 +12,8 @@ import pytest
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
 from pipeline.evaluation.statistics import interval
-from pipeline.tuning import ALPHA, TAU, K, Trial, Tuned, Tuner, write_tuned
+from pipeline.evaluation.trials import Trial, Tuned, write_tuned
+from pipeline.tuning import ALPHA, TAU, K, Tuner
 from tests import quick_worlds
 
 

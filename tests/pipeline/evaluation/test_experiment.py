@@ -79,7 +79,7 @@ def test_copies_of_test_images_are_in_no_knowledge_base(results: Results, place:
     assert set(experiment.world.excluded["others"]) == copies
     images = {experiment.world.rows[row_id].image for row_id in test}
     for arm in experiment.arms(["vanilla", "combined", "rag4dmc"]):
-        job = experiment.job_of(arm)
+        job = experiment.runs.job_of(arm)
         pairs = job.knowledge_base.pairs
         internal = {
             i
