@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from flows.cli import app
 from pipeline.catalog import Catalog
 from pipeline.dataset import Dataset, DatasetError, DatasetSettings
+from pipeline.job import Job
+from tests import quick_worlds
+from tests.pictures import endless_jpeg
 
 GOOD_ROWS = 50
 
@@ -59,7 +66,9 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><rect width="9" height="9"/></sv
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)
 SIXTEEN = _encoded(Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000))
 
-# name: (image bytes, image path, text, missing, reason of the image, reason of the text)
+# Input -> outcome and reason: (image bytes, image path, text, missing half, reason of the image,
+# reason of the text). What lacks nothing is observed, what lacks one half is completed, and what
+# lacks both is rejected.
 TABLE = {
     "cmyk": (_encoded(_noise().convert("CMYK"), "JPEG"), None, "a", None, None, None),
     "16 bit": (SIXTEEN, None, "a", None, None, None),
@@ -78,6 +87,7 @@ TABLE = {
     "a url": (None, "https://example.com/a.png", "a", "image", "url", None),
     "out of the folder": (None, "../../etc/passwd", "a", "image", "outside", None),
     "no such file": (None, "nowhere.png", "a", "image", "not found", None),
+    "takes for ever": (endless_jpeg(), None, "a", "image", "timeout", None),
     "null image": (None, None, "a", "image", "null", None),
     "null text": (PNG, None, None, "text", None, "null"),
     "empty text": (PNG, None, "", "text", None, "empty"),
@@ -107,52 +117,83 @@ def _table() -> pa.Table:
     return pa.Table.from_pylist(mixed, schema=schema)
 
 
-def _scan(path: Path, **settings) -> Catalog:
+def _scan(path: Path, **settings: Any) -> Catalog:
     dataset = Dataset.open(DatasetSettings(path=str(path), **settings), path.parent)
     return Catalog.scan(dataset, path.parent / "catalog")
 
 
 @pytest.fixture(scope="module")
-def scanned(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
-    path = tmp_path_factory.mktemp("data") / "all.parquet"
-    pq.write_table(_table(), path, row_group_size=16)
-    return _scan(path)
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A whole run over the file."""
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "data").mkdir()
+    pq.write_table(_table(), folder / "data" / "all.parquet", row_group_size=16)
+    dataset = {"path": "data", "decode_seconds": 3}
+    return quick_worlds.run(quick_worlds.config(folder, dataset=dataset))[0]
+
+
+@pytest.fixture(scope="module")
+def done(job: Job) -> dict[str, dict[str, Any]]:
+    return quick_worlds.completed(job)
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_each_bad_row_has_its_outcome_and_reason(scanned: Catalog, name: str) -> None:
-    rows = {row["id"]: row for row in scanned.table.to_pylist()}
-    *_, missing, image_reason, text_reason = TABLE[name]
-    row = rows[name]
-    assert (row["missing"], row["image_reason"], row["text_reason"]) == (
-        missing,
-        image_reason,
-        text_reason,
-    )
+def test_each_bad_row_has_its_outcome_and_reason(
+    done: dict[str, dict[str, Any]], name: str
+) -> None:
+    data, path, text, missing, image_reason, text_reason = TABLE[name]
+    row = done[name]
+    if missing is None:
+        assert (row["status"], row["missing"], row["reason"]) == ("observed", None, None)
+        assert (row["image"], row["text"]) == ({"bytes": data, "path": path}, text)
+    elif missing == "both":
+        why = f"image: {image_reason}; text: {text_reason}"
+        assert (row["status"], row["missing"], row["reason"]) == ("rejected", None, why)
+        assert row["image"] is None
+    else:
+        reason = image_reason or text_reason
+        assert (row["status"], row["missing"], row["reason"]) == ("completed", missing, reason)
+        if missing == "text":
+            assert row["image"]["bytes"] == data and row["text"].strip()
+        else:
+            assert row["text"] == text and Image.open(io.BytesIO(row["image"]["bytes"])).load()
 
 
-def test_the_good_rows_among_them_are_all_there(scanned: Catalog) -> None:
-    rows = {row["id"]: row for row in scanned.table.to_pylist()}
+def test_the_good_rows_among_them_are_all_completed(done: dict[str, dict[str, Any]]) -> None:
     for i in range(GOOD_ROWS):
-        assert rows[f"good {i}"]["missing"] == ("text" if i % 2 else "image")
-    assert len(scanned) == GOOD_ROWS + len(TABLE)
+        row = done[f"good {i}"]
+        assert (row["status"], row["missing"]) == ("completed", "text" if i % 2 else "image")
+        assert row["image"]["bytes"] and row["text"]
+    assert len(done) == GOOD_ROWS + len(TABLE)
 
 
-def test_observed_bytes_are_read_back_unchanged(scanned: Catalog) -> None:
-    dataset = scanned.dataset
-    table = dataset.fetch(dataset.files[0], list(range(len(scanned))))
-    read = {row["id"]: row for row in table.to_pylist()}
-    for name, (data, _, text, missing, *_) in TABLE.items():
-        if missing is None:
-            assert read[name]["image"]["bytes"] == data
-            assert read[name]["text"] == [text]
+def _as_seen() -> dict[str, Image.Image]:
+    """The odd pictures as a person sees them, made without decoding them."""
+    cmyk = Image.open(io.BytesIO(TABLE["cmyk"][0])).convert("RGB")
+    grey = (np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000 / 257).astype(np.uint8)
+    palette = Image.open(io.BytesIO(TABLE["palette with alpha"][0])).convert("RGBA")
+    white = Image.new("RGBA", palette.size, "white")
+    return {
+        "cmyk": cmyk,
+        "16 bit": Image.fromarray(grey).convert("RGB"),
+        "palette with alpha": Image.alpha_composite(white, palette).convert("RGB"),
+        "exif-rotated": _noise().transpose(Image.Transpose.ROTATE_270),
+        "animated": Image.open(io.BytesIO(TABLE["animated"][0])).convert("RGB"),
+        "1x1": _noise(1),
+    }
 
 
-def test_duplicate_ids_name_both_rows(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"id": ["a", "b", "a"], "text": ["x"] * 3}), tmp_path / "d.parquet")
-    with pytest.raises(DatasetError, match="'a' stands twice"):
-        _scan(tmp_path / "d.parquet")
-    kept = _scan(tmp_path / "d.parquet", on_duplicate="first")
+@pytest.mark.parametrize("name", _as_seen())
+def test_odd_pictures_are_embedded_as_they_look(job: Job, name: str) -> None:
+    knowledge = job.knowledge_base
+    place = knowledge.pairs["id"].to_pylist().index(name)
+    held = np.asarray(knowledge.embeddings["image"][place], np.float32)
+    (expected,) = job.bench.encoder.encode([_as_seen()[name]], "image")
+    assert held @ expected > 0.9995
+
+
+def test_the_first_of_duplicate_ids_is_kept_where_asked(tmp_path: Path) -> None:
+    kept = _scan(_twice(tmp_path), on_duplicate="first")
     assert kept.table["id"].to_pylist() == ["a", "b"]
 
 
@@ -175,6 +216,11 @@ def _null_id(folder: Path) -> Path:
     return folder / "d.parquet"
 
 
+def _twice(folder: Path) -> Path:
+    pq.write_table(pa.table({"id": ["a", "b", "a"], "text": ["x"] * 3}), folder / "d.parquet")
+    return folder / "d.parquet"
+
+
 def _latin(folder: Path) -> Path:
     (folder / "d.csv").write_bytes(b"id,text\n1,caf\xe9\n")
     return folder / "d.csv"
@@ -185,19 +231,27 @@ def _no_rows(folder: Path) -> Path:
     return folder / "d.parquet"
 
 
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (_cut, r"d\.parquet is not a whole Parquet file"),
-        (_drift, r"'id' is int64 in b\.parquet but string in a\.parquet"),
-        (_null_id, "row 1: the id .* is null"),
-        (_latin, "not UTF-8"),
-        (_no_rows, "has no rows"),
-    ],
-)
-def test_what_ends_a_run_before_it_starts_is_said_in_one_line(
-    tmp_path: Path, make, said: str
+ENDS = {
+    "a Parquet file cut in half": (_cut, r"d\.parquet is not a whole Parquet file"),
+    "schema drift": (_drift, r"'id' is int64 in b\.parquet but string in a\.parquet"),
+    "null ids": (_null_id, "row 1: the id .* is null"),
+    "duplicate ids": (_twice, r"'a' stands twice: d\.parquet row 0 and d\.parquet row 2"),
+    "text that is not UTF-8": (_latin, "not UTF-8"),
+    "no rows": (_no_rows, "has no rows"),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_what_ends_a_run_before_it_starts_has_status_2_and_one_line(
+    tmp_path: Path, name: str
 ) -> None:
-    with pytest.raises(DatasetError, match=said) as raised:
-        _scan(make(tmp_path))
-    assert "\n" not in str(raised.value)
+    make, said = ENDS[name]
+    path = make(tmp_path)
+    with pytest.raises(DatasetError, match=said):
+        _scan(path)
+    config = quick_worlds.config(tmp_path, dataset={"path": str(path)})
+    answer = CliRunner().invoke(app, ["inspect", str(config)])
+    assert answer.exit_code == 2
+    lines = [line for line in answer.stderr.splitlines() if not line.startswith("scan ")]
+    (line,) = lines
+    assert line.startswith("rag4dmc: ") and re.search(said, line)

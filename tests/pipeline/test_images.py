@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from pipeline.images import ImageInspector, UndecodableImage, decode, encode, image_fault
+from tests.pictures import endless_jpeg
 
 
 def _encoded(image: Image.Image, format: str = "PNG", **options) -> bytes:
@@ -193,16 +194,8 @@ def test_the_inspector_says_what_image_fault_says_in_order(workers: int) -> None
         assert inspector.inspect(images[:1]) == ["null"]
 
 
-def _slow_image() -> bytes:
-    """A progressive JPEG whose every scan goes over all of a large picture again."""
-    data = _encoded(Image.new("L", (6000, 6000)), "JPEG", progressive=True, quality=5)
-    start = data.rindex(b"\xff\xda")
-    scan = data[start:-2]
-    return data[:start] + scan * 400 + data[-2:]
-
-
 def test_an_image_that_takes_too_long_is_given_up_and_others_go_on() -> None:
-    slow = _slow_image()
+    slow = endless_jpeg()
     with ImageInspector(decode_seconds=0.5, workers=1) as inspector:
         inspector.inspect([GOOD["png"]])
         start = time.monotonic()
