@@ -18,7 +18,8 @@ from pathlib import Path
 import httpx
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.context import refresh_global_settings_context
+from prefect.settings import PREFECT_API_URL
 
 from flows.run import run_flow
 from pipeline.errors import ConfigError, RunFailed
@@ -51,7 +52,9 @@ def serve(name: str, config: Path, cron: str) -> None:
         url = PREFECT_API_URL.value()
         if url is None:
             url = stack.enter_context(standing_server())
-            stack.enter_context(temporary_settings({PREFECT_API_URL: url}))
+            # For the processes of the runs, and for every thread of this one.
+            os.environ[PREFECT_API_URL.name] = url
+            refresh_global_settings_context()
         print(f"serving {name}: {cron} (UTC), Prefect server {url}; stop with Ctrl-C", flush=True)
         run_flow.serve(
             name=f"rag4dmc-{name}",
