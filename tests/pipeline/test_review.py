@@ -115,6 +115,7 @@ class TestRejected:
         kept = {row["id"]: row for table in history for row in table.to_pylist()}
         assert kept == {row_id: rows[row_id] for row_id in (texts[0], image)}
 
+    @pytest.mark.slow
     def test_it_is_done_once_and_can_be_rejected_again(
         self, world: Path, rows: dict[str, Any], texts: list[str]
     ) -> None:
@@ -126,6 +127,7 @@ class TestRejected:
         assert third[texts[0]]["completion"]["attempt"] == 3
         assert run(world) == third
 
+    @pytest.mark.slow
     def test_the_same_half_never_comes_again(
         self, world: Path, rows: dict[str, Any], texts: list[str]
     ) -> None:
@@ -143,6 +145,7 @@ class TestRejected:
         change(world, captioner=CAPTIONER | {"same": True})
         assert run(world)[texts[0]]["status"] == "rejected"
 
+    @pytest.mark.slow
     def test_its_first_attempts_never_come_back_with_other_settings(
         self, world: Path, rows: dict[str, Any], texts: list[str]
     ) -> None:
@@ -200,6 +203,7 @@ class TestAccepted:
         after = run(world)
         assert (after[texts[0]]["text"], after[texts[0]]["status"]) == ("the real name", "observed")
 
+    @pytest.mark.slow
     def test_it_holds_for_the_picture_that_was_looked_at(
         self, world: Path, rows: dict[str, Any], texts: list[str]
     ) -> None:
@@ -211,6 +215,7 @@ class TestAccepted:
         change(world, captioner=CAPTIONER | {"noun": "pear"})
         assert "pear" in run(world)[texts[0]]["text"]
 
+    @pytest.mark.slow
     def test_it_can_be_rejected_later(
         self, world: Path, rows: dict[str, Any], texts: list[str]
     ) -> None:
