@@ -1,0 +1,138 @@
+"""What a task tries again after: I/O and a server's own trouble, never bad data. By count."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from flows.retries import may_pass
+from generators.base import Generated
+from pipeline.dataset import DatasetError
+from tests import quick_worlds as worlds
+from tests.quick_parts import QuickCaptioner
+
+ERRORS = {
+    "io": lambda: OSError(errno.EIO, "the disk stumbled"),
+    "server": lambda: reply_of(503),
+    "data": lambda: ValueError("the file holds no such row"),
+    "full": lambda: OSError(errno.ENOSPC, "no space left on device"),
+}
+
+
+def reply_of(status: int) -> httpx.HTTPStatusError:
+    """What httpx raises for a status."""
+    request = httpx.Request("GET", "http://127.0.0.1/")
+    try:
+        httpx.Response(status, request=request).raise_for_status()
+    except httpx.HTTPStatusError as error:
+        return error
+    raise AssertionError
+
+
+class StumblingCaptioner(QuickCaptioner):
+    """Raises an error of a kind the first time it is asked in a shard, whatever process asks."""
+
+    class Settings(QuickCaptioner.Settings):
+        error: str
+        calls: str
+
+    settings: Settings
+
+    def generate(self, requests: Sequence[Any]) -> list[Generated]:
+        path = Path(self.settings.calls)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{os.getpid()}\n")
+        if len(path.read_text(encoding="utf-8").splitlines()) == 1:
+            raise ERRORS[self.settings.error]()
+        return super().generate(requests)
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (OSError(errno.EIO, "stumble"), True),
+        (OSError(errno.ESTALE, "the share went away"), True),
+        (ConnectionResetError(), True),
+        (TimeoutError(), True),
+        (httpx.ConnectTimeout("slow"), True),
+        (reply_of(503), True),
+        (reply_of(429), True),
+        (reply_of(404), False),
+        (reply_of(401), False),
+        (OSError(errno.ENOSPC, "full"), False),
+        (OSError(errno.EROFS, "read only"), False),
+        (FileNotFoundError("gone"), False),
+        (PermissionError("not yours"), False),
+        (ValueError("bad"), False),
+        (DatasetError("no rows"), False),
+        (KeyError("column"), False),
+    ],
+    ids=repr,
+)
+def test_what_may_pass(error: BaseException, passes: bool) -> None:
+    assert may_pass(error) is passes
+
+
+def test_what_s3_answers_may_pass_by_its_status() -> None:
+    exceptions = pytest.importorskip("botocore.exceptions")
+    for status, passes in ((503, True), (500, True), (403, False), (404, False)):
+        answer = {"Error": {"Code": "x"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+        assert may_pass(exceptions.ClientError(answer, "PutObject")) is passes
+    assert may_pass(exceptions.EndpointConnectionError(endpoint_url="http://127.0.0.1:9"))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[None]:
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=300):
+        yield
+
+
+def attempts(tmp_path: Path, error: str) -> tuple[int, int, BaseException | None]:
+    """Calls of the captioner, attempts that the server counted, and what the run ended with."""
+    from prefect import get_client
+
+    from flows.run import run_flow
+
+    worlds.write(tmp_path / "data" / "a.parquet", worlds.rows(40, 4, 0))
+    kind = "tests.flows.test_retries:StumblingCaptioner"
+    captioner = {"kind": kind, "error": error, "calls": str(tmp_path / "calls")}
+    config = worlds.config(tmp_path, captioner=captioner)
+    failure: BaseException | None = None
+    try:
+        run_flow(str(config))
+    except Exception as raised:
+        failure = raised
+
+    async def read() -> list[Any]:
+        async with get_client() as client:
+            return await client.read_task_runs()
+
+    runs = [run for run in asyncio.run(read()) if run.name == "shard-000006"]
+    newest = max(runs, key=lambda run: run.expected_start_time)
+    calls = (tmp_path / "calls").read_text(encoding="utf-8").splitlines()
+    return len(calls), newest.run_count, failure
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", ["io", "server"])
+def test_a_shard_is_tried_again_after_what_may_pass(
+    server: None, tmp_path: Path, error: str
+) -> None:
+    assert attempts(tmp_path, error) == (2, 2, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", ["data", "full"])
+def test_a_shard_is_tried_once_with_what_stays(server: None, tmp_path: Path, error: str) -> None:
+    calls, counted, failure = attempts(tmp_path, error)
+    assert (calls, counted) == (1, 1)
+    assert str(failure) == str(ERRORS[error]())
