@@ -128,8 +128,10 @@ def writing_part(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
         with scratch.open("rb") as handle:
             os.fsync(handle.fileno())
         os.replace(scratch, path)
-    except BaseException:
+    except BaseException as error:
         scratch.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
     sync_folder(path.parent)
 
