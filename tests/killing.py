@@ -98,10 +98,10 @@ def calls(folder: Path) -> list[tuple[int, str]]:
     return [(int(pid), row_id) for pid, row_id in (line.split(" ", 1) for line in lines)]
 
 
-def wait_for_calls(folder: Path, seconds: float = 120) -> None:
-    """Wait until the first row of a shard is at the generator."""
+def wait_for_calls(folder: Path, count: int = 1, seconds: float = 240) -> None:
+    """Wait until so many rows have been at the generator."""
     deadline = time.monotonic() + seconds
-    while not calls(folder):
+    while len(calls(folder)) < count:
         assert time.monotonic() < deadline, "no shard has begun"
         time.sleep(0.01)
 

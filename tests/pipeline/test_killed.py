@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +15,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from pipeline.config import load_config
 from pipeline.job import Job
 from pipeline.ledger import Ledger
 from tests import quick_worlds
-from tests.killing import Point, Runs, calls, wait_for_calls
+from tests.killing import ROOT, Point, Runs, calls, wait_for_calls
+from tests.quick_parts import LOG
 
 pytestmark = pytest.mark.slow
 
@@ -225,3 +230,29 @@ def test_killed_at_random_moments(
         _recovers(runs, folder, undisturbed)
         shutil.rmtree(folder)
     assert killed > MOMENTS / 2
+
+
+def test_the_command_killed_and_given_again(
+    built: Path, undisturbed: Path, runs: Runs, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(built, tmp_path / "w")
+    config = yaml.safe_load((folder / "dmc.yaml").read_text(encoding="utf-8"))
+    # Slow enough that the kill comes amid the shards of a run under Prefect.
+    config["captioner"]["row_seconds"] = 0.2
+    (folder / "dmc.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    command = [sys.executable, "-m", "flows.cli", "run", str(folder / "dmc.yaml")]
+    environment = os.environ | {LOG: str(folder / "calls.txt"), "OMP_NUM_THREADS": "1"}
+    with (folder / "output.txt").open("wb") as output:
+        options: dict[str, Any] = {"cwd": ROOT, "env": environment, "stdout": output}
+        process = subprocess.Popen(command, stderr=output, start_new_session=True, **options)
+        wait_for_calls(folder, 10)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        finished = _finished(folder)
+        assert 0 < len(finished) < len(_rows(undisturbed))
+        before = len(calls(folder))
+        again = subprocess.run(command, stderr=output, check=False, **options)
+    assert again.returncode == 0, _output(folder)
+    assert not {row for _, row in calls(folder)[before:]} & {row for row, _ in finished}
+    assert _rows(folder) == _rows(undisturbed)
+    assert _exported(folder) == _exported(undisturbed)
