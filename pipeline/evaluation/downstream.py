@@ -149,7 +149,8 @@ class Downstream:
         torch.manual_seed(seed)
         # Vanishing gradients of the first steps are subnormal, which slows products ten times.
         torch.set_flush_denormal(True)
-        model.train()
+        # A third off the time of a convolutional tower on a CPU.
+        model.to(memory_format=torch.channels_last).train()
         optimizer = torch.optim.AdamW(
             model.parameters(),
             lr=settings.learning_rate,
@@ -167,7 +168,8 @@ class Downstream:
                 group["lr"] = settings.learning_rate * _schedule(step, settings)
             chosen = [tokens[row][generator.integers(len(tokens[row]))] for row in rows]
             shifted = _shift(pictures[torch.from_numpy(rows)], settings.shift, generator)
-            image = model.encode_image(shifted.to(device), normalize=True)
+            shifted = shifted.to(device, memory_format=torch.channels_last)
+            image = model.encode_image(shifted, normalize=True)
             text = model.encode_text(torch.stack(chosen).to(device), normalize=True)
             logits = model.logit_scale.exp().clamp(max=MOST_SCALE) * image @ text.T
             own = torch.arange(size, device=device)
