@@ -1,0 +1,246 @@
+"""Schedules on real Prefect servers: what fires, what dies, what never overlaps, what is shown."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from pipeline.config import load_config
+from pipeline.errors import RunLocked
+from pipeline.job import Job
+from tests import quick_worlds as worlds
+from tests.quick_parts import LOG
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 400.0
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """That of a user who has set up no Prefect, with the parts of the tests to import."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return kept | {
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PYTHONPATH": str(ROOT),
+        LOG: str(folder / "rows.log"),
+    }
+
+
+def slow_world(folder: Path, seconds: float) -> Path:
+    """Forty whole rows and twelve without a text, in shards of four that take their time."""
+    worlds.write(folder / "data" / "a.parquet", worlds.rows(40, 12, 0))
+    captioner = {"kind": "tests.quick_parts:QuickCaptioner", "row_seconds": seconds}
+    run = {"shard_size": 4, "block_size": 4}
+    return worlds.config(folder, captioner=captioner, run=run)
+
+
+def rag4dmc(*words: object) -> list[str]:
+    return [sys.executable, "-m", "flows.cli", *map(str, words)]
+
+
+def logged(folder: Path) -> list[tuple[int, str]]:
+    """Process and row of each caption that was asked for."""
+    path = folder / "rows.log"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [(int(pid), row) for pid, row in (line.split(" ", 1) for line in lines)]
+
+
+def wait_for(what: str, found: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if answer := found():
+            return answer
+        time.sleep(0.3)
+    raise AssertionError(f"no {what} within {PATIENCE:.0f} s")
+
+
+class Api:
+    """What the server says over HTTP."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def ask(self, path: str, **values: Any) -> Any:
+        reply = httpx.post(f"{self.url}/{path}", json=values, timeout=60)
+        assert reply.is_success, reply.text
+        return reply.json()
+
+    def states(self) -> Counter[str]:
+        return Counter(run["state_type"] for run in self.ask("flow_runs/filter"))
+
+    def start(self, flow: str, name: str, config: Path) -> str:
+        found = httpx.get(f"{self.url}/deployments/name/{flow}/{name}", timeout=60).json()
+        run = self.ask(
+            f"deployments/{found['id']}/create_flow_run",
+            parameters={"config": str(config)},
+            state={"type": "SCHEDULED"},
+        )
+        return run["id"]
+
+    def state(self, run: str) -> str:
+        return httpx.get(f"{self.url}/flow_runs/{run}", timeout=60).json()["state_type"]
+
+    def artifacts(self) -> dict[str, dict[str, Any]]:
+        """The latest artifact by key."""
+        found = self.ask("artifacts/filter", sort="CREATED_DESC")
+        return {artifact["key"]: artifact for artifact in reversed(found)}
+
+
+@pytest.mark.slow
+def test_a_schedule_fires_and_the_run_after_a_killed_one_ends_it(tmp_path: Path) -> None:
+    config = slow_world(tmp_path, seconds=1.0)
+    job = Job(load_config(config))
+    process = subprocess.Popen(
+        rag4dmc("serve", config, "--cron", "* * * * *"),
+        cwd=ROOT,
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdout
+        told = process.stdout.readline()
+        assert told.startswith("serving quick: * * * * * (UTC), Prefect server http://127.0.0.1:")
+        api = Api(told.split("Prefect server ")[1].split(";")[0])
+        # Told of before the server was asked whether it serves, so whoever is killed is known.
+        wait_for("scheduled run", lambda: len(logged(tmp_path)) >= 6)
+        pid = logged(tmp_path)[-1][0]
+        with pytest.raises(RunLocked, match=f"pid {pid} "), job.lock():
+            pass
+        os.kill(pid, signal.SIGKILL)
+        wait_for("crash", lambda: api.states()["CRASHED"] == 1)
+        wait_for("good run", lambda: api.states()["COMPLETED"] >= 1)
+        assert api.states()["FAILED"] == 0
+    finally:
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate(timeout=120)[0]
+    assert process.returncode in (0, 130, -signal.SIGINT), rest
+    rows = worlds.completed(job)
+    assert Counter(row["status"] for row in rows.values()) == {"observed": 40, "completed": 12}
+    times = Counter(row for _, row in logged(tmp_path))
+    # The shard that was under way is done again, the one before it is not.
+    assert len(times) == 12 and sum(count - 1 for count in times.values()) <= 4
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{api.url}/health", timeout=5)
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, Path]]:
+    """A server with the deployments of `prefect.yaml`, and a worker of their pool."""
+    from flows.deployments import standing_server
+
+    folder = tmp_path_factory.mktemp("worker")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+            patch.delenv(name)
+        for name, value in environment(folder).items():
+            patch.setenv(name, value)
+        with standing_server() as url:
+            prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
+            env = environment(folder) | {"PREFECT_API_URL": url}
+            for words in (
+                ["work-pool", "create", "rag4dmc", "--type", "process"],
+                ["deploy", "--all"],
+            ):
+                subprocess.run(
+                    [*prefect, *words], cwd=ROOT, env=env, check=True, capture_output=True
+                )
+            process = subprocess.Popen(
+                [*prefect, "worker", "start", "--pool", "rag4dmc"],
+                cwd=ROOT,
+                env=env,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            yield Api(url), folder
+            process.terminate()
+            process.wait(60)
+
+
+@pytest.mark.slow
+class TestWorker:
+    def test_a_worker_runs_the_build_deployment(self, worker: tuple[Api, Path]) -> None:
+        api, folder = worker
+        config = slow_world(folder, seconds=1.0)
+        run = api.start("rag4dmc-build", "build", config)
+        wait_for(
+            "end of the build", lambda: api.state(run) not in ("SCHEDULED", "PENDING", "RUNNING")
+        )
+        assert api.state(run) == "COMPLETED"
+        job = Job(load_config(config))
+        assert job.knowledge_base.manifest["counts"]["internal"] == 40
+        assert not logged(folder)
+
+    def test_of_two_runs_at_once_the_second_is_cancelled(self, worker: tuple[Api, Path]) -> None:
+        api, folder = worker
+        config = slow_world(folder, seconds=1.0)
+        runs = [api.start("rag4dmc-run", "run", config) for _ in range(2)]
+        ended = {"COMPLETED", "CANCELLED", "FAILED", "CRASHED"}
+        wait_for("end of both", lambda: all(api.state(run) in ended for run in runs))
+        assert Counter(map(api.state, runs)) == {"COMPLETED": 1, "CANCELLED": 1}
+        assert max(Counter(row for _, row in logged(folder)).values()) == 1
+
+    def test_the_server_shows_progress_outcomes_and_summary(self, worker: tuple[Api, Path]) -> None:
+        import json
+
+        found = worker[0].artifacts()
+        assert found["rag4dmc-quick-progress"]["type"] == "progress"
+        assert float(found["rag4dmc-quick-progress"]["data"]) == 100.0
+        assert found["rag4dmc-quick-progress"]["description"] == (
+            "52 of 52 rows: 12 completed, 40 observed"
+        )
+        rows = json.loads(found["rag4dmc-quick-outcomes"]["data"])
+        assert rows[-1] == {
+            "missing": "all rows",
+            "observed": 40,
+            "completed": 12,
+            "rejected": 0,
+            "failed": 0,
+        }
+        assert {row["missing"] for row in rows} == {"none", "text", "all rows"}
+        assert "12 done" in found["rag4dmc-quick-summary"]["data"] or (
+            "52 rows done" in found["rag4dmc-quick-summary"]["data"]
+        )
+
+    def test_the_servers_telemetry_is_off(self, worker: tuple[Api, Path]) -> None:
+        settings = httpx.get(f"{worker[0].url}/admin/settings", timeout=60).json()
+        assert settings["server"]["analytics_enabled"] is False
+
+
+@pytest.mark.slow
+def test_a_plain_run_prints_no_server_noise_and_calls_nobody(tmp_path: Path) -> None:
+    worlds.write(tmp_path / "data" / "a.parquet", worlds.rows(40, 6, 6))
+    config = worlds.config(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        # Whatever goes to another machine over HTTPS would come by here.
+        proxy = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        told = subprocess.run(
+            rag4dmc("run", config),
+            cwd=ROOT,
+            env=environment(tmp_path) | {"HTTPS_PROXY": proxy, "https_proxy": proxy},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    assert told.returncode == 0, told.stderr
+    noise = [line for line in told.stdout.splitlines() if not line.startswith(KNOWN)]
+    assert noise == []
+    for word in ("prefect", "server", "http", "INFO", "Flow run", "Task run"):
+        assert word.lower() not in told.stderr.lower()
+
+
+KNOWN = ("52 rows: ", "  ", "completed dataset: ", "report: ", "since ", "in the first run")
