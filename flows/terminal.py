@@ -40,6 +40,8 @@ def errors_in_one_line() -> Iterator[None]:
         fail(3, error)
     except (RunFailed, ServiceRefused) as error:
         fail(1, error)
+    except KeyboardInterrupt:
+        fail(130, "interrupted; what was done stands, and the same command goes on from there")
     except OSError as error:
         # A full disk, a read-only output, a vanished input: what was done stands.
         fail(1, error)

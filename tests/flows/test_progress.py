@@ -136,3 +136,17 @@ def test_gpu_memory_is_told_of_gpus_in_use_alone() -> None:
         return
     torch.zeros(1, device="cuda")
     assert re.fullmatch(r"GPU [\d.]+ of \d+ GB(, [\d.]+ of \d+ GB)*", gpu_memory())
+
+
+def test_an_interrupted_command_ends_in_one_line(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys; import pipeline.catalog as catalog; from flows.cli import main;"
+        "catalog.Catalog.scan = lambda *_: os.kill(os.getpid(), signal.SIGINT);"
+        f"sys.argv = ['rag4dmc', 'inspect', {str(write_world(tmp_path, emoji_rows(2, 1, 0)))!r}];"
+        "main()"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert answer.returncode == 130
+    assert answer.stderr.splitlines() == [
+        "rag4dmc: interrupted; what was done stands, and the same command goes on from there"
+    ]
