@@ -26,6 +26,7 @@ from pipeline.build import (
 )
 from pipeline.catalog import Catalog
 from pipeline.compaction import compact
+from pipeline.comparison import compare
 from pipeline.completion import RowsDone, complete_shard
 from pipeline.config import Config
 from pipeline.errors import ConfigError, RunFailed, RunLocked
@@ -34,7 +35,7 @@ from pipeline.images import UndecodableImage, decode
 from pipeline.ledger import Ledger, Manifest, shard_name, write_whole
 from pipeline.lock import hold
 from pipeline.mirror import Mirror
-from pipeline.plan import Plan, ShardPlan, compare, make_plan
+from pipeline.plan import Plan, ShardPlan, make_plan
 from pipeline.presentation import present
 from pipeline.review import Review, Reviewed, Verdict, made_halves, read_marks
 from pipeline.schema import completed_schema

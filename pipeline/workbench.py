@@ -18,13 +18,13 @@ from kb.embeddings import MODALITIES, Modality, normalise
 from kb.knowledge_base import KnowledgeBase
 from kb.storage import DamagedKnowledgeBase, read_manifest
 from pipeline.catalog import digest, fetch
+from pipeline.comparison import ATTEMPTS, PASSING
 from pipeline.config import Config
 from pipeline.dataset import Dataset
 from pipeline.images import decode
 from pipeline.memory import Memory
 from pipeline.models import ResolvedModel
 from pipeline.parts import Part
-from pipeline.plan import ATTEMPTS, PASSING
 from pipeline.schema import SCHEMA_VERSION
 from selection.niqe import NiqeModel
 from selection.scoring import Selector
