@@ -13,7 +13,6 @@ from typing import Any
 
 import pyarrow.dataset as ds
 
-from kb.embeddings import Modality
 from kb.knowledge_base import KnowledgeBase, Pairs
 from kb.storage import DamagedKnowledgeBase
 from pipeline.build import (
@@ -31,7 +30,6 @@ from pipeline.completion import RowsDone, complete_shard
 from pipeline.config import Config
 from pipeline.errors import ConfigError, RunFailed, RunLocked
 from pipeline.export import Exported, ExportSettings, export
-from pipeline.images import UndecodableImage, decode
 from pipeline.ledger import Ledger, Manifest, shard_name, write_whole
 from pipeline.lock import hold
 from pipeline.mirror import Mirror
@@ -39,8 +37,8 @@ from pipeline.plan import Plan, ShardPlan, make_plan
 from pipeline.presentation import present
 from pipeline.review import Review, Reviewed, Verdict, made_halves, read_marks
 from pipeline.schema import completed_schema
+from pipeline.search import search
 from pipeline.summary import read_summary, summarise
-from pipeline.thumbnails import write_thumbnails
 from pipeline.workbench import INTERNAL, Workbench
 
 logger = logging.getLogger(__name__)
@@ -299,7 +297,7 @@ class Job:
         return result
 
     def _check_completed(self) -> None:
-        if not any((self.folder / "completed").glob("part-*.parquet")):
+        if not self.ledger.files():
             raise ConfigError(
                 f"{self.folder} holds no completed dataset; first: rag4dmc run CONFIG"
             )
@@ -325,38 +323,11 @@ class Job:
     def search(
         self, image: Path | None = None, text: str | None = None, count: int = 5
     ) -> list[dict[str, Any]]:
-        """What the knowledge base retrieves for an image file or a text, best first.
-
-        Each hit has both similarities, its source, and the path of a thumbnail.
-
-        Raises
-        ------
-        ConfigError
-            There is no knowledge base yet, or the file isn't an image.
-        """
-        if not (self.bench.knowledge_base_folder / "manifest.json").is_file():
-            raise ConfigError(f"{self.folder} holds no knowledge base; first: rag4dmc build CONFIG")
-        modality: Modality = "text" if image is None else "image"
-        item: Any = [text]
-        if image is not None:
-            try:
-                item = decode(image.read_bytes(), self.config.dataset.max_pixels)
-            except (OSError, UndecodableImage) as error:
-                raise ConfigError(f"--image {image}: {error}") from None
-        knowledge = self.knowledge_base
-        query = self.bench.embed([item], modality)
-        found = knowledge.retriever.retrieve(query, modality, m=count)[0]
-        names = ("source", "licence", "text", "file", "position")
-        small = write_thumbnails(self.bench, [h.row for h in found], self.folder / "thumbnails")
-        return [
-            {"id": hit.id, "intra": hit.intra, "cross": hit.cross, "score": hit.score}
-            | {name: knowledge.pair(hit.row)[name] for name in names}
-            | {"thumbnail": str(small[hit.row]) if hit.row in small else None}
-            for hit in found
-        ]
+        """What the knowledge base retrieves; see `pipeline.search.search`."""
+        return search(self, image, text, count)
 
     def completed(self) -> ds.Dataset:
         """The completed dataset; `.to_table()` reads it whole."""
         schema = completed_schema(self.bench.dataset.text_is_list, self.bench.dataset.extra_schema)
-        files = sorted(str(path) for path in (self.folder / "completed").glob("part-*.parquet"))
+        files = [str(path) for path in self.ledger.files()]
         return ds.dataset(files, schema=schema, format="parquet")

@@ -224,6 +224,10 @@ class Ledger:
         empty = ROWS.empty_table().append_column("shard", pa.array([], pa.int32()))
         return pa.concat_tables([empty, *tables]).combine_chunks()
 
+    def files(self) -> list[Path]:
+        """The parts of the completed dataset; one that no manifest speaks of is no part of it."""
+        return sorted(self.parts / manifest.part for manifest in self.manifests.values())
+
     def entries(self, ids: Sequence[str]) -> dict[str, Entry]:
         """The standing entries of some rows by id."""
         table = self.table()

@@ -22,14 +22,14 @@ _LABELS = {
 _STATUSES = ("observed", "completed", "rejected", "failed")
 
 
-def completed_rows(folder: str | Path) -> Iterator[dict[str, Any]]:
-    """The rows of `completed/part-*.parquet`, in order, a row group in memory at a time.
+def completed_rows(parts: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    """The rows of the parts of a completed dataset, in order, a row group in memory at a time.
 
     Pictures are left where they are: `image` is a `StoredImage`.
     """
     import pyarrow.parquet as pq
 
-    for path in sorted(Path(folder).glob("part-*.parquet")):
+    for path in parts:
         with pq.ParquetFile(path) as file:
             columns = [name for name in file.schema_arrow.names if name != "image"]
             for group in range(file.num_row_groups):

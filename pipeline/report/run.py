@@ -54,7 +54,7 @@ def report_run(job: Job, summary: Mapping[str, Any], cards: int) -> Path:
 
     write_report(
         path,
-        completed_rows(job.folder / "completed"),
+        completed_rows(job.ledger.files()),
         shown,
         job.knowledge_base.manifest,
         example_image=example_image,

@@ -42,7 +42,7 @@ def candidates(
     """Per row its valid candidates' cosine, BLEU to the examples, and BLEU and chrF to the truth."""
     chrf = CHRF()
     found = []
-    for row in completed_rows(folder):
+    for row in completed_rows(sorted(Path(folder).glob("part-*.parquet"))):
         if row["missing"] != "text" or row["status"] != "completed" or row["id"] not in known:
             continue
         valid = [one for one in row["completion"]["candidates"] if one["valid"]]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pipeline.dataset import DatasetError
+from pipeline.export import ExportSettings
 from pipeline.job import Job
 from pipeline.ledger import Ledger
 from tests import quick_worlds
@@ -164,3 +165,20 @@ def test_an_image_that_vanishes_does_not_become_an_observed_row_without_one(
     job, summary = quick_worlds.run(config)
     assert summary["outcomes"] == {"observed": 19, "completed": 1, "rejected": 0, "failed": 0}
     assert quick_worlds.completed(job)["row 017"]["missing"] == "image"
+
+
+def test_a_part_without_a_manifest_is_no_part_of_the_dataset(world: Path) -> None:
+    """What a run that was killed before its manifest left behind, looked at before the next run."""
+    job, _ = quick_worlds.run(world)
+    rows, parts = _rows(job), job.folder / "completed"
+    debris = parts / "part-000099.parquet"
+    debris.write_bytes((parts / "part-000001.parquet").read_bytes())
+    again = Job(job.config)
+    assert _rows(again) == rows
+    exported = again.export(ExportSettings())
+    assert exported.rows == len(rows)
+    page = again.report().read_text(encoding="utf-8")
+    assert f"{len(rows)} rows" in page or f">{len(rows)}<" in page
+    with again.lock():
+        again.begin()
+    assert not debris.exists()

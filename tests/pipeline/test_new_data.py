@@ -113,6 +113,20 @@ class TestData:
         assert not asked and not summary["why"] and not summary["rewritten"]
         assert world.rows() == before
 
+    def test_pairs_are_found_again_where_they_lie_now(self, world: World) -> None:
+        (world.data / "a.parquet").unlink()
+        quick_worlds.write(world.data / "x.parquet", world.given[::-1])
+        quick_worlds.write(world.data / "y.parquet", [quick_worlds.row(200, "image")])
+        summary, asked = world.again()
+        assert asked == {"row 200"}
+        made = world.rows()["row 200"]["completion"]
+        (example,) = made["examples"]
+        pairs = world.job().knowledge_base.pairs.to_pylist()
+        (pair,) = [each for each in pairs if each["id"] == example["id"]]
+        assert pair["file"] == "x.parquet"
+        place = [each["id"] for each in world.given[::-1]].index(example["id"])
+        assert pair["position"] == place
+
     def test_a_touched_file_is_read_and_found_the_same(self, world: World) -> None:
         os.utime(world.data / "a.parquet")
         summary, asked = world.again()
