@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipeline.errors import RunFailed, RunLocked
+from pipeline.store import make_folders
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class Lease:
                 "%s: run %s was cut off; its lock is stale", self._url, standing["owner"]
             )
         self._number = number + 1
+        make_folders(self._fs, [f"{self._folder}/"])
         try:
             self._write("create")
         except FileExistsError:

@@ -18,7 +18,8 @@ from pipeline.errors import ConfigError, RunFailed
 from pipeline.lease import LEASES, Lease
 from pipeline.ledger import write_whole
 from pipeline.lock import alone
-from pipeline.versions import ExportVersions, same, stamp
+from pipeline.store import make_folders, same, stamp
+from pipeline.versions import ExportVersions
 
 MARK = ".mirror"
 PULLING = ".pulling"
@@ -80,6 +81,7 @@ class Mirror:
         RunLocked
             Another run holds it.
         """
+        self._reach()
         with Lease(self._fs, f"{self._root}/{LEASES}", run_id, self.url) as lease:
             self._lease = lease
             try:
@@ -97,6 +99,7 @@ class Mirror:
         names
             Only these, each a file or folder right below; None for all.
         """
+        self._reach()
         # Workers of one machine share its folder.
         with alone(self.folder / PULLING):
             self._pull(names)
@@ -160,6 +163,7 @@ class Mirror:
         """
         self.check()
         places = [f"{self._root}/{name}" for name in names]
+        make_folders(self._fs, places)
         self._fs.put([str(self.folder / name) for name in names], places)
         self._fs.invalidate_cache()
         for name, place in zip(names, places, strict=True):
@@ -185,6 +189,21 @@ class Mirror:
         if worker:
             (self.folder / "ledger" / manifest).unlink()
             (self.folder / "completed" / part).unlink()
+
+    def _reach(self) -> None:
+        """See that the store answers: libraries of stores have errors of many classes.
+
+        Raises
+        ------
+        RunFailed
+            It does not, or not to us.
+        """
+        try:
+            self._fs.ls(self._root)
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            raise RunFailed(f"output: {self.url} can't be reached: {error}") from error
 
     def check(self) -> None:
         """Refuse to write once another run has taken the URL over."""

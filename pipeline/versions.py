@@ -1,4 +1,4 @@
-"""Versions on a URL: whether a file there is the one here, and exports that are swapped in whole.
+"""Exports on a URL, as versions that are swapped in whole.
 
 A store of objects renames no folders. So the files of an export's version never change, and
 `exports/FORMAT/latest.json`, a single object, names the version that counts, once it is whole.
@@ -7,45 +7,15 @@ A store of objects renames no folders. So the files of an export's version never
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pipeline.export import MARK
 from pipeline.ledger import write_whole
+from pipeline.store import make_folders
 
 POINTER = "latest.json"
-
-
-def same(status: os.stat_result | None, detail: Mapping[str, Any] | None) -> bool:
-    """Whether a local file is the object, by size and the time that `stamp` gave it."""
-    if status is None or detail is None or status.st_size != detail["size"]:
-        return False
-    modified = _modified(detail)
-    return modified is not None and status.st_mtime_ns == modified * 1_000_000_000
-
-
-def stamp(path: Path, detail: Mapping[str, Any]) -> None:
-    """Give a local file the modification time of its object."""
-    modified = _modified(detail)
-    if modified is not None:
-        os.utime(path, ns=(modified * 1_000_000_000, modified * 1_000_000_000))
-
-
-def _modified(detail: Mapping[str, Any]) -> int | None:
-    """Whole seconds: listings of objects tell no finer."""
-    for name in ("LastModified", "last_modified", "mtime", "updated", "created"):
-        value = detail.get(name)
-        if isinstance(value, str):
-            value = datetime.fromisoformat(value)
-        if isinstance(value, datetime):
-            return int(value.timestamp())
-        if isinstance(value, (int, float)):
-            return int(value)
-    return None
 
 
 class ExportVersions:
@@ -77,7 +47,9 @@ class ExportVersions:
         place = f"{self._root}/{format}"
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         names = [path.relative_to(folder).as_posix() for path in files]
-        self._fs.put(list(map(str, files)), [f"{place}/{version}/{name}" for name in names])
+        places = [f"{place}/{version}/{name}" for name in names]
+        make_folders(self._fs, places)
+        self._fs.put(list(map(str, files)), places)
         url = f"{self._url}/{format}/{version}"
         told = {"version": version, "url": url, "files": names}
         self._fs.pipe_file(f"{place}/{POINTER}", json.dumps(told, indent=1).encode())

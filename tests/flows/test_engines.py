@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import threading
 import time
@@ -67,10 +68,12 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def ray_address(log: Path) -> Iterator[str]:
-    """Two Ray nodes of one core each."""
-    pytest.importorskip("prefect_ray", reason="the extra `ray` is not installed")
+    """Two Ray nodes of one core each, which share a token."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        pytest.importorskip("prefect_ray", reason="the extra `ray` is not installed")
         from ray.cluster_utils import Cluster
 
         cluster = Cluster(
@@ -165,6 +168,25 @@ class TestDask:
         pytest.importorskip("prefect_dask", reason="the extra `dask` is not installed")
         engine = {"kind": "dask", "workers": 2, "gpus": 0}
         check_with_a_death(world(tmp_path, engine=engine, **SLOW), log, expected)
+
+    def test_workers_of_a_run_on_a_url_fetch_and_send_all_they_share(
+        self,
+        server: None,
+        log: Path,
+        expected: dict[str, tuple[Any, ...]],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        pytest.importorskip("prefect_dask", reason="the extra `dask` is not installed")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "machine"))
+        engine = {"kind": "dask", "workers": 2, "gpus": 0}
+        job, summary = run(world(tmp_path, engine=engine, output=f"file://{tmp_path}/remote"))
+        assert summary["outcomes"] == {"observed": 40, "completed": 48, "rejected": 0, "failed": 0}
+        assert halves(job) == expected
+        parts = {path.name for path in (tmp_path / "remote" / "completed").iterdir()}
+        assert parts == {path.name for path in (job.folder / "completed").glob("*.parquet")}
+        assert len(parts) == 11
+        assert not [path for path in (tmp_path / "remote" / "plan").rglob("*") if path.is_file()]
 
     def test_a_cluster_that_is_not_there_is_told_of_in_a_line(self) -> None:
         pytest.importorskip("prefect_dask", reason="the extra `dask` is not installed")
