@@ -5,6 +5,9 @@ Heavy libraries are imported by the commands that need them, so that `--help` an
 
 from __future__ import annotations
 
+import signal
+import sys
+
 import typer
 
 from flows.commands import dataset, proof, result, work
@@ -42,6 +45,8 @@ def _start() -> None:
 
 def main() -> None:
     """The entry point `rag4dmc`."""
+    # Without a handler the process would be gone, and Prefect's temporary server stay.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     app()
 
 

@@ -243,4 +243,34 @@ def test_a_plain_run_prints_no_server_noise_and_calls_nobody(tmp_path: Path) -> 
         assert word.lower() not in told.stderr.lower()
 
 
+@pytest.mark.slow
+def test_a_run_that_is_told_to_end_leaves_no_server_behind(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        rag4dmc("run", slow_world(tmp_path, seconds=1.0)),
+        cwd=ROOT,
+        env=environment(tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for("first row", lambda: logged(tmp_path))
+    assert len(servers_of(tmp_path)) == 1
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    wait_for("end of the server", lambda: not servers_of(tmp_path))
+
+
+def servers_of(folder: Path) -> list[str]:
+    """Processes other than the run whose Prefect lives in a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (process / "environ").read_bytes().split(b"\0")
+            words = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if f"PREFECT_HOME={folder / 'prefect'}".encode() in variables and b"uvicorn" in words:
+            found.append(process.name)
+    return found
+
+
 KNOWN = ("52 rows: ", "  ", "completed dataset: ", "report: ", "since ", "in the first run")

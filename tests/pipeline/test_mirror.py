@@ -149,7 +149,9 @@ class TestRun:
         job.refresh()
         assert worlds.completed(job)["row 900"]["status"] == "completed"
 
-    @pytest.mark.parametrize("transfers", [2, 5, 8, 11])
+    @pytest.mark.parametrize(
+        "transfers", [pytest.param(n, marks=[pytest.mark.slow] * (n != 8)) for n in (2, 5, 8, 11)]
+    )
     def test_cut_off_between_two_transfers_it_is_made_up_for_elsewhere(
         self,
         bucket: str,
@@ -300,6 +302,7 @@ class TestLock:
 
 
 class TestExports:
+    @pytest.mark.slow
     def test_a_version_is_whole_before_it_counts_and_the_last_one_stays(
         self, bucket: str, tmp_path: Path, machines: Any
     ) -> None:
@@ -334,6 +337,15 @@ class TestConfig:
     def test_a_working_folder_without_a_url_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="working_folder: is for an output that is a URL"):
             load_config(world(tmp_path, working_folder="work"))
+
+    def test_a_bucket_that_is_not_there_is_named_and_not_made(
+        self, endpoint: str, tmp_path: Path, machines: Any
+    ) -> None:
+        import fsspec
+
+        with pytest.raises(FileNotFoundError, match="bucket"):
+            worlds.run(world(tmp_path, output="s3://misspelt/run"))
+        assert not fsspec.filesystem("s3").exists("misspelt")
 
     def test_an_unknown_protocol_is_refused(self, tmp_path: Path, machines: Any) -> None:
         with pytest.raises(ConfigError, match="output: 'nosuch://a/b' can't be opened"):
