@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from pipeline.build import Progress, quiet, scan, scan_externals
 from pipeline.catalog import Catalog, DuplicateIds
 from pipeline.columns import NONE
-from pipeline.config import Config, load_config, make_config
+from pipeline.config import load_config, make_config
+from pipeline.config_text import config_text
 from pipeline.dataset import Dataset, DatasetSettings
 from pipeline.errors import ConfigError, first_error
 from pipeline.ledger import write_whole
@@ -133,9 +133,10 @@ def draft(
         warnings.append(f"{error.twice}: the first of them counts (on_duplicate: first)")
         bench = Workbench(make_config(values, base))
         catalog = scan(bench, progress)
-    pairs = {name: len(found.complete()) for name, found in scan_externals(bench, progress).items()}
+    found = scan_externals(bench, progress)
+    pairs = {name: len(catalog.complete()) for name, catalog in found.items()}
     warnings += _warnings(catalog, pairs)
-    text = _render(bench, values, catalog, pairs, path)
+    text = config_text(values, catalog, found, path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
     load_config(path)
@@ -238,92 +239,3 @@ def _find(values: dict[str, Any], base: Path) -> None:
     values["columns"] = {
         role: getattr(found.columns, role) or NONE for role in ("id", "image", "text")
     }
-
-
-def _render(
-    bench: Workbench,
-    values: Mapping[str, Any],
-    catalog: Catalog,
-    pairs: Mapping[str, int],
-    path: Path,
-) -> str:
-    config: Config = bench.config
-    lines = [
-        f"# {_counted(catalog)}",
-        *(f"#   without {half}: {_reasons(why)}" for half, why in catalog.reasons().items() if why),
-        f"# What a run would do: rag4dmc inspect {path.name}",
-        f"name: {config.name}",
-        "",
-        "dataset:",
-        *_dataset(values["dataset"], catalog.dataset),
-        "",
-    ]
-    if config.external:
-        lines.append("# Public pairs to learn from; those that don't fit the dataset are filtered.")
-        lines.append("external:")
-        for one in values["external"]:
-            lines.append(f"  - name: {one['name']}    # {pairs[one['name']]:,} complete pairs")
-            lines += [f"  {line}" for line in _dataset(one, bench.externals[one["name"]])]
-            if not {"licence", "license"} & set(bench.externals[one["name"]].extra_schema.names):
-                lines.append("    # licence: of the pairs, for the dataset card")
-    else:
-        lines.append("# external:    # public pairs to learn from; the more of the kind the better")
-        lines.append("#   - {name: cc3m, path: data/cc3m, licence: CC-BY-4.0}")
-    lines.append("")
-    comments = {
-        "encoder": "embeds images and texts",
-        "captioner": "writes missing texts",
-        "image_generator": "draws missing images",
-    }
-    lines += [f"{section}: {_flow(values[section])}    # {comments[section]}" for section in MODELS]
-    lines += [
-        "",
-        "generation: {n: 4}    # candidates a row; the best is kept",
-        "run: {seed: 0, shard_size: 256}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _dataset(given: Mapping[str, Any], dataset: Dataset) -> list[str]:
-    """The lines of a dataset's section."""
-    lines = [
-        f"  path: {_scalar(given['path'])}",
-        f"  format: {given['format']}",
-        f"  columns: {_flow(given['columns'])}",
-    ]
-    extra = list(dataset.extra_schema.names)
-    if extra:
-        shown = ", ".join(extra[:5]) + (", …" if extra[5:] else "")
-        lines[-1] += f"    # passing through: {_comment(shown)}"
-    if "on_duplicate" in given:
-        lines.append(f"  on_duplicate: {given['on_duplicate']}    # an id stands more than once")
-    return lines
-
-
-def _counted(catalog: Catalog) -> str:
-    counts = catalog.counts()
-    neither = f", {counts['both']:,} without either" if counts["both"] else ""
-    return (
-        f"{len(catalog):,} rows: {counts['complete']:,} complete, {counts['text']:,} without text,"
-        f" {counts['image']:,} without image{neither}."
-    )
-
-
-def _reasons(why: Mapping[str, int]) -> str:
-    shown = ", ".join(f"{_comment(reason)} ({count:,})" for reason, count in list(why.items())[:6])
-    return shown + (", …" if len(why) > 6 else "")
-
-
-def _comment(text: str) -> str:
-    """Text from data, as it may stand in a comment of YAML."""
-    return "".join(char if char.isprintable() else " " for char in text)
-
-
-def _scalar(value: Any) -> str:
-    return _flow([value])[1:-1]
-
-
-def _flow(value: Any) -> str:
-    return yaml.safe_dump(
-        value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10_000
-    ).strip()

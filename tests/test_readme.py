@@ -42,12 +42,14 @@ def test_the_python_runs_as_written(tmp_path: Path) -> None:
 
 
 def test_the_config_loads_and_what_it_calls_defaults_are_the_defaults() -> None:
-    (text,) = blocks("yaml")
-    shown = yaml.safe_load(text)
+    first, *further = blocks("yaml")
+    shown = yaml.safe_load(first)
     config = make_config(shown)
     required = ("name", "dataset", "external", "encoder", "captioner", "image_generator")
     bare = make_config({name: shown[name] for name in required})
     assert config.model_dump() == bare.model_dump()
+    for text in further:
+        make_config({**shown, **yaml.safe_load(text)})
 
 
 COMMANDS = sorted(set(re.findall(r"^    (rag4dmc .*)$", README, re.MULTILINE)))

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from flows.cli import app
 from pipeline.config import load_config
+from pipeline.dataset import Dataset
 from pipeline.draft import draft, name_of
 from pipeline.job import Job
 from tests.pipeline.sources.form_writers import WRITERS, make_rows
@@ -108,7 +109,7 @@ def test_a_run_reads_nothing_again_that_init_has_read(
 ) -> None:
     config = data / "c.yaml"
     assert init(data / "my rows.parquet", "-o", config).exit_code == 0
-    monkeypatch.setattr("pipeline.catalog._read", lambda *_: pytest.fail("was read again"))
+    monkeypatch.setattr("pipeline.catalog.read", lambda *_: pytest.fail("was read again"))
     assert len(Job(load_config(config)).catalog) == 40
 
 
@@ -151,6 +152,15 @@ def test_a_dataset_that_is_not_there(tmp_path: Path) -> None:
     answer = init(tmp_path / "gone", "-o", tmp_path / "c.yaml")
     assert answer.exit_code == 2 and "is not there" in answer.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_look_like_numbers_stay_names(data: Path) -> None:
+    (data / "my rows.parquet").rename(data / "2024.parquet")
+    pairs = data / "1e3.parquet"
+    pairs.write_bytes((data / "2024.parquet").read_bytes())
+    draft(str(data / "2024.parquet"), data / "2024.yaml", external=[str(pairs)])
+    config = load_config(data / "2024.yaml")
+    assert (config.name, config.external[0].name) == ("2024", "1e3")
 
 
 @pytest.mark.parametrize(
