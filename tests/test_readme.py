@@ -1,4 +1,4 @@
-"""What the README shows is so: its Python runs, its config loads, its commands exist, its links lead."""
+"""What the README and the pages show is so: the Python runs, configs load, commands and links exist."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from tests.worlds import emoji_rows, write_world
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = ["README.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, page: str = "README.md") -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def test_the_python_runs_as_written(tmp_path: Path) -> None:
@@ -42,7 +44,7 @@ def test_the_python_runs_as_written(tmp_path: Path) -> None:
 
 
 def test_the_config_loads_and_what_it_calls_defaults_are_the_defaults() -> None:
-    first, *further = blocks("yaml")
+    first, *further = (block for page in PAGES for block in blocks("yaml", page))
     shown = yaml.safe_load(first)
     config = make_config(shown)
     required = ("name", "dataset", "external", "encoder", "captioner", "image_generator")
@@ -74,6 +76,9 @@ def test_every_command_is_told() -> None:
             assert f"rag4dmc {name}" in README, name
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
-def test_every_link_leads_somewhere(link: str) -> None:
-    assert (ROOT / link).exists()
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page: str) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text(encoding="utf-8"))
+    assert links
+    for link in links:
+        assert ((ROOT / page).parent / link).exists(), link

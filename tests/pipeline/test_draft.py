@@ -14,7 +14,6 @@ from typer.testing import CliRunner, Result
 
 from flows.cli import app
 from pipeline.config import load_config
-from pipeline.dataset import Dataset
 from pipeline.draft import draft, name_of
 from pipeline.job import Job
 from tests.pipeline.sources.form_writers import WRITERS, make_rows
