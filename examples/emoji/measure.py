@@ -158,7 +158,7 @@ def greedy(folder: Path, rows: list[dict[str, Any]], prompts: list[str]) -> list
     return said
 
 
-def measure_captioner(checkpoints: Path, pool: int = 200) -> dict[str, Any]:
+def measure_captioner(checkpoints: Path, pool: int = 400) -> dict[str, Any]:
     """Share of right captions with no example, a retrieved one, and an unrelated one."""
     from examples.emoji.training.blip2 import prompt_with
 
@@ -168,6 +168,7 @@ def measure_captioner(checkpoints: Path, pool: int = 200) -> dict[str, Any]:
     rng = np.random.default_rng(1)
     unrelated = [base[i] for i in rng.integers(0, len(base), len(rows))]
     result: dict[str, Any] = {}
+    alone = np.zeros(len(rows), bool)
     for which, examples in (
         ("no example", None),
         ("retrieved example", retrieved),
@@ -175,15 +176,25 @@ def measure_captioner(checkpoints: Path, pool: int = 200) -> dict[str, Any]:
     ):
         texts = [[] for _ in rows] if examples is None else [[row["text"]] for row in examples]
         said = greedy(checkpoints / "captioner", rows, [prompt_with(one) for one in texts])
+        hits = np.array([right(s, r["text"]) for s, r in zip(said, rows, strict=True)])
         found: dict[str, Any] = {
-            "right": float(np.mean([right(s, r["text"]) for s, r in zip(said, rows, strict=True)])),
+            "right": float(hits.mean()),
             "full name": float(np.mean([s == r["text"] for s, r in zip(said, rows, strict=True)])),
             "some": list(zip(said[:12], [row["text"] for row in rows], strict=False)),
         }
-        if examples is not None:
+        if examples is None:
+            alone = hits
+        else:
             copied = [bool(one) and said[i] == one[0] for i, one in enumerate(texts)]
-            same = [e["id"] == f"flat-{r['id']}" for e, r in zip(examples, rows, strict=True)]
-            found |= {"copied": float(np.mean(copied)), "same concept": float(np.mean(same))}
+            same = np.array(
+                [e["id"] == f"flat-{r['id']}" for e, r in zip(examples, rows, strict=True)]
+            )
+            found |= {"copied": float(np.mean(copied)), "same concept": float(same.mean())}
+            if same.any():
+                found |= {
+                    "right, of the same concept": float(hits[same].mean()),
+                    "those without an example": float(alone[same].mean()),
+                }
         result[which] = found
     return result
 
