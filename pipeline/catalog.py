@@ -1,19 +1,11 @@
-"""What a dataset holds, row by row: its id, which half is missing and why, and digests of content.
-
-Reading every row and trying every image is dear, so that what was found in a file is kept beside
-the run and used again as long as the file's version and the settings of reading stay the same.
-"""
+"""What a dataset holds, row by row: its id, which half is missing and why, and digests of content."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,44 +13,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.dataset import Dataset, DatasetError
+from pipeline.findings import (
+    DETAILS,
+    FILE_SCHEMA,
+    Advance,
+    digest,
+    keep,
+    kept,
+    place_of,
+    read,
+    reading_of,
+)
 from pipeline.images import ImageInspector
-from pipeline.sources.base import SourceFile
 
 logger = logging.getLogger(__name__)
-
-CATALOG_VERSION = 3
-
-FILE_SCHEMA = pa.schema(
-    [
-        ("position", pa.int64()),
-        ("id", pa.string()),
-        ("image", pa.string()),
-        ("image_reason", pa.string()),
-        ("text", pa.string()),
-        ("text_reason", pa.string()),
-        ("content", pa.string()),
-        ("extra", pa.string()),
-        ("captions", pa.list_(pa.string())),
-        ("licence", pa.string()),
-    ]
-)
-# Read again only for the complete rows that a knowledge base is made of.
-DETAILS = ("captions", "licence")
-
-# Settings that change nothing of what is read.
-NOT_OF_READING = {"name", "licence", "on_duplicate", "exclude"}
-
-Advance = Callable[[int], None]
-
-
-def digest(*parts: bytes | str) -> str:
-    """A 128-bit BLAKE2b digest in hex of the parts, each told apart by its length."""
-    state = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
-        state.update(len(data).to_bytes(8, "little"))
-        state.update(data)
-    return state.hexdigest()
 
 
 class DuplicateIds(DatasetError):
@@ -108,17 +76,14 @@ class Catalog:
             No rows, a null id, or an id that stands twice while `on_duplicate` is "error".
         """
         settings = dataset.settings
-        reading = digest(
-            str(CATALOG_VERSION),
-            json.dumps(settings.model_dump(mode="json", exclude=NOT_OF_READING), sort_keys=True),
-        )
+        reading = reading_of(settings)
         tables = []
         with ImageInspector(settings.max_pixels, settings.decode_seconds) as inspector:
             for number, file in enumerate(dataset.files):
-                found = _cached(folder, file, reading)
+                found = kept(folder, file, reading)
                 if found is None:
-                    found = _read(dataset, file, inspector, advance)
-                    _keep(folder, file, reading, found)
+                    found = read(dataset, file, inspector, advance)
+                    keep(folder, file, reading, found)
                     found = found.drop_columns(list(DETAILS))
                 elif advance:
                     advance(len(found))
@@ -141,7 +106,7 @@ class Catalog:
         numbers = complete["file"].to_numpy()
         tables = []
         for number, file in enumerate(self.dataset.files):
-            found = pq.read_table(_place(self._folder, file), columns=["position", *DETAILS])
+            found = pq.read_table(place_of(self._folder, file), columns=["position", *DETAILS])
             places = pc.index_in(
                 complete["position"].filter(pa.array(numbers == number)), found["position"]
             )
@@ -179,101 +144,6 @@ class Catalog:
 
 def _tally(column: pa.ChunkedArray) -> dict[str | None, int]:
     return {item["values"]: item["counts"] for item in pc.value_counts(column).to_pylist()}
-
-
-def _read(
-    dataset: Dataset,
-    file: SourceFile,
-    inspector: ImageInspector,
-    advance: Advance | None,
-) -> pa.Table:
-    batches = [FILE_SCHEMA.empty_table()]
-    for batch in dataset.batches(file):
-        cells = batch.column("image")
-        images = cells.field("bytes").to_pylist()
-        reasons = batch.column("image_reason").to_pylist()
-        wanted = [i for i, reason in enumerate(reasons) if reason is None]
-        faults = inspector.inspect([images[i] for i in wanted])
-        for i, fault in zip(wanted, faults, strict=True):
-            reasons[i] = fault
-        texts = batch.column("text").to_pylist()
-        text_reasons = batch.column("text_reason").to_pylist()
-        extras = batch.column("extra").to_pylist() if "extra" in batch.schema.names else None
-        ids = batch.column("id").to_pylist()
-        halves = {
-            "image": [
-                None if reason else digest(data)
-                for data, reason in zip(images, reasons, strict=True)
-            ],
-            "text": [
-                None if reason else digest(*text)
-                for text, reason in zip(texts, text_reasons, strict=True)
-            ],
-        }
-        rows = {
-            "position": batch.column("position"),
-            "id": ids,
-            "image": halves["image"],
-            "image_reason": reasons,
-            "text": halves["text"],
-            "text_reason": text_reasons,
-            "content": [
-                digest(*(part or "" for part in row))
-                for row in zip(ids, halves["image"], halves["text"], strict=True)
-            ],
-            "captions": texts,
-            "licence": [_licence(row) for row in extras or [None] * len(batch)],
-            "extra": [None] * len(batch) if extras is None else [_extra(row) for row in extras],
-        }
-        batches.append(pa.table(rows, schema=FILE_SCHEMA))
-        if advance:
-            advance(len(batch))
-    return pa.concat_tables(batches)
-
-
-def _licence(extra: dict[str, Any] | None) -> str | None:
-    """What a row says of its licence, in a column of that name."""
-    for name in ("licence", "license"):
-        if extra and extra.get(name) is not None:
-            return str(extra[name])
-    return None
-
-
-def _extra(row: Any) -> str:
-    return digest(json.dumps(row, sort_keys=True, default=repr, ensure_ascii=False))
-
-
-def _place(folder: Path, file: SourceFile) -> Path:
-    return folder / f"{digest(file.name)}.parquet"
-
-
-def _cached(folder: Path, file: SourceFile, reading: str) -> pa.Table | None:
-    try:
-        with pq.ParquetFile(_place(folder, file)) as kept:
-            metadata = kept.schema_arrow.metadata or {}
-            if (metadata.get(b"version"), metadata.get(b"reading")) != (
-                file.version.encode(),
-                reading.encode(),
-            ):
-                return None
-            wanted = [name for name in FILE_SCHEMA.names if name not in DETAILS]
-            return kept.read(columns=wanted).replace_schema_metadata(None)
-    except (FileNotFoundError, pa.ArrowInvalid):
-        return None
-
-
-def _keep(folder: Path, file: SourceFile, reading: str, table: pa.Table) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = _place(folder, file)
-    scratch = path.with_name(f".{path.name}.tmp")
-    pq.write_table(
-        table.replace_schema_metadata(
-            {"file": file.name, "version": file.version, "reading": reading}
-        ),
-        scratch,
-        compression="zstd",
-    )
-    os.replace(scratch, path)
 
 
 def _with_missing(table: pa.Table) -> pa.Table:
