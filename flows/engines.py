@@ -183,7 +183,8 @@ def _dask_cluster(workers: int, gpus: int, **_: Any) -> Any:
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     devices = visible if visible != [""] else [str(number) for number in range(workers * gpus)]
-    common = {"nthreads": 1, "memory_limit": 0, "dashboard_address": None, "host": "127.0.0.1"}
+    quiet = {"silence_logs": logging.CRITICAL, "dashboard": False}
+    common = {"nthreads": 1, "memory_limit": 0, "host": "127.0.0.1"} | quiet
     specifications = {}
     for number in range(workers):
         own = ",".join(devices[number * gpus : (number + 1) * gpus])
