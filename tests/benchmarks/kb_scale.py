@@ -1,6 +1,7 @@
 """The knowledge base at scale: filter, align and index; search against bare faiss; memory.
 
 Run from the checkout: python -m tests.benchmarks.kb_scale [--external N] [--internal N] [--full]
+[--only data|build|search]
 
 The data: embeddings of the example world (or, without its checkpoint, of a seeded low-rank
 world) mixed to any number. Each new pair is unit(sum of w_j z_j + noise) over a random row and 3
@@ -226,6 +227,11 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=2_000)
     parser.add_argument("--full", action="store_true", help="1,000,000, 20,000 and 10,000")
     parser.add_argument("--folder", type=Path, default=Path("build/kb-benchmarks"))
+    parser.add_argument(
+        "--only",
+        choices=["data", "build", "search"],
+        help="only write the data; up to the knowledge base; only search the one that stands",
+    )
     arguments = parser.parse_args()
     if arguments.full:
         arguments.external, arguments.internal = 1_000_000, 20_000
@@ -242,7 +248,15 @@ def main() -> None:
         f"from {len(mixer.near)} of the {name}; intrinsic dimension {intrinsic_dimension(sample):.1f}"
     )
     del sample
-    kb = measure_build(internal, external, arguments.folder / "kb")
+    folder = arguments.folder / f"kb-{arguments.external}"
+    if arguments.only == "data":
+        return
+    if arguments.only == "search":
+        kb = KnowledgeBase.load(folder, thorough=False)
+    else:
+        kb = measure_build(internal, external, folder)
+    if arguments.only == "build":
+        return
     queries = mixer.draw(arguments.queries, 5)
     measure_search(kb, queries, arguments.queries)
     measure_index(kb, queries, arguments.queries)
