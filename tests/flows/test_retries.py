@@ -135,4 +135,5 @@ def test_a_shard_is_tried_again_after_what_may_pass(
 def test_a_shard_is_tried_once_with_what_stays(server: None, tmp_path: Path, error: str) -> None:
     calls, counted, failure = attempts(tmp_path, error)
     assert (calls, counted) == (1, 1)
-    assert str(failure) == str(ERRORS[error]())
+    # A full disk is told with the file that was being written.
+    assert str(ERRORS[error]()).lower() in str(failure).lower()
