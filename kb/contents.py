@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kb.embeddings import MODALITIES, EmbeddingWriter, Modality, chunks, open_embeddings
-from kb.filtering import Verdicts
 from kb.index import EmbeddingIndex, IndexSettings, kind_for
 from kb.pairs import Pairs, PairsWriter, content_digests, read_pairs, string_column
 from kb.purification import Alignments
+from kb.verdicts import Verdicts
 
 Origin = Literal["internal", "external"]
 ORIGINS: tuple[Origin, ...] = ("internal", "external")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +21,10 @@ from kb.clusters import (
 from kb.likeness import contrast, likeness
 from kb.neighbours import resolve_device
 from kb.thresholds import common_percentile
+from kb.verdicts import Verdicts
 
 logger = logging.getLogger(__name__)
 
-VERDICTS = ("kept", "cluster", "instance")
 SPLITS = 3
 # With fewer rows a half has too few to set a percentile by.
 FEWEST_TO_MEASURE = 16
@@ -75,37 +74,6 @@ class FilterSettings(BaseModel):
     def identity(self) -> dict[str, Any]:
         """The settings that change the result."""
         return self.model_dump(mode="json")
-
-
-@dataclass(frozen=True)
-class Verdicts:
-    """What the filter says of every external row.
-
-    Attributes
-    ----------
-    verdict : str array [n]
-        "kept", "cluster" (its whole cluster was dropped) or "instance".
-    cluster : int64 [n]
-        External cluster of the row.
-    centroid_similarity : float32 [n]
-        Cosine of the row's cluster to the matched internal centroid.
-    instance_similarity : float32 [n]
-        The row's own figure, by the setting `instance`.
-    """
-
-    verdict: np.ndarray
-    cluster: np.ndarray
-    centroid_similarity: np.ndarray
-    instance_similarity: np.ndarray
-
-    @property
-    def kept(self) -> np.ndarray:
-        """bool [n]"""
-        return self.verdict == "kept"
-
-    def counts(self) -> dict[str, int]:
-        """Rows by verdict."""
-        return {name: int((self.verdict == name).sum()) for name in VERDICTS}
 
 
 class ClusterFilter:

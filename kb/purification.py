@@ -12,7 +12,8 @@ import numpy as np
 from kb.alignment import AlignmentSettings, OrthogonalAlignment
 from kb.clusters import external_clusters, joint
 from kb.embeddings import MODALITIES, Modality, Rows, Subset, chunks, take
-from kb.filtering import ClusterFilter, FilterSettings, Verdicts
+from kb.filtering import ClusterFilter, FilterSettings
+from kb.verdicts import Verdicts
 
 logger = logging.getLogger(__name__)
 
