@@ -18,7 +18,7 @@ from tests.worlds import emoji_rows, write_world
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = ["README.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
+PAGES = ["README.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "flows").glob("*.md"))]
 
 
 def blocks(language: str, page: str = "README.md") -> list[str]:
