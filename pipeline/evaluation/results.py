@@ -234,12 +234,23 @@ class Results:
         return span is not None and span.over_seeds.mean > CERTAIN * span.over_seeds.half
 
     def way(self, rate: float, label: str) -> Interval | None:
-        """Share of the way from drop to complete in mean R@1, its interval over seeds."""
-        span, own = self.span(rate), self.compare(rate, label, "drop")
-        if span is None or own is None or span.over_seeds.mean <= 0:
+        """Share of the way from drop to complete in mean R@1.
+
+        Its interval is that of a ratio of means over paired seeds (by linearisation): of
+        (gain − share · span) / mean span, so that what the seeds of both have in common is not
+        counted twice.
+        """
+        means = [self.mean_recall(rate, name) for name in (label, "drop", "complete")]
+        if any(one is None for one in means):
             return None
-        wide = span.over_seeds.mean
-        return Interval(own.over_seeds.mean / wide, own.over_seeds.half / wide)
+        own, drop, complete = (one for one in means if one is not None)
+        seeds = min(map(len, (own, drop, complete)))
+        gain, span = own[:seeds] - drop[:seeds], complete[:seeds] - drop[:seeds]
+        wide = float(span.mean())
+        if wide <= 0:
+            return None
+        share = float(gain.mean()) / wide
+        return Interval(share, interval((gain - share * span) / wide).half)
 
     def table(self) -> pa.Table:
         """All records."""
