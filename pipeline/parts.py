@@ -7,6 +7,8 @@ constructed as `cls(settings, paths)` with the local folder of every model that 
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +105,9 @@ def _import(section: str, kind: str, registry: Mapping[str, str]) -> type:
             f"{section}.kind: must be one of {', '.join(registry)}, or package.module:Class;"
             f" got {kind!r}"
         )
+    # A class of one's own may lie in the folder where the command was given, as with `python -m`.
+    if kind not in registry and (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)
     try:
         return getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 
 from pipeline.config import load_config, make_config
 from pipeline.errors import ConfigError
+from pipeline.parts import Part
 from tests.worlds import EMOJI, settings
 
 
@@ -75,3 +77,14 @@ def test_two_external_sets_need_two_names() -> None:
     twice = [{"name": "one", "path": "a.parquet"}, {"name": "one", "path": "b.parquet"}]
     with pytest.raises(ConfigError, match="'one' stands twice"):
         make_config(settings(external=twice))
+
+
+def test_a_class_of_ones_own_may_lie_in_the_folder_of_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Path("examples/own_captioner.py").read_text(encoding="utf-8")
+    (tmp_path / "a_module_of_mine.py").write_text(source, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    part = Part.choose("captioner", {"kind": "a_module_of_mine:AgreementCaptioner"}, {})
+    assert part.cls.__name__ == "AgreementCaptioner"
