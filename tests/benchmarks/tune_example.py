@@ -1,11 +1,12 @@
 """What tuning gains on pairs that it did not see: the example world's incomplete rows.
 
-    python -m tests.benchmarks.tune_example FOLDER [--steps 10]
+    python -m tests.benchmarks.tune_example FOLDER [--steps 10] [--paper]
 
 `rag4dmc tune` sees the 200 complete pairs of the demo. Then the demo's 200 incomplete rows, whose
 truth is in target.parquet, are completed by the config as it was and as tuned, and both are compared
 row by row: the cosine of the example's half, and of the chosen half, to the hidden one, by the encoder
-that selects and by the judge.
+that selects and by the judge. With --paper the config starts from the paper's k = 10 and α = 0.5 in
+place of `auto`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pipeline.evaluation.variants import change
 from pipeline.images import decode
 from pipeline.job import Job
 from pipeline.memory import Memory
-from pipeline.tuning import Tuner
+from pipeline.tuning import ALPHA, K, Tuner
 
 EMOJI = Path(__file__).parents[2] / "examples" / "emoji"
 
@@ -80,14 +81,14 @@ def _half(row: dict[str, Any], modality: str) -> Any:
     return [row["text"]] if modality == "text" else decode(row["image"]["bytes"])
 
 
-def measure(folder: Path, steps: int) -> dict[str, Any]:
-    """Tune, complete as it was and as tuned, and compare."""
-    tuned = Tuner(configured(folder, "tune", {}, steps), share=0.4).run()
+def measure(folder: Path, steps: int, held: dict[str, Any]) -> dict[str, Any]:
+    """Tune, complete as it was and as tuned, and compare; `held` is what it starts from."""
+    tuned = Tuner(configured(folder, "tune", held, steps), share=0.4).run()
     truth = {row["id"]: row for row in pq.read_table(EMOJI / "target.parquet").to_pylist()}
     memory = Memory(folder / "candidates.sqlite")
     jobs = [
         completed(configured(folder, name, changes, steps), memory)
-        for name, changes in (("before", {}), ("after", tuned.changes))
+        for name, changes in (("before", held), ("after", held | tuned.changes))
     ]
     values = configured(folder, "judge", {}, steps).model_dump(mode="json")
     judge = Job(make_config(values | {"encoder": values["evaluation"]["judge"]}, EMOJI))
@@ -110,8 +111,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where everything is kept")
     parser.add_argument("--steps", type=int, default=10, help="denoising steps")
+    parser.add_argument("--paper", action="store_true", help="start from k = 10, α = 0.5")
     options = parser.parse_args()
-    print(json.dumps(measure(options.folder, options.steps), indent=1, default=float))
+    held = {K: 10, ALPHA: 0.5} if options.paper else {}
+    print(json.dumps(measure(options.folder, options.steps, held), indent=1, default=float))
 
 
 if __name__ == "__main__":
