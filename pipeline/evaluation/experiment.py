@@ -66,7 +66,8 @@ class Experiment:
         variants, rates, seeds
             In place of those of the settings.
         sweeps
-            Each adds its points, of the last generating variant asked for.
+            Each adds its points, of rag4dmc where it is asked for, else of the first variant that
+            generates.
 
         Raises
         ------
@@ -95,16 +96,16 @@ class Experiment:
     ) -> list[Arm]:
         """Every variant at every rate, and the points of the sweeps."""
         chosen = [VARIANTS[name] for name in variants]
-        swept = [variant for variant in chosen if variant.generates]
+        swept = sorted(
+            (variant for variant in chosen if variant.generates), key=lambda v: v.name != "rag4dmc"
+        )
         if sweeps and not swept:
             raise ConfigError("--sweep: needs a variant that generates, such as rag4dmc")
         arms = []
         for masked in self.world.masks(rates or self.settings.rates):
             arms += [Arm(variant, masked) for variant in chosen]
             for sweep in sweeps:
-                arms += [
-                    Arm(swept[-1], masked, point, changes) for point, changes in sweep.points()
-                ]
+                arms += [Arm(swept[0], masked, point, changes) for point, changes in sweep.points()]
         return arms
 
     @cached_property

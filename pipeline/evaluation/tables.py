@@ -145,7 +145,8 @@ def retrieval_table(results: Results, rate: float) -> Table | None:
     for label in dict.fromkeys(r.label for r in records):
         for mode in dict.fromkeys(r.mode for r in records):
             own = [r for r in records if (r.label, r.mode) == (label, mode)]
-            if not own:
+            # All modes are of interest once; of the other variants, what they use.
+            if not own or not (own[0].used or label == records[0].label):
                 continue
             cells = []
             for missing in ("text", "image"):
