@@ -141,12 +141,14 @@ def direct_table(results: Results, rate: float) -> Table | None:
 def retrieval_table(results: Results, rate: float) -> Table | None:
     """How good an example each mode finds."""
     records = [r for r in results.records if r.rate == rate and r.group == "retrieval"]
+    labels = list(dict.fromkeys(r.label for r in records))
+    shown = "rag4dmc" if "rag4dmc" in labels else next(iter(labels), None)
     rows = []
-    for label in dict.fromkeys(r.label for r in records):
+    for label in labels:
         for mode in dict.fromkeys(r.mode for r in records):
             own = [r for r in records if (r.label, r.mode) == (label, mode)]
             # All modes are of interest once; of the other variants, what they use.
-            if not own or not (own[0].used or label == records[0].label):
+            if not own or not (own[0].used or label == shown):
                 continue
             cells = []
             for missing in ("text", "image"):
