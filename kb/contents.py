@@ -141,15 +141,16 @@ def build_indexes(
     random_state: int,
     device: str,
 ) -> dict[Modality, EmbeddingIndex]:
-    """One index a modality, built and saved under `folder`/indexes."""
+    """One index a modality, built and saved under `folder`/indexes.
+
+    Each is read back when both are there: one that grew in memory holds up to twice its size.
+    """
+    places = {m: folder / "indexes" / m for m in MODALITIES}
     shutil.rmtree(folder / "indexes", ignore_errors=True)
     (folder / "indexes").mkdir()
-    indexes: dict[Modality, EmbeddingIndex] = {}
-    for modality in MODALITIES:
-        index = EmbeddingIndex.build(embeddings[modality], settings, random_state, device)
-        index.save(folder / "indexes" / modality)
-        indexes[modality] = index
-    return indexes
+    for modality, place in places.items():
+        EmbeddingIndex.build(embeddings[modality], settings, random_state, device).save(place)
+    return {m: EmbeddingIndex.load(place, device) for m, place in places.items()}
 
 
 def extend_indexes(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from kb.embeddings import MODALITIES, Modality, opposite
+from kb.embeddings import MODALITIES, Modality, opposite, release
 from kb.retrieval import DEFAULT_ALPHA, DEFAULT_K, FusionRetriever, RetrievalSettings, order_by
 
 CANDIDATE_K = (5, 10, 20, 50)
@@ -59,6 +59,8 @@ def retrieval_quality(
                 best = order_by(score, ranks[part])[:, : settings.examples]
                 quality = np.take_along_axis(truth[part], best, axis=1)
                 figures.setdefault((k, alpha), {})[modality] = quality
+        for embeddings in wide.embeddings.values():
+            release(embeddings)
     return figures
 
 
