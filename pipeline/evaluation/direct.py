@@ -20,7 +20,7 @@ from pipeline.images import decode
 from pipeline.job import Job
 from pipeline.ledger import read_json, write_whole
 
-VERSION = 1
+VERSION = 2
 
 
 class Direct:
@@ -45,8 +45,9 @@ class Direct:
         Returns
         -------
         list of dict
-            `group` "direct", `missing`, `measure`, `value`, and `half` (of its 95 % interval over
-            rows) where the measure is a mean over rows. Rows without a generated half don't count.
+            `group` "direct", `missing`, `measure`, `value`; where the measure is a mean over rows
+            also `half` (of its 95 % interval) and `rows`, the value of each by id. Rows without a
+            generated half don't count.
         """
         ids = table["id"].to_pylist()
         made: dict[str, list[tuple[str, Any]]] = {"text": [], "image": []}
@@ -86,10 +87,10 @@ class Direct:
         own = self.world.judge.bench.embed([[text] for text in texts], "text")
         truth = self.world.embeddings_of(ids, "text", judge=True)
         return [
-            _mean("text", "CIDEr", cider_d(texts, references)),
+            _mean("text", "CIDEr", ids, cider_d(texts, references)),
             _figure("text", "BLEU-4", bleu),
             _figure("text", "chrF", chrf),
-            _mean("text", "cosine", np.einsum("nd,nd->n", own, truth)),
+            _mean("text", "cosine", ids, np.einsum("nd,nd->n", own, truth)),
         ]
 
     def _images(self, made: list[tuple[str, bytes]], job: Job) -> list[dict[str, Any]]:
@@ -99,7 +100,7 @@ class Direct:
         pictures = [decode(data, job.config.dataset.max_pixels) for _, data in made]
         own = self.world.judge.bench.embed(pictures, "image")
         truth = self.world.embeddings_of(ids, "image", judge=True)
-        figures = [_mean("image", "cosine", np.einsum("nd,nd->n", own, truth))]
+        figures = [_mean("image", "cosine", ids, np.einsum("nd,nd->n", own, truth))]
         for measure, value in (
             ("NIQE", mean_niqe(pictures, job.bench.selector.niqe_model)),
             ("Fréchet", frechet_distance(own, truth)),
@@ -113,6 +114,7 @@ def _figure(missing: str, measure: str, value: float) -> dict[str, Any]:
     return {"group": "direct", "missing": missing, "measure": measure, "value": value}
 
 
-def _mean(missing: str, measure: str, values: np.ndarray) -> dict[str, Any]:
+def _mean(missing: str, measure: str, ids: list[str], values: np.ndarray) -> dict[str, Any]:
     found = interval(values)
-    return _figure(missing, measure, found.mean) | {"half": found.half}
+    rows = dict(zip(ids, values.tolist(), strict=True))
+    return _figure(missing, measure, found.mean) | {"half": found.half, "rows": rows}

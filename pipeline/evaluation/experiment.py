@@ -150,9 +150,8 @@ class Experiment:
             statuses = table["status"].to_pylist()
             for status in dict.fromkeys(statuses):
                 results.add(Record(rate, label, "rows", status, statuses.count(status)))
-            results.records += [
-                Record(rate, label, **one) for one in self.direct.measure(job, table, hidden)
-            ]
+            for one in self.direct.measure(job, table, hidden):
+                results.add_direct(rate, label, **one)
             if job.config.generation.grounded:
                 results.records += [
                     Record(rate, label, **one) for one in self._retrieval(job, hidden)

@@ -12,39 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.evaluation.claims import ORDERINGS, Comparison
 from pipeline.evaluation.downstream import Ranks
 from pipeline.evaluation.statistics import RECALL_AT, Interval, interval, paired, recall
 from pipeline.ledger import write_whole
 
 # The share of the way that counts as certain: complete - drop this many times its interval.
 CERTAIN = 3.0
-
-# MSCOCO at 70 % missing, R@1 in per cent of image to text and text to image (the paper's table).
-PAPER = {
-    "complete": (48.9, 49.6),
-    "drop": (35.4, 35.1),
-    "direct": (41.4, 43.9),
-    "vanilla": (44.9, 44.6),
-    "purified": (45.9, 46.4),
-    "rag4dmc": (46.6, 47.5),
-}
-
-# The orderings that are looked at, the better one first.
-ORDERINGS = (
-    ("rag4dmc", "drop", "completing helps"),
-    ("rag4dmc", "direct", "examples help"),
-    ("rag4dmc", "nearest", "generating beats copying the example"),
-    ("vanilla", "direct", "internal examples help"),
-    ("combined", "vanilla", "external pairs help"),
-    ("purified", "combined", "purifying helps"),
-    ("rag4dmc", "purified", "fusion retrieval helps"),
-    ("rag4dmc", "without-alignment", "alignment helps"),
-    ("rag4dmc", "without-filter", "the filter helps"),
-    ("rag4dmc", "without-fusion", "the second stage of retrieval helps"),
-    ("rag4dmc", "without-selection", "selection helps"),
-    ("rag4dmc", "one-candidate", "more candidates help"),
-    ("ten-candidates", "one-candidate", "n = 10 beats n = 1"),
-)
 
 
 @dataclass(frozen=True)
@@ -103,33 +77,6 @@ SCHEMA = pa.schema(
 assert SCHEMA.names == [one.name for one in fields(Record)]
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A difference in mean R@1 of two variants at a missing rate.
-
-    Attributes
-    ----------
-    over_seeds : Interval
-        Paired over seeds of the fine-tuning: what another seed would change.
-    over_rows : Interval
-        Of the mean over seeds, paired over test pairs: what another test set would change.
-    """
-
-    rate: float
-    better: str
-    worse: str
-    claim: str
-    over_seeds: Interval
-    over_rows: Interval
-
-    @property
-    def holds(self) -> str:
-        """ "yes" beyond the interval over seeds, "reversed" beyond it the other way, or "open"."""
-        if self.over_seeds.low > 0:
-            return "yes"
-        return "reversed" if self.over_seeds.high < 0 else "open"
-
-
 class Results:
     """What an evaluation found.
 
@@ -150,9 +97,31 @@ class Results:
         self.records: list[Record] = []
         self.start: Ranks | None = None
         self._ranks: dict[tuple[float, str], Ranks] = {}
+        self._rows: dict[tuple[float, str, str, str], Mapping[str, float]] = {}
 
     def add(self, record: Record) -> None:
         self.records.append(record)
+
+    def add_direct(
+        self, rate: float, label: str, rows: Mapping[str, float] | None = None, **figure: Any
+    ) -> None:
+        """A direct figure, with the values of its rows where it is their mean."""
+        record = Record(rate, label, **figure)
+        self.add(record)
+        if rows is not None:
+            self._rows[rate, label, str(record.missing), record.measure] = rows
+
+    def direct_gain(
+        self, rate: float, better: str, worse: str, missing: str, measure: str
+    ) -> Interval | None:
+        """Gain in a direct figure, paired over the rows that both have generated."""
+        sides = [self._rows.get((rate, label, missing, measure)) for label in (better, worse)]
+        if sides[0] is None or sides[1] is None:
+            return None
+        both = sorted(sides[0].keys() & sides[1].keys())
+        if len(both) < 2:
+            return None
+        return paired(*([side[row_id] for row_id in both] for side in sides if side is not None))
 
     def add_ranks(self, rate: float, label: str, ranks: Ranks, rows: int) -> None:
         """Downstream ranks of a variant that trained on so many rows."""
@@ -294,13 +263,6 @@ def _directions(ranks: Ranks) -> dict[str, np.ndarray]:
 def _hits(ranks: Ranks, k: int) -> np.ndarray:
     """Share of both directions that is hit, [seeds, test pairs]."""
     return ((ranks.image_to_text < k).astype(float) + (ranks.text_to_image < k)) / 2
-
-
-def paper_way() -> dict[str, float]:
-    """The paper's share of the way from drop to complete in mean R@1, by variant."""
-    means = {name: sum(figures) / 2 for name, figures in PAPER.items()}
-    wide = means["complete"] - means["drop"]
-    return {name: (mean - means["drop"]) / wide for name, mean in means.items()}
 
 
 def names_of(records: Sequence[Record], group: str) -> list[tuple[str | None, str]]:

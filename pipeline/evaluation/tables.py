@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.evaluation.results import PAPER, Comparison, Results, names_of, paper_way
+from pipeline.evaluation.claims import ORDERINGS, PAPER, Comparison, paper_way
+from pipeline.evaluation.results import Results, names_of
 from pipeline.evaluation.statistics import RECALL_AT
 
 RETRIEVAL = ("quality", "gain over cross", "gain over intra", *(f"R@{k}" for k in RECALL_AT))
@@ -49,6 +50,7 @@ def tables(results: Results) -> list[Table]:
             for table in (
                 downstream_table(results, rate),
                 direct_table(results, rate),
+                direct_orderings(results, rate),
                 retrieval_table(results, rate),
             )
             if table is not None
@@ -136,6 +138,24 @@ def direct_table(results: Results, rate: float) -> Table | None:
         " ± is the 95 % interval over rows."
     )
     return Table(f"Generated beside hidden, {rate:.0%} missing", headings, tuple(rows), note)
+
+
+def direct_orderings(results: Results, rate: float) -> Table | None:
+    """Gains of one variant over another in what was generated."""
+    measures = (("text", "CIDEr"), ("text", "cosine"), ("image", "cosine"))
+    rows = []
+    for better, worse, claim in ORDERINGS:
+        gains = [results.direct_gain(rate, better, worse, *measure) for measure in measures]
+        if any(one is not None for one in gains):
+            cells = (_NONE if one is None else _signed(one.mean, one.half) for one in gains)
+            rows.append((f"{claim}: {better} − {worse}", *cells))
+    if not rows:
+        return None
+    headings = ("ordering", *(f"{missing}: {measure}" for missing, measure in measures))
+    note = "Differences paired over rows, with 95 % intervals."
+    return Table(
+        f"Orderings by what was generated, {rate:.0%} missing", headings, tuple(rows), note
+    )
 
 
 def retrieval_table(results: Results, rate: float) -> Table | None:

@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.evaluation.claims import paper_way
 from pipeline.evaluation.downstream import Downstream, Pairs
-from pipeline.evaluation.results import Record, Results, paper_way
+from pipeline.evaluation.results import Record, Results
 from pipeline.evaluation.settings import DownstreamSettings
 from pipeline.evaluation.tables import comparison_table, downstream_table
 from tests.worlds import CHECKPOINTS, EMOJI

@@ -64,6 +64,19 @@ def test_every_variant_completes_the_hidden_halves(results: Results) -> None:
             assert results.value(0.5, label, group="direct", missing=missing, measure=measure)
 
 
+def test_variants_are_compared_row_by_row(results: Results) -> None:
+    gain = results.direct_gain(0.5, "rag4dmc", "nearest", "text", "cosine")
+    values = [
+        results.value(0.5, n, group="direct", missing="text", measure="cosine")
+        for n in ("rag4dmc", "nearest")
+    ]
+    assert gain is not None and values[0] is not None and values[1] is not None
+    assert gain.mean == pytest.approx(values[0].value - values[1].value)
+    assert results.direct_gain(0.5, "rag4dmc", "drop", "text", "cosine") is None
+    titles = [table.title for table in tables(results)]
+    assert "Orderings by what was generated, 50% missing" in titles
+
+
 def test_what_was_shown_decides_what_is_measured(results: Results) -> None:
     assert results.value(0.5, "direct", group="retrieval") is None
     used = results.value(0.5, "purified", group="retrieval", used=True)
