@@ -63,8 +63,9 @@ def test_commands_and_choices_are_completed(shell: str) -> None:
 
 
 def test_a_real_bash_completes() -> None:
+    # The shell is found by its process, so that a bash must wait for the answer.
     script = subprocess.run(
-        [SCRIPT, "--show-completion", "bash"], capture_output=True, text=True
+        ["bash", "-c", f"{SCRIPT} --show-completion; exit $?"], capture_output=True, text=True
     ).stdout
     asked = (
         f"{script}\nCOMP_WORDS=(rag4dmc exp); COMP_CWORD=1; _rag4dmc_completion rag4dmc\n"
