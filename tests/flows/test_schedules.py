@@ -36,6 +36,11 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
+def heed_interrupts() -> None:
+    """Where the tests run in the background, a child would ignore what ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def slow_world(folder: Path, seconds: float) -> Path:
     """Forty whole rows and twelve without a text, in shards of four that take their time."""
     worlds.write(folder / "data" / "a.parquet", worlds.rows(40, 12, 0))
@@ -107,8 +112,7 @@ def test_a_schedule_fires_and_the_run_after_a_killed_one_ends_it(tmp_path: Path)
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # Where the tests run in the background, an interrupt would be ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=heed_interrupts,
     )
     try:
         assert process.stdout
@@ -164,6 +168,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, Path
                 env=env,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                preexec_fn=heed_interrupts,
             )
             yield Api(url), folder
             process.terminate()
