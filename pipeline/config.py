@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from generators import CAPTIONERS, IMAGE_GENERATORS
 from kb.encoders import ENCODERS
@@ -83,6 +90,11 @@ class RunSettings(BaseModel):
         description="folder of the embeddings by content, which runs may share, one at a time;"
         " default: in the run's folder",
     )
+    remember: bool = Field(
+        False,
+        description="keep every candidate, images too, so that other settings of selection choose"
+        " anew without asking a generator; needs engine local",
+    )
 
 
 class Config(BaseModel):
@@ -126,6 +138,13 @@ class Config(BaseModel):
     @classmethod
     def _without_password(cls, value: str | None) -> str | None:
         return without_password(value)
+
+    @model_validator(mode="after")
+    def _remembers_alone(self) -> Config:
+        # What is kept is one file, which one process writes.
+        if self.run.remember and self.engine.kind != "local":
+            raise ValueError(f"run.remember needs engine local; got engine {self.engine.kind}")
+        return self
 
     # Set by `load_config`: relative paths start here.
     base: Path = Field(Path("."), exclude=True)

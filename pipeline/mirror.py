@@ -27,7 +27,7 @@ EXPORTS = "exports"
 
 # Only grow, and are worth keeping where they are ahead of the URL.
 _CACHES = ("embeddings", "catalog")
-_LOCAL = ("lock", "plan", EXPORTS)
+_LOCAL = ("lock", "plan", "candidates.sqlite", "candidates.sqlite-journal", EXPORTS)
 # What refers to other files is sent after them, and removed before them; what is not named is first.
 _ORDER = (
     "summaries",

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 INTERNAL = "internal"
 STANDARDS = "standards.json"
+CANDIDATES = "candidates.sqlite"
 
 
 class Workbench:
@@ -91,6 +92,8 @@ class Workbench:
             self.close_generator()
             part = self.config.generator_part(missing)
             made = part.create(self.models(part))
+            if self.memory is None and self.config.run.remember:
+                self.memory = Memory(self.config.folder / CANDIDATES)
             if self.memory is not None:
                 made = self.memory.around(made, self.identity(part))
             self._generator = (missing, made)

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from pipeline.config import load_config
+from pipeline.errors import ConfigError
 from pipeline.job import Job
 from pipeline.summary import told
 from tests import quick_worlds
@@ -293,6 +294,27 @@ class TestSettings:
             r: each for r, each in before.items() if r not in expected
         }
         assert _none(world) == world.again()[1]
+
+    def test_remembered_candidates_are_chosen_from_anew_and_nothing_is_asked_for(
+        self, world: World
+    ) -> None:
+        world.change(run=RUN | {"seed": 1, "remember": True})
+        assert world.again()[1] == _all_generated(world)
+        before = world.rows()
+        world.change(selection={"caption": {"lambda2": 0.9}, "image": {"lambda2": 0.9}})
+        summary, asked = world.again()
+        assert summary["why"] == {"settings changed": len(_all_generated(world))}
+        assert asked == set()
+        after = world.rows()
+        for row_id in _all_generated(world):
+            old, new = before[row_id]["completion"], after[row_id]["completion"]
+            seeds = [[c["seed"] for c in each["candidates"]] for each in (old, new)]
+            assert seeds[0] == seeds[1] and old["run_id"] != new["run_id"]
+
+    def test_remembering_is_refused_where_several_processes_would_write(self, world: World) -> None:
+        world.change(run={"remember": True}, engine={"kind": "dask"})
+        with pytest.raises(ConfigError, match="run.remember needs engine local; got engine dask"):
+            world.job()
 
     def test_an_export_more_is_written_and_nothing_else(self, world: World) -> None:
         files = {p: p.stat().st_mtime_ns for p in (world.folder / "runs").rglob("*.parquet")}
