@@ -26,7 +26,7 @@ from pipeline.images import UndecodableImage, decode, encode
 from pipeline.ledger import Entry
 from pipeline.review import REFUSED, half_digest
 from pipeline.workbench import Workbench
-from selection.scoring import Judged, Judgement
+from selection.judgement import Judged, Judgement
 
 
 @dataclass

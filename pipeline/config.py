@@ -27,7 +27,7 @@ from pipeline.errors import ConfigError, first_error, without_password
 from pipeline.evaluation.settings import EvaluationSettings
 from pipeline.export import ExportSettings
 from pipeline.parts import Part
-from selection.scoring import ScoringSettings
+from selection.settings import ScoringSettings
 
 PAPER: dict[str, Any] = {
     "knowledge_base": KnowledgeBaseSettings.paper().model_dump(mode="json", exclude_unset=True),

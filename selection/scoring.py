@@ -1,4 +1,4 @@
-"""The score that chooses one candidate among a row's n, and the records of its reasons.
+"""The score that chooses one candidate among a row's n.
 
 Captions: s = λ₁ c + λ₂ BLEU(x̃, examples). Pictures: s = λ₁ c′ − λ₂ q′, with the cosine and the
 NIQE each standardised on the real halves of the dataset's own pairs, so that a NIQE of 3 to 20
@@ -9,114 +9,16 @@ candidates (:mod:`selection.validity`) are left out first.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
-from selection.bleu import Tokenizer, sentence_bleu
+from selection.bleu import sentence_bleu
+from selection.judgement import Judged, choose
 from selection.niqe import NiqeModel, niqe
+from selection.settings import ScoringSettings
 from selection.standards import Standards, fit_standards
 from selection.validity import caption_fault, duplicates, image_fault
-
-
-class _Scoring(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    lambda1: float = Field(
-        default=1.0, ge=0, description="Weight of the cosine to the row's pseudo-embedding."
-    )
-    floor_cosine: float | None = Field(
-        default=None,
-        ge=-1,
-        le=1,
-        description="Reject the row if no candidate's cosine reaches this.",
-    )
-    floor_score: float | None = Field(
-        default=None, description="Reject the row if no candidate's score reaches this."
-    )
-
-
-class CaptionScoring(_Scoring):
-    """How captions are scored."""
-
-    lambda2: float = Field(
-        default=0.1, ge=0, description="Weight of BLEU against the examples' captions."
-    )
-    tokenizer: Tokenizer = Field(
-        default="13a", description="sacrebleu's tokenizer; zh or char for languages without spaces."
-    )
-    lowercase: bool = Field(default=False, description="Compare with the examples without case.")
-
-
-class ImageScoring(_Scoring):
-    """How pictures are scored."""
-
-    lambda2: float = Field(default=0.3, ge=0, description="Weight of NIQE, which counts against.")
-    niqe: Literal["published", "fitted", "off"] = Field(
-        default="published",
-        description="The NIQE model: the published one, one fitted on the dataset, or none.",
-    )
-    niqe_block: int = Field(
-        default=96,
-        ge=16,
-        multiple_of=2,
-        description="Side in pixels of the blocks of a fitted model.",
-    )
-    standardise: bool = Field(
-        default=True,
-        description="Standardise cosine and NIQE on the dataset's pairs before adding them.",
-    )
-
-
-class ScoringSettings(BaseModel):
-    """How candidates are scored, by modality."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    caption: CaptionScoring = Field(
-        default_factory=CaptionScoring, description="Scoring of captions."
-    )
-    image: ImageScoring = Field(default_factory=ImageScoring, description="Scoring of pictures.")
-
-    def identity(self) -> dict[str, Any]:
-        """The settings that change which candidate is chosen: all of them."""
-        return self.model_dump(mode="json")
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What was found of one candidate; figures that were not taken are None."""
-
-    valid: bool
-    reason: str | None = None
-    cosine: float | None = None
-    bleu: float | None = None
-    niqe: float | None = None
-    score: float | None = None
-
-
-@dataclass(frozen=True)
-class Judged:
-    """The verdict on a row's candidates.
-
-    Attributes
-    ----------
-    judgements : tuple of Judgement
-        One per candidate, in order.
-    chosen : int or None
-        Number of the best candidate, the lower one on ties.
-    reason : str or None
-        Why none was chosen.
-    notes : tuple of str
-        Terms of the score that had to be left out, and why.
-    """
-
-    judgements: tuple[Judgement, ...]
-    chosen: int | None
-    reason: str | None = None
-    notes: tuple[str, ...] = ()
 
 
 class Selector:
@@ -209,7 +111,7 @@ class Selector:
                     lowercase=settings.lowercase,
                 )
                 score[number] += settings.lambda2 * value
-        return _choose(settings, faults, cosines, score, notes, bleus=bleus)
+        return choose(settings, faults, cosines, score, notes, bleus=bleus)
 
     def judge_images(
         self,
@@ -259,7 +161,7 @@ class Selector:
             else:
                 scaled = standard(measured) if settings.standardise and standard else measured
                 score -= settings.lambda2 * np.nan_to_num(scaled)
-        return _choose(settings, faults, cosines, score, notes, qualities=qualities)
+        return choose(settings, faults, cosines, score, notes, qualities=qualities)
 
 
 def _with_duplicates(items: Sequence[Any], faults: list[str | None]) -> list[str | None]:
@@ -284,48 +186,3 @@ def _cosines(
 
 def _with_known(faults: Sequence[str | None], known: Mapping[int, str] | None) -> list[str | None]:
     return [(known or {}).get(number, fault) for number, fault in enumerate(faults)]
-
-
-def _choose(
-    settings: _Scoring,
-    faults: Sequence[str | None],
-    cosines: np.ndarray | None,
-    score: np.ndarray,
-    notes: list[str],
-    *,
-    bleus: Sequence[float | None] | None = None,
-    qualities: Sequence[float | None] | None = None,
-) -> Judged:
-    judgements = tuple(
-        Judgement(
-            valid=fault is None,
-            reason=fault,
-            cosine=None if cosines is None or fault in _UNMEASURED else float(cosines[number]),
-            bleu=bleus[number] if bleus is not None else None,
-            niqe=qualities[number] if qualities is not None else None,
-            score=float(score[number]) if fault is None else None,
-        )
-        for number, fault in enumerate(faults)
-    )
-    valid = [number for number, fault in enumerate(faults) if fault is None]
-    if not valid:
-        reasons = ", ".join(sorted({fault for fault in faults if fault and fault != "duplicate"}))
-        why = f"all candidates invalid: {reasons}" if faults else "no candidates"
-        return Judged(judgements, None, why, tuple(notes))
-    passing = valid
-    if settings.floor_cosine is not None and cosines is not None:
-        floor = settings.floor_cosine
-        passing = [number for number in passing if cosines[number] >= floor]
-        if not passing:
-            best = max(cosines[number] for number in valid)
-            why = f"below floor: best cosine {best:.3f} < floor_cosine {floor:g}"
-            return Judged(judgements, None, why, tuple(notes))
-    chosen = max(passing, key=lambda number: (score[number], -number))
-    if settings.floor_score is not None and score[chosen] < settings.floor_score:
-        why = f"below floor: best score {score[chosen]:.3f} < floor_score {settings.floor_score:g}"
-        return Judged(judgements, None, why, tuple(notes))
-    return Judged(judgements, chosen, None, tuple(notes))
-
-
-# The embedding of nothing is a number, but says nothing.
-_UNMEASURED = ("empty", "nan")
