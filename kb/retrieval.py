@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from kb.embeddings import Modality, Rows, normalise, opposite
+from kb.hits import Hit, Neighbours
 from kb.index import REFINE, EmbeddingIndex
 from kb.mapping import CrossModalMapping
 
@@ -49,41 +49,6 @@ class RetrievalSettings(BaseModel):
     def identity(self) -> dict[str, Any]:
         """The settings that change the result."""
         return self.model_dump(mode="json")
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A retrieved pair.
-
-    Attributes
-    ----------
-    id : str
-    row : int
-        Its row in the knowledge base at hand; not to be stored.
-    intra : float
-        Cosine of the query to the pair's half in the query's own modality.
-    cross : float
-        Cosine to the pair's other half: of the pseudo-embedding, or in mode `cross` with a
-        shared space of the query itself. NaN where there is no mapping.
-    score : float
-        What the order is by.
-    """
-
-    id: str
-    row: int
-    intra: float
-    cross: float
-    score: float
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """Hits as arrays, all [n, m], best first; row is -1 and figures NaN where there is none."""
-
-    rows: np.ndarray
-    intra: np.ndarray
-    cross: np.ndarray
-    score: np.ndarray
 
 
 class FusionRetriever:

@@ -45,7 +45,7 @@ def test_the_adopted_text_tower_gives_the_encoders_directions(encoder: tuple[Any
     from torch.nn.functional import cosine_similarity
     from transformers import CLIPTextModelWithProjection
 
-    from examples.emoji.training.unet import adopt_text_tower, text_config
+    from examples.emoji.training.painter import adopt_text_tower, text_config
 
     model, tokenizer = encoder
     tower = CLIPTextModelWithProjection(text_config(tokenizer.tokenizer, 128, 128)).eval()
