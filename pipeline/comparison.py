@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kb.embeddings import MODALITIES
+from pipeline.errors import RunFailed
 from pipeline.ledger import Ledger
 from pipeline.review import Verdict
 
@@ -62,6 +63,20 @@ class Comparison:
     first_attempts: np.ndarray
     held: int
     deleted: int
+
+    def check_deleted(self, share: float) -> None:
+        """Refuse an input that lost more than a share of the rows held.
+
+        Raises
+        ------
+        RunFailed
+            As a half-mounted disk would look.
+        """
+        if self.deleted > share * self.held:
+            raise RunFailed(
+                f"{self.deleted} of {self.held} rows vanished from the input, more than"
+                f" run.max_deleted_share {share:g} allows; if that is meant, raise it for this run"
+            )
 
 
 def compare(

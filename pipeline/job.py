@@ -28,14 +28,14 @@ from pipeline.compaction import compact
 from pipeline.comparison import compare
 from pipeline.completion import RowsDone, complete_shard
 from pipeline.config import Config
-from pipeline.errors import ConfigError, RunFailed, RunLocked
+from pipeline.errors import ConfigError, RunLocked
 from pipeline.export import Exported, ExportSettings, export
-from pipeline.ledger import Ledger, Manifest, shard_name, write_whole
+from pipeline.ledger import Ledger, Manifest, clear_scratch, shard_name, write_whole
 from pipeline.lock import hold
 from pipeline.mirror import Mirror
 from pipeline.plan import Plan, ShardPlan, make_plan
 from pipeline.presentation import present
-from pipeline.review import Review, Reviewed, Verdict, made_halves, read_marks
+from pipeline.review import Review, Reviewed, Verdict, take_marks
 from pipeline.schema import completed_schema
 from pipeline.search import search
 from pipeline.summary import read_summary, summarise
@@ -155,12 +155,7 @@ class Job:
         """
         rows, settings, run = self.catalog.table, self.bench.row_settings(), self.config.run
         compared = compare(rows, self.ledger, settings, self.review.verdicts, retry_failed)
-        if compared.deleted > run.max_deleted_share * compared.held:
-            raise RunFailed(
-                f"{compared.deleted} of {compared.held} rows vanished from the input, more than"
-                f" run.max_deleted_share {run.max_deleted_share:g} allows; if that is"
-                " meant, raise it for this run"
-            )
+        compared.check_deleted(run.max_deleted_share)
         self.planned = make_plan(
             rows,
             self.ledger,
@@ -181,9 +176,7 @@ class Job:
         path = self.folder / "config.yaml"
         if not path.is_file() or path.read_text(encoding="utf-8") != resolved:
             write_whole(path, resolved)
-        for pattern in (".*.tmp", "*/.*.tmp", "catalog/*/.*.tmp"):
-            for debris in self.folder.glob(pattern):
-                debris.unlink()
+        clear_scratch(self.folder)
         self.ledger.sweep()
 
     def complete_shard(self, plan: ShardPlan, rows_done: RowsDone | None = None) -> Manifest:
@@ -284,17 +277,7 @@ class Job:
             Nothing was completed yet, the marks are not of this run, or none of them counts.
         """
         self._check_completed()
-        read = read_marks(marks, self.config.name)
-        ids = [mark.id for mark in read.marks]
-        made = made_halves(self.ledger.parts_of(ids), ids)
-        standing = self.ledger.entries(ids)
-        result = self.review.add(read, standing, made)
-        if result.accepted or result.rejected:
-            self.review.save()
-            self.report()
-        elif not result.known:
-            raise ConfigError(f"{marks}: no mark counts: {result.told()}")
-        return result
+        return take_marks(self, marks)
 
     def _check_completed(self) -> None:
         if not self.ledger.files():

@@ -117,6 +117,13 @@ def write_whole(path: Path, data: str | bytes) -> None:
     sync_folder(path.parent)
 
 
+def clear_scratch(folder: Path) -> None:
+    """Remove what a killed run left of files that were being written in its folder."""
+    for pattern in (".*.tmp", "*/.*.tmp", "catalog/*/.*.tmp"):
+        for debris in folder.glob(pattern):
+            debris.unlink()
+
+
 @contextmanager
 def writing_part(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     """Write a Parquet file that is there whole once the block has ended well, and not before."""

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -19,6 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pipeline.catalog import digest
 from pipeline.errors import ConfigError, first_error
 from pipeline.ledger import Entry, read_json, write_whole
+
+if TYPE_CHECKING:
+    from pipeline.job import Job
 
 REVIEW_VERSION = 1
 FILE = "review.json"
@@ -213,6 +216,20 @@ def read_marks(path: Path, run: str) -> Marks:
             raise ConfigError(f"{path}: row {mark.id!r} is marked twice")
         seen.add(mark.id)
     return marks
+
+
+def take_marks(job: Job, path: Path) -> Reviewed:
+    """Keep the marks of a report, and write it again; see `Job.take_review`."""
+    read = read_marks(path, job.config.name)
+    ids = [mark.id for mark in read.marks]
+    made = made_halves(job.ledger.parts_of(ids), ids)
+    result = job.review.add(read, job.ledger.entries(ids), made)
+    if result.accepted or result.rejected:
+        job.review.save()
+        job.report()
+    elif not result.known:
+        raise ConfigError(f"{path}: no mark counts: {result.told()}")
+    return result
 
 
 def half_digest(text: str | None, image: bytes | None) -> str:
