@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
-from generators.device import DeviceSettings, identity_of
+from generators.checkpoints import CheckpointSettings
 from generators.prompts import check_template, number_word
 from generators.sampling import SamplingSettings
 
 
-class Blip2Settings(SamplingSettings, DeviceSettings):
+class Blip2Settings(SamplingSettings, CheckpointSettings):
     """Settings of `Blip2Captioner`; the templates are those of the paper."""
 
     kind: Literal["blip2"] = Field("blip2", description="A BLIP-2 checkpoint, OPT or T5.")
@@ -20,7 +20,6 @@ class Blip2Settings(SamplingSettings, DeviceSettings):
         "Salesforce/blip2-opt-2.7b",
         description="Model id, or a folder in the same format.",
     )
-    revision: str | None = Field(None, description="Commit of the model; None is resolved once.")
     batch_size: int = Field(
         16, ge=1, description="Captions drawn at once; halved when out of memory."
     )
@@ -66,20 +65,8 @@ class Blip2Settings(SamplingSettings, DeviceSettings):
 
     @field_validator("stops")
     @classmethod
-    def _stops(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(value):
-            raise ValueError(
-                "stops must not hold an empty text; it would cut every caption to nothing"
-            )
+    def _stop_templates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(check_template("stops", stop, ("after",), ()) for stop in value)
-
-    def models(self) -> dict[str, tuple[str, str | None]]:
-        """The one checkpoint."""
-        return {"model": (self.model, self.revision)}
-
-    def identity(self) -> dict[str, Any]:
-        """All but device and batch size."""
-        return identity_of(self)
 
     def render(self, examples: Sequence[str]) -> str:
         """The prompt with these example captions."""

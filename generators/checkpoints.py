@@ -1,12 +1,50 @@
-"""Checkpoints on disk: found where the caller says, never downloaded, never a pickle."""
+"""Checkpoints: the settings of whatever runs one, and its folder on disk.
+
+A folder is found where the caller says, never downloaded, and never read as a pickle.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from generators.device import Dtype
 
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
+
+
+class CheckpointSettings(BaseModel):
+    """Settings of every generator whose model runs on this machine."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(description="Model id, or a folder in the same format.")
+    revision: str | None = Field(None, description="Commit of the model; None is resolved once.")
+    device: str = Field(
+        "auto",
+        description="Where the model runs: auto (cuda where there is one), cpu, cuda, cuda:1.",
+    )
+    dtype: Dtype = Field(
+        "auto",
+        description="Precision of the weights; auto is float16 on cuda and float32 on cpu.",
+    )
+    batch_size: int = Field(
+        8,
+        ge=1,
+        description="Candidates that go through the model at once; halved when out of memory.",
+    )
+
+    def models(self) -> dict[str, tuple[str, str | None]]:
+        """The one checkpoint."""
+        return {"model": (self.model, self.revision)}
+
+    def identity(self) -> dict[str, Any]:
+        """All but where the model runs and how many candidates go through it at once."""
+        return self.model_dump(mode="json", exclude={"device", "batch_size"})
 
 
 def local_folder(paths: Mapping[str, Path], role: str, marker: str) -> Path:

@@ -7,37 +7,12 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
 if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
-
-# Settings that say where and how fast, never what: they stay out of an identity.
-PLACEMENT_FIELDS = frozenset({"device", "batch_size"})
-
-
-class DeviceSettings(BaseModel):
-    """Settings shared by every model that runs on this machine."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    device: str = Field(
-        "auto",
-        description="Where the model runs: auto (cuda where there is one), cpu, cuda, cuda:1.",
-    )
-    dtype: Dtype = Field(
-        "auto",
-        description="Precision of the weights; auto is float16 on cuda and float32 on cpu.",
-    )
-    batch_size: int = Field(
-        8,
-        ge=1,
-        description="Candidates that go through the model at once; halved when out of memory.",
-    )
 
 
 def resolve_device(device: str) -> torch.device:
@@ -108,8 +83,3 @@ def module_bytes(modules: Iterable[Any]) -> int:
         for tensor in (*module.parameters(), *module.buffers()):
             seen[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
     return sum(seen.values())
-
-
-def identity_of(settings: BaseModel, also: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """The settings as JSON-able values, less those that only place or pace the work."""
-    return settings.model_dump(mode="json", exclude=set(PLACEMENT_FIELDS | also))

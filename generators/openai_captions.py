@@ -20,7 +20,6 @@ from generators.service_settings import ServiceSettings
 class OpenAICaptionSettings(ServiceSettings):
     """Settings of `OpenAICaptioner`."""
 
-    kind: Literal["openai"] = Field("openai", description="An OpenAI-compatible server.")
     prompt: str = Field(
         "Please write a caption of the image.",
         min_length=1,
@@ -39,9 +38,6 @@ class OpenAICaptionSettings(ServiceSettings):
     )
     longest_side: int = Field(768, ge=16, description="Images are shrunk to this many pixels.")
     background: str = Field("white", description="What shows through a transparent image.")
-    extra: dict[str, Any] = Field(
-        default_factory=dict, description="More fields of the request, as the server has them."
-    )
 
 
 class OpenAICaptioner(ServiceGenerator):

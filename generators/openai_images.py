@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 
 from generators.base import Candidate, Generated, ImageRequest
 from generators.pictures import shrunk
-from generators.prompts import check_template
+from generators.prompts import ImagePromptSettings
 from generators.service import (
     SEED_MASK,
     ContentRefused,
@@ -24,17 +24,12 @@ from generators.service_generator import ServiceGenerator, png
 from generators.service_settings import ServiceSettings
 
 
-class OpenAIImageSettings(ServiceSettings):
+class OpenAIImageSettings(ImagePromptSettings, ServiceSettings):
     """Settings of `OpenAIImageGenerator`."""
 
-    kind: Literal["openai"] = Field("openai", description="An OpenAI-compatible server.")
     grounding: Literal["none", "prompt", "edit"] = Field(
         "prompt",
         description="How the example grounds the image: not, by its caption, or by its image.",
-    )
-    template: str = Field("{text}", description="Prompt of a row.")
-    example_template: str = Field(
-        "{text}, similar to: {example}", description="Prompt of a row with grounding prompt."
     )
     size: str = Field("1024x1024", description="Pixels to ask for, as the server writes them.")
     send_seed: bool = Field(
@@ -48,19 +43,6 @@ class OpenAIImageSettings(ServiceSettings):
     )
     max_pixels: int = Field(64_000_000, ge=1, description="Larger images in answers are refused.")
     background: str = Field("white", description="What shows through a transparent example.")
-    extra: dict[str, Any] = Field(
-        default_factory=dict, description="More fields of the request, as the server has them."
-    )
-
-    @field_validator("template")
-    @classmethod
-    def _template(cls, value: str) -> str:
-        return check_template("template", value, ("text",), ("text",))
-
-    @field_validator("example_template")
-    @classmethod
-    def _example_template(cls, value: str) -> str:
-        return check_template("example_template", value, ("text", "example"), ("text", "example"))
 
     @field_validator("size")
     @classmethod

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pydantic import BaseModel, Field, field_validator
+
 NUMBER_WORDS = (
     "no",
     "one",
@@ -54,6 +56,25 @@ def check_template(field: str, template: str, allowed: Sequence[str], needed: Se
     if missing := [name for name in needed if name not in found]:
         raise ValueError(f"{field} must hold {{{missing[0]}}}; got {template!r}")
     return template
+
+
+class ImagePromptSettings(BaseModel):
+    """The prompts of an image generator."""
+
+    template: str = Field("{text}", description="Prompt of a row.")
+    example_template: str = Field(
+        "{text}, similar to: {example}", description="Prompt of a row with grounding prompt."
+    )
+
+    @field_validator("template")
+    @classmethod
+    def _template(cls, value: str) -> str:
+        return check_template("template", value, ("text",), ("text",))
+
+    @field_validator("example_template")
+    @classmethod
+    def _example_template(cls, value: str) -> str:
+        return check_template("example_template", value, ("text", "example"), ("text", "example"))
 
 
 def number_word(number: int) -> str:

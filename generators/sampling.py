@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ NOISE_TOKENS = 8
 
 
 class SamplingSettings(BaseModel):
-    """How the next token is drawn."""
+    """How a text is drawn token by token, and where it ends."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -46,6 +46,18 @@ class SamplingSettings(BaseModel):
         ge=0,
         description="No run of this many tokens occurs twice in a caption; 0 allows it.",
     )
+    stops: tuple[str, ...] = Field(
+        ("\n",), description="The caption ends before the first of these."
+    )
+
+    @field_validator("stops")
+    @classmethod
+    def _no_empty_stop(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(value):
+            raise ValueError(
+                "stops must not hold an empty text; it would cut every caption to nothing"
+            )
+        return value
 
 
 class SeededSampling:

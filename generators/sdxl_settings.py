@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from generators.device import DeviceSettings, identity_of
-from generators.prompts import check_template
+from generators.checkpoints import CheckpointSettings
+from generators.prompts import ImagePromptSettings
 
 # Folders of the parts of an SDXL checkpoint.
 PARTS = (
@@ -52,7 +52,7 @@ class IPAdapterSettings(BaseModel):
         return value
 
 
-class SdxlSettings(DeviceSettings):
+class SdxlSettings(ImagePromptSettings, CheckpointSettings):
     """Settings of `SdxlImageGenerator`."""
 
     kind: Literal["sdxl"] = Field("sdxl", description="A Stable Diffusion XL checkpoint.")
@@ -60,7 +60,6 @@ class SdxlSettings(DeviceSettings):
         "stabilityai/stable-diffusion-xl-base-1.0",
         description="Model id, or a folder in the same format.",
     )
-    revision: str | None = Field(None, description="Commit of the model; None is resolved once.")
     variant: str | None = Field(
         "auto",
         description="Weight files to read, such as fp16; auto takes fp16 in half precision if there.",
@@ -69,10 +68,6 @@ class SdxlSettings(DeviceSettings):
     grounding: Literal["none", "prompt", "img2img", "ip_adapter"] = Field(
         "img2img",
         description="How the example grounds the image: not, by its caption, or by its image.",
-    )
-    template: str = Field("{text}", description="Prompt of a row.")
-    example_template: str = Field(
-        "{text}, similar to: {example}", description="Prompt of a row with grounding prompt."
     )
     negative_prompt: str | None = Field(
         None, description="What the image should not show; None leaves the guidance empty."
@@ -99,16 +94,6 @@ class SdxlSettings(DeviceSettings):
         description="The adapter of that grounding.",
     )
 
-    @field_validator("template")
-    @classmethod
-    def _template(cls, value: str) -> str:
-        return check_template("template", value, ("text",), ("text",))
-
-    @field_validator("example_template")
-    @classmethod
-    def _example_template(cls, value: str) -> str:
-        return check_template("example_template", value, ("text", "example"), ("text", "example"))
-
     @field_validator("size", "output_size")
     @classmethod
     def _positive(cls, value: Any) -> Any:
@@ -129,7 +114,7 @@ class SdxlSettings(DeviceSettings):
 
     def models(self) -> dict[str, tuple[str, str | None]]:
         """The checkpoint, and the adapter where the grounding uses it."""
-        models = {"model": (self.model, self.revision)}
+        models = super().models()
         if self.grounding == "ip_adapter":
             models["ip_adapter"] = (self.ip_adapter.model, self.ip_adapter.revision)
         return models
@@ -168,10 +153,10 @@ class SdxlSettings(DeviceSettings):
         if self.grounding != "ip_adapter":
             unused.add("ip_adapter")
         if self.grounding != "img2img":
-            unused |= {"strength"}
+            unused.add("strength")
         if self.grounding != "prompt":
             unused.add("example_template")
-        return identity_of(self, frozenset(unused))
+        return {name: value for name, value in super().identity().items() if name not in unused}
 
 
 def _variant_of(weights: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -12,6 +12,7 @@ class ServiceSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    kind: Literal["openai"] = Field("openai", description="An OpenAI-compatible server.")
     base_url: str = Field(
         description="Address of the server up to the version, such as http://localhost:8000/v1."
     )
@@ -35,6 +36,9 @@ class ServiceSettings(BaseModel):
     max_requests: int | None = Field(
         None, ge=1, description="Most requests a process may send, retries included; None for any."
     )
+    extra: dict[str, Any] = Field(
+        default_factory=dict, description="More fields of the request, as the server has them."
+    )
 
     @field_validator("base_url")
     @classmethod
@@ -55,7 +59,7 @@ class ServiceSettings(BaseModel):
     def _consent(self) -> ServiceSettings:
         if not self.send_data:
             raise ValueError(
-                f"send_data must be true for kind openai: rows and examples are sent to {self.base_url}"
+                f"send_data must be true for kind {self.kind}: rows and examples are sent to {self.base_url}"
             )
         return self
 

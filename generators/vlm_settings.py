@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from generators.device import DeviceSettings, identity_of
+from generators.checkpoints import CheckpointSettings
 from generators.sampling import SamplingSettings
 
 
-class VlmSettings(SamplingSettings, DeviceSettings):
+class VlmSettings(SamplingSettings, CheckpointSettings):
     """Settings of `VlmCaptioner`."""
 
     kind: Literal["vlm"] = Field("vlm", description="A chat image-text model of transformers.")
     model: str = Field(
         "Qwen/Qwen2.5-VL-3B-Instruct", description="Model id, or a folder in the same format."
     )
-    revision: str | None = Field(None, description="Commit of the model; None is resolved once.")
     trust_remote_code: bool = Field(
         False,
         description="Run Python code that lies beside the weights; only for models you trust.",
@@ -33,27 +32,7 @@ class VlmSettings(SamplingSettings, DeviceSettings):
         ge=16,
         description="Images are shrunk to this many pixels before the model's own steps.",
     )
-    stops: tuple[str, ...] = Field(
-        ("\n",), description="The caption ends before the first of these."
-    )
     max_prompt_tokens: int | None = Field(
         None, ge=1, description="Most tokens of the turns; None takes what the model has room for."
     )
     background: str = Field("white", description="What shows through a transparent image.")
-
-    @field_validator("stops")
-    @classmethod
-    def _stops(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(value):
-            raise ValueError(
-                "stops must not hold an empty text; it would cut every caption to nothing"
-            )
-        return value
-
-    def models(self) -> dict[str, tuple[str, str | None]]:
-        """The one checkpoint."""
-        return {"model": (self.model, self.revision)}
-
-    def identity(self) -> dict[str, Any]:
-        """All but device and batch size."""
-        return identity_of(self)
