@@ -7,7 +7,7 @@ What a generator needs stands before it is asked, and what follows needs it no m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ from pipeline.ledger import Entry
 from pipeline.review import REFUSED, half_digest
 from pipeline.workbench import Workbench
 from selection.judgement import Judged, Judgement
+
+UNGROUNDED = "without an example"
 
 
 @dataclass
@@ -127,19 +129,29 @@ class Block:
         rows = self.open_rows()
         if not rows:
             return []
-        requests = [self._request(row) for row in rows]
-        answers: list[Generated] = self.bench.generator(self.missing).generate(requests)
-        return answers
+        requests = [self._requests(row) for row in rows]
+        answers = iter(
+            self.bench.generator(self.missing).generate([one for own in requests for one in own])
+        )
+        return [_joined([(one, next(answers)) for one in own]) for own in requests]
 
-    def _request(self, row: Row) -> CaptionRequest | ImageRequest:
-        config, attempt = self.bench.config, row.first_attempt + self.turn
+    def _requests(self, row: Row) -> list[CaptionRequest | ImageRequest]:
+        """What is asked for a row: candidates from its examples, and some without, if so set."""
+        settings, attempt = self.bench.config.generation, row.first_attempt + self.turn
         seeds = tuple(
-            derive_seed(config.run.seed, row.id, n, attempt) for n in range(config.generation.n)
+            derive_seed(self.bench.config.run.seed, row.id, n, attempt) for n in range(settings.n)
         )
         examples = tuple(
             Example(example["id"], example["caption"], example.get("image"))
             for example in row.examples
         )
+        grounded = settings.n - settings.ungrounded if examples else 0
+        parts = ((examples, seeds[:grounded]), ((), seeds[grounded:]))
+        return [self._request(row, shown, drawn) for shown, drawn in parts if drawn]
+
+    def _request(
+        self, row: Row, examples: tuple[Example, ...], seeds: tuple[int, ...]
+    ) -> CaptionRequest | ImageRequest:
         if self.missing == "text":
             return CaptionRequest(row.id, row.item, examples, seeds)
         return ImageRequest(row.id, row.item[0], examples, seeds)
@@ -182,6 +194,19 @@ class Block:
             for number, candidate in enumerate(answer.candidates)
             if _digest(candidate) in digests
         }
+
+
+def _joined(asked: Sequence[tuple[CaptionRequest | ImageRequest, Generated]]) -> Generated:
+    """The answers to a row's requests as one; an error of any is the row's."""
+    if len(asked) == 1:
+        return asked[0][1]
+    candidates: list[Candidate] = []
+    for request, answer in asked:
+        if answer.error is not None:
+            return answer
+        notes = () if request.examples else (UNGROUNDED,)
+        candidates += [replace(one, notes=(*one.notes, *notes)) for one in answer.candidates]
+    return Generated(asked[0][1].row_id, tuple(candidates))
 
 
 def _digest(candidate: Candidate) -> str:

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -64,6 +64,18 @@ class GenerationSettings(BaseModel):
         True,
         description="give the generator the retrieved pairs (false: the variant `direct`)",
     )
+    ungrounded: int = Field(
+        0,
+        ge=0,
+        description="of the n candidates, those drawn without an example, in case it misleads;"
+        " paper: 0",
+    )
+
+    @model_validator(mode="after")
+    def _some_are_grounded(self) -> Self:
+        if self.ungrounded > self.n:
+            raise ValueError(f"ungrounded must be at most n, {self.n}; got {self.ungrounded}")
+        return self
 
 
 class RunSettings(BaseModel):

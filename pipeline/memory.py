@@ -100,29 +100,30 @@ class Remembering:
         """One answer a request, in order; rows that fail are not remembered."""
         keys = [self._keys(request) for request in requests]
         held: dict[str, Candidate] = {}
-        asked: list[Request] = []
-        for request, own in zip(requests, keys, strict=True):
+        # By place: a row may be asked for more than once, with other examples.
+        asked: dict[int, Request] = {}
+        for place, (request, own) in enumerate(zip(requests, keys, strict=True)):
             for seed, key in own.items():
                 if (candidate := self._memory.find(key, seed)) is not None:
                     held[key] = candidate
             if wanted := tuple(seed for seed in request.seeds if own[seed] not in held):
-                asked.append(replace(request, seeds=wanted))
-        errors: dict[str, str] = {}
+                asked[place] = replace(request, seeds=wanted)
+        errors: dict[int, str] = {}
         if asked:
-            own_keys = {request.row_id: own for request, own in zip(requests, keys, strict=True)}
+            answers = self._generator.generate(list(asked.values()))
             made: dict[str, Candidate] = {}
-            for answer in self._generator.generate(asked):
+            for place, answer in zip(asked, answers, strict=True):
                 if answer.error is not None:
-                    errors[answer.row_id] = answer.error
+                    errors[place] = answer.error
                 for candidate in answer.candidates:
-                    made[own_keys[answer.row_id][candidate.seed]] = candidate
+                    made[keys[place][candidate.seed]] = candidate
             self._memory.add(made)
             held |= made
         return [
-            Generated(request.row_id, error=errors[request.row_id])
-            if request.row_id in errors
+            Generated(request.row_id, error=errors[place])
+            if place in errors
             else Generated(request.row_id, tuple(held[own[seed]] for seed in request.seeds))
-            for request, own in zip(requests, keys, strict=True)
+            for place, (request, own) in enumerate(zip(requests, keys, strict=True))
         ]
 
     def _keys(self, request: Request) -> dict[int, str]:

@@ -5,24 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.pipeline.test_job import run
-from tests.worlds import emoji_rows, write_world
+from tests import quick_worlds
 
 
-def completed(tmp_path: Path, **changes: Any) -> dict[str, Any]:
-    world = write_world(tmp_path, emoji_rows(40, 1, 0), external=[], **changes)
-    job, _ = run(world)
-    return next(row for row in job.completed().to_table().to_pylist() if row["missing"])
-
-
-def late(attempt: int) -> dict[str, Any]:
-    return {"kind": "tests.captioners:LateCaptioner", "good_attempt": attempt}
+def completed(tmp_path: Path, blank_attempts: int = 0, **changes: Any) -> dict[str, Any]:
+    """The one row without a text after a run whose captioner gives blanks for so many attempts."""
+    quick_worlds.write(tmp_path / "data" / "a.parquet", quick_worlds.rows(40, 1, 0))
+    kind = "tests.quick_parts:QuickCaptioner"
+    captioner = {"kind": kind, "same": True, "blank_attempts": blank_attempts}
+    job, _ = quick_worlds.run(quick_worlds.config(tmp_path, captioner=captioner, **changes))
+    return next(row for row in quick_worlds.completed(job).values() if row["missing"])
 
 
 def test_when_every_candidate_is_invalid_there_is_a_second_attempt(tmp_path: Path) -> None:
-    row = completed(tmp_path, captioner=late(2))
+    row = completed(tmp_path, blank_attempts=1)
     made = row["completion"]
-    assert (row["status"], row["text"]) == ("completed", "a small red apple")
+    assert row["status"] == "completed" and row["text"].startswith("a plain ")
     assert (made["attempt"], made["chosen"]) == (2, 2)
     reasons = [(c["attempt"], c["valid"], c["reason"]) for c in made["candidates"]]
     assert reasons == [
@@ -34,7 +32,7 @@ def test_when_every_candidate_is_invalid_there_is_a_second_attempt(tmp_path: Pat
 
 
 def test_without_a_valid_candidate_the_row_is_rejected_with_the_reasons(tmp_path: Path) -> None:
-    row = completed(tmp_path, captioner=late(3))
+    row = completed(tmp_path, blank_attempts=2)
     assert (row["status"], row["text"]) == ("rejected", None)
     assert row["image"]["bytes"]
     assert "attempt 1: " in row["reason"] and "attempt 2: " in row["reason"]
@@ -43,12 +41,27 @@ def test_without_a_valid_candidate_the_row_is_rejected_with_the_reasons(tmp_path
 
 
 def test_a_row_below_the_floor_is_rejected(tmp_path: Path) -> None:
-    row = completed(tmp_path, captioner=late(1), selection={"caption": {"floor_score": 9.0}})
+    row = completed(tmp_path, selection={"caption": {"floor_score": 9.0}})
     assert row["status"] == "rejected"
     assert "below floor" in row["reason"]
 
 
 def test_without_grounding_a_row_has_no_examples(tmp_path: Path) -> None:
-    row = completed(tmp_path, captioner=late(1), generation={"n": 2, "grounded": False})
+    row = completed(tmp_path, generation={"n": 2, "grounded": False})
     assert row["status"] == "completed"
     assert row["completion"]["examples"] == []
+
+
+def test_some_candidates_may_be_drawn_without_the_example(tmp_path: Path) -> None:
+    def candidates(name: str, **generation: Any) -> list[dict[str, Any]]:
+        row = completed(tmp_path / name, generation={"n": 2, **generation})
+        return list(row["completion"]["candidates"])
+
+    with_it, without, mixed = (
+        candidates("with"),
+        candidates("without", grounded=False),
+        candidates("mixed", ungrounded=1),
+    )
+    assert [c["text"] for c in mixed] == [with_it[0]["text"], without[1]["text"]]
+    assert ["without an example" in c["notes"] for c in mixed] == [False, True]
+    assert [c["seed"] for c in mixed] == [c["seed"] for c in with_it]

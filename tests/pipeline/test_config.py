@@ -88,3 +88,8 @@ def test_a_class_of_ones_own_may_lie_in_the_folder_of_the_command(
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     part = Part.choose("captioner", {"kind": "a_module_of_mine:AgreementCaptioner"}, {})
     assert part.cls.__name__ == "AgreementCaptioner"
+
+
+def test_no_more_candidates_are_ungrounded_than_there_are() -> None:
+    with pytest.raises(ConfigError, match="ungrounded must be at most n, 2; got 3"):
+        make_config(settings(generation={"n": 2, "ungrounded": 3}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,14 @@ def test_another_model_is_asked_anew_and_errors_are_not_kept(
         assert answers[0].error == "out of memory" and answers[1].candidates[0].text == "text 1"
     assert generator.asked.count(9) == 2
     assert memory.memory() == 7
+
+
+def test_a_row_may_be_asked_for_twice_with_other_examples(
+    tmp_path: Path, generator: Counting
+) -> None:
+    memory = Memory(tmp_path / "m.sqlite").around(generator, {})
+    shown, alone = caption("a", (1,)), replace(caption("a", (2,)), examples=())
+    for _ in range(2):
+        answers = memory.generate([shown, alone])
+        assert [[c.seed for c in answer.candidates] for answer in answers] == [[1], [2]]
+    assert generator.asked == [1, 2]
