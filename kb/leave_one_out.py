@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from kb.embeddings import MODALITIES, Modality, opposite, release
-from kb.retrieval import DEFAULT_ALPHA, DEFAULT_K, FusionRetriever, RetrievalSettings, order_by
+from kb.retrieval import DEFAULT_ALPHA, DEFAULT_K, FusionRetriever, RetrievalSettings
 
 CANDIDATE_K = (5, 10, 20, 50)
 CANDIDATE_ALPHA = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -47,7 +47,6 @@ def retrieval_quality(
         guess = None if pseudo is None else pseudo[modality]
         found = wide.search(pairs[modality], modality, ids, m=max(ks), pseudo=guess)
         truth = wide.similarities(pairs[other], other, found.rows)
-        ranks = wide.id_ranks(found.rows)
         says_nothing = retriever.mapping is None or retriever.mapping.constant_[modality]
         for k in ks:
             part = (slice(None), slice(0, k))
@@ -56,7 +55,7 @@ def retrieval_quality(
                 if alpha < 1 and not says_nothing:
                     score = alpha * score + (1 - alpha) * found.cross[part]
                 score = np.where(found.rows[part] < 0, -np.inf, score)
-                best = order_by(score, ranks[part])[:, : settings.examples]
+                best = wide.order(score, found.rows[part])[:, : settings.examples]
                 quality = np.take_along_axis(truth[part], best, axis=1)
                 figures.setdefault((k, alpha), {})[modality] = quality
         for embeddings in wide.embeddings.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -10,6 +11,10 @@ import numpy as np
 # Similarities held at once, as float32: 64 MiB on the CPU, where a block should stay near the
 # caches, and 1 GiB on a GPU.
 _BLOCK = {"cpu": 16 * 1024 * 1024, "cuda": 256 * 1024 * 1024}
+# Rows gathered at once: few enough to stay near the caches, enough to be worth a call.
+_GATHERED = 2048
+# Reading scattered rows waits for the memory or the disk, which two at once hide from each other.
+_READERS = 2
 
 
 def resolve_device(device: str) -> str:
@@ -91,6 +96,56 @@ def top_k(
             similarities[part] = values.cpu().numpy()
             rows[part] = indices.cpu().numpy()
     return similarities, rows
+
+
+def inner_products(queries: np.ndarray, base: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Inner products of each query with rows of its own, read where they lie.
+
+    Memory: some thousand rows, whatever the number of queries.
+
+    Parameters
+    ----------
+    queries : float32 [n, d]
+    base : shape [m, d]
+        Of any float type; may be a memory map.
+    rows : int64 [n, k]
+        Rows of `base`; negative where there is none.
+
+    Returns
+    -------
+    float32 [n, k], -inf where there is no row
+    """
+    import torch
+
+    count, width = rows.shape
+    products = np.empty(rows.shape, dtype=np.float32)
+    if rows.size == 0:
+        return products
+    step = max(1, _GATHERED // width)
+    vectors = torch.from_numpy(np.ascontiguousarray(queries, dtype=np.float32))
+    out = torch.from_numpy(products)
+
+    def fill(first: int, last: int) -> None:
+        gathered = np.empty((min(step, last - first) * width, base.shape[1]), base.dtype)
+        block = torch.empty((len(gathered) // width, width, base.shape[1]))
+        with exact_products():
+            for start in range(first, last, step):
+                part = slice(start, min(start + step, last))
+                size = part.stop - start
+                found = gathered[: size * width]
+                # `clip` lets numpy write to `out` at once, and reads row 0 where there is none.
+                base.take(rows[part].ravel(), axis=0, out=found, mode="clip")
+                block[:size].copy_(torch.from_numpy(found).view(size, width, -1))
+                torch.bmm(block[:size], vectors[part, :, None], out=out[part, :, None])
+
+    readers = min(_READERS, torch.get_num_threads(), -(-count // step))
+    edges = [count * number // readers for number in range(readers + 1)]
+    if readers == 1:
+        fill(0, count)
+    else:
+        with ThreadPoolExecutor(readers) as pool:
+            list(pool.map(fill, edges[:-1], edges[1:]))
+    return np.where(rows < 0, np.float32(-np.inf), products)
 
 
 def first_occurrence(rows: np.ndarray) -> np.ndarray:

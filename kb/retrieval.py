@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
-from kb.embeddings import Modality, Rows, normalise, opposite
+from kb.embeddings import Modality, normalise, opposite
 from kb.hits import Hit, Neighbours
 from kb.index import REFINE, EmbeddingIndex
 from kb.mapping import CrossModalMapping
+from kb.neighbours import inner_products
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,6 @@ SPARE = 4
 # Scores that differ by less are ties, and go to the lower id.
 DECIMALS = 6
 QUERIES_AT_ONCE = 2048
-ROWS_AT_ONCE = 1024
 
 
 class RetrievalSettings(BaseModel):
@@ -72,7 +72,7 @@ class FusionRetriever:
 
     def __init__(
         self,
-        embeddings: Mapping[Modality, Rows],
+        embeddings: Mapping[Modality, np.ndarray],
         indexes: Mapping[Modality, EmbeddingIndex],
         ids: Sequence[str] | pa.Array,
         mapping: CrossModalMapping | None = None,
@@ -125,6 +125,15 @@ class FusionRetriever:
         if ids is not None and len(ids) != len(queries):
             raise ValueError(f"ids must have one entry a query; got {len(ids)} for {len(queries)}")
         wanted = self.settings.examples if m is None else m
+        if len(queries) == 0:
+            empty = np.empty((0, wanted), np.float32)
+            return Neighbours(np.empty((0, wanted), np.int64), empty, empty, empty)
+        if self.settings.mode == "cross" and self.shared_space:
+            pseudo = queries
+        elif pseudo is None and self.mapping is not None:
+            # For all queries at once: between blocks, the threads that wait for the next product
+            # of matrices would take the processor from the index.
+            pseudo = self.mapping.map(queries, source=modality, target=opposite(modality))
         parts = []
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             part = slice(start, start + QUERIES_AT_ONCE)
@@ -137,9 +146,6 @@ class FusionRetriever:
                     None if pseudo is None else pseudo[part],
                 )
             )
-        if not parts:
-            empty = np.empty((0, wanted), np.float32)
-            return Neighbours(np.empty((0, wanted), np.int64), empty, empty, empty)
         return Neighbours(
             *(
                 np.concatenate([getattr(part, name) for part in parts])
@@ -153,39 +159,27 @@ class FusionRetriever:
         modality: Modality,
         ids: pa.Array | None,
         m: int,
-        pseudo: np.ndarray | None,
+        crossing: np.ndarray | None,
     ) -> Neighbours:
+        """`crossing` is what is compared with the other modality."""
         other = opposite(modality)
-        mode = self.settings.mode
-        if pseudo is None and self.mapping is not None:
-            pseudo = self.mapping.map(queries, source=modality, target=other)
-        if mode == "cross":
-            stage_one, crossing = other, queries if self.shared_space else pseudo
+        k = max(self.k, m)
+        if self.settings.mode == "cross":
             if crossing is None:
                 raise ValueError("mode cross needs a mapping where the encoders share no space")
-            probe = crossing
+            rows, cross = self._nearest(crossing, other, ids, k)
+            intra, score = self.similarities(queries, modality, rows), cross
         else:
-            stage_one, crossing, probe = modality, pseudo, queries
-        k = max(self.k, m)
-        rows, found = self._fetch(probe, stage_one, ids, k)
-        if mode == "cross":
-            intra, cross = self.similarities(queries, modality, rows), found
-        elif crossing is None:
-            intra, cross = found, np.full_like(found, np.nan)
-        else:
-            intra, cross = found, self.similarities(crossing, other, rows)
-        first = cross if mode == "cross" else intra
-        ranks = self.id_ranks(rows)
-        order = order_by(first, ranks)[:, :k]
-        rows, intra, cross, first, ranks = (
-            np.take_along_axis(array, order, axis=1) for array in (rows, intra, cross, first, ranks)
-        )
-        if mode == "fusion":
+            rows, intra = self._nearest(queries, modality, ids, k)
+            if crossing is None:
+                cross = np.full_like(intra, np.nan)
+            else:
+                cross = self.similarities(crossing, other, rows)
+            score = intra
             alpha = self.alpha(modality)
-            score = intra if alpha == 1 else alpha * intra + (1 - alpha) * cross
-        else:
-            score = first
-        order = order_by(score, ranks)[:, :m]
+            if self.settings.mode == "fusion" and alpha < 1:
+                score = alpha * intra + (1 - alpha) * cross
+        order = self.order(score, rows)[:, :m]
         rows, intra, cross, score = (
             np.take_along_axis(array, order, axis=1) for array in (rows, intra, cross, score)
         )
@@ -198,10 +192,13 @@ class FusionRetriever:
             )
         return Neighbours(rows, intra, cross, score)
 
-    def _fetch(
+    def _nearest(
         self, probe: np.ndarray, modality: Modality, ids: pa.Array | None, k: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Rows by stage 1 and their cosines; the queries' own rows are -1 and -inf."""
+        """Stage 1: at most k rows and their cosines, best first; -1 and -inf where there is none.
+
+        The queries' own rows are left out.
+        """
         index = self.indexes[modality]
         cosines, rows = index.search(probe, k * REFINE[index.kind] + SPARE)
         if ids is not None and rows.size:
@@ -211,38 +208,37 @@ class FusionRetriever:
             rows = np.where(same, -1, rows)
         if REFINE[index.kind] > 1:
             cosines = self.similarities(probe, modality, rows)
-        return rows, np.where(rows < 0, -np.inf, cosines).astype(np.float32)
+        cosines = np.where(rows < 0, np.float32(-np.inf), cosines)
+        order = self.order(cosines, rows)[:, :k]
+        return np.take_along_axis(rows, order, axis=1), np.take_along_axis(cosines, order, axis=1)
 
     def similarities(self, queries: np.ndarray, modality: Modality, rows: np.ndarray) -> np.ndarray:
-        """Exact cosines of each unit query to its rows, float32 [n, k]; -inf where there is none.
+        """Cosines of each unit query to its rows, float32 [n, k]; -inf where there is none.
 
-        Rows are read in ascending order, so that a disk is swept once, and multiplied in blocks
-        that stay in the processor's cache.
+        The rows are as they are stored: in half precision their length is 1 to within 1e-4.
         """
-        if rows.size == 0:
-            return np.empty(rows.shape, np.float32)
-        flat = rows.ravel().clip(0)
-        order = np.argsort(flat, kind="stable")
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
-        gathered = np.asarray(self.embeddings[modality][flat[order]])
-        cosines = np.empty(rows.shape, dtype=np.float32)
-        width = rows.shape[1]
-        step = max(1, ROWS_AT_ONCE // width)
-        for start in range(0, len(rows), step):
-            here = place[start * width : (start + step) * width]
-            block = gathered[here].astype(np.float32).reshape(-1, width, gathered.shape[1])
-            norms = np.sqrt(np.einsum("nkd,nkd->nk", block, block))
-            products = np.einsum("nkd,nd->nk", block, queries[start : start + step])
-            cosines[start : start + step] = products / norms
-        return np.where(rows < 0, -np.inf, cosines)
+        return inner_products(queries, self.embeddings[modality], rows)
 
-    def id_ranks(self, rows: np.ndarray) -> np.ndarray:
-        """Integers that order the rows as their ids do."""
-        if rows.size == 0:
-            return rows
-        found = self.ids.take(pa.array(rows.ravel().clip(0)))
-        return pc.rank(found, tiebreaker="dense").to_numpy().astype(np.int64).reshape(rows.shape)
+    def order(self, score: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Columns by descending score, per query; scores that are level go by ascending id.
+
+        Parameters
+        ----------
+        score, rows : shapes [n, k]
+            Rows are negative where there is none.
+        """
+        with np.errstate(invalid="ignore"):
+            descending = -np.round(score, DECIMALS)
+        order = np.argsort(descending, axis=1, kind="stable")
+        ordered = np.take_along_axis(descending, order, axis=1)
+        level = (ordered[:, 1:] == ordered[:, :-1]) & np.isfinite(ordered[:, 1:])
+        # Ids are strings, and slow to compare: only where it matters.
+        tied = np.flatnonzero(level.any(axis=1))
+        if len(tied):
+            found = self.ids.take(pa.array(rows[tied].ravel().clip(0)))
+            ranks = pc.rank(found, tiebreaker="dense").to_numpy().reshape(len(tied), -1)
+            order[tied] = np.lexsort((ranks, descending[tied]), axis=1)
+        return order
 
     def retrieve(
         self,
@@ -263,10 +259,3 @@ class FusionRetriever:
                 found.rows, found.intra, found.cross, found.score, strict=True
             )
         ]
-
-
-def order_by(score: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """Columns by descending score, ties by ascending rank, per row."""
-    with np.errstate(invalid="ignore"):
-        rounded = np.round(score, DECIMALS)
-    return np.lexsort((ranks, -rounded), axis=1)
