@@ -13,12 +13,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from tests.calls import LOG
 
 ROOT = Path(__file__).parents[1]
 
@@ -89,23 +90,6 @@ class Runs:
         return answer
 
 
-def calls(folder: Path) -> list[tuple[int, str]]:
-    """The generator calls of all runs in a folder: process and row id."""
-    path = folder / "calls.txt"
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [(int(pid), row_id) for pid, row_id in (line.split(" ", 1) for line in lines)]
-
-
-def wait_for_calls(folder: Path, count: int = 1, seconds: float = 240) -> None:
-    """Wait until so many rows have been at the generator."""
-    deadline = time.monotonic() + seconds
-    while len(calls(folder)) < count:
-        assert time.monotonic() < deadline, "no shard has begun"
-        time.sleep(0.01)
-
-
 def _serve() -> None:
     import faiss  # noqa: F401
     import sklearn.cluster  # noqa: F401
@@ -135,10 +119,9 @@ def _child(config: Path, point: dict[str, Any] | None) -> None:
     for target, source in ((0, null), (1, out), (2, out)):
         os.dup2(source, target)
     try:
-        from tests.quick_parts import LOG
         from tests.quick_worlds import run
 
-        os.environ[LOG] = str(config.parent / "calls.txt")
+        os.environ[LOG] = str(config.parent)
         if point is not None:
             _arm(Point(**point))
         run(config)

@@ -1,15 +1,15 @@
 """Parts without a model: an encoder, a captioner and an image generator that take milliseconds.
 
-Their output depends on their input and seeds alone. The generators append a line for each row they
-are asked for to the file that `RAG4DMC_TEST_LOG` names, on disk before they answer.
+Their output depends on their input and seeds alone. The generators note each row they are asked for
+(`tests.calls`) before they answer.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
-from generators.base import Candidate, Generated
+from generators.base import Candidate, Generated, derive_seed
+from tests.calls import note
 
-LOG = "RAG4DMC_TEST_LOG"
 SIDE = 32
 COLOURS = {
     "red": (200, 30, 30),
@@ -45,6 +45,10 @@ class _Settings(BaseModel):
     # Ids of these endings fail with an error, or get nothing but blanks.
     fails: str | None = None
     blank: str | None = None
+    # In so many attempts of run seed 0 every row gets nothing but blanks.
+    blank_attempts: int = 0
+    # One and the same answer to all seeds of a row.
+    same: bool = False
 
     def models(self) -> dict[str, tuple[str, str | None]]:
         return {}
@@ -53,11 +57,10 @@ class _Settings(BaseModel):
         return self.model_dump(exclude={"row_seconds"})
 
 
-class QuickEncoder:
-    """Mean colours of an image, and the colours that a text names, in one space."""
+class _Part:
+    """Nothing to load."""
 
     Settings = _Settings
-    shared_space = True
 
     def __init__(self, settings: _Settings, paths: Mapping[str, Path]) -> None:
         self.settings = settings
@@ -67,6 +70,15 @@ class QuickEncoder:
 
     def close(self) -> None:
         pass
+
+    def memory(self) -> int:
+        return 0
+
+
+class QuickEncoder(_Part):
+    """Mean colours of an image, and the colours that a text names, in one space."""
+
+    shared_space = True
 
     def dimension(self, modality: str) -> int:
         return 12
@@ -87,20 +99,8 @@ class QuickEncoder:
         return np.tile(np.mean(named, axis=0) / 255, 4) + 0.01 + np.abs(jitter)
 
 
-class _Logged:
-    Settings = _Settings
-
-    def __init__(self, settings: _Settings, paths: Mapping[str, Path]) -> None:
-        self.settings = settings
-
-    def load(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-    def memory(self) -> int:
-        return 0
+class _Generator(_Part):
+    """Asks `_draw` for each candidate."""
 
     def generate(self, requests: Sequence[Any]) -> list[Generated]:
         answers = []
@@ -110,38 +110,39 @@ class _Logged:
             if self.settings.fails and request.row_id.endswith(self.settings.fails):
                 answers.append(Generated(request.row_id, (), "the server said 500"))
                 continue
-            blank = self.settings.blank and request.row_id.endswith(self.settings.blank)
-            made = tuple(self._draw(request, seed, bool(blank)) for seed in request.seeds)
-            answers.append(Generated(request.row_id, made))
+            blank, same = self._is_blank(request), derive_seed(0, request.row_id, 0, 0)
+            made = (
+                replace(self._draw(request, same if self.settings.same else seed, blank), seed=seed)
+                for seed in request.seeds
+            )
+            answers.append(Generated(request.row_id, tuple(made)))
         return answers
+
+    def _is_blank(self, request: Any) -> bool:
+        if self.settings.blank and request.row_id.endswith(self.settings.blank):
+            return True
+        attempts = range(1, self.settings.blank_attempts + 1)
+        return request.seeds[0] in {derive_seed(0, request.row_id, 0, n) for n in attempts}
 
     def _draw(self, request: Any, seed: int, blank: bool) -> Candidate:
         raise NotImplementedError
 
 
-class QuickCaptioner(_Logged):
-    """Names the nearest colour, with a number drawn from the seed."""
+class QuickCaptioner(_Generator):
+    """Names the nearest colour, with a number from the seed and how many examples there are."""
 
     def _draw(self, request: Any, seed: int, blank: bool) -> Candidate:
         mean = np.asarray(request.image, np.float32).reshape(-1, 3).mean(axis=0)
         name = min(COLOURS, key=lambda colour: float(np.abs(mean - COLOURS[colour]).sum()))
-        text = f"a {self.settings.style} {name} square, number {seed % 97}"
+        number = (seed + len(request.examples)) % 97
+        text = f"a {self.settings.style} {name} square, number {number}"
         return Candidate(seed, "a caption:", text=" " if blank else text)
 
 
-class QuickPainter(_Logged):
+class QuickPainter(_Generator):
     """A noisy square of the colour that the text names, the noise drawn from the seed."""
 
     def _draw(self, request: Any, seed: int, blank: bool) -> Candidate:
         name = next((colour for colour in COLOURS if colour in request.text), "white")
         image = Image.new("RGB", (SIDE, SIDE), "black") if blank else picture(name, seed % 2**32)
         return Candidate(seed, request.text, image=image)
-
-
-def note(row_id: str) -> None:
-    """Append a row to the log, flushed to disk."""
-    if path := os.environ.get(LOG):
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(f"{os.getpid()} {row_id}\n")
-            file.flush()
-            os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""Datasets of coloured squares and configs of the quick parts, for tests of many runs."""
+"""Datasets of coloured squares, configs of the quick parts, and runs, for tests of many runs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import yaml
 
 from pipeline.config import Config, load_config
 from pipeline.job import Job
+from tests.calls import calls
 from tests.quick_parts import COLOURS, picture
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -82,3 +83,54 @@ def completed(job: Job) -> dict[str, dict[str, Any]]:
     by_id = {each["id"]: each for each in found}
     assert len(by_id) == len(found)
     return by_id
+
+
+class FinishedRun:
+    """A run that is done, to change its data and config and run again.
+
+    Attributes
+    ----------
+    given : list of dict
+        The rows of `a.parquet`, the one file of the data.
+    """
+
+    def __init__(self, config: Path, given: list[dict[str, Any]]) -> None:
+        self.config = config
+        self.folder = config.parent
+        self.data = self.folder / "data"
+        self.given = given
+
+    def job(self) -> Job:
+        return Job(load_config(self.config))
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """The completed dataset by id."""
+        return completed(self.job())
+
+    def write(self, **options: Any) -> None:
+        """Write `given`, changed or not."""
+        write(self.data / "a.parquet", self.given, **options)
+
+    def change(self, **changes: Any) -> None:
+        """Change the config: whole values, but of a section only the keys that are given."""
+        values = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        for name, value in changes.items():
+            old = values.get(name)
+            values[name] = old | value if isinstance(old, dict) else value
+        self.config.write_text(yaml.safe_dump(values), encoding="utf-8")
+
+    def lacking(self, half: str) -> list[dict[str, Any]]:
+        """Given rows that lack this half alone."""
+        other = {"text": "image", "image": "text"}[half]
+        return [each for each in self.given if each[half] is None and each[other] is not None]
+
+    def again(self, **options: Any) -> tuple[dict[str, Any], set[str]]:
+        """Run again; the summary, and the rows that a generator was asked for."""
+        before = len(calls(self.folder))
+        _, summary = run(self.config, **options)
+        return summary, {row_id for _, row_id in calls(self.folder)[before:]}
+
+    def history(self) -> dict[str, Any]:
+        """Halves that others took the place of, by id."""
+        found = [pq.read_table(p) for p in (self.folder / "runs/quick/history").glob("*")]
+        return {each["id"]: each for table in found for each in table.to_pylist()}

@@ -6,7 +6,6 @@ import os
 import secrets
 import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from pipeline.engine import EngineSettings
 from pipeline.errors import ConfigError, RunFailed
 from pipeline.job import Job
 from tests import quick_worlds as worlds
-from tests.quick_parts import LOG
+from tests.calls import FILE, LOG, calls, wait_for_calls
 
 ROOT = Path(__file__).parents[2]
 ROWS = worlds.rows(40, 24, 24)
@@ -59,11 +58,11 @@ def server() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where workers, which have the environment that was there when they began, log their rows."""
-    path = tmp_path_factory.mktemp("log") / "rows.log"
+    folder = tmp_path_factory.mktemp("log")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv(LOG, str(path))
-        yield path
+        patch.setenv(LOG, str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -91,22 +90,12 @@ def run(config: Path) -> tuple[Job, dict[str, Any]]:
     return Job(load_config(config)), summary
 
 
-def logged(path: Path) -> list[tuple[int, str]]:
-    """Process and row of each call of a generator."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [(int(pid), row) for pid, row in (line.split(" ", 1) for line in lines)]
-
-
 def kill_a_worker(log: Path, after: int) -> threading.Thread:
     """Kill, from a thread, whoever did the row that comes after so many."""
 
     def watch() -> None:
-        deadline = time.monotonic() + 600
-        while len(logged(log)) <= after and time.monotonic() < deadline:
-            time.sleep(0.02)
-        pid = logged(log)[after][0]
+        wait_for_calls(log, after + 1, seconds=600)
+        pid = calls(log)[after][0]
         if pid != os.getpid():
             os.kill(pid, signal.SIGKILL)
 
@@ -119,16 +108,16 @@ def check_with_a_death(
     config: Path, log: Path, expected: dict[str, tuple[Any, ...]]
 ) -> dict[str, Any]:
     """Run while a worker is killed: the same is made, and only its shard is done twice."""
-    log.unlink(missing_ok=True)
+    (log / FILE).unlink(missing_ok=True)
     killer = kill_a_worker(log, after=10)
     job, summary = run(config)
     killer.join()
     assert summary["outcomes"] == {"observed": 40, "completed": 48, "rejected": 0, "failed": 0}
     assert halves(job) == expected
-    calls = logged(log)
+    asked = calls(log)
     # Two workers, and the one that came in place of the dead.
-    assert len({pid for pid, _ in calls}) >= 3
-    times = Counter(row for _, row in calls)
+    assert len({pid for pid, _ in asked}) >= 3
+    times = Counter(row for _, row in asked)
     again = [row for row, count in times.items() if count > 1]
     assert len(times) == 48 and max(times.values()) <= 2
     assert 0 < len(again) <= job.config.run.shard_size

@@ -20,7 +20,7 @@ from pipeline.config import load_config
 from pipeline.errors import RunLocked
 from pipeline.job import Job
 from tests import quick_worlds as worlds
-from tests.quick_parts import LOG
+from tests.calls import LOG, calls
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 400.0
@@ -32,7 +32,7 @@ def environment(folder: Path) -> dict[str, str]:
     return kept | {
         "PREFECT_HOME": str(folder / "prefect"),
         "PYTHONPATH": str(ROOT),
-        LOG: str(folder / "rows.log"),
+        LOG: str(folder),
     }
 
 
@@ -51,13 +51,6 @@ def slow_world(folder: Path, seconds: float) -> Path:
 
 def rag4dmc(*words: object) -> list[str]:
     return [sys.executable, "-m", "flows.cli", *map(str, words)]
-
-
-def logged(folder: Path) -> list[tuple[int, str]]:
-    """Process and row of each caption that was asked for."""
-    path = folder / "rows.log"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [(int(pid), row) for pid, row in (line.split(" ", 1) for line in lines)]
 
 
 def wait_for(what: str, found: Callable[[], Any]) -> Any:
@@ -120,8 +113,8 @@ def test_a_schedule_fires_and_the_run_after_a_killed_one_ends_it(tmp_path: Path)
         assert told.startswith("serving quick: * * * * * (UTC), Prefect server http://127.0.0.1:")
         api = Api(told.split("Prefect server ")[1].split(";")[0])
         # Told of before the server was asked whether it serves, so whoever is killed is known.
-        wait_for("scheduled run", lambda: len(logged(tmp_path)) >= 6)
-        pid = logged(tmp_path)[-1][0]
+        wait_for("scheduled run", lambda: len(calls(tmp_path)) >= 6)
+        pid = calls(tmp_path)[-1][0]
         with pytest.raises(RunLocked, match=f"pid {pid} "), job.lock():
             pass
         os.kill(pid, signal.SIGKILL)
@@ -134,7 +127,7 @@ def test_a_schedule_fires_and_the_run_after_a_killed_one_ends_it(tmp_path: Path)
     assert process.returncode in (0, 130, -signal.SIGINT), rest
     rows = worlds.completed(job)
     assert Counter(row["status"] for row in rows.values()) == {"observed": 40, "completed": 12}
-    times = Counter(row for _, row in logged(tmp_path))
+    times = Counter(row for _, row in calls(tmp_path))
     # The shard that was under way is done again, the one before it is not.
     assert len(times) == 12 and sum(count - 1 for count in times.values()) <= 4
     with pytest.raises(httpx.TransportError):
@@ -187,7 +180,7 @@ class TestWorker:
         assert api.state(run) == "COMPLETED"
         job = Job(load_config(config))
         assert job.knowledge_base.manifest["counts"]["internal"] == 40
-        assert not logged(folder)
+        assert not calls(folder)
 
     def test_of_two_runs_at_once_the_second_is_cancelled(self, worker: tuple[Api, Path]) -> None:
         api, folder = worker
@@ -196,7 +189,7 @@ class TestWorker:
         ended = {"COMPLETED", "CANCELLED", "FAILED", "CRASHED"}
         wait_for("end of both", lambda: all(api.state(run) in ended for run in runs))
         assert Counter(map(api.state, runs)) == {"COMPLETED": 1, "CANCELLED": 1}
-        assert max(Counter(row for _, row in logged(folder)).values()) == 1
+        assert max(Counter(row for _, row in calls(folder)).values()) == 1
 
     def test_the_server_shows_progress_outcomes_and_summary(self, worker: tuple[Api, Path]) -> None:
         import json
@@ -259,7 +252,7 @@ def test_a_run_that_is_told_to_end_leaves_no_server_behind(tmp_path: Path) -> No
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    wait_for("first row", lambda: logged(tmp_path))
+    wait_for("first row", lambda: calls(tmp_path))
     assert len(servers_of(tmp_path)) == 1
     process.terminate()
     assert process.wait(60) == 128 + signal.SIGTERM

@@ -17,7 +17,7 @@ from pipeline.estimate import estimate
 from pipeline.job import Job
 from tests.worlds import CHECKPOINTS, emoji_rows, settings, write_world
 
-CAPTIONER = {"kind": "tests.captioners:NumberCaptioner"}
+CAPTIONER = {"kind": "tests.quick_parts:QuickCaptioner"}
 ROWS = (34, 3, 1)
 
 
@@ -74,7 +74,7 @@ def test_changed_settings_are_named_with_the_rows_that_they_touch(
     world: Path, summary: dict[str, Any], tmp_path: Path
 ) -> None:
     values = settings(
-        captioner=CAPTIONER | {"noun": "pear"}, output=str(world.parent / "runs/small")
+        captioner=CAPTIONER | {"style": "bold"}, output=str(world.parent / "runs/small")
     )
     other = world.with_name("other.yaml")
     other.write_text(yaml.safe_dump(values), encoding="utf-8")

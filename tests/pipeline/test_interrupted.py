@@ -16,8 +16,7 @@ from pipeline.export import ExportSettings
 from pipeline.job import Job
 from pipeline.ledger import Ledger
 from tests import quick_worlds
-from tests.killing import calls
-from tests.quick_parts import LOG
+from tests.calls import LOG, calls
 
 COUNTS = (12, 20, 12)
 
@@ -26,7 +25,7 @@ COUNTS = (12, 20, 12)
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "w"
     quick_worlds.write(folder / "data" / "a.parquet", quick_worlds.rows(*COUNTS))
-    monkeypatch.setenv(LOG, str(folder / "calls.txt"))
+    monkeypatch.setenv(LOG, str(folder))
     return quick_worlds.config(folder)
 
 

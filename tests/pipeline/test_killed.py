@@ -21,8 +21,8 @@ from pipeline.config import load_config
 from pipeline.job import Job
 from pipeline.ledger import Ledger
 from tests import quick_worlds
-from tests.killing import ROOT, Point, Runs, calls, wait_for_calls
-from tests.quick_parts import LOG
+from tests.calls import FILE, LOG, calls, wait_for_calls
+from tests.killing import ROOT, Point, Runs
 
 pytestmark = pytest.mark.slow
 
@@ -117,7 +117,7 @@ def built(world: Path, undisturbed: Path) -> Path:
         shutil.rmtree(folder / "runs/quick" / name)
     for name in ("summary.json", "presented.json"):
         (folder / "runs/quick" / name).unlink()
-    (folder / "calls.txt").unlink()
+    (folder / FILE).unlink()
     return folder
 
 
@@ -209,7 +209,6 @@ def test_killed_at_random_moments(
     built: Path, undisturbed: Path, runs: Runs, tmp_path: Path
 ) -> None:
     draw = random.Random(20)
-    begun = time.monotonic()
     folder = shutil.copytree(built, tmp_path / "timed")
     group = runs.start(folder / "dmc.yaml")
     wait_for_calls(folder)
@@ -241,7 +240,7 @@ def test_the_command_killed_and_given_again(
     config["captioner"]["row_seconds"] = 0.2
     (folder / "dmc.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     command = [sys.executable, "-m", "flows.cli", "run", str(folder / "dmc.yaml")]
-    environment = os.environ | {LOG: str(folder / "calls.txt"), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {LOG: str(folder), "OMP_NUM_THREADS": "1"}
     with (folder / "output.txt").open("wb") as output:
         options: dict[str, Any] = {"cwd": ROOT, "env": environment, "stdout": output}
         process = subprocess.Popen(command, stderr=output, start_new_session=True, **options)

@@ -22,7 +22,7 @@ from pipeline.job import Job
 from pipeline.lease import Lease
 from pipeline.mirror import Mirror
 from tests import quick_worlds as worlds
-from tests.quick_parts import LOG
+from tests.calls import LOG, calls, wait_for_calls
 
 pytest.importorskip("s3fs")
 moto_server = pytest.importorskip("moto.server")
@@ -160,7 +160,6 @@ class TestRun:
         monkeypatch: pytest.MonkeyPatch,
         transfers: int,
     ) -> None:
-        monkeypatch.setenv(LOG, str(tmp_path / "rows.log"))
         config = world(tmp_path / "url", output=bucket, export=[{"format": "webdataset"}])
         made = Mirror.send
         count = 0
@@ -190,8 +189,7 @@ class TestRun:
         machines: Any,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        log = tmp_path / "rows.log"
-        monkeypatch.setenv(LOG, str(log))
+        monkeypatch.setenv(LOG, str(tmp_path))
         slow = {"kind": "tests.quick_parts:QuickCaptioner", "row_seconds": 0.5}
         settings = {"shard_size": 4, "block_size": 4}
         config = world(tmp_path / "url", output=bucket, captioner=slow, run=settings)
@@ -204,24 +202,17 @@ class TestRun:
             cwd=ROOT,
             env=os.environ | {"FSSPEC_S3_ENDPOINT_URL": endpoint, "PYTHONPATH": str(ROOT)},
         )
-        deadline = time.monotonic() + 300
-        while len(_rows(log)) < 6 and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for_calls(tmp_path, 6)
         process.send_signal(signal.SIGKILL)
         process.wait()
         machines("second")
         job, summary = worlds.run(config)
         assert summary["outcomes"] == {"observed": 20, "completed": 20, "rejected": 0, "failed": 0}
-        times = Counter(_rows(log))
+        times = Counter(row for _, row in calls(tmp_path))
         assert len(times) == 20
         # The second shard, which was under way; the first one stood on the URL.
         assert 0 < sum(count - 1 for count in times.values()) <= 4
         assert summary["recovered"] == 24
-
-
-def _rows(log: Path) -> list[str]:
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    return [line.split(" ", 1)[1] for line in lines]
 
 
 class TestLock:

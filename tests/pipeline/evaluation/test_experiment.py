@@ -16,7 +16,8 @@ from pipeline.evaluation.results import Results
 from pipeline.evaluation.tables import tables
 from pipeline.evaluation.variants import ABLATIONS, TABLE, parse_sweep
 from pipeline.workbench import INTERNAL
-from tests import quick_parts, quick_worlds
+from tests import quick_worlds
+from tests.calls import LOG, calls
 
 EVERYTHING = [*TABLE, *ABLATIONS]
 
@@ -42,15 +43,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def asked(place: Path) -> Path:
-    """The log of the rows that generators were asked for."""
-    return place.parent / "asked.log"
-
-
-@pytest.fixture(scope="module")
-def results(place: Path, asked: Path) -> Results:
+def results(place: Path) -> Results:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(quick_parts.LOG, str(asked))
+        patch.setenv(LOG, str(place.parent))
         return Experiment(load_config(place)).run(EVERYTHING)
 
 
@@ -107,25 +102,25 @@ def test_copies_of_test_images_are_in_no_knowledge_base(results: Results, place:
 
 
 def test_the_same_again_generates_nothing_and_finds_the_same(
-    results: Results, place: Path, asked: Path, monkeypatch: pytest.MonkeyPatch
+    results: Results, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = asked.read_text()
+    before = calls(place.parent)
     assert before
-    monkeypatch.setenv(quick_parts.LOG, str(asked))
+    monkeypatch.setenv(LOG, str(place.parent))
     again = Experiment(load_config(place)).run(EVERYTHING)
-    assert asked.read_text() == before
+    assert calls(place.parent) == before
     assert again.records == results.records
 
 
 def test_fewer_candidates_are_taken_from_those_that_were_drawn(
-    results: Results, place: Path, asked: Path, monkeypatch: pytest.MonkeyPatch
+    results: Results, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = asked.read_text()
-    monkeypatch.setenv(quick_parts.LOG, str(asked))
+    before = calls(place.parent)
+    monkeypatch.setenv(LOG, str(place.parent))
     config = load_config(place)
     found = Experiment(config).run(["rag4dmc"], sweeps=[parse_sweep("n=1,2", config)])
     assert found.labels == ["rag4dmc", "rag4dmc n=1", "rag4dmc n=2"]
-    assert asked.read_text() == before
+    assert calls(place.parent) == before
     own, swept = (
         [r.value for r in found.records if r.label == label] for label in found.labels[::2]
     )

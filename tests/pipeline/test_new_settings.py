@@ -1,0 +1,114 @@
+"""A rerun with other settings redoes the rows that they touch, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import ConfigError
+from tests import quick_worlds
+from tests.quick_worlds import FinishedRun
+
+MADE = ("text", "image")
+# Sections of the config that change; the halves whose rows they touch; what the plan names.
+SETTINGS: dict[str, tuple[dict[str, Any], tuple[str, ...], set[str]]] = {
+    "the captioner's": ({"captioner": {"style": "bold"}}, ("text",), {"captioner"}),
+    "the image generator's": (
+        {"image_generator": {"style": "bold"}},
+        ("image",),
+        {"image_generator"},
+    ),
+    "how captions are chosen": (
+        {"selection": {"caption": {"lambda2": 0.3}}},
+        ("text",),
+        {"selection.caption"},
+    ),
+    "how many candidates": ({"generation": {"n": 3}}, MADE, {"generation"}),
+    "more attempts": ({"generation": {"attempts": 3}}, ("rejected",), {"attempts"}),
+    "the seed": ({"run": {"seed": 1}}, MADE, {"run.seed"}),
+    "what is retrieved": ({"knowledge_base": {"retrieval": {"k": 3}}}, MADE, {"knowledge_base"}),
+    "sizes of shards and blocks": ({"run": {"shard_size": 5, "block_size": 3}}, (), set()),
+    "the exports": ({"export": [{"format": "parquet"}]}, (), set()),
+    "the limits of a run": ({"run": {"max_deleted_share": 0.5}}, (), set()),
+    "where knowledge bases compute": ({"knowledge_base": {"device": "auto"}}, (), set()),
+}
+
+
+def touched(finished: FinishedRun, halves: tuple[str, ...] = MADE) -> set[str]:
+    """Ids of the rows that lack a half, or of the one that got blanks."""
+    if halves == ("rejected",):
+        return {
+            row["id"]
+            for row in finished.rows().values()
+            if row["image"] and row["status"] == "rejected"
+        }
+    return {row["id"] for half in halves for row in finished.lacking(half)}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_changed_setting_redoes_the_rows_that_it_touches_and_says_so_before(
+    finished: FinishedRun, name: str
+) -> None:
+    changes, halves, sections = SETTINGS[name]
+    before = finished.rows()
+    finished.change(**changes)
+    plan = finished.job().plan()
+    expected = touched(finished, halves)
+    assert plan.why == ({"settings changed": len(expected)} if expected else {})
+    assert plan.sections == dict.fromkeys(sections, len(expected))
+    summary, asked = finished.again()
+    assert asked == expected
+    assert summary["why"] == plan.why
+    after = finished.rows()
+    assert {r: each for r, each in after.items() if r not in expected} == {
+        r: each for r, each in before.items() if r not in expected
+    }
+    assert not finished.again()[1]
+
+
+def test_remembered_candidates_are_chosen_from_anew_and_nothing_is_asked_for(
+    finished: FinishedRun,
+) -> None:
+    finished.change(run={"seed": 1, "remember": True})
+    assert finished.again()[1] == touched(finished)
+    before = finished.rows()
+    finished.change(selection={"caption": {"lambda2": 0.9}, "image": {"lambda2": 0.9}})
+    summary, asked = finished.again()
+    assert summary["why"] == {"settings changed": len(touched(finished))}
+    assert asked == set()
+    after = finished.rows()
+    for row_id in touched(finished):
+        old, new = before[row_id]["completion"], after[row_id]["completion"]
+        seeds = [[c["seed"] for c in each["candidates"]] for each in (old, new)]
+        assert seeds[0] == seeds[1] and old["run_id"] != new["run_id"]
+
+
+def test_remembering_is_refused_where_several_processes_would_write(finished: FinishedRun) -> None:
+    finished.change(run={"remember": True}, engine={"kind": "dask"})
+    with pytest.raises(ConfigError, match="run.remember needs engine local; got engine dask"):
+        finished.job()
+
+
+def test_an_export_more_is_written_and_nothing_else(finished: FinishedRun) -> None:
+    files = {p: p.stat().st_mtime_ns for p in (finished.folder / "runs").rglob("*.parquet")}
+    finished.change(export=[{"format": "parquet"}])
+    finished.again()
+    exported = pq.read_table(finished.folder / "runs/quick/exports/parquet/data")
+    assert len(exported) == len(finished.given) - 2 - len(touched(finished, ("rejected",)))
+    assert files == {path: path.stat().st_mtime_ns for path in files}
+
+
+def test_a_new_knowledge_base_redoes_rows_where_it_is_asked_to(finished: FinishedRun) -> None:
+    finished.change(run={"on_kb_change": "redo"})
+    assert finished.again()[1] == touched(finished), "rows were made without that word"
+    assert not finished.again()[1]
+    quick_worlds.write(finished.data / "b.parquet", [quick_worlds.row(n) for n in range(300, 320)])
+    summary, asked = finished.again()
+    assert asked == touched(finished)
+    assert summary["sections"] == {"content of the knowledge base": len(asked)}
+    finished.change(run={"on_kb_change": "keep"})
+    quick_worlds.write(finished.data / "c.parquet", [quick_worlds.row(n) for n in range(320, 340)])
+    finished.again()
+    assert not finished.again()[1]
