@@ -41,9 +41,15 @@ def finished(
     return FinishedRun(folder / "dmc.yaml", copy.deepcopy(given))
 
 
+@pytest.fixture
+def bucket(s3: str, request: pytest.FixtureRequest) -> str:
+    """A place of the test's own on the server."""
+    return f"s3://bucket/{abs(hash(request.node.nodeid)):x}"
+
+
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
-    """The address of moto's S3 server, to which fsspec's `s3://` leads; it holds no bucket yet."""
+    """The address of moto's S3 server, to which `s3://` of fsspec leads."""
     pytest.importorskip("s3fs")
     moto_server = pytest.importorskip("moto.server")
     import fsspec
@@ -57,6 +63,7 @@ def s3() -> Iterator[str]:
             patch.setenv(name, "testing")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setitem(fsspec.config.conf, "s3", {"endpoint_url": url})
+        fsspec.filesystem("s3").makedirs("bucket", exist_ok=True)
         yield url
     fsspec.filesystem("s3").clear_instance_cache()
     server.stop()

@@ -7,10 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,35 +21,7 @@ from pipeline.mirror import Mirror
 from tests import quick_worlds as worlds
 from tests.calls import LOG, calls, wait_for_calls
 
-pytest.importorskip("s3fs")
-moto_server = pytest.importorskip("moto.server")
-
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    import fsspec
-
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "testing")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setitem(fsspec.config.conf, "s3", {"endpoint_url": url})
-        fsspec.filesystem("s3").mkdir("runs")
-        yield url
-    fsspec.filesystem("s3").clear_instance_cache()
-    server.stop()
-
-
-@pytest.fixture
-def bucket(endpoint: str, request: pytest.FixtureRequest) -> str:
-    """A place of the test's own."""
-    return f"s3://runs/{abs(hash(request.node.nodeid)):x}"
 
 
 def objects(url: str) -> dict[str, str]:
@@ -184,7 +153,7 @@ class TestRun:
     def test_killed_and_gone_on_with_elsewhere_no_finished_row_is_generated_again(
         self,
         bucket: str,
-        endpoint: str,
+        s3: str,
         tmp_path: Path,
         machines: Any,
         monkeypatch: pytest.MonkeyPatch,
@@ -200,7 +169,7 @@ class TestRun:
         process = subprocess.Popen(
             [sys.executable, "-c", code],
             cwd=ROOT,
-            env=os.environ | {"FSSPEC_S3_ENDPOINT_URL": endpoint, "PYTHONPATH": str(ROOT)},
+            env=os.environ | {"FSSPEC_S3_ENDPOINT_URL": s3, "PYTHONPATH": str(ROOT)},
         )
         wait_for_calls(tmp_path, 6)
         process.send_signal(signal.SIGKILL)
@@ -216,11 +185,6 @@ class TestRun:
 
 
 class TestLock:
-    def lease(self, url: str, owner: str, seconds: float = 300.0) -> Lease:
-        import fsspec
-
-        return Lease(fsspec.filesystem("s3"), f"{url[5:]}/lease", owner, url, seconds)
-
     def test_a_run_on_another_machine_is_refused(
         self, bucket: str, tmp_path: Path, machines: Any
     ) -> None:
@@ -231,63 +195,17 @@ class TestLock:
                 worlds.run(config)
         assert worlds.run(config)[1]["rows"] == 40
 
-    def test_of_many_that_want_it_at_once_one_gets_it(self, bucket: str) -> None:
-        got: list[str] = []
-        refused: list[str] = []
-        everyone_tried = threading.Barrier(8)
-
-        def take(owner: str) -> None:
-            try:
-                with self.lease(bucket, owner):
-                    got.append(owner)
-                    everyone_tried.wait(60)
-            except RunLocked:
-                refused.append(owner)
-                everyone_tried.wait(60)
-
-        threads = [threading.Thread(target=take, args=(f"run {n}",)) for n in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(got) == 1 and len(refused) == 7
-
-    def test_a_lease_that_was_not_renewed_is_taken_and_its_holder_told(
-        self, bucket: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        old = self.lease(bucket, "old", seconds=2.0)
-        monkeypatch.setattr(Lease, "_renew", lambda self: None)
-        with old:
-            with pytest.raises(RunLocked):
-                self.lease(bucket, "new").__enter__()
-            time.sleep(2.1)
-            with self.lease(bucket, "new") as new:
-                assert new.holder() == "new"
-                new.check()
-                with pytest.raises(RunFailed, match="the lock was lost"):
-                    old.check()
-        assert new.holder() is None
-
-    def test_the_lease_of_a_dead_process_of_this_machine_is_stale(self, bucket: str) -> None:
-        process = subprocess.Popen([sys.executable, "-c", ""])
-        process.wait()
-        dead = self.lease(bucket, "dead")
-        dead.__enter__()
-        dead._stop.set()
-        place = f"{bucket[5:]}/lease/000000000001.json"
-        told = json.loads(dead._fs.cat_file(place))
-        dead._fs.pipe_file(place, json.dumps(told | {"pid": process.pid}).encode())
-        with self.lease(bucket, "new") as new:
-            assert new.holder() == "new"
-
     def test_a_worker_of_a_run_that_lost_the_lock_adds_nothing(
         self, bucket: str, tmp_path: Path, machines: Any
     ) -> None:
+        import fsspec
+
         config = world(tmp_path, output=bucket)
         worlds.run(config)
         before = objects(bucket)
         mirror = Mirror(bucket, load_config(config).folder)
-        with self.lease(bucket, "new"), pytest.raises(RunFailed, match="does not hold the lock"):
+        lease = Lease(fsspec.filesystem("s3"), f"{bucket[5:]}/lease", "new", bucket)
+        with lease, pytest.raises(RunFailed, match="does not hold the lock"):
             mirror.send_shard("part-000001.parquet", "shard-000001.json", "old")
         assert objects(bucket) == before
 
@@ -330,7 +248,7 @@ class TestConfig:
             load_config(world(tmp_path, working_folder="work"))
 
     def test_a_bucket_that_is_not_there_is_named_and_not_made(
-        self, endpoint: str, tmp_path: Path, machines: Any
+        self, s3: str, tmp_path: Path, machines: Any
     ) -> None:
         import fsspec
 
