@@ -25,7 +25,8 @@ DEFAULT_ALPHA = 0.5
 SPARE = 4
 # Scores that differ by less are ties, and go to the lower id.
 DECIMALS = 6
-QUERIES_AT_ONCE = 2048
+# Candidates held at once, with their figures some 50 bytes each.
+CANDIDATES_AT_ONCE = 1024 * 1024
 
 
 class RetrievalSettings(BaseModel):
@@ -135,8 +136,10 @@ class FusionRetriever:
             # of matrices would take the processor from the index.
             pseudo = self.mapping.map(queries, source=modality, target=opposite(modality))
         parts = []
-        for start in range(0, len(queries), QUERIES_AT_ONCE):
-            part = slice(start, start + QUERIES_AT_ONCE)
+        k = max(self.k, wanted)
+        step = max(1, CANDIDATES_AT_ONCE // (k * REFINE[self.indexes[modality].kind] + SPARE))
+        for start in range(0, len(queries), step):
+            part = slice(start, start + step)
             parts.append(
                 self._search(
                     queries[part],
@@ -232,12 +235,17 @@ class FusionRetriever:
         order = np.argsort(descending, axis=1, kind="stable")
         ordered = np.take_along_axis(descending, order, axis=1)
         level = (ordered[:, 1:] == ordered[:, :-1]) & np.isfinite(ordered[:, 1:])
-        # Ids are strings, and slow to compare: only where it matters.
         tied = np.flatnonzero(level.any(axis=1))
         if len(tied):
-            found = self.ids.take(pa.array(rows[tied].ravel().clip(0)))
-            ranks = pc.rank(found, tiebreaker="dense").to_numpy().reshape(len(tied), -1)
-            order[tied] = np.lexsort((ranks, descending[tied]), axis=1)
+            # Ids are strings, slow to fetch and to compare: only those that matter.
+            matters = np.zeros((len(tied), order.shape[1]), dtype=bool)
+            matters[:, 1:] |= level[tied]
+            matters[:, :-1] |= level[tied]
+            found = self.ids.take(pa.array(np.take_along_axis(rows[tied], order[tied], 1)[matters]))
+            ranks = np.zeros(matters.shape, dtype=np.int64)
+            ranks[matters] = pc.rank(found, tiebreaker="dense").to_numpy()
+            settled = np.lexsort((ranks, ordered[tied]), axis=1)
+            order[tied] = np.take_along_axis(order[tied], settled, axis=1)
         return order
 
     def retrieve(
