@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kb.embeddings import MODALITIES
 from pipeline.errors import RunFailed
 from pipeline.ledger import Ledger
 from pipeline.review import Verdict
@@ -94,8 +93,8 @@ def compare(
         Of `pipeline.catalog.Catalog`.
     ledger
     settings
-        What rows depend on now: "image", "text" (the missing half) or `PASSING` to digests by
-        section.
+        What rows depend on now: "image", "text" (the missing half, where it has a generator) or
+        `PASSING` to digests by section.
     verdicts
         A person's, by id.
     retry_failed
@@ -169,9 +168,11 @@ def _changed(
     names: list[set[str]] = []
     for number, manifest in enumerate(manifests):
         kind = manifest.rows["missing"][0].as_py()
-        new, old = settings[kind if kind in MODALITIES else PASSING], manifest.settings
-        other = {name for name in new.keys() | old.keys() if new.get(name) != old.get(name)}
-        if ATTEMPTS in other and int(new[ATTEMPTS]) > int(old[ATTEMPTS]):
+        new, old = settings.get(kind, settings[PASSING]), manifest.settings
+        # What was made stays when its generator is taken out of the config.
+        compared = new.keys() | (old.keys() if kind in settings else set())
+        other = {name for name in compared if new.get(name) != old.get(name)}
+        if ATTEMPTS in other and ATTEMPTS in old and int(new[ATTEMPTS]) > int(old[ATTEMPTS]):
             other.remove(ATTEMPTS)
             only_rejected[number] = True
         every[number] = bool(other)

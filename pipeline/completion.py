@@ -18,6 +18,7 @@ from kb.embeddings import Modality, opposite
 from pipeline.block import Block, Row
 from pipeline.catalog import fetch
 from pipeline.compaction import layout_of
+from pipeline.config import GENERATORS
 from pipeline.dataset import Dataset, DatasetError
 from pipeline.images import encode
 from pipeline.ledger import (
@@ -131,7 +132,7 @@ def _prepare(bench: Workbench, plan: ShardPlan, span: slice) -> Portion:
     """Read some rows, and ground those that miss a half."""
     entries = plan.entries[span]
     found = _fetch(bench.dataset, plan.rows[span], entries)
-    if plan.missing is None:
+    if plan.missing not in bench.config.made:
         return Portion(span, found)
     cells = found[opposite(plan.missing)].to_pylist()
     block = Block(bench, plan.missing, entries, cells, plan.reasons[span], plan.refused)
@@ -170,19 +171,20 @@ def _fetch(
 
 
 def _pass_through(plan: ShardPlan, portion: Portion, schema: pa.Schema) -> pa.Table:
-    """Rows with both halves as they are, and rows with neither, rejected."""
+    """Rows with both halves as they are; rejected, those with neither or that none completes."""
     found, entries = portion.found, plan.entries[portion.span]
     columns = _own_columns(found, entries, schema)
-    neither = [entry.missing is not None for entry in entries]
-    columns["status"] = ["rejected" if lost else "observed" for lost in neither]
+    columns["status"] = ["rejected" if entry.missing else "observed" for entry in entries]
     columns["reason"] = list(plan.reasons[portion.span])
+    if plan.missing is not None:
+        why = f"the config has no {GENERATORS[plan.missing]}"
+        columns["reason"] = [f"{reason}; {why}" for reason in columns["reason"]]
     columns["completion"] = [None] * len(found)
-    if any(neither):
+    lost = [entry.missing in ("image", "both") for entry in entries]
+    if any(lost):
         # Bytes that are no image would break whoever decodes the column.
-        images = found["image"].to_pylist()
-        columns["image"] = [
-            None if lost else image for image, lost in zip(images, neither, strict=True)
-        ]
+        images = zip(found["image"].to_pylist(), lost, strict=True)
+        columns["image"] = [None if gone else image for image, gone in images]
     return pa.table(columns, schema=schema)
 
 

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from generators import CAPTIONERS, IMAGE_GENERATORS
+from kb.embeddings import Modality
 from kb.encoders import ENCODERS
 from kb.recipe import KnowledgeBaseSettings
 from pipeline.dataset import DatasetSettings
@@ -49,6 +50,10 @@ class ExternalSettings(DatasetSettings):
         None,
         description="licence of the pairs, where no column `licence` says it by row",
     )
+
+
+# Sections of what makes a missing half.
+GENERATORS: dict[Modality, str] = {"text": "captioner", "image": "image_generator"}
 
 
 class GenerationSettings(BaseModel):
@@ -132,8 +137,12 @@ class Config(BaseModel):
         description="what embeds images and texts, by kind (`pair` joins two encoders)"
     )
     knowledge_base: KnowledgeBaseSettings = Field(default_factory=KnowledgeBaseSettings)
-    captioner: dict[str, Any] = Field(description="what writes missing texts, by kind")
-    image_generator: dict[str, Any] = Field(description="what draws missing images, by kind")
+    captioner: dict[str, Any] | None = Field(
+        None, description="what writes missing texts, by kind; without one none are written"
+    )
+    image_generator: dict[str, Any] | None = Field(
+        None, description="what draws missing images, by kind; without one none are drawn"
+    )
     generation: GenerationSettings = Field(default_factory=GenerationSettings)
     selection: ScoringSettings = Field(default_factory=ScoringSettings)
     export: list[ExportSettings] = Field(
@@ -150,6 +159,12 @@ class Config(BaseModel):
     @classmethod
     def _without_password(cls, value: str | None) -> str | None:
         return without_password(value)
+
+    @model_validator(mode="after")
+    def _makes_something(self) -> Config:
+        if not self.made:
+            raise ValueError("captioner or image_generator must be given, or both")
+        return self
 
     @model_validator(mode="after")
     def _remembers_alone(self) -> Config:
@@ -181,19 +196,24 @@ class Config(BaseModel):
     def encoder_part(self) -> Part:
         return Part.choose("encoder", self.encoder, ENCODERS)
 
-    def captioner_part(self) -> Part:
-        return Part.choose("captioner", self.captioner, CAPTIONERS)
+    @property
+    def made(self) -> tuple[Modality, ...]:
+        """The halves that have a generator; rows that lack another are rejected."""
+        given: dict[Modality, object] = {"text": self.captioner, "image": self.image_generator}
+        return tuple(half for half, values in given.items() if values is not None)
 
-    def image_generator_part(self) -> Part:
-        return Part.choose("image_generator", self.image_generator, IMAGE_GENERATORS)
-
-    def generator_part(self, missing: str) -> Part:
-        """The part that makes the missing half."""
-        return self.captioner_part() if missing == "text" else self.image_generator_part()
+    def generator_part(self, missing: Modality) -> Part:
+        """The part that makes the missing half, which must be among `made`."""
+        values, known = {
+            "text": (self.captioner, CAPTIONERS),
+            "image": (self.image_generator, IMAGE_GENERATORS),
+        }[missing]
+        assert values is not None
+        return Part.choose(GENERATORS[missing], values, known)
 
     def parts(self) -> list[Part]:
         """Every part that is chosen by kind."""
-        return [self.encoder_part(), self.captioner_part(), self.image_generator_part()]
+        return [self.encoder_part(), *map(self.generator_part, self.made)]
 
     def resolved(self) -> str:
         """The resolved settings as YAML, for `config.yaml` in the run's folder.

@@ -41,7 +41,7 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
     dict
         `rows`, `files`, `counts` (rows by what is missing), `reasons` (per half, why), `pending`
         (rows to do by missing half; "none" pass through), `why` and `sections` (see
-        `pipeline.plan.Plan`), `done` (rows that stand; None where a model is not here, since what
+        `pipeline.plan.Plan`), `made` (those of them that have a generator), `done` (rows that stand; None where a model is not here, since what
         was done with it can't be told then), `shards`, `calls` (candidates to draw and items to
         embed, [least, most]), `external` (complete pairs by name; None where not read yet),
         `models` (of each: `role`, `model`, `here`, `bytes` to download, None where not known),
@@ -72,11 +72,16 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
     else:
         answer |= _all_pending(counts, config.run.shard_size)
     external = _external(job)
+    # Rows that have no generator are rejected, which takes next to nothing.
+    made: dict[str, int] = {
+        half: answer["pending"][half] if half in config.made else 0 for half in MODALITIES
+    }
     answer |= {
-        "calls": _calls(config, answer["pending"], counts, external),
+        "made": made,
+        "calls": _calls(config, made, counts, external),
         "external": external,
         "models": models,
-        "disk": _disk(job, answer["pending"]),
+        "disk": _disk(job, made),
         "output": str(job.folder),
     }
     if time:
@@ -87,7 +92,7 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
             )
         from pipeline.timing import measure
 
-        answer["time"] = measure(job, answer["pending"], external)
+        answer["time"] = measure(job, made, external)
     return answer
 
 

@@ -121,7 +121,7 @@ def make_plan(
             plan.held_back += max(0, len(waiting) - room)
             waiting = waiting[:room]
             room -= len(waiting)
-        own = settings[kind if kind in settings else PASSING]
+        own = settings.get(kind, settings[PASSING])
         chosen = rows.select(PLANNED).take(pa.array(waiting)).combine_chunks()
         first_attempts = pa.array(compared.first_attempts[waiting])
         chosen = chosen.append_column("first_attempt", first_attempts)

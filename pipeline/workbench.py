@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kb.embeddings import MODALITIES, Modality, normalise
+from kb.embeddings import Modality, normalise
 from kb.knowledge_base import KnowledgeBase
 from kb.storage import DamagedKnowledgeBase, read_manifest
 from pipeline.catalog import digest, fetch
@@ -175,7 +175,8 @@ class Workbench:
     def row_settings(self) -> dict[str, dict[str, str]]:
         """What rows depend on besides their content: by kind, a digest by section of the config.
 
-        Kinds are the missing half, "image" or "text", and `PASSING` for rows that pass through.
+        Kinds are the missing half, "image" or "text", where it has a generator, and `PASSING` for
+        rows that pass through.
         """
         config = self.config
         schema = {"schema": str(SCHEMA_VERSION)}
@@ -191,7 +192,7 @@ class Workbench:
             common["content of the knowledge base"] = self._standing_version()
         scoring = config.selection.identity()
         found = {PASSING: schema}
-        for missing in MODALITIES:
+        for missing in config.made:
             half = "caption" if missing == "text" else "image"
             part = config.generator_part(missing)
             own = {

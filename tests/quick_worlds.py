@@ -116,7 +116,8 @@ class FinishedRun:
         values = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         for name, value in changes.items():
             old = values.get(name)
-            values[name] = old | value if isinstance(old, dict) else value
+            both = isinstance(old, dict) and isinstance(value, dict)
+            values[name] = old | value if both else value
         self.config.write_text(yaml.safe_dump(values), encoding="utf-8")
 
     def lacking(self, half: str) -> list[dict[str, Any]]:

@@ -138,12 +138,16 @@ def inspect(
 
 
 def _print_work(answer: dict[str, Any]) -> None:
-    pending, calls, disk = answer["pending"], answer["calls"], answer["disk"]
+    pending, made = answer["pending"], answer["made"]
+    calls, disk = answer["calls"], answer["disk"]
     print(
-        f"a run would complete {pending['text']} texts ({_range(calls['captions'])} captions drawn)"
-        f" and {pending['image']} images ({_range(calls['images'])} drawn), and pass"
+        f"a run would complete {made['text']} texts ({_range(calls['captions'])} captions drawn)"
+        f" and {made['image']} images ({_range(calls['images'])} drawn), and pass"
         f" {pending['none']} rows through, in {answer['shards']} shards"
     )
+    for half, what in (("text", "captioner"), ("image", "image_generator")):
+        if left := pending[half] - made[half]:
+            print(f"  it would reject {left} rows that lack the {half}: there is no {what}")
     if answer["done"]:
         print(f"  {answer['done']} rows stand already")
     for what in ("why", "sections"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from kb.embeddings import MODALITIES, Modality, Subset, take
 from kb.pairs import Pairs as EmbeddedPairs
 from pipeline.build import Progress, quiet
 from pipeline.catalog import digest, fetch
-from pipeline.config import Config
+from pipeline.config import GENERATORS, Config
 from pipeline.errors import ConfigError
 from pipeline.evaluation.downstream import Pairs
 from pipeline.evaluation.masked import Masked, Row, write_masked
@@ -198,11 +198,19 @@ class World:
         given = self._split[2]
         if given is not None:
             return [self._write(round(len(given) / len(self.train), 4), given)]
-        settings = self.settings
-        return [
-            self._write(rate, draw_mask(self.train, rate, settings.missing, settings.seed))
-            for rate in rates
-        ]
+        hidden, seed = self._hidden(), self.settings.seed
+        return [self._write(rate, draw_mask(self.train, rate, hidden, seed)) for rate in rates]
+
+    def _hidden(self) -> Literal["mixed", "text", "image"]:
+        """The half that is hidden: of what is asked for, what the config can make."""
+        asked, made = self.settings.missing, self.config.made
+        if asked == "mixed":
+            return asked if len(made) > 1 else made[0]
+        if asked not in made:
+            raise ConfigError(
+                f"evaluation.missing: {asked} is hidden, and the config has no {GENERATORS[asked]}"
+            )
+        return asked
 
     def _write(self, rate: float, hidden: Mapping[str, Modality]) -> Masked:
         several = self.job.bench.dataset.text_is_list

@@ -51,7 +51,7 @@ def test_the_resolved_settings_give_the_same_config_again(tmp_path: Path) -> Non
 def test_offline_a_missing_model_names_the_command_that_fetches_it() -> None:
     config = make_config(settings(captioner={"kind": "blip2"}, run={"offline": True}))
     with pytest.raises(ConfigError, match="rag4dmc fetch"):
-        config.captioner_part().resolve(config.base, True)
+        config.generator_part("text").resolve(config.base, True)
 
 
 @pytest.mark.parametrize(
@@ -93,3 +93,11 @@ def test_a_class_of_ones_own_may_lie_in_the_folder_of_the_command(
 def test_no_more_candidates_are_ungrounded_than_there_are() -> None:
     with pytest.raises(ConfigError, match="ungrounded must be at most n, 2; got 3"):
         make_config(settings(generation={"n": 2, "ungrounded": 3}))
+
+
+def test_one_generator_may_be_left_out_but_not_both() -> None:
+    config = make_config(settings(image_generator=None))
+    assert config.made == ("text",)
+    assert [part.section for part in config.parts()] == ["encoder", "captioner"]
+    with pytest.raises(ConfigError, match="captioner or image_generator must be given"):
+        make_config(settings(image_generator=None, captioner=None))

@@ -112,3 +112,37 @@ def test_a_new_knowledge_base_redoes_rows_where_it_is_asked_to(finished: Finishe
     quick_worlds.write(finished.data / "c.parquet", [quick_worlds.row(n) for n in range(320, 340)])
     finished.again()
     assert not finished.again()[1]
+
+
+def test_without_a_generator_what_it_made_stays_and_new_rows_are_rejected(
+    finished: FinishedRun,
+) -> None:
+    before = finished.rows()
+    finished.change(image_generator=None)
+    finished.given += [quick_worlds.row(100, "image"), quick_worlds.row(101, "text")]
+    finished.write()
+    _, asked = finished.again()
+    after = finished.rows()
+    assert asked == {"row 101"} and after["row 101"]["status"] == "completed"
+    assert {row_id: after[row_id] for row_id in before} == before
+    rejected = after["row 100"]
+    assert (rejected["status"], rejected["missing"]) == ("rejected", "image")
+    assert rejected["image"] is None and rejected["text"]
+    assert rejected["reason"] == "null; the config has no image_generator"
+    assert finished.again()[1] == set()
+
+    finished.change(image_generator={"kind": "tests.quick_parts:QuickPainter"})
+    assert finished.job().plan().pending == {"none": 0, "text": 0, "image": 1}
+    assert finished.again()[1] == {"row 100"}
+    assert finished.rows()["row 100"]["status"] == "completed"
+
+
+def test_rows_without_a_captioner_keep_their_image(finished: FinishedRun) -> None:
+    finished.change(captioner=None)
+    finished.given.append(quick_worlds.row(101, "text"))
+    finished.write()
+    _, asked = finished.again()
+    row = finished.rows()["row 101"]
+    assert not asked and row["status"] == "rejected" and row["text"] is None
+    assert row["image"] == finished.given[-1]["image"]
+    assert row["reason"] == "null; the config has no captioner"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
@@ -170,3 +171,19 @@ def test_an_evaluation_that_can_not_be_says_why(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="needs a variant that generates"):
         config = load_config(place)
         Experiment(config).run(["drop"], sweeps=[parse_sweep("n=1", config)])
+
+
+def test_a_config_without_an_image_generator_is_evaluated_on_texts(tmp_path: Path) -> None:
+    place = world(tmp_path)
+    values = yaml.safe_load(place.read_text(encoding="utf-8"))
+    values["image_generator"] = None
+    place.write_text(yaml.safe_dump(values), encoding="utf-8")
+    experiment = Experiment(load_config(place))
+    assert set(experiment.world.masks([0.5])[0].hidden.values()) == {"text"}
+    found = experiment.run(["nearest", "rag4dmc"])
+    assert {record.missing for record in found.records if record.missing} == {"text"}
+
+    values["evaluation"]["missing"] = "image"
+    place.write_text(yaml.safe_dump(values), encoding="utf-8")
+    with pytest.raises(ConfigError, match="the config has no image_generator"):
+        Experiment(load_config(place)).run(["rag4dmc"])
