@@ -1,4 +1,4 @@
-"""A finished run to change, and an S3 server."""
+"""A finished run to change, a completed dataset, and an S3 server."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.dataset as ds
 import pytest
 
 from tests import quick_worlds
 from tests.calls import LOG
+from tests.pipeline.completed_rows import write_completed
 from tests.quick_worlds import FinishedRun
 
 
@@ -39,6 +41,12 @@ def finished(
     folder = shutil.copytree(template, tmp_path / "w")
     monkeypatch.setenv(LOG, str(folder))
     return FinishedRun(folder / "dmc.yaml", copy.deepcopy(given))
+
+
+@pytest.fixture(scope="session")
+def completed(tmp_path_factory: pytest.TempPathFactory) -> ds.Dataset:
+    """See `tests.pipeline.completed_rows`."""
+    return write_completed(tmp_path_factory.mktemp("run") / "completed")
 
 
 @pytest.fixture

@@ -12,8 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pipeline.dataset import Dataset
-
 ROWS = 400
 
 
@@ -182,7 +180,3 @@ WRITERS = {
     "img2dataset, files": (write_img2dataset_files, "img2dataset", "failed to download"),
     "img2dataset, parquet": (write_img2dataset_parquet, "img2dataset", "failed to download"),
 }
-
-
-def read(dataset: Dataset) -> list[dict]:
-    return [r for f in dataset.files for b in dataset.batches(f) for r in b.to_pylist()]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pipeline.dataset import Dataset, DatasetError, DatasetSettings
-from tests.pipeline.sources.form_writers import WRITERS, make_rows, read
+from tests.pipeline.sources.form_writers import WRITERS, make_rows
+from tests.pipeline.sources.small_files import read
 
 
 @pytest.fixture(scope="module", params=WRITERS, ids=str)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.dataset import Dataset, DatasetSettings
-from tests.pipeline.sources.form_writers import WRITERS, make_rows, read
+from tests.pipeline.sources.form_writers import WRITERS, make_rows
+from tests.pipeline.sources.small_files import read
 
 
 @pytest.mark.parametrize("name", WRITERS)
