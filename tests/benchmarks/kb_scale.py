@@ -25,7 +25,15 @@ import numpy as np
 import pyarrow as pa
 
 from kb.clusters import joint
-from kb.embeddings import MODALITIES, EmbeddingWriter, Modality, normalise, open_embeddings, take
+from kb.embeddings import (
+    MODALITIES,
+    EmbeddingWriter,
+    Modality,
+    chunks,
+    normalise,
+    open_embeddings,
+    take,
+)
 from kb.index import EmbeddingIndex, IndexSettings
 from kb.knowledge_base import KnowledgeBase
 from kb.mapping import MappingSettings
@@ -213,8 +221,8 @@ def measure_index(kb: KnowledgeBase, queries: Halves, count: int) -> None:
     if approximate.kind == "flat":
         approximate = EmbeddingIndex.build(kb.embeddings["image"], IndexSettings(index="ivf"))
     flat = faiss.IndexFlatIP(DIMENSION)
-    for start in range(0, len(kb), 65_536):
-        flat.add(normalise(kb.embeddings["image"][start : start + 65_536]))
+    for block in chunks(kb.embeddings["image"], 65_536):
+        flat.add(block)
     start = time.process_time()
     _, truth = flat.search(image, 10)
     exact = time.process_time() - start

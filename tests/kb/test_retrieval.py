@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from kb.embeddings import MODALITIES, Modality, opposite
 from kb.index import EmbeddingIndex
 from kb.leave_one_out import select_retrieval
 from kb.mapping import CrossModalMapping, MappingSettings
+from kb.neighbours import inner_products
 from kb.retrieval import FusionRetriever, RetrievalSettings
 from tests.kb.worlds import World
 
@@ -117,6 +120,47 @@ def test_ties_go_to_the_lower_id_whatever_the_order_of_rows() -> None:
     retriever = FusionRetriever(pairs, indexes, ids, None, RetrievalSettings(k=40, alpha=1.0))
     hits = retriever.retrieve(one["image"], "image", m=40)[0]
     assert [hit.id for hit in hits] == sorted(ids)
+
+
+def test_scores_that_are_level_go_by_id_and_what_is_absent_comes_last() -> None:
+    generator = np.random.default_rng(2)
+    ids = [f"p{number}" for number in generator.permutation(90)]
+    retriever = FusionRetriever({}, {}, ids)
+    rows = np.stack([generator.permutation(90)[:20] for _ in range(50)])
+    score = np.round(generator.random(rows.shape, dtype=np.float32), 1)
+    absent = generator.random(rows.shape) < 0.1
+    rows[absent], score[absent] = -1, -np.inf
+    for of_query, scores, order in zip(rows, score, retriever.order(score, rows), strict=True):
+        there = [c for c in range(20) if of_query[c] >= 0]
+        expected = sorted(there, key=lambda c: (-scores[c], ids[of_query[c]]))
+        assert list(order[: len(there)]) == expected
+        assert (of_query[order[len(there) :]] == -1).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_many_rows_of_a_file_are_compared_as_by_loops(dtype: type, tmp_path: Path) -> None:
+    generator = np.random.default_rng(3)
+    np.save(tmp_path / "rows.npy", generator.standard_normal((400, 24)).astype(dtype))
+    base = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    queries = generator.standard_normal((900, 24), dtype=np.float32)
+    rows = generator.integers(-1, 400, (900, 7))
+    products = inner_products(queries, base, rows)
+    assert products.dtype == np.float32
+    for query, of_query, found in zip(queries, rows, products, strict=True):
+        expected = [query @ base[r].astype(np.float32) if r >= 0 else -np.inf for r in of_query]
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert inner_products(queries[:0], base, rows[:0]).shape == (0, 7)
+    assert inner_products(queries, base, rows[:, :0]).shape == (900, 0)
+
+
+def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, _, retriever = make(RetrievalSettings(k=10, alpha=0.5))
+    queries = world.draw(50)["image"]
+    at_once = retriever.search(queries, "image", m=3)
+    monkeypatch.setattr("kb.retrieval.CANDIDATES_AT_ONCE", 100)
+    in_blocks = retriever.search(queries, "image", m=3)
+    np.testing.assert_array_equal(in_blocks.rows, at_once.rows)
+    np.testing.assert_allclose(in_blocks.score, at_once.score, atol=1e-6)
 
 
 def test_queries_are_answered_alike_alone_and_in_bulk() -> None:
