@@ -136,8 +136,8 @@ def test_runs_and_exports_within_the_folder_are_not_its_data(tmp_path: Path) -> 
 
 
 def test_large_images_make_small_batches(tmp_path: Path) -> None:
-    big = PNG + bytes(20 << 20)
-    path = write_parquet(tmp_path / "a.parquet", image=[big] * 5, text=["x"] * 5)
+    images = [PNG + bytes([number]) * (20 << 20) for number in range(5)]
+    path = write_parquet(tmp_path / "a.parquet", image=images, text=["x"] * 5)
     dataset = open_dataset(path)
     assert [batch.num_rows for batch in dataset.batches(dataset.files[0])] == [3, 2]
 
