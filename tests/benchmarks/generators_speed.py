@@ -197,9 +197,9 @@ def images(folder: Path, rounds: int, steps: int = 10) -> dict[str, float]:
 
 def tiny(part: str, folder: Path) -> Path:
     """A checkpoint of random weights, as the tests have it."""
-    from tests.generators import tiny_models
+    from tests.generators import tiny_captioners, tiny_sdxl
 
-    return tiny_models.sdxl(folder) if part == "images" else tiny_models.blip2(folder, "opt")
+    return tiny_sdxl.sdxl(folder) if part == "images" else tiny_captioners.blip2(folder, "opt")
 
 
 def void(_: object) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from generators.base import Example
-from tests.generators import tiny_models
+from generators.base import CaptionRequest, Example
+from tests.generators import tiny_captioners, tiny_sdxl
 from tests.generators.server import Server
 
 
@@ -33,32 +33,32 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def blip2_opt(models: Path) -> Path:
-    return tiny_models.blip2(models / "blip2-opt", "opt")
+    return tiny_captioners.blip2(models / "blip2-opt", "opt")
 
 
 @pytest.fixture(scope="session")
 def blip2_t5(models: Path) -> Path:
-    return tiny_models.blip2(models / "blip2-t5", "t5")
+    return tiny_captioners.blip2(models / "blip2-t5", "t5")
 
 
 @pytest.fixture(scope="session")
 def llava(models: Path) -> Path:
-    return tiny_models.llava(models / "llava")
+    return tiny_captioners.llava(models / "llava")
 
 
 @pytest.fixture(scope="session")
 def qwen2_vl(models: Path) -> Path:
-    return tiny_models.qwen2_vl(models / "qwen2-vl")
+    return tiny_captioners.qwen2_vl(models / "qwen2-vl")
 
 
 @pytest.fixture(scope="session")
 def sdxl(models: Path) -> Path:
-    return tiny_models.sdxl(models / "sdxl")
+    return tiny_sdxl.sdxl(models / "sdxl")
 
 
 @pytest.fixture(scope="session")
 def ip_adapter(models: Path, sdxl: Path) -> Path:
-    return tiny_models.ip_adapter(models / "ip-adapter", sdxl)
+    return tiny_sdxl.ip_adapter(models / "ip-adapter", sdxl)
 
 
 @pytest.fixture
@@ -98,3 +98,13 @@ def examples() -> Callable[..., tuple[Example, ...]]:
         )
 
     return make
+
+
+@pytest.fixture
+def ask(pictures: Callable[..., Image.Image]) -> Callable[..., CaptionRequest]:
+    """Makes requests for captions of one picture."""
+
+    def ask(*seeds: int, row: str = "row", examples: tuple[Example, ...] = ()) -> CaptionRequest:
+        return CaptionRequest(row, pictures(0), examples, seeds)
+
+    return ask

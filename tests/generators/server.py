@@ -14,6 +14,8 @@ from typing import Any, Self
 
 from PIL import Image
 
+from generators.openai_captions import OpenAICaptioner, OpenAICaptionSettings
+
 
 @dataclass
 class Seen:
@@ -72,6 +74,18 @@ class Server:
     def url(self) -> str:
         assert self._http is not None
         return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
+
+    def settings(self, **changes: Any) -> dict[str, Any]:
+        """Settings of a part that asks this server, without a key and with little patience."""
+        return {
+            "base_url": self.url,
+            "model": "tiny",
+            "send_data": True,
+            "api_key_env": None,
+            "backoff": 0.01,
+            "timeout": 5.0,
+            "retries": 2,
+        } | changes
 
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
         body = handler.rfile.read(int(handler.headers.get("content-length", 0)))
@@ -143,8 +157,13 @@ class Server:
         if seen.path.endswith("/chat/completions"):
             message = {"role": "assistant", "content": f"caption {seen.fields['seed']}"}
             return {"choices": [{"message": message, "finish_reason": "stop"}]}
-        seed = seen.fields["seed"] if seen.path.endswith("/generations") else 0
+        seed = seen.fields.get("seed", 0) if seen.path.endswith("/generations") else 0
         image = Image.new("RGB", (32, 32), (seed % 256, seed // 256 % 256, seed // 65536 % 256))
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         return {"data": [{"b64_json": base64.b64encode(buffer.getvalue()).decode()}]}
+
+
+def captioner(server: Server, **settings: Any) -> OpenAICaptioner:
+    """A captioner that asks a server."""
+    return OpenAICaptioner(OpenAICaptionSettings(**server.settings(**settings)))

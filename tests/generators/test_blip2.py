@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,8 @@ from PIL import Image
 
 from generators.base import CaptionRequest, Example
 from generators.blip2 import Blip2Captioner, Blip2Settings
-from tests.generators import tiny_models
+from tests.generators import tiny_captioners
+from tests.pickles import telling_pickle
 
 FAMILIES = ("opt", "t5")
 
@@ -164,7 +164,7 @@ def test_an_image_token_in_a_caption_takes_no_image(
 def test_a_half_precision_checkpoint_runs_on_the_cpu(
     dtype: str, tmp_path: Path, pictures: Callable[..., Image.Image]
 ) -> None:
-    folder = tiny_models.blip2(tmp_path / "half", "opt", half=True)
+    folder = tiny_captioners.blip2(tmp_path / "half", "opt", half=True)
     generator = captioner(folder, dtype=dtype, device="cpu")
     (answer,) = generator.generate([CaptionRequest("row", pictures(0), (), (1, 2))])
     assert len(answer.candidates) == 2
@@ -172,22 +172,12 @@ def test_a_half_precision_checkpoint_runs_on_the_cpu(
     assert dtypes == {torch.float32}
 
 
-class Marker:
-    """Leaves a file behind when it's unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (open, (str(self.path), "w"))
-
-
 def test_weights_in_a_pickle_are_refused_unread(tmp_path: Path, folders: dict[str, Path]) -> None:
     folder = tmp_path / "pickled"
     shutil.copytree(folders["opt"], folder)
     (folder / "model.safetensors").unlink()
     marker = tmp_path / "was-read"
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Marker(marker)))
+    (folder / "pytorch_model.bin").write_bytes(telling_pickle(marker))
     with pytest.raises(ValueError, match="holds only pytorch_model.bin; weights must be"):
         captioner(folder).load()
     assert not marker.exists()

@@ -9,7 +9,7 @@ import pytest
 
 from generators.blip2_settings import Blip2Settings
 from generators.prompts import before_stop, check_template, first_tokens, fit, token_count
-from tests.generators.tiny_models import byte_tokenizer, clip_tokenizer
+from tests.generators.tiny_tokenizers import byte_tokenizer, clip_tokenizer
 
 
 @pytest.fixture(scope="module")

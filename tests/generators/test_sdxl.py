@@ -1,124 +1,19 @@
-"""SDXL: the ways in which it fails, and its agreement with diffusers' own pipelines."""
+"""SDXL: what grounds an image, its prompt, its size, and what is not finite."""
 
 from __future__ import annotations
 
-import json
 import logging
-import pickle
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from generators.base import Candidate, Example, ImageRequest
-from generators.pictures import fitted_into
-from generators.sdxl import SdxlImageGenerator, SdxlSettings
-from tests.generators import tiny_models
-from tests.generators.test_blip2 import Marker
-
-TEXTS = ("a red hat", "two small cats on a boat", "the sun")
-
-
-def generator(sdxl: Path, adapter: Path | None = None, **settings: Any) -> SdxlImageGenerator:
-    values = {"model": "tiny", "steps": 4, "grounding": "none"} | settings
-    paths = {"model": sdxl} | ({"ip_adapter": adapter} if adapter else {})
-    return SdxlImageGenerator(SdxlSettings.model_validate(values), paths)
-
-
-def requests_for(examples: Callable[..., Any], counts: tuple[int, ...]) -> list[ImageRequest]:
-    return [
-        ImageRequest(f"row-{row}", TEXTS[row], examples(count, 100 + 10 * row), (row, row + 10))
-        for row, count in enumerate(counts)
-    ]
-
-
-def pixels(image: Image.Image | None) -> np.ndarray:
-    assert image is not None
-    return np.asarray(image, dtype=int)
-
-
-def alike(one: Candidate, other: Image.Image | None) -> bool:
-    return bool(np.allclose(pixels(one.image), pixels(other), atol=2))
-
-
-def seeded(*seeds: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
-
-
-def bare_pipeline(folder: Path) -> Any:
-    from diffusers import StableDiffusionXLPipeline
-
-    pipe = StableDiffusionXLPipeline.from_pretrained(folder)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def test_a_batch_draws_what_diffusers_draws_row_by_row(
-    sdxl: Path, examples: Callable[..., Any]
-) -> None:
-    answers = generator(sdxl, batch_size=4).generate(requests_for(examples, (0, 0, 0)))
-    pipe = bare_pipeline(sdxl)
-    for row, answer in enumerate(answers):
-        expected = pipe(
-            prompt=[TEXTS[row]] * 2,
-            generator=seeded(row, row + 10),
-            num_inference_steps=4,
-            guidance_scale=6.0,
-        ).images
-        assert all(alike(*pair) for pair in zip(answer.candidates, expected, strict=True))
-
-
-def test_img2img_draws_what_diffusers_draws_row_by_row(
-    sdxl: Path, examples: Callable[..., Any]
-) -> None:
-    from diffusers import StableDiffusionXLImg2ImgPipeline
-
-    requests = requests_for(examples, (1, 2, 1))
-    answers = generator(sdxl, grounding="img2img", strength=0.6, batch_size=4).generate(requests)
-    pipe = StableDiffusionXLImg2ImgPipeline.from_pretrained(sdxl)
-    pipe.set_progress_bar_config(disable=True)
-    for row, (request, answer) in enumerate(zip(requests, answers, strict=True)):
-        expected = pipe(
-            prompt=[TEXTS[row]] * 2,
-            image=[fitted_into(request.examples[0].image, (64, 64))] * 2,
-            generator=seeded(row, row + 10),
-            num_inference_steps=4,
-            strength=0.6,
-            guidance_scale=6.0,
-        ).images
-        assert all(alike(*pair) for pair in zip(answer.candidates, expected, strict=True))
-
-
-@pytest.mark.parametrize("images", [1, 2])
-def test_the_adapter_draws_what_diffusers_draws_row_by_row(
-    images: int, sdxl: Path, ip_adapter: Path, examples: Callable[..., Any]
-) -> None:
-    """diffusers takes a nested list as several images of one prompt: rows are drawn one by one."""
-    requests = requests_for(examples, (images,) * 3)
-    answers = generator(sdxl, ip_adapter, grounding="ip_adapter", batch_size=6).generate(requests)
-    pipe = bare_pipeline(sdxl)
-    pipe.load_ip_adapter(
-        str(ip_adapter),
-        subfolder="sdxl_models",
-        weight_name="ip-adapter_sdxl.safetensors",
-        image_encoder_folder="image_encoder",
-    )
-    pipe.set_ip_adapter_scale(0.6)
-    for row, (request, answer) in enumerate(zip(requests, answers, strict=True)):
-        for seed, candidate in zip(request.seeds, answer.candidates, strict=True):
-            expected = pipe(
-                prompt=TEXTS[row],
-                ip_adapter_image=[[example.image for example in request.examples]],
-                generator=torch.Generator().manual_seed(seed),
-                num_inference_steps=4,
-                guidance_scale=6.0,
-            ).images[0]
-            assert alike(candidate, expected)
+from generators.base import Example, ImageRequest
+from generators.sdxl_settings import SdxlSettings
+from tests.generators.sdxl_requests import TEXTS, alike, generator, pixels, requests_for
 
 
 def test_the_adapter_leaves_no_trace_in_a_row_without_an_example(
@@ -289,56 +184,6 @@ def test_values_that_are_not_finite_are_told_of_and_leave_the_others_alone(
     assert spoilt.notes[-1].startswith("nan: ")
     assert alike(answers[0].candidates[0], expected[0].candidates[0].image)
     assert alike(answers[2].candidates[1], expected[2].candidates[1].image)
-
-
-@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder_2"])
-def test_a_part_in_a_pickle_is_refused_unread(part: str, tmp_path: Path, sdxl: Path) -> None:
-    folder = tmp_path / "pickled"
-    shutil.copytree(sdxl, folder)
-    for weights in (folder / part).glob("*.safetensors"):
-        weights.unlink()
-    marker = tmp_path / "was-read"
-    (folder / part / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Marker(marker)))
-    with pytest.raises(ValueError, match="weights must be safetensors"):
-        generator(folder).load()
-    assert not marker.exists()
-
-
-def test_an_adapters_image_encoder_in_a_pickle_is_refused_unread(
-    tmp_path: Path, sdxl: Path, ip_adapter: Path
-) -> None:
-    folder = tmp_path / "adapter"
-    shutil.copytree(ip_adapter, folder)
-    encoder = folder / "sdxl_models" / "image_encoder"
-    (encoder / "model.safetensors").unlink()
-    marker = tmp_path / "was-read"
-    (encoder / "pytorch_model.bin").write_bytes(pickle.dumps(Marker(marker)))
-    with pytest.raises(ValueError, match="weights must be safetensors"):
-        generator(sdxl, folder, grounding="ip_adapter").load()
-    assert not marker.exists()
-    with pytest.raises(ValueError, match=r"must be a \.safetensors file"):
-        SdxlSettings.model_validate({"ip_adapter": {"weight_name": "ip-adapter_sdxl.bin"}})
-
-
-def test_code_beside_the_weights_does_not_run(tmp_path: Path, sdxl: Path) -> None:
-    folder = tmp_path / "with-code"
-    shutil.copytree(sdxl, folder)
-    marker = tmp_path / "ran"
-    (folder / "unet" / "own_unet.py").write_text(f"open({str(marker)!r}, 'w')\n")
-    index = json.loads((folder / "model_index.json").read_text())
-    index["unet"] = ["own_unet", "OwnUNet"]
-    (folder / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises((ValueError, OSError, AttributeError)):
-        generator(folder).load()
-    assert not marker.exists()
-
-
-def test_half_precision_files_are_read_where_there_are_no_others(
-    tmp_path: Path, examples: Callable[..., Any]
-) -> None:
-    folder = tiny_models.sdxl(tmp_path / "half", variant="fp16")
-    (answer,) = generator(folder, steps=1).generate(requests_for(examples, (0,)))
-    assert answer.candidates[0].image is not None
 
 
 def test_models_and_identity_name_the_adapter_only_where_it_is_used() -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 import io
 import json
-import os
-import pickle
 import subprocess
 import sys
 import tarfile
@@ -22,19 +20,10 @@ from pipeline.errors import ConfigError
 from pipeline.job import Job
 from tests import quick_worlds
 from tests.generators.server import Server
+from tests.pickles import telling_pickle
 
 ROOT = Path(__file__).parents[2]
 PNG = quick_worlds.row(1)["image"]["bytes"]
-
-
-class Trap:
-    """An object whose pickle makes a folder when it is read."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.path),)
 
 
 class TestRoots:
@@ -129,7 +118,7 @@ class TestNothingIsExecuted:
     def test_pickles_in_the_data_pass_through_as_bytes(self, tmp_path: Path) -> None:
         data = tmp_path / "data"
         data.mkdir()
-        evil = pickle.dumps(Trap(tmp_path / "made"))
+        evil = telling_pickle(tmp_path / "made")
         with tarfile.open(data / "a.tar", "w") as tar:
             for name in ("a", "b"):
                 members = [("png", PNG), ("txt", b"a red square"), ("pyd", evil), ("pkl", evil)]

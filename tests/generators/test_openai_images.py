@@ -1,0 +1,91 @@
+"""What is asked of an image model behind a server, and how its answers are read."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from generators.base import Example, ImageRequest
+from generators.openai_images import OpenAIImageGenerator, OpenAIImageSettings
+from tests.generators.server import Server
+
+
+def drawer(server: Server, **settings: Any) -> OpenAIImageGenerator:
+    return OpenAIImageGenerator(OpenAIImageSettings(**server.settings(**settings)))
+
+
+def image_request(*seeds: int, examples: tuple[Example, ...] = ()) -> ImageRequest:
+    return ImageRequest("row", "a red hat", examples, seeds)
+
+
+def test_images_come_in_the_answer_by_seed(server: Server) -> None:
+    (answer,) = drawer(server).generate([image_request(3, 300)])
+    assert [one.image.getpixel((0, 0)) for one in answer.candidates] == [(3, 0, 0), (44, 1, 0)]
+    assert {seen.path for seen in server.seen} == {"/v1/images/generations"}
+    assert server.seen[0].fields["response_format"] == "b64_json"
+    assert answer.candidates[0].notes == ("no example: drawn from the text alone",)
+
+
+def test_an_example_grounds_by_its_caption(server: Server) -> None:
+    pair = Example("p", "a green hat")
+    drawer(server).generate([image_request(1, examples=(pair,))])
+    assert server.seen[0].fields["prompt"] == "a red hat, similar to: a green hat"
+
+
+def test_an_example_grounds_by_its_image_as_an_edit(
+    server: Server, pictures: Callable[..., Image.Image]
+) -> None:
+    pair = Example("p", "a green hat", pictures(1))
+    (answer,) = drawer(server, grounding="edit").generate([image_request(1, examples=(pair,))])
+    (seen,) = server.seen
+    assert seen.path == "/v1/images/edits"
+    assert seen.headers["Content-Type"].startswith("multipart/form-data")
+    start = seen.body.index(b"\x89PNG")
+    sent = Image.open(io.BytesIO(seen.body[start:]))
+    assert np.array_equal(np.asarray(sent), np.asarray(pictures(1)))
+    assert answer.candidates[0].prompt == "a red hat"
+
+
+def test_fields_that_a_server_does_not_know_can_be_left_out(server: Server) -> None:
+    asked = drawer(server, response_format=None, send_seed=False, extra={"quality": "low"})
+    asked.generate([image_request(1)])
+    fields = server.seen[0].fields
+    assert set(fields) == {"model", "prompt", "n", "size", "quality"}
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ([{"url": "http://169.254.169.254/"}], "holds a url instead of b64_json"),
+        ([{"b64_json": "no base64!"}], "can't be decoded"),
+        ([{"b64_json": base64.b64encode(b"GIF89a").decode()}], "can't be decoded"),
+        ([], "holds no data"),
+        (None, "holds no data"),
+    ],
+)
+def test_an_answer_without_an_image_fails_the_row(data: Any, words: str, server: Server) -> None:
+    server.answer = {"data": data}
+    (answer,) = drawer(server).generate([image_request(1)])
+    assert answer.error is not None
+    assert words in answer.error
+
+
+def test_an_image_past_the_pixel_limit_is_refused(server: Server) -> None:
+    (answer,) = drawer(server, max_pixels=1000).generate([image_request(1)])
+    assert answer.error == "the image has 32 x 32 pixels; max_pixels is 1000"
+
+
+def test_a_safety_refusal_is_a_candidate_without_an_image(server: Server) -> None:
+    body = {"error": {"code": "moderation_blocked", "message": "not this"}}
+    server.script.append((400, {}, json.dumps(body).encode()))
+    (answer,) = drawer(server).generate([image_request(1)])
+    assert answer.error is None
+    assert answer.candidates[0].image is None
+    assert answer.candidates[0].notes[-1].startswith("refused: ")

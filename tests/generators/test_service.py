@@ -1,0 +1,202 @@
+"""A server that misbehaves: what is asked again, what fails a row, what ends the call."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from generators.base import CaptionRequest
+from generators.openai_captions import OpenAICaptionSettings
+from generators.openai_images import OpenAIImageSettings
+from generators.service import ServiceRefused
+from tests.generators.server import Server, captioner
+
+KEY = "sk-very-secret-0123456789"
+
+
+@pytest.mark.parametrize(
+    "act",
+    [429, 500, 502, 503, "slow", "drip", "cut", "hang up", "not json", "list"],
+)
+def test_a_server_that_misbehaves_once_is_asked_again(
+    act: Any, server: Server, ask: Callable[..., CaptionRequest]
+) -> None:
+    server.script.append(act)
+    (answer,) = captioner(server, timeout=0.5).generate([ask(7)])
+    assert [one.text for one in answer.candidates] == ["caption 7"]
+    assert len(server.seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (500, "status 500: "),
+        ("slow", "no answer within 0.3 s"),
+        ("drip", "no answer within 0.3 s"),
+        ("cut", "connection failed: "),
+        ("hang up", "connection failed: "),
+        ("not json", "the answer is not a JSON object: <html>bad gateway"),
+    ],
+)
+def test_a_server_that_keeps_misbehaving_fails_that_row_alone(
+    act: Any, words: str, server: Server, ask: Callable[..., CaptionRequest]
+) -> None:
+    server.script.extend([act] * 3)
+    asked = captioner(server, timeout=0.3, concurrency=1)
+    first, second = asked.generate([ask(1, row="first"), ask(2, row="second")])
+    assert first.candidates == ()
+    assert first.error is not None
+    assert words in first.error
+    assert "(3 tries)" in first.error
+    assert [one.text for one in second.candidates] == ["caption 2"]
+
+
+def test_an_answer_that_drips_is_given_up_at_the_timeout(
+    server: Server, ask: Callable[..., CaptionRequest]
+) -> None:
+    """It never pauses as long as the timeout, and would take six seconds in all."""
+    server.script.append("drip")
+    started = time.monotonic()
+    (answer,) = captioner(server, timeout=0.5, retries=0).generate([ask(1)])
+    assert answer.error == "no answer within 0.5 s"
+    assert time.monotonic() - started < 4
+
+
+def test_the_wait_that_a_server_asks_for_is_kept(
+    server: Server, ask: Callable[..., CaptionRequest]
+) -> None:
+    server.script.append((429, {"Retry-After": "0.6"}, b"{}"))
+    started = time.monotonic()
+    (answer,) = captioner(server).generate([ask(1)])
+    assert answer.error is None
+    assert time.monotonic() - started >= 0.6
+
+
+@pytest.mark.parametrize("wait", ["Wed, 21 Oct 2026 07:28:00 GMT", "-5", "nan", "inf", "soon"])
+def test_a_wait_that_makes_no_sense_is_not_kept(
+    wait: str, server: Server, ask: Callable[..., CaptionRequest]
+) -> None:
+    server.script.append((429, {"Retry-After": wait}, b"{}"))
+    started = time.monotonic()
+    assert captioner(server).generate([ask(1)])[0].error is None
+    assert time.monotonic() - started < 3
+
+
+def test_a_request_that_is_wrong_is_not_sent_again(
+    server: Server, ask: Callable[..., CaptionRequest]
+) -> None:
+    server.script.append((422, {}, b'{"error": "no such field"}'))
+    (answer,) = captioner(server).generate([ask(1)])
+    assert answer.error is not None
+    assert "no such field" in answer.error
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refused_key_or_address_ends_the_call_and_not_only_a_row(
+    status: int, server: Server, ask: Callable[..., CaptionRequest]
+) -> None:
+    server.script.extend([status] * 10)
+    with pytest.raises(ServiceRefused, match=f"refuses: status {status}"):
+        captioner(server, concurrency=1).generate([ask(n, row=f"row-{n}") for n in range(10)])
+    assert len(server.seen) <= 2
+
+
+def test_an_account_without_credit_ends_the_call(
+    server: Server, ask: Callable[..., CaptionRequest]
+) -> None:
+    body = json.dumps({"error": {"code": "insufficient_quota"}}).encode()
+    server.script.append((429, {}, body))
+    with pytest.raises(ServiceRefused, match="no quota left"):
+        captioner(server).generate([ask(1)])
+
+
+def test_a_redirect_is_not_followed(server: Server, ask: Callable[..., CaptionRequest]) -> None:
+    with Server() as elsewhere:
+        server.script.append((307, {"Location": f"{elsewhere.url}/chat/completions"}, b""))
+        with pytest.raises(ServiceRefused, match="status 307"):
+            captioner(server).generate([ask(1)])
+        assert elsewhere.seen == []
+
+
+def test_a_server_that_is_not_there_fails_the_row(ask: Callable[..., CaptionRequest]) -> None:
+    with Server() as gone:
+        asked = captioner(gone, retries=1)
+    (answer,) = asked.generate([ask(1)])
+    assert answer.error is not None
+    assert answer.error.startswith("connection failed")
+
+
+def test_the_budget_is_never_exceeded_and_the_rest_says_so(
+    server: Server, ask: Callable[..., CaptionRequest]
+) -> None:
+    server.script.append(500)
+    asked = captioner(server, max_requests=4, concurrency=1)
+    answers = asked.generate([ask(1, 2, row="a"), ask(3, row="b"), ask(4, row="c")])
+    assert len(server.seen) == 4
+    assert [answer.error is None for answer in answers] == [True, True, False]
+    assert answers[2].error == "the budget of 4 requests (max_requests) is spent"
+
+
+def test_requests_go_out_side_by_side_up_to_the_limit(
+    server: Server, ask: Callable[..., CaptionRequest]
+) -> None:
+    server.pause = 0.2
+    answers = captioner(server, concurrency=3).generate([ask(*range(9))])
+    assert answers[0].error is None
+    assert server.most_at_once == 3
+
+
+def test_the_key_comes_from_the_environment_and_shows_nowhere(
+    server: Server,
+    ask: Callable[..., CaptionRequest],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("OWN_KEY", f" {KEY}\n")
+    echo = json.dumps({"error": {"message": f"Bearer {KEY} is new here"}}).encode()
+    server.script.extend([(500, {}, echo), (401, {}, echo)])
+    asked = captioner(server, api_key_env="OWN_KEY")
+    with caplog.at_level(logging.DEBUG), pytest.raises(ServiceRefused) as refused:
+        asked.generate([ask(1)])
+    assert server.seen[0].headers["Authorization"] == f"Bearer {KEY}"
+    shown = [str(refused.value), repr(asked.settings), repr(asked.service), str(vars(asked))]
+    shown += [json.dumps(asked.settings.identity()), caplog.text]
+    assert not any(KEY in text for text in shown)
+    assert "Bearer *** is new here" in str(refused.value)
+
+
+def test_a_missing_key_is_named_before_anything_is_sent(
+    server: Server, ask: Callable[..., CaptionRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OWN_KEY", raising=False)
+    with pytest.raises(ServiceRefused, match="environment variable OWN_KEY is not set"):
+        captioner(server, api_key_env="OWN_KEY").generate([ask(1)])
+    assert server.seen == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"send_data": False}, "send_data must be true"),
+        ({"base_url": "ftp://host/v1"}, "must start with http"),
+        ({"base_url": "localhost:8000"}, "must start with http"),
+        ({"base_url": "http://user:word@host/v1"}, "must not hold a user or password"),
+        ({"api_key": KEY}, "api_key"),
+    ],
+)
+def test_wrong_settings_are_named(settings: dict[str, Any], words: str) -> None:
+    values = {"base_url": "http://localhost/v1", "model": "m", "send_data": True} | settings
+    for cls in (OpenAICaptionSettings, OpenAIImageSettings):
+        with pytest.raises(ValueError, match=words):
+            cls.model_validate(values)
+
+
+def test_nothing_is_sent_by_default() -> None:
+    with pytest.raises(ValueError, match="send_data must be true for kind openai: rows and"):
+        OpenAICaptionSettings(base_url="http://localhost/v1", model="m")
