@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from kb.contest import best, chance, figures, out_of_fold
 from kb.embeddings import MODALITIES, Modality, Rows, normalise, opposite, take
 from kb.neighbours import resolve_device
-from kb.regressors import Regressor, ResidualMLP, Ridge, Start
+from kb.regressors import Blend, Regressor, ResidualMLP, Ridge, Start, blended
 
 logger = logging.getLogger(__name__)
 
-CANDIDATES = ("start", "ridge", "mlp")
+CANDIDATES = ("start", "ridge", "blend", "mlp")
 # Pairs that ranks are counted among at most: a larger pool would tell no more.
 RANK_POOL = 2000
 
@@ -29,9 +29,10 @@ class MappingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    method: Literal["auto", "start", "ridge", "mlp"] = Field(
+    method: Literal["auto", "start", "ridge", "blend", "mlp"] = Field(
         default="auto",
-        description="auto: the best per direction by cross-validation; mlp: the paper's network",
+        description="auto: the best per direction by cross-validation; mlp: the paper's network; "
+        "blend: its mean with the start",
     )
     folds: int = Field(default=5, ge=2, description="folds of the cross-validation")
     fewest_pairs: int = Field(
@@ -76,7 +77,7 @@ class CrossModalMapping:
     Attributes
     ----------
     chosen_ : dict
-        Per source modality the name of the mapping used: start, ridge or mlp.
+        Per source modality the name of the mapping used: start, ridge, blend or mlp.
     scores_ : dict
         Per source modality and candidate the figures of `kb.contest`, out of fold; `mean` is the
         mean of the other modality, `chance` the reciprocal rank of a guess. Empty where no
@@ -92,8 +93,7 @@ class CrossModalMapping:
         Per source modality the predictions for `rows_` by mappings that did not see the row,
         float32; not saved. None where no contest was held.
     losses_ : list of float
-        Held-out loss of the network over its epochs, in the first fold of the contest; not saved.
-        Empty where no network was trained.
+        Held-out loss of the network over its epochs; not saved. Empty where none is used.
     """
 
     def __init__(
@@ -112,7 +112,8 @@ class CrossModalMapping:
         if name == "ridge":
             return Ridge()
         s = self.settings
-        return ResidualMLP(
+        network = Blend if name == "blend" else ResidualMLP
+        return network(
             width=s.width,
             dropout=s.dropout,
             learning_rate=s.learning_rate,
@@ -161,7 +162,6 @@ class CrossModalMapping:
         self.pairs_ = len(self.rows_)
         self.scores_: dict[Modality, dict[str, dict[str, float]]] = {m: {} for m in MODALITIES}
         self.out_of_fold_: dict[Modality, np.ndarray] | None = None
-        self.losses_: list[float] = []
         method = self.settings.method
         if self.pairs_ < self.settings.fewest_pairs:
             logger.warning(
@@ -180,6 +180,8 @@ class CrossModalMapping:
                 name: self._candidate(name).fit(pairs, self.random_state)
                 for name in sorted(set(self.chosen_.values()))
             }
+        networks = [m for m in self._models.values() if isinstance(m, ResidualMLP)]
+        self.losses_ = networks[0].losses if networks else []
         for source in MODALITIES:
             if self.constant_[source]:
                 logger.warning(
@@ -193,13 +195,19 @@ class CrossModalMapping:
     def _contest(self, pairs: Mapping[Modality, np.ndarray], names: tuple[str, ...]) -> None:
         """Cross-validates the candidates, and chooses per direction."""
         generator = np.random.default_rng(self.random_state)
+        # A blend beside its parts needs no fit of its own.
+        derived = {"start", "blend", "mlp"} <= set(names)
+        fitted = [name for name in names if name != "blend" or not derived]
         predictions = out_of_fold(
-            {name: partial(self._candidate, name) for name in names},
+            {name: partial(self._candidate, name) for name in fitted},
             pairs,
             self.settings.folds,
             generator,
             self.random_state,
         )
+        if derived:
+            start, network = predictions["start"], predictions["mlp"]
+            predictions["blend"] = {m: blended(start[m], network[m]) for m in MODALITIES}
         pool = generator.permutation(len(pairs["image"]))[:RANK_POOL]
         self.chosen_ = {}
         self.constant_ = {}
