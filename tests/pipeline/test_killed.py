@@ -240,7 +240,7 @@ def test_the_command_killed_and_given_again(
     config["captioner"]["row_seconds"] = 0.2
     (folder / "dmc.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     command = [sys.executable, "-m", "flows.cli", "run", str(folder / "dmc.yaml")]
-    environment = os.environ | {LOG: str(folder), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {LOG: str(folder)}
     with (folder / "output.txt").open("wb") as output:
         options: dict[str, Any] = {"cwd": ROOT, "env": environment, "stdout": output}
         process = subprocess.Popen(command, stderr=output, start_new_session=True, **options)
