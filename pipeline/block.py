@@ -145,7 +145,7 @@ class Block:
             Example(example["id"], example["caption"], example.get("image"))
             for example in row.examples
         )
-        grounded = settings.n - settings.ungrounded if examples else 0
+        grounded = settings.grounded_of(self.missing) if examples else 0
         parts = ((examples, seeds[:grounded]), ((), seeds[grounded:]))
         return [self._request(row, shown, drawn) for shown, drawn in parts if drawn]
 

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import yaml
 from pydantic import (
@@ -32,6 +32,7 @@ from selection.settings import ScoringSettings
 
 PAPER: dict[str, Any] = {
     "knowledge_base": KnowledgeBaseSettings.paper().model_dump(mode="json", exclude_unset=True),
+    "generation": {"ungrounded": {"text": 0.0, "image": 0.0}},
     "selection": {
         "caption": {"lambda2": 0.1},
         "image": {"lambda2": 0.1, "standardise": False},
@@ -56,6 +57,15 @@ class ExternalSettings(DatasetSettings):
 GENERATORS: dict[Modality, str] = {"text": "captioner", "image": "image_generator"}
 
 
+class Ungrounded(BaseModel):
+    """Shares of the candidates that are drawn without an example, by missing half."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: float = Field(0.5, ge=0, le=1, description="share of the captions, rounded down")
+    image: float = Field(0.0, ge=0, le=1, description="share of the images, rounded down")
+
+
 class GenerationSettings(BaseModel):
     """How many candidates are drawn for a row, and from what."""
 
@@ -69,18 +79,17 @@ class GenerationSettings(BaseModel):
         True,
         description="give the generator the retrieved pairs (false: the variant `direct`)",
     )
-    ungrounded: int = Field(
-        0,
-        ge=0,
-        description="of the n candidates, those drawn without an example, in case it misleads;"
-        " paper: 0",
+    ungrounded: Ungrounded = Field(
+        default_factory=lambda: Ungrounded(),
+        description="shares of the n candidates that are drawn without an example, in case it"
+        " misleads; paper: none",
     )
 
-    @model_validator(mode="after")
-    def _some_are_grounded(self) -> Self:
-        if self.ungrounded > self.n:
-            raise ValueError(f"ungrounded must be at most n, {self.n}; got {self.ungrounded}")
-        return self
+    def grounded_of(self, missing: Modality) -> int:
+        """How many of the n candidates are drawn from examples."""
+        if not self.grounded:
+            return 0
+        return self.n - int(self.n * getattr(self.ungrounded, missing))
 
 
 class RunSettings(BaseModel):

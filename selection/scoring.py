@@ -101,8 +101,10 @@ class Selector:
             score += settings.lambda1 * cosines
         elif settings.lambda1 > 0:
             notes.append("cosine left out: no pseudo-embedding")
+        # Whatever its weight, BLEU decides alone where the cosine, which should, can't be had.
+        weight = settings.lambda2 or float(cosines is None and settings.lambda1 > 0)
         bleus: list[float | None] = [None] * len(texts)
-        if references and settings.lambda2 > 0:
+        if references:
             for number in np.flatnonzero(valid).tolist():
                 bleus[number] = value = sentence_bleu(
                     texts[number],
@@ -110,7 +112,7 @@ class Selector:
                     tokenizer=settings.tokenizer,
                     lowercase=settings.lowercase,
                 )
-                score[number] += settings.lambda2 * value
+                score[number] += weight * value
         return choose(settings, faults, cosines, score, notes, bleus=bleus)
 
     def judge_images(

@@ -32,7 +32,7 @@ class CaptionScoring(Scoring):
     """How captions are scored."""
 
     lambda2: float = Field(
-        default=0.1, ge=0, description="Weight of BLEU against the examples' captions."
+        default=0.0, ge=0, description="Weight of BLEU against the examples' captions; paper: 0.1."
     )
     tokenizer: Tokenizer = Field(
         default="13a", description="sacrebleu's tokenizer; zh or char for languages without spaces."
@@ -43,7 +43,9 @@ class CaptionScoring(Scoring):
 class ImageScoring(Scoring):
     """How pictures are scored."""
 
-    lambda2: float = Field(default=0.3, ge=0, description="Weight of NIQE, which counts against.")
+    lambda2: float = Field(
+        default=0.3, ge=0, description="Weight of NIQE, which counts against; paper: 0.1."
+    )
     niqe: Literal["published", "fitted", "off"] = Field(
         default="published",
         description="The NIQE model: the published one, one fitted on the dataset, or none.",

@@ -121,8 +121,12 @@ class _Generator(_Part):
     def _is_blank(self, request: Any) -> bool:
         if self.settings.blank and request.row_id.endswith(self.settings.blank):
             return True
-        attempts = range(1, self.settings.blank_attempts + 1)
-        return request.seeds[0] in {derive_seed(0, request.row_id, 0, n) for n in attempts}
+        # A request may be for any of a row's candidates.
+        return request.seeds[0] in {
+            derive_seed(0, request.row_id, n, attempt)
+            for attempt in range(1, self.settings.blank_attempts + 1)
+            for n in range(10)
+        }
 
     def _draw(self, request: Any, seed: int, blank: bool) -> Candidate:
         raise NotImplementedError

@@ -18,7 +18,8 @@ def completed(tmp_path: Path, blank_attempts: int = 0, **changes: Any) -> dict[s
 
 
 def test_when_every_candidate_is_invalid_there_is_a_second_attempt(tmp_path: Path) -> None:
-    row = completed(tmp_path, blank_attempts=1)
+    alike = {"n": 2, "ungrounded": {"text": 0}}
+    row = completed(tmp_path, blank_attempts=1, generation=alike)
     made = row["completion"]
     assert row["status"] == "completed" and row["text"].startswith("a plain ")
     assert (made["attempt"], made["chosen"]) == (2, 2)
@@ -58,9 +59,9 @@ def test_some_candidates_may_be_drawn_without_the_example(tmp_path: Path) -> Non
         return list(row["completion"]["candidates"])
 
     with_it, without, mixed = (
-        candidates("with"),
+        candidates("with", ungrounded={"text": 0}),
         candidates("without", grounded=False),
-        candidates("mixed", ungrounded=1),
+        candidates("mixed", ungrounded={"text": 0.5}),
     )
     assert [c["text"] for c in mixed] == [with_it[0]["text"], without[1]["text"]]
     assert with_it[1]["text"] != without[1]["text"]

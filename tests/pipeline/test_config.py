@@ -90,9 +90,20 @@ def test_a_class_of_ones_own_may_lie_in_the_folder_of_the_command(
     assert part.cls.__name__ == "AgreementCaptioner"
 
 
-def test_no_more_candidates_are_ungrounded_than_there_are() -> None:
-    with pytest.raises(ConfigError, match="ungrounded must be at most n, 2; got 3"):
-        make_config(settings(generation={"n": 2, "ungrounded": 3}))
+@pytest.mark.parametrize(
+    ("n", "text", "grounded"), [(1, 0.5, 1), (4, 0.5, 2), (5, 0.5, 3), (4, 1, 0)]
+)
+def test_a_share_of_the_candidates_is_drawn_without_an_example(
+    n: int, text: float, grounded: int
+) -> None:
+    generation = {"n": n, "ungrounded": {"text": text}}
+    config = make_config(settings(generation=generation))
+    assert config.generation.grounded_of("text") == grounded
+    assert config.generation.grounded_of("image") == n
+    paper = make_config(settings(preset="paper", generation={"n": n}))
+    assert paper.generation.grounded_of("text") == n
+    direct = make_config(settings(generation=generation | {"grounded": False}))
+    assert direct.generation.grounded_of("image") == 0
 
 
 def test_one_generator_may_be_left_out_but_not_both() -> None:
