@@ -215,8 +215,7 @@ class CrossModalMapping:
         for source in MODALITIES:
             truth = pairs[opposite(source)]
             self.scores_[source] = {
-                name: figures(predictions[name][source], truth, pool)
-                for name in (*names, "mean")
+                name: figures(predictions[name][source], truth, pool) for name in (*names, "mean")
             }
             self.scores_[source]["chance"] = {"reciprocal_rank": chance(len(pool))}
             self.chosen_[source] = best(self.scores_[source], names)
