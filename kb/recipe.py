@@ -17,6 +17,10 @@ from kb.retrieval import RetrievalSettings
 
 Source = Literal["internal", "external"]
 
+# Raised when the same settings and pairs come to give another knowledge base: one that was made by
+# the former method is then built anew.
+METHOD = 2
+
 
 class KnowledgeBaseSettings(BaseModel):
     """What the knowledge base is made of."""
@@ -91,6 +95,7 @@ class Recipe:
     def identity(self) -> dict[str, Any]:
         """Entries of the manifest that must agree for a knowledge base to be of use again."""
         entries = {
+            "method": METHOD,
             "settings": self.settings.identity(),
             "random_state": self.random_state,
             "shared_space": self.shared_space,

@@ -18,7 +18,7 @@ from kb.cache import EmbeddingCache
 from kb.embeddings import MODALITIES, Modality, Rows
 from kb.knowledge_base import KnowledgeBase, Pairs
 from kb.mapping import NoCompletePairs
-from kb.recipe import Recipe
+from kb.recipe import METHOD, Recipe
 from pipeline.catalog import Catalog, digest, fetch
 from pipeline.images import decode
 from pipeline.ledger import read_json, write_whole
@@ -107,6 +107,7 @@ def build(
             *(f.name + f.version for c in (catalog, *externals.values()) for f in c.dataset.files)
         ),
         "encoder": encoder,
+        "method": METHOD,
         "settings": config.knowledge_base.identity(),
         "selection": config.selection.identity(),
         "seed": config.run.seed,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from kb.recipe import METHOD
 from pipeline.build import INPUTS, Progress, quiet
 from pipeline.catalog import digest
 from pipeline.config import Config
@@ -113,6 +114,7 @@ class Runs:
         return digest(
             json.dumps(
                 [
+                    METHOD,
                     config.dataset.path,
                     [external.model_dump(mode="json") for external in config.external],
                     job.bench.identity(config.encoder_part()),

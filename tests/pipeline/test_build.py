@@ -92,6 +92,19 @@ def test_many_new_rows_ask_for_a_fit(config: Path) -> None:
     assert len(second.knowledge_base.manifest["additions"]) == 1
 
 
+def test_what_a_former_method_made_is_built_anew(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(config)
+    assert not build(config)[1]
+    for module in ("kb.recipe", "pipeline.build"):
+        monkeypatch.setattr(f"{module}.METHOD", 999)
+    job, built = build(config)
+    assert built
+    assert job.knowledge_base.manifest["method"] == 999
+    assert not build(config)[1]
+
+
 def test_a_removed_row_is_retrieved_no_more(config: Path) -> None:
     build(config)
     grown(config, 0, gone=2)
