@@ -58,7 +58,8 @@ def config(folder: Path, name: str = "dmc.yaml", **changes: Any) -> Path:
         "captioner": {"kind": "tests.quick_parts:QuickCaptioner"},
         "image_generator": {"kind": "tests.quick_parts:QuickPainter"},
         "knowledge_base": {"mapping": {"method": "start"}, "device": "cpu"},
-        "generation": {"n": 2},
+        # One call a row, so that calls can be counted.
+        "generation": {"n": 2, "ungrounded": {"text": 0}},
         "run": {"shard_size": 8, "block_size": 4},
     } | changes
     folder.mkdir(parents=True, exist_ok=True)
