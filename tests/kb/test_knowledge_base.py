@@ -4,42 +4,17 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kb.filtering import FilterSettings
-from kb.index import IndexSettings
 from kb.knowledge_base import KnowledgeBase
-from kb.mapping import MappingSettings, NoCompletePairs
+from kb.mapping import NoCompletePairs
 from kb.pairs import Pairs
 from kb.recipe import KnowledgeBaseSettings, Recipe
-from tests.kb.worlds import World, as_pairs, small_turn, together
-
-
-def quick(**changes: Any) -> Recipe:
-    """A recipe without a network in it."""
-    return Recipe(KnowledgeBaseSettings(mapping=MappingSettings(method="ridge"), **changes))
-
-
-QUICK = quick()
-
-
-@pytest.fixture
-def world() -> World:
-    return World(0)
-
-
-@pytest.fixture
-def sides(world: World) -> tuple[Pairs, list[Pairs]]:
-    internal = as_pairs(world.draw(300), "dataset", text="a cat")
-    external = as_pairs(
-        together(world.draw(200), world.draw_noise(100)), "web", licence="CC0", text="a dog"
-    )
-    return internal, [external, as_pairs(world.draw(50), "more")]
+from tests.kb.worlds import QUICK, World, as_pairs, quick, small_turn
 
 
 def test_internal_pairs_come_first_then_the_kept_external_ones(
@@ -237,162 +212,3 @@ def test_an_id_that_comes_twice_is_named(tmp_path: Path, world: World) -> None:
     pairs = as_pairs(world.draw(40), "dataset")
     with pytest.raises(ValueError, match="'dataset-0000.*more than one pair"):
         KnowledgeBase.build(tmp_path / "kb", pairs, [pairs], QUICK)
-
-
-def part(pairs: Pairs, start: int, stop: int) -> Pairs:
-    return pairs.select(np.arange(start, stop))
-
-
-def test_an_update_with_nothing_new_changes_no_file(
-    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
-) -> None:
-    KnowledgeBase.build(tmp_path / "kb", *sides, QUICK)
-    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "kb").rglob("*")}
-    KnowledgeBase.update(tmp_path / "kb", *sides, QUICK)
-    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "kb").rglob("*")} == before
-
-
-def test_new_pairs_join_without_a_fit_and_the_manifest_says_when(
-    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
-) -> None:
-    internal, external = sides
-    old = KnowledgeBase.build(
-        tmp_path / "kb", part(internal, 0, 290), [part(external[0], 0, 250), external[1]], QUICK
-    )
-    fitted = (tmp_path / "kb" / "mapping" / "mapping.safetensors").read_bytes()
-    count, first = len(old), np.array(old.embeddings["image"])
-    kb = KnowledgeBase.update(tmp_path / "kb", internal, external, QUICK)
-    assert (tmp_path / "kb" / "mapping" / "mapping.safetensors").read_bytes() == fitted
-    np.testing.assert_array_equal(kb.embeddings["image"][:count], first)
-    new = kb.pairs.slice(count)
-    assert set(new["id"].to_pylist()) >= set(internal.table["id"].to_pylist()[290:])
-    assert new["added"].to_pylist() == [1] * len(new)
-    latest = kb.manifest["additions"][1]
-    assert (latest["internal"], latest["external"]) == (10, 50)
-    # The last 50 rows of "web" are noise.
-    assert latest["external_kept"] <= 15
-    assert len(pq.read_table(tmp_path / "kb" / "verdicts.parquet")) == 350
-    assert kb.version != old.version
-    hits = kb.retriever.retrieve(internal.embeddings["image"][290:], "image", m=50)
-    assert all(f"dataset-{290 + n:06d}" in [h.id for h in found] for n, found in enumerate(hits))
-    assert KnowledgeBase.update(tmp_path / "kb", internal, external, QUICK).version == kb.version
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ("grown", "50 internal pairs came or went since the last fit, which had 250"),
-        ("source", "external source 'more' is new"),
-        ("withdrawn", "external source 'more' is gone"),
-        ("settings", "settings changed"),
-    ],
-)
-def test_other_changes_build_anew_and_say_why(
-    change: str, reason: str, tmp_path: Path, sides: tuple[Pairs, list[Pairs]], caplog
-) -> None:
-    internal, external = sides
-    before = [part(internal, 0, 250) if change == "grown" else internal, external, QUICK]
-    if change == "source":
-        before[1] = external[:1]
-    KnowledgeBase.build(tmp_path / "kb", *before)
-    recipe = QUICK
-    if change == "withdrawn":
-        external = external[:1]
-    elif change == "settings":
-        recipe = quick(filter=FilterSettings(tau_inst=0.1))
-    with caplog.at_level(logging.INFO):
-        kb = KnowledgeBase.update(tmp_path / "kb", internal, external, recipe)
-    assert "building the knowledge base: " in caplog.text
-    assert reason in caplog.text
-    assert len(kb.manifest["additions"]) == 1
-
-
-def test_small_additions_sum_up_to_a_refit(
-    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
-) -> None:
-    internal, external = sides
-    KnowledgeBase.build(tmp_path / "kb", part(internal, 0, 270), external, QUICK)
-    kb = KnowledgeBase.update(tmp_path / "kb", part(internal, 0, 285), external, QUICK)
-    assert kb.manifest["counts"]["internal_at_fit"] == 270
-    kb = KnowledgeBase.update(tmp_path / "kb", internal, external, QUICK)
-    assert kb.manifest["counts"]["internal_at_fit"] == 300
-    assert len(kb.manifest["additions"]) == 1
-
-
-@pytest.mark.parametrize("index", ["flat", "ivf"])
-def test_pairs_that_are_gone_leave_and_the_others_stay_as_they_are(
-    index: str, tmp_path: Path, sides: tuple[Pairs, list[Pairs]], world: World
-) -> None:
-    internal, external = sides
-    recipe = quick(index=IndexSettings(index=index, probes=4))
-    old = KnowledgeBase.build(tmp_path / "kb", internal, external, recipe)
-    fitted = (tmp_path / "kb" / "mapping" / "mapping.safetensors").read_bytes()
-    ids, rows = old.pairs["id"].to_pylist(), np.array(old.embeddings["text"])
-    gone = {*internal.table["id"].to_pylist()[:3], *external[0].table["id"].to_pylist()[:2]}
-    external = [part(external[0], 2, 300), external[1]]
-    kb = KnowledgeBase.update(tmp_path / "kb", part(internal, 3, 300), external, recipe)
-    assert (tmp_path / "kb" / "mapping" / "mapping.safetensors").read_bytes() == fitted
-    stays = np.array([i not in gone for i in ids])
-    assert kb.pairs["id"].to_pylist() == [i for i in ids if i not in gone]
-    np.testing.assert_array_equal(kb.embeddings["text"], rows[stays])
-    assert kb.manifest["additions"][1]["gone"] == 5
-    assert (kb.manifest["counts"]["internal_in"], kb.manifest["counts"]["external_in"]) == (
-        297,
-        348,
-    )
-    assert kb.manifest["counts"]["pairs"] == len(kb) == len(kb.retriever.indexes["image"])
-    verdicts = pq.read_table(tmp_path / "kb" / "verdicts.parquet")["id"].to_pylist()
-    assert len(verdicts) == 348 and not gone & set(verdicts)
-    hits = kb.retriever.retrieve(internal.embeddings["image"][3:20], "image", m=50)
-    assert not gone & {hit.id for found in hits for hit in found}
-    assert all(f"dataset-{3 + n:06d}" in [h.id for h in found] for n, found in enumerate(hits))
-    KnowledgeBase.load(tmp_path / "kb")
-
-
-def test_a_pair_whose_embedding_changed_is_replaced(
-    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
-) -> None:
-    internal, external = sides
-    KnowledgeBase.build(tmp_path / "kb", internal, external, QUICK)
-    embeddings = {m: np.array(internal.embeddings[m]) for m in ("image", "text")}
-    embeddings["text"][3] = embeddings["text"][4]
-    kb = KnowledgeBase.update(tmp_path / "kb", Pairs(internal.table, embeddings), external, QUICK)
-    row = kb.pairs["id"].to_pylist().index("dataset-000003")
-    assert row == len(kb) - 1
-    assert kb.pair(row)["added"] == 1
-    np.testing.assert_allclose(kb.embeddings["text"][row], embeddings["text"][3], atol=1e-3)
-    assert kb.manifest["additions"][1] | {"time": ""} == {
-        "number": 1,
-        "time": "",
-        "internal": 1,
-        "external": 0,
-        "external_kept": 0,
-        "gone": 1,
-    }
-
-
-def test_a_moved_file_and_another_order_are_nothing_new_but_known(
-    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
-) -> None:
-    internal, external = sides
-    old = KnowledgeBase.build(tmp_path / "kb", internal, external, QUICK)
-    order = np.random.default_rng(0).permutation(300)
-    moved = internal.table.set_column(2, "text", pa.array(["moved"] * 300))
-    kb = KnowledgeBase.update(
-        tmp_path / "kb", Pairs(moved, internal.embeddings).select(order), external, QUICK
-    )
-    assert kb.version == old.version
-    assert len(kb.manifest["additions"]) == 1
-    assert kb.pairs["id"].equals(old.pairs["id"])
-    assert kb.pair(0)["text"] == "moved"
-    assert kb.pair(300)["text"] == "a dog"
-
-
-def test_external_pairs_judged_by_a_base_without_rotations_ask_for_a_build(
-    tmp_path: Path, world: World, caplog: pytest.LogCaptureFixture
-) -> None:
-    internal, noise = as_pairs(world.draw(300), "dataset"), as_pairs(world.draw_noise(200), "web")
-    KnowledgeBase.build(tmp_path / "kb", internal, [part(noise, 0, 190)], QUICK)
-    with caplog.at_level(logging.INFO):
-        KnowledgeBase.update(tmp_path / "kb", internal, [noise], QUICK)
-    assert "no rotation to bring new external pairs in by" in caplog.text

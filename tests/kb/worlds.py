@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 from scipy.stats import special_ortho_group
 
 from kb.embeddings import Modality, normalise
+from kb.mapping import MappingSettings
 from kb.pairs import Pairs
+from kb.recipe import KnowledgeBaseSettings, Recipe
 
 
 class World:
@@ -93,3 +97,11 @@ def as_pairs(embeddings: dict[Modality, np.ndarray], source: str, **columns: obj
 def together(*parts: dict[Modality, np.ndarray]) -> dict[Modality, np.ndarray]:
     """The rows of several draws, one after another."""
     return {m: np.concatenate([part[m] for part in parts]) for m in ("image", "text")}
+
+
+def quick(**changes: Any) -> Recipe:
+    """A recipe without a network in it."""
+    return Recipe(KnowledgeBaseSettings(mapping=MappingSettings(method="ridge"), **changes))
+
+
+QUICK = quick()
