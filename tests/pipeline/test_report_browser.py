@@ -51,6 +51,8 @@ def opened(browser, path, request) -> Iterator:
     context.close()
 
 
+# A card out of view is not laid out (content-visibility), and what is not laid out has no inner
+# text: cards are read by their text content.
 def ids(page) -> list[str]:
     return page.locator(".card").evaluate_all("cards => cards.map(card => card.dataset.id)")
 
@@ -68,7 +70,7 @@ def test_it_renders_cards_with_pictures_that_decode(opened):
 def test_a_caption_of_markup_stays_text(opened):
     opened.fill("[name=search]", "broken")
     assert ids(opened) == ["row-00003"]
-    assert opened.locator(".card .half.made p").inner_text() == SCRIPT
+    assert opened.locator(".card .half.made p").text_content() == SCRIPT
     assert opened.title() == "harbour & garden · completion report"
 
 
@@ -81,7 +83,7 @@ def test_it_filters_and_sorts(opened):
     opened.select_option("[name=sort]", "best")
     best = opened.locator(".score").all_text_contents()
     assert best == sorted(best, key=float, reverse=True)
-    assert opened.locator(".badge").first.inner_text() == "generated image"
+    assert opened.locator(".badge").first.text_content() == "generated image"
     opened.fill("[name=search]", "no such words")
     assert opened.locator(".empty").inner_text() == "No row fits these filters."
 
@@ -106,8 +108,8 @@ def test_every_candidate_shows_its_parts_and_its_fault(opened):
     lines = card.locator("tbody tr")
     assert lines.count() == 4
     assert card.locator("tr.win").count() == 1
-    assert "loop" in card.locator("tr.bad").inner_text()
-    assert "cc-by-4.0" in card.locator(".ground").inner_text().lower()
+    assert "loop" in card.locator("tr.bad").text_content()
+    assert "cc-by-4.0" in card.locator(".ground").text_content().lower()
 
 
 def test_marks_are_made_by_keyboard_survive_and_are_exported(opened, tmp_path):
@@ -164,7 +166,7 @@ def test_an_earlier_review_shows_and_can_be_overruled(browser, tmp_path):
     assert ids(page) == [names[2]]
     page.select_option("[name=mark]", "reject")
     assert ids(page) == [names[1]]
-    assert "the next run generates it again" in page.locator(".card").inner_text()
+    assert "the next run generates it again" in page.locator(".card").text_content()
     assert page.locator("#export").is_disabled()
     page.locator(".card .yes").click()
     with page.expect_download() as download:
