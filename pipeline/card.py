@@ -5,16 +5,13 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.formats.settings import ExportSettings
 from pipeline.review import Verdict, state
-
-if TYPE_CHECKING:
-    from pipeline.export import ExportSettings
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _HALF = {"image": "images", "text": "texts"}

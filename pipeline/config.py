@@ -26,7 +26,7 @@ from pipeline.dataset import DatasetSettings
 from pipeline.engine import EngineSettings
 from pipeline.errors import ConfigError, first_error, without_password
 from pipeline.evaluation.settings import EvaluationSettings
-from pipeline.export import ExportSettings
+from pipeline.formats.settings import ExportSettings
 from pipeline.parts import Part
 from selection.settings import ScoringSettings
 

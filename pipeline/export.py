@@ -11,16 +11,15 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from pydantic import BaseModel, ConfigDict, Field
 
 from kb.storage import replacing
 from pipeline.card import Tally, card
 from pipeline.errors import ConfigError
 from pipeline.formats import FORMATS
+from pipeline.formats.settings import ExportSettings
 from pipeline.review import Verdict
 from pipeline.schema import SCHEMA_VERSION
 
@@ -30,37 +29,6 @@ logger = logging.getLogger(__name__)
 MARK = ".export.json"
 
 HALVES = ("id", "image", "text")
-
-
-class ExportSettings(BaseModel):
-    """What is exported, and in which layout."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    format: Literal["parquet", "webdataset", "imagefolder", "llava", "open_clip"] = Field(
-        "parquet", description="layout of the export"
-    )
-    only: Literal["completed", "observed", "all"] = Field(
-        "all", description="rows with a generated half, rows without one, or both"
-    )
-    min_score: float | None = Field(
-        None,
-        allow_inf_nan=False,
-        description="leave out generated halves with a lower score; observed rows stay",
-    )
-    columns: list[str] | None = Field(
-        None, description="columns beside id, image and text; default: all that the format holds"
-    )
-    shard_rows: int = Field(10_000, ge=1, description="most rows in a file of shards")
-    prompts: list[str] = Field(
-        [
-            "Describe the picture in a sentence.",
-            "What does the picture show?",
-            "Write a caption for the picture.",
-        ],
-        min_length=1,
-        description="questions of the llava format, one of them a row",
-    )
 
 
 @dataclass(frozen=True, slots=True)

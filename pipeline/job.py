@@ -29,7 +29,8 @@ from pipeline.comparison import compare
 from pipeline.completion import RowsDone, complete_shard
 from pipeline.config import Config
 from pipeline.errors import ConfigError, RunLocked
-from pipeline.export import Exported, ExportSettings, export
+from pipeline.export import Exported, export
+from pipeline.formats.settings import ExportSettings
 from pipeline.ledger import Ledger, Manifest, clear_scratch, shard_name, write_whole
 from pipeline.lock import hold
 from pipeline.mirror import Mirror
@@ -277,7 +278,10 @@ class Job:
             Nothing was completed yet, the marks are not of this run, or none of them counts.
         """
         self._check_completed()
-        return take_marks(self, marks)
+        result = take_marks(marks, self.config.name, self.review, self.ledger)
+        if result.accepted or result.rejected:
+            self.report()
+        return result
 
     def _check_completed(self) -> None:
         if not self.ledger.files():

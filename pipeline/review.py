@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -18,10 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.catalog import digest
 from pipeline.errors import ConfigError, first_error
-from pipeline.ledger import Entry, read_json, write_whole
-
-if TYPE_CHECKING:
-    from pipeline.job import Job
+from pipeline.ledger import Entry, Ledger, read_json, write_whole
 
 REVIEW_VERSION = 1
 FILE = "review.json"
@@ -218,15 +215,19 @@ def read_marks(path: Path, run: str) -> Marks:
     return marks
 
 
-def take_marks(job: Job, path: Path) -> Reviewed:
-    """Keep the marks of a report, and write it again; see `Job.take_review`."""
-    read = read_marks(path, job.config.name)
+def take_marks(path: Path, run: str, review: Review, ledger: Ledger) -> Reviewed:
+    """Keep the marks that the report of a run exported.
+
+    Raises
+    ------
+    ConfigError
+        Not such a file (`read_marks`), or none of its marks counts.
+    """
+    read = read_marks(path, run)
     ids = [mark.id for mark in read.marks]
-    made = made_halves(job.ledger.parts_of(ids), ids)
-    result = job.review.add(read, job.ledger.entries(ids), made)
+    result = review.add(read, ledger.entries(ids), made_halves(ledger.parts_of(ids), ids))
     if result.accepted or result.rejected:
-        job.review.save()
-        job.report()
+        review.save()
     elif not result.known:
         raise ConfigError(f"{path}: no mark counts: {result.told()}")
     return result

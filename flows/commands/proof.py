@@ -49,10 +49,11 @@ def evaluate(
         from flows.progress import RunView
         from pipeline.config import load_config
         from pipeline.errors import ConfigError
+        from pipeline.evaluation.changes import parse_sweep
         from pipeline.evaluation.experiment import Experiment
         from pipeline.evaluation.page import write_page
         from pipeline.evaluation.tables import markdown, tables
-        from pipeline.evaluation.variants import name_variants, parse_sweep
+        from pipeline.evaluation.variants import name_variants
         from pipeline.ledger import write_whole
 
         try:

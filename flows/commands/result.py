@@ -44,7 +44,7 @@ def export(
         from pydantic import ValidationError
 
         from pipeline.errors import ConfigError, first_error
-        from pipeline.export import ExportSettings
+        from pipeline.formats.settings import ExportSettings
 
         values: dict[str, Any] = {"format": format, "only": only, "min_score": min_score}
         if columns is not None:

@@ -19,12 +19,13 @@ from kb.embeddings import MODALITIES, Modality, opposite
 from pipeline.build import Progress, quiet
 from pipeline.config import Config
 from pipeline.errors import ConfigError
+from pipeline.evaluation.changes import Sweep
 from pipeline.evaluation.direct import Direct
 from pipeline.evaluation.downstream import Downstream, Pairs
 from pipeline.evaluation.found import MODES, gain, measure_retrieval
 from pipeline.evaluation.results import Record, Results
 from pipeline.evaluation.runs import Arm, Runs
-from pipeline.evaluation.variants import VARIANTS, Sweep
+from pipeline.evaluation.variants import VARIANTS
 from pipeline.evaluation.world import World
 from pipeline.job import Job
 from pipeline.lock import hold

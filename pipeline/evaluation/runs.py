@@ -13,7 +13,8 @@ from kb.recipe import METHOD
 from pipeline.build import INPUTS, Progress, quiet
 from pipeline.catalog import digest
 from pipeline.config import Config
-from pipeline.evaluation.variants import Variant, derive
+from pipeline.evaluation.changes import derive
+from pipeline.evaluation.variants import Variant
 from pipeline.evaluation.world import Masked, World
 from pipeline.job import Job
 from pipeline.memory import Memory

@@ -15,6 +15,7 @@ from pipeline.build import Progress, quiet
 from pipeline.catalog import digest, fetch
 from pipeline.config import GENERATORS, Config
 from pipeline.errors import ConfigError
+from pipeline.evaluation.changes import derive
 from pipeline.evaluation.downstream import Pairs
 from pipeline.evaluation.masked import Masked, Row, write_masked
 from pipeline.evaluation.protocol import (
@@ -25,7 +26,6 @@ from pipeline.evaluation.protocol import (
     shuffled,
     split,
 )
-from pipeline.evaluation.variants import derive
 from pipeline.job import Job
 from pipeline.ledger import write_whole
 from pipeline.workbench import INTERNAL

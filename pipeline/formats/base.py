@@ -6,15 +6,13 @@ import math
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import pyarrow as pa
 
+from pipeline.formats.settings import ExportSettings
 from pipeline.images import decode, encode
 from pipeline.schema import COMPLETION, OWN_COLUMNS
-
-if TYPE_CHECKING:
-    from pipeline.export import ExportSettings
 
 # Image formats by the bytes that they start with.
 _MAGIC = {

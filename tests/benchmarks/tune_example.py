@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 
 from kb.embeddings import Modality, opposite
 from pipeline.config import Config, load_config, make_config
+from pipeline.evaluation.changes import change
 from pipeline.evaluation.statistics import paired
-from pipeline.evaluation.variants import change
 from pipeline.images import decode
 from pipeline.job import Job
 from pipeline.memory import Memory

@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from examples.train_clip import clip_loss, row_weights
-from pipeline.export import ExportSettings, export
+from pipeline.export import export
+from pipeline.formats.settings import ExportSettings
 from pipeline.schema import completed_schema
 from tests.worlds import CHECKPOINTS, EMOJI
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 
-from pipeline.export import ExportSettings, export
+from pipeline.export import export
+from pipeline.formats.settings import ExportSettings
 from tests.pipeline.completed_rows import (
     COUNT,
 )

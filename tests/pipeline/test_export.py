@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.export import ExportSettings, export
+from pipeline.export import export
+from pipeline.formats.settings import ExportSettings
 from tests.pipeline.completed_rows import (
     COUNT,
     USABLE,

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.export import ExportSettings, export
+from pipeline.export import export
+from pipeline.formats.settings import ExportSettings
 from pipeline.schema import completed_schema
 from tests.pipeline.completed_rows import (
     COUNT,

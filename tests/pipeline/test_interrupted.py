@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pipeline.dataset import DatasetError
-from pipeline.export import ExportSettings
+from pipeline.formats.settings import ExportSettings
 from pipeline.job import Job
 from pipeline.ledger import Ledger
 from tests import quick_worlds

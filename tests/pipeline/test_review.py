@@ -11,7 +11,7 @@ import pytest
 
 from generators.base import derive_seed
 from pipeline.errors import ConfigError
-from pipeline.export import ExportSettings
+from pipeline.formats.settings import ExportSettings
 from pipeline.review import Review, Reviewed
 from tests import quick_worlds
 from tests.quick_worlds import FinishedRun

@@ -11,11 +11,12 @@ import yaml
 
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
+from pipeline.evaluation.changes import parse_sweep
 from pipeline.evaluation.experiment import Experiment
 from pipeline.evaluation.page import write_page
 from pipeline.evaluation.results import Results
 from pipeline.evaluation.tables import tables
-from pipeline.evaluation.variants import ABLATIONS, TABLE, parse_sweep
+from pipeline.evaluation.variants import ABLATIONS, TABLE
 from pipeline.workbench import INTERNAL
 from tests import quick_worlds
 from tests.calls import LOG, calls

@@ -8,7 +8,8 @@ import pytest
 
 from pipeline.config import Config, load_config, make_config
 from pipeline.errors import ConfigError
-from pipeline.evaluation.variants import TABLE, VARIANTS, derive, name_variants, parse_sweep
+from pipeline.evaluation.changes import derive, parse_sweep
+from pipeline.evaluation.variants import TABLE, VARIANTS, name_variants
 from tests import quick_worlds
 
 

@@ -1,0 +1,110 @@
+"""Changing settings of a config by dotted name: one variant's, or the values of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.config import Config, make_config
+from pipeline.errors import ConfigError
+
+# Where a short name in a sweep may begin.
+_SECTIONS = ("", "knowledge_base.", "generation.", "selection.")
+
+
+def change(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Set dotted settings in nested `values`, in place.
+
+    Raises
+    ------
+    ConfigError
+        A section on the way does not exist.
+    """
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        place = values
+        for section in sections:
+            if not isinstance(place.get(section), dict):
+                raise ConfigError(f"{key}: no such setting")
+            place = place[section]
+        place[last] = value
+    return values
+
+
+def derive(config: Config, changes: Mapping[str, Any], output: Path) -> Config:
+    """The config with some settings changed and another folder of output.
+
+    Raises
+    ------
+    ConfigError
+        A setting is unknown or its value is refused.
+    """
+    values = config.model_dump(mode="json")
+    # Everything is given already, what the preset said too.
+    values |= {"preset": "default", "output": str(output), "export": []}
+    # Another generator is none for a half that is not made.
+    changes = {key: value for key, value in changes.items() if values.get(key, "") is not None}
+    return make_config(change(values, changes), config.base)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Values of a setting that are compared.
+
+    Attributes
+    ----------
+    label : str
+        The setting as it was asked for.
+    keys : tuple of str
+        Dotted settings that take each value together.
+    values : tuple
+    """
+
+    label: str
+    keys: tuple[str, ...]
+    values: tuple[Any, ...]
+
+    def points(self) -> list[tuple[str, dict[str, Any]]]:
+        """A label and the changes of each value."""
+        return [(f"{self.label}={value}", dict.fromkeys(self.keys, value)) for value in self.values]
+
+
+def parse_sweep(text: str, config: Config) -> Sweep:
+    """A sweep as `key=a,b,c`; `+` joins keys that take the same value.
+
+    A key may be short for one under `knowledge_base`, `generation` or `selection`:
+    `retrieval.k=5,10,15`, `n=1,4,10`, `filter.tau_cent+filter.tau_inst=0.4,0.6`. Settings of a
+    part have its section before them: `image_generator.strength=0.5,0.75`.
+
+    Raises
+    ------
+    ConfigError
+        It has another form, or the setting is unknown.
+    """
+    label, equals, given = (part.strip() for part in text.partition("="))
+    if not (label and equals and given):
+        raise ConfigError(f"--sweep: must be key=a,b,c; got {text!r}")
+    keys = tuple(_full(key.strip(), config) for key in label.split("+"))
+    values = tuple(yaml.safe_load(value) for value in given.split(","))
+    return Sweep(label, keys, values)
+
+
+def _full(key: str, config: Config) -> str:
+    values = config.model_dump(mode="json")
+    # The config holds of its parts what was given; their settings have the rest.
+    values |= {part.section: part.settings.model_dump(mode="json") for part in config.parts()}
+    for section in _SECTIONS:
+        place: Any = values
+        parts = (section + key).split(".")
+        for part in parts:
+            place = place.get(part, _MISSING) if isinstance(place, dict) else _MISSING
+        if place is not _MISSING and not isinstance(place, dict):
+            return section + key
+    raise ConfigError(f"--sweep: no such setting: {key!r}")
+
+
+_MISSING = object()

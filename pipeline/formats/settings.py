@@ -1,0 +1,38 @@
+"""Settings of an export."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ExportSettings(BaseModel):
+    """What is exported, and in which layout."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["parquet", "webdataset", "imagefolder", "llava", "open_clip"] = Field(
+        "parquet", description="layout of the export"
+    )
+    only: Literal["completed", "observed", "all"] = Field(
+        "all", description="rows with a generated half, rows without one, or both"
+    )
+    min_score: float | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="leave out generated halves with a lower score; observed rows stay",
+    )
+    columns: list[str] | None = Field(
+        None, description="columns beside id, image and text; default: all that the format holds"
+    )
+    shard_rows: int = Field(10_000, ge=1, description="most rows in a file of shards")
+    prompts: list[str] = Field(
+        [
+            "Describe the picture in a sentence.",
+            "What does the picture show?",
+            "Write a caption for the picture.",
+        ],
+        min_length=1,
+        description="questions of the llava format, one of them a row",
+    )
