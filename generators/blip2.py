@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from generators.base import Candidate, CaptionRequest, Generated
-from generators.batching import BatchRunner, collect, seeds_together
+from generators.base import Candidate
 from generators.blip2_settings import Blip2Settings
-from generators.checkpoints import loading, local_folder
-from generators.device import (
-    module_bytes,
-    release_memory,
-    resolve_device,
-    resolve_dtype,
-)
+from generators.checkpoint_captioner import CheckpointCaptioner
 from generators.pictures import on_ground
 from generators.prompts import Prompt, before_stop, fit, token_count
 from generators.sampling import draw_tokens, keep_special_tokens
 
 if TYPE_CHECKING:
     import torch
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,54 +27,28 @@ class _Job:
     seed: int
 
 
-class Blip2Captioner:
-    """Captions of images by a BLIP-2 checkpoint.
-
-    Parameters
-    ----------
-    settings : Blip2Settings
-    paths : mapping
-        ``model`` -> local folder of the checkpoint.
-    """
+class Blip2Captioner(CheckpointCaptioner[Blip2Settings, _Job]):
+    """Captions of images by a BLIP-2 checkpoint."""
 
     Settings = Blip2Settings
 
     def __init__(self, settings: Blip2Settings, paths: Mapping[str, Path]) -> None:
-        self.settings = settings
-        self.paths = paths
-        self._model: Any = None
-        self._processor: Any = None
-        self._runner: BatchRunner[_Job, Candidate] = BatchRunner(self._draw, settings.batch_size)
-        self._requests: Sequence[CaptionRequest] = ()
+        super().__init__(settings, paths)
         self._seen: dict[int, torch.Tensor] = {}
 
-    def load(self) -> None:
-        """Load model and processor, once.
-
-        Raises
-        ------
-        ValueError
-            When the folder isn't a BLIP-2 checkpoint in safetensors, or the prompt has no room in it.
-        """
-        if self._model is not None:
-            return
+    def _read(self, folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
         import torch
         from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
-        started = time.monotonic()
-        folder = local_folder(self.paths, "model", "config.json")
-        device = resolve_device(self.settings.device)
-        dtype = resolve_dtype(self.settings.dtype, device)
-        with loading():
-            processor = Blip2Processor.from_pretrained(folder, local_files_only=True)
-            model: Any = Blip2ForConditionalGeneration.from_pretrained(
-                folder, dtype=dtype, local_files_only=True, use_safetensors=True
-            )
-        if dtype == torch.float32:
-            # Parts that a checkpoint keeps in half precision would clash with the rest.
-            model = model.float()
-        model.to(device).eval()
-        tokenizer = processor.tokenizer
+        processor = Blip2Processor.from_pretrained(folder, local_files_only=True)
+        model: Any = Blip2ForConditionalGeneration.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True
+        )
+        # Parts that a checkpoint keeps in half precision would clash with the rest.
+        return model.float() if dtype == torch.float32 else model, processor
+
+    def _prepare(self) -> None:
+        model, tokenizer = self._model, self._processor.tokenizer
         keep_special_tokens(
             model.language_model,
             model.generation_config,
@@ -94,51 +57,22 @@ class Blip2Captioner:
             tokenizer,
             eos_token_ids=[] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id],
         )
-        self._model, self._processor = model, processor
-        room = self._prompt_limit()
-        if room is not None and token_count(tokenizer, self.settings.template) > room:
-            self.close()
+        room, wanted = self._prompt_limit(), token_count(tokenizer, self.settings.template)
+        if room is not None and wanted > room:
             raise ValueError(
-                f"template of {token_count(tokenizer, self.settings.template)} tokens does not fit; "
+                f"template of {wanted} tokens does not fit; "
                 f"the model has room for {room} beside max_new_tokens {self.settings.max_new_tokens}"
             )
-        logger.info(
-            "loaded captioner %s on %s in %s: %.2f GB, %.1f s",
-            self.settings.model,
-            device,
-            str(dtype).removeprefix("torch."),
-            self.memory() / 1e9,
-            time.monotonic() - started,
-        )
 
-    def close(self) -> None:
-        """Drop model and processor and give their memory back."""
-        self._model = self._processor = None
-        self._seen = {}
-        release_memory()
-
-    def memory(self) -> int:
-        """Bytes of the weights; 0 before `load`."""
-        return 0 if self._model is None else module_bytes([self._model])
-
-    def generate(self, requests: Sequence[CaptionRequest]) -> list[Generated]:
-        """Draw a caption for every seed of every request.
-
-        A row whose caption does not fit into memory even alone gets an error; the others go on.
-        """
-        self.load()
-        self._requests, self._seen = requests, {}
+    def _jobs(self) -> list[_Job]:
         jobs: list[_Job] = []
-        for row, request in enumerate(requests):
+        for row, request in enumerate(self._requests):
             prompt = self.prompt([example.text for example in request.examples])
             jobs += [_Job(row, prompt, seed) for seed in request.seeds]
-        try:
-            drawn = iter(self._runner.run(jobs, together=seeds_together(requests)))
-        finally:
-            self._requests, self._seen = (), {}
-        return [
-            collect(request.row_id, [next(drawn) for _ in request.seeds]) for request in requests
-        ]
+        return jobs
+
+    def _forget(self) -> None:
+        self._seen = {}
 
     def prompt(self, examples: Sequence[str]) -> Prompt:
         """The prompt with these example captions, cut to what the model has room for."""
@@ -167,7 +101,6 @@ class Blip2Captioner:
         return min(limits, default=None)
 
     def _draw(self, jobs: list[_Job]) -> list[Candidate]:
-        """One batch of captions."""
         import torch
 
         rows = list(dict.fromkeys(job.row for job in jobs))

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from generators.base import Candidate, CaptionRequest, Example, Generated
-from generators.batching import BatchRunner, collect, seeds_together
-from generators.checkpoints import loading, local_folder
-from generators.device import (
-    module_bytes,
-    release_memory,
-    resolve_device,
-    resolve_dtype,
-)
+from generators.base import Candidate, Example
+from generators.checkpoint_captioner import CheckpointCaptioner
 from generators.pictures import shrunk
 from generators.prompts import before_stop
 from generators.sampling import draw_tokens, keep_special_tokens
 from generators.vlm_settings import VlmSettings
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,60 +26,37 @@ class _Job:
     seed: int
 
 
-class VlmCaptioner:
+class VlmCaptioner(CheckpointCaptioner[VlmSettings, _Job]):
     """Captions of images by a chat image-text model.
 
-    Parameters
-    ----------
-    settings : VlmSettings
-    paths : mapping
-        ``model`` -> local folder of the checkpoint.
+    `load` also refuses a model without a chat template, and one that needs code of its own while
+    ``trust_remote_code`` is off.
     """
 
     Settings = VlmSettings
 
-    def __init__(self, settings: VlmSettings, paths: Mapping[str, Path]) -> None:
-        self.settings = settings
-        self.paths = paths
-        self._model: Any = None
-        self._processor: Any = None
-        self._runner: BatchRunner[_Job, Candidate] = BatchRunner(self._draw, settings.batch_size)
-        self._requests: Sequence[CaptionRequest] = ()
-
-    def load(self) -> None:
-        """Load model and processor, once.
-
-        Raises
-        ------
-        ValueError
-            When the folder isn't such a model in safetensors, has no chat template, or needs code
-            of its own while ``trust_remote_code`` is off.
-        """
-        if self._model is not None:
-            return
+    def _read(self, folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        started = time.monotonic()
-        folder = local_folder(self.paths, "model", "config.json")
-        device = resolve_device(self.settings.device)
-        dtype = resolve_dtype(self.settings.dtype, device)
         trust = self.settings.trust_remote_code
-        with loading():
-            processor = AutoProcessor.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=trust
-            )
-            model: Any = AutoModelForImageTextToText.from_pretrained(
-                folder,
-                dtype=dtype,
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=trust,
-            )
-        if not getattr(processor, "chat_template", None):
+        processor = AutoProcessor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust
+        )
+        model: Any = AutoModelForImageTextToText.from_pretrained(
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=trust,
+        )
+        return model, processor
+
+    def _prepare(self) -> None:
+        if not getattr(self._processor, "chat_template", None):
             raise ValueError(
                 f"model {self.settings.model!r} has no chat template; kind vlm needs a chat model"
             )
-        tokenizer = processor.tokenizer
+        model, tokenizer = self._model, self._processor.tokenizer
         # New tokens follow the last position, so a batch is padded on the left.
         tokenizer.padding_side = "left"
         if tokenizer.pad_token_id is None:
@@ -99,44 +68,14 @@ class VlmCaptioner:
             tokenizer,
             eos_token_ids=[] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id],
         )
-        model.to(device).eval()
-        self._model, self._processor = model, processor
-        logger.info(
-            "loaded captioner %s on %s in %s: %.2f GB, %.1f s",
-            self.settings.model,
-            device,
-            str(dtype).removeprefix("torch."),
-            self.memory() / 1e9,
-            time.monotonic() - started,
-        )
 
-    def close(self) -> None:
-        """Drop model and processor and give their memory back."""
-        self._model = self._processor = None
-        release_memory()
-
-    def memory(self) -> int:
-        """Bytes of the weights; 0 before `load`."""
-        return 0 if self._model is None else module_bytes([self._model])
-
-    def generate(self, requests: Sequence[CaptionRequest]) -> list[Generated]:
-        """Draw a caption for every seed of every request.
-
-        A row whose caption does not fit into memory even alone gets an error; the others go on.
-        """
-        self.load()
-        self._requests = requests
-        jobs = [_Job(row, seed) for row, request in enumerate(requests) for seed in request.seeds]
-        try:
-            drawn = iter(self._runner.run(jobs, together=seeds_together(requests)))
-        finally:
-            self._requests = ()
+    def _jobs(self) -> list[_Job]:
         return [
-            collect(request.row_id, [next(drawn) for _ in request.seeds]) for request in requests
+            _Job(row, seed) for row, request in enumerate(self._requests) for seed in request.seeds
         ]
 
     def _draw(self, jobs: list[_Job]) -> list[Candidate]:
-        """One batch of captions; rows that want as many go through the model together."""
+        # Rows that want as many captions go through the model together.
         seeds: dict[int, list[int]] = {}
         for job in jobs:
             seeds.setdefault(job.row, []).append(job.seed)
