@@ -192,6 +192,9 @@ def run_flow(config: str, limit: int | None = None, retry_failed: bool = False) 
             with job.step("scan"):
                 scan_task(config)
             with job.step("knowledge base"):
+                if job.config.engine.kind == "local":
+                    # Else the models are for the workers, which may have what is missing here.
+                    job.try_generators()
                 built = build_task(config)
             plan = job.plan(limit, retry_failed)
             get_run_logger().info(

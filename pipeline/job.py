@@ -110,6 +110,23 @@ class Job:
         """A person's verdicts on what was generated."""
         return Review(self.folder).load()
 
+    def try_generators(self) -> None:
+        """Load every generator that rows wait for, before a first knowledge base is built.
+
+        That may take hours, and a model that can't be loaded is better known before.
+
+        Raises
+        ------
+        ConfigError
+            One can't be loaded.
+        """
+        if (self.bench.knowledge_base_folder / "manifest.json").is_file():
+            return
+        counts = self.catalog.counts()
+        for missing in self.config.made:
+            if counts[missing]:
+                self.bench.try_generator(missing)
+
     def build(self) -> bool:
         """Build the knowledge base where it is stale; whether it was."""
         built = build(self.bench, self.catalog, self.progress)

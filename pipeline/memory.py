@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,14 @@ class Memory:
     def __len__(self) -> int:
         return int(self._store.execute("SELECT count(*) FROM candidates").fetchone()[0])
 
-    def around(self, generator: Any, identity: Mapping[str, Any]) -> Remembering:
-        """The generator, asked only for candidates that are not held."""
-        return Remembering(generator, digest(json.dumps(identity, sort_keys=True)), self)
+    def around(
+        self,
+        generator: Any,
+        identity: Mapping[str, Any],
+        load: Callable[[Any], None] = lambda generator: None,
+    ) -> Remembering:
+        """The generator, asked only for candidates that are not held; `load` comes first."""
+        return Remembering(generator, digest(json.dumps(identity, sort_keys=True)), self, load)
 
     def find(self, key: str, seed: int) -> Candidate | None:
         """The candidate of a key, or None."""
@@ -81,10 +86,13 @@ class Memory:
 class Remembering:
     """A captioner or image generator that answers from a memory what it can."""
 
-    def __init__(self, generator: Any, identity: str, memory: Memory) -> None:
+    def __init__(
+        self, generator: Any, identity: str, memory: Memory, load: Callable[[Any], None]
+    ) -> None:
         self._generator = generator
         self._identity = identity
         self._memory = memory
+        self._load = load
 
     def load(self) -> None:
         """Nothing: the model is loaded when it is needed."""
@@ -110,6 +118,7 @@ class Remembering:
                 asked[place] = replace(request, seeds=wanted)
         errors: dict[int, str] = {}
         if asked:
+            self._load(self._generator)
             answers = self._generator.generate(list(asked.values()))
             made: dict[str, Candidate] = {}
             for place, answer in zip(asked, answers, strict=True):

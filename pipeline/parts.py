@@ -7,6 +7,7 @@ constructed as `cls(settings, paths)` with the local folder of every model that 
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -16,8 +17,15 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from generators.service import ServiceRefused
 from pipeline.errors import ConfigError, first_error
 from pipeline.models import ResolvedModel, missing_bytes, resolve_models
+
+logger = logging.getLogger(__name__)
+
+# Of these OSErrors another try mends nothing; others may pass, and those that transformers raises of
+# its own have no number.
+_LASTING = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,30 @@ class Part:
     def create(self, models: Mapping[str, ResolvedModel]) -> Any:
         """Construct the part; it loads nothing yet."""
         return self.cls(self.settings, {role: model.path for role, model in models.items()})
+
+    def load(self, made: Any) -> None:
+        """Load what `create` made.
+
+        Raises
+        ------
+        ConfigError
+            It can't be loaded: not such a model, damaged, no such device, no room.
+        ServiceRefused, OSError
+            As they come: the key of a server is missing; a disk or the network failed.
+        """
+        try:
+            made.load()
+        except (ConfigError, ServiceRefused):
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno and not isinstance(error, _LASTING):
+                raise
+            logger.debug("%s can't be loaded", self.section, exc_info=True)
+            told = " ".join(str(error).split())
+            if not isinstance(error, (OSError, ValueError)):
+                told = f"{type(error).__name__}: {told}"
+            names = ", ".join(name for name, _ in self.models().values()) or self.kind
+            raise ConfigError(f"{self.section}: {names} can't be loaded: {told}") from error
 
 
 def _import(section: str, kind: str, registry: Mapping[str, str]) -> type:

@@ -50,7 +50,7 @@ def measure(
     """
     bench, n = job.bench, job.config.generation.n
     with _Loading() as loading:
-        bench.encoder.load()
+        bench.encoder  # noqa: B018 - loads it
     each = {modality: _encoding(job, modality) for modality in MODALITIES}
     a_row: dict[Modality, list[float]] = {}
     timed: dict[Modality, int] = {}
@@ -58,7 +58,7 @@ def measure(
         if pending[missing]:
             job.progress(f"time {missing}s", 0, GROUPS + 1)
             with loading:
-                bench.generator(missing).load()
+                bench.generator(missing)
             timed[missing], a_row[missing] = _generating(job, missing)
     bench.close_generator()
     pairs = job.catalog.counts()["complete"] + sum(count or 0 for count in external.values())

@@ -83,21 +83,38 @@ class Workbench:
 
     @cached_property
     def encoder(self) -> Any:
+        """The encoder, loaded."""
         part = self.config.encoder_part()
-        return part.create(self.models(part))
+        made = part.create(self.models(part))
+        part.load(made)
+        return made
 
     def generator(self, missing: Modality) -> Any:
-        """The captioner or the image generator; the other one is freed."""
+        """The captioner or the image generator, loaded; the other one is freed.
+
+        With a memory it is loaded once there is something that the memory does not hold.
+        """
         if self._generator is None or self._generator[0] != missing:
             self.close_generator()
             part = self.config.generator_part(missing)
             made = part.create(self.models(part))
             if self.memory is None and self.config.run.remember:
                 self.memory = Memory(self.config.folder / CANDIDATES)
-            if self.memory is not None:
-                made = self.memory.around(made, self.identity(part))
+            if self.memory is None:
+                part.load(made)
+            else:
+                made = self.memory.around(made, self.identity(part), part.load)
             self._generator = (missing, made)
         return self._generator[1]
+
+    def try_generator(self, missing: Modality) -> None:
+        """Load a generator and free it again, to know that it can be loaded."""
+        part = self.config.generator_part(missing)
+        made = part.create(self.models(part))
+        try:
+            part.load(made)
+        finally:
+            made.close()
 
     def close_generator(self) -> None:
         if self._generator is not None:

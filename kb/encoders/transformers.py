@@ -79,6 +79,33 @@ class TransformersEncoder(BatchedEncoder):
         if "text" in self.settings.modalities:
             self._tokenizer = AutoTokenizer.from_pretrained(self.folder, **options)
         self._model = model.to(self._device).eval()
+        try:
+            for modality in self.settings.modalities:
+                self._try(modality)
+        except BaseException:
+            self.close()
+            raise
+
+    def _try(self, modality: Modality) -> None:
+        """Embed one item: AutoModel takes many a model that embeds nothing, or not both halves."""
+        import torch
+        from PIL import Image
+
+        item = "a" if modality == "text" else Image.new("RGB", (64, 64))
+        what = f"encoder.model: {type(self._model).__name__} of {self.settings.model}"
+        try:
+            with torch.inference_mode():
+                found = self._forward(
+                    self._stack([self._prepare(item, modality)], modality), modality
+                )
+            width = found.shape[-1] if found.ndim == 2 else None
+        except Exception as error:
+            raise ValueError(f"{what} does not embed {modality}s: {error}") from error
+        if width != self.dimension(modality):
+            raise ValueError(
+                f"{what} embeds {modality}s in shape {tuple(found.shape)}, where its config says"
+                f" {self.dimension(modality)}"
+            )
 
     def close(self) -> None:
         """Frees the model."""

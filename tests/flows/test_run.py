@@ -14,7 +14,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
-from tests.worlds import emoji_rows, settings, write_rows, write_world
+from tests.worlds import CHECKPOINTS, emoji_rows, settings, write_rows, write_world
 
 
 def command(*words: object) -> Result:
@@ -104,6 +104,15 @@ class TestRun:
         result = command("run", write_world(tmp_path, emoji_rows(0, 2, 1)))
         assert result.exit_code == 2
         assert "no complete pair" in one_line(result)
+
+    def test_a_model_that_is_none_exits_with_2_before_the_build(
+        self, server: None, tmp_path: Path
+    ) -> None:
+        captioner = {"kind": "blip2", "model": str(CHECKPOINTS / "sdxl")}
+        result = command("run", write_world(tmp_path, emoji_rows(4, 1, 0), captioner=captioner))
+        assert result.exit_code == 2
+        assert one_line(result).startswith("rag4dmc: captioner: ")
+        assert not (tmp_path / "runs" / "small" / "kb").exists()
 
 
 class TestRefusals:
