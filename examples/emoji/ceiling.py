@@ -104,14 +104,14 @@ def main() -> None:
     parser.add_argument("config", type=Path, nargs="?", default=HERE / "evaluate.yaml")
     config = load_config(parser.parse_args().config)
     settings = config.evaluation.model_copy(update={"missing": "image"})
-    experiment = Experiment(config.model_copy(update={"evaluation": settings}))
-    world = experiment.world
+    draw = Experiment(config.model_copy(update={"evaluation": settings})).draw()
+    world = draw.world
     hidden = set(world.masks([RATE])[0].hidden)
     ids = [row_id for row_id in world.train if row_id in hidden]
     opened = [Image.open(io.BytesIO(world.rows[row_id].image)).convert("RGB") for row_id in ids]
     truth = [picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS) for picture in opened]
 
-    downstream = experiment.downstream
+    downstream = draw.downstream
     assert downstream is not None
 
     def measure(train: Pairs) -> np.ndarray:

@@ -9,27 +9,15 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
-
-from kb.embeddings import MODALITIES, Modality, opposite
 from pipeline.build import Progress, quiet
 from pipeline.config import Config
-from pipeline.errors import ConfigError
 from pipeline.evaluation.changes import Sweep
-from pipeline.evaluation.direct import Direct
-from pipeline.evaluation.downstream import Downstream, Pairs
-from pipeline.evaluation.found import MODES, gain, measure_retrieval
-from pipeline.evaluation.results import Record, Results
-from pipeline.evaluation.runs import Arm, Runs
-from pipeline.evaluation.variants import VARIANTS
-from pipeline.evaluation.world import World
-from pipeline.job import Job
+from pipeline.evaluation.draw import Draw
+from pipeline.evaluation.results import Results
 from pipeline.lock import hold
-from pipeline.parts import Part
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +38,6 @@ class Experiment:
         self.settings = config.evaluation
         self.progress = progress
         self.folder = config.folder / "evaluation"
-        self.world = World(config, self.folder, progress)
-        self.runs = Runs(config, self.world, progress)
 
     def run(
         self,
@@ -60,7 +46,7 @@ class Experiment:
         seeds: int | None = None,
         sweeps: Sequence[Sweep] = (),
     ) -> Results:
-        """Complete and measure every arm.
+        """Complete and measure every arm of every draw.
 
         Parameters
         ----------
@@ -79,160 +65,40 @@ class Experiment:
         """
         run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}"
         with hold(self.folder, run_id):
-            arms = self.arms(variants or self.settings.variants, rates, sweeps)
-            results = Results(self._facts(run_id))
-            for number, arm in enumerate(arms):
-                self.progress("variants", number, len(arms))
-                self._measure(arm, results, seeds)
-            self.progress("variants", len(arms), len(arms))
-            if self.downstream is not None:
-                results.start = self.downstream.untrained()
+            names = variants or self.settings.variants
+            results = Results({})
+            for number in range(self.settings.draws):
+                draw = self.draw(number)
+                arms = draw.arms(names, rates, sweeps)
+                results.facts = results.facts or self._facts(run_id, draw)
+                done, total = number * len(arms), self.settings.draws * len(arms)
+                for place, arm in enumerate(arms):
+                    self.progress("variants", done + place, total)
+                    draw.measure(arm, results, seeds)
+                self.progress("variants", done + len(arms), total)
+                if draw.downstream is not None:
+                    results.add_start(draw.downstream.untrained(), number)
             return results
 
-    def arms(
-        self,
-        variants: Sequence[str],
-        rates: Sequence[float] | None = None,
-        sweeps: Sequence[Sweep] = (),
-    ) -> list[Arm]:
-        """Every variant at every rate, and the points of the sweeps."""
-        chosen = [VARIANTS[name] for name in variants]
-        swept = sorted(
-            (variant for variant in chosen if variant.generates), key=lambda v: v.name != "rag4dmc"
-        )
-        if sweeps and not swept:
-            raise ConfigError("--sweep: needs a variant that generates, such as rag4dmc")
-        arms = []
-        for masked in self.world.masks(rates or self.settings.rates):
-            arms += [Arm(variant, masked) for variant in chosen]
-            for sweep in sweeps:
-                arms += [Arm(swept[0], masked, point, changes) for point, changes in sweep.points()]
-        return arms
+    def draw(self, number: int = 0) -> Draw:
+        """One of the draws of test set and masks."""
+        return Draw(self.config, self.folder, number, self.progress)
 
-    @cached_property
-    def direct(self) -> Direct:
-        return Direct(self.world, self.folder / "direct")
-
-    @cached_property
-    def downstream(self) -> Downstream | None:
-        """The fine-tuning, where it is asked for."""
-        settings = self.settings.downstream
-        if settings is None:
-            return None
-        start = self._start()
-        model = next(iter(start.resolve(self.config.base, self.config.run.offline).values()))
-        test = self.world.pairs_of(self.world.test)
-        return Downstream(settings, model.path, model.revision, test, self.folder / "downstream")
-
-    def _start(self) -> Part:
-        """The checkpoint that fine-tuning starts from."""
-        given = self.settings.downstream
-        assert given is not None
-        values = given.start or self.settings.judge or self.config.encoder
-        if values.get("kind") != "open_clip":
-            raise ConfigError(
-                "evaluation.downstream.start: must be an encoder of kind open_clip, which can be"
-                f" fine-tuned; got {values.get('kind')!r}"
-            )
-        from kb.encoders import ENCODERS
-
-        return Part.choose("evaluation.downstream.start", values, ENCODERS)
-
-    def _measure(self, arm: Arm, results: Results, seeds: int | None) -> None:
-        """Complete an arm, and add everything that is measured of it."""
-        hidden = arm.masked.hidden
-        rate, label = arm.masked.rate, arm.label
-        train = self.world.pairs_of(
-            [i for i in self.world.train if arm.variant.name == "complete" or i not in hidden]
-        )
-        if arm.variant.generates:
-            job = self.runs.job_of(arm)
-            table = job.completed().to_table()
-            statuses = table["status"].to_pylist()
-            for status in dict.fromkeys(statuses):
-                results.add(Record(rate, label, "rows", status, statuses.count(status)))
-            for one in self.direct.measure(job, table, hidden):
-                results.add_direct(rate, label, **one)
-            if job.config.generation.grounded:
-                results.records += [
-                    Record(rate, label, **one) for one in self._retrieval(job, hidden)
-                ]
-            train = _filled(table, self.world, hidden)
-        if self.downstream is not None:
-            assert self.settings.downstream is not None
-            count = seeds or self.settings.downstream.seeds
-            self.progress(f"fine-tune {arm.label} at {arm.masked.rate:g}", 0, count)
-            ranks = self.downstream.measure(train, count)
-            results.add_ranks(rate, label, ranks, rows=len(train))
-            self.progress(f"fine-tune {arm.label} at {arm.masked.rate:g}", count, count)
-
-    def _retrieval(self, job: Job, hidden: Mapping[str, Modality]) -> list[dict[str, Any]]:
-        """Quality of the example and recall, by observed half and mode."""
-        retriever = job.knowledge_base.retriever
-        ids: dict[Modality, list[str]] = {
-            observed: [row_id for row_id, half in hidden.items() if half == opposite(observed)]
-            for observed in MODALITIES
-        }
-        found = measure_retrieval(
-            retriever,
-            {m: self.world.embeddings_of(ids[m], m, judge=False) for m in MODALITIES},
-            ids,
-            {m: self.world.embeddings_of(ids[m], opposite(m), judge=True) for m in MODALITIES},
-            self.world.judged_by_id(retriever.ids.to_pylist()),
-        )
-        used = job.config.knowledge_base.retrieval.mode
-        records: list[dict[str, Any]] = []
-        for one in found:
-            common = {
-                "group": "retrieval",
-                "missing": opposite(one["observed"]),
-                "mode": one["mode"],
-                "used": one["mode"] == used,
-            }
-            means = {"quality": one["quality"]} | {
-                f"gain over {mode}": gain(found, one["observed"], one["mode"], mode)
-                for mode in MODES[: MODES.index(one["mode"])]
-            }
-            records += [
-                common | {"measure": measure, "value": mean.mean, "half": mean.half}
-                for measure, mean in means.items()
-            ]
-            records += [common | {"measure": k, "value": one[k]} for k in one if k.startswith("R@")]
-        return records
-
-    def _facts(self, run_id: str) -> dict[str, Any]:
+    def _facts(self, run_id: str, draw: Draw) -> dict[str, Any]:
         """What a reader has to know beside the figures."""
         downstream = self.settings.downstream
-        bench = self.world.judge.bench
-        own = bench.identity(bench.config.encoder_part()) == self._own_identity()
+        judge, own = (job.bench for job in (draw.world.judge, draw.world.job))
+        selects = judge.identity(judge.config.encoder_part()) == own.identity(
+            own.config.encoder_part()
+        )
         return {
             "name": self.config.name,
             "run_id": run_id,
-            **self.world.facts(),
+            **draw.world.facts(),
+            "draws": self.settings.draws,
             "n": self.config.generation.n,
-            "judge_selects": own,
-            "judge": bench.config.encoder.get("model"),
-            "start": None if downstream is None else str(self._start().settings.model),
+            "judge_selects": selects,
+            "judge": judge.config.encoder.get("model"),
+            "start": None if downstream is None else str(draw.start.settings.model),
             "downstream": None if downstream is None else downstream.model_dump(mode="json"),
         }
-
-    def _own_identity(self) -> dict[str, Any]:
-        bench = self.world.job.bench
-        return bench.identity(bench.config.encoder_part())
-
-
-def _filled(table: pa.Table, world: World, hidden: Mapping[str, Modality]) -> Pairs:
-    """The pairs of a completed dataset, in the order of the training ids.
-
-    Rows whose missing half could not be made are left out, as training would leave them out.
-    """
-    place = {row_id: row for row, row_id in enumerate(table["id"].to_pylist())}
-    images = table["image"].combine_chunks().field("bytes").to_pylist()
-    texts = table["text"].to_pylist()
-    chosen = []
-    for row_id in world.train:
-        row = place[row_id]
-        if images[row] is not None and texts[row]:
-            text = texts[row]
-            chosen.append((images[row], (text,) if isinstance(text, str) else tuple(text)))
-    return Pairs([image for image, _ in chosen], [text for _, text in chosen])

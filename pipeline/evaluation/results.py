@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class Record:
         Of a downstream figure.
     seed : int or None
         Of a downstream figure.
+    draw : int
+        Of test set and mask, from 0.
     """
 
     rate: float
@@ -57,6 +59,7 @@ class Record:
     used: bool | None = None
     direction: str | None = None
     seed: int | None = None
+    draw: int = 0
 
 
 SCHEMA = pa.schema(
@@ -72,6 +75,7 @@ SCHEMA = pa.schema(
         ("used", pa.bool_()),
         ("direction", pa.string()),
         ("seed", pa.int64()),
+        ("draw", pa.int64()),
     ]
 )
 assert SCHEMA.names == [one.name for one in fields(Record)]
@@ -88,16 +92,14 @@ class Results:
     Attributes
     ----------
     records : list of Record
-    start : Ranks or None
-        Of the checkpoint that fine-tuning starts from.
     """
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
         self.facts = dict(facts)
         self.records: list[Record] = []
-        self.start: Ranks | None = None
-        self._ranks: dict[tuple[float, str], Ranks] = {}
-        self._rows: dict[tuple[float, str, str, str], Mapping[str, float]] = {}
+        self._start: dict[int, Ranks] = {}
+        self._ranks: dict[tuple[float, str], dict[int, Ranks]] = {}
+        self._rows: dict[tuple[float, str, str, str], dict[tuple[int, str], float]] = {}
 
     def add(self, record: Record) -> None:
         self.records.append(record)
@@ -109,7 +111,8 @@ class Results:
         record = Record(rate, label, **figure)
         self.add(record)
         if rows is not None:
-            self._rows[rate, label, str(record.missing), record.measure] = rows
+            held = self._rows.setdefault((rate, label, str(record.missing), record.measure), {})
+            held |= {(record.draw, row_id): value for row_id, value in rows.items()}
 
     def direct_gain(
         self, rate: float, better: str, worse: str, missing: str, measure: str
@@ -123,10 +126,23 @@ class Results:
             return None
         return paired(*([side[row_id] for row_id in both] for side in sides if side is not None))
 
-    def add_ranks(self, rate: float, label: str, ranks: Ranks, rows: int) -> None:
+    def add_start(self, ranks: Ranks, draw: int = 0) -> None:
+        """Ranks of the checkpoint that fine-tuning starts from."""
+        self._start[draw] = ranks
+
+    @property
+    def start(self) -> Ranks | None:
+        """Ranks of the checkpoint that fine-tuning starts from, on the test pairs of all draws."""
+        return _together(self._start)
+
+    def ranks(self, rate: float, label: str) -> Ranks | None:
+        """Downstream ranks of a variant on the test pairs of all draws."""
+        return _together(self._ranks.get((rate, label), {}))
+
+    def add_ranks(self, rate: float, label: str, ranks: Ranks, rows: int, draw: int = 0) -> None:
         """Downstream ranks of a variant that trained on so many rows."""
-        self._ranks[rate, label] = ranks
-        self.add(Record(rate, label, "rows", "trained on", rows))
+        self._ranks.setdefault((rate, label), {})[draw] = ranks
+        self.add(Record(rate, label, "rows", "trained on", rows, draw=draw))
         for direction, found in _directions(ranks).items():
             for seed, own in enumerate(found):
                 for k in RECALL_AT:
@@ -139,6 +155,7 @@ class Results:
                             recall(own, k),
                             direction=direction,
                             seed=seed,
+                            draw=draw,
                         )
                     )
 
@@ -151,29 +168,39 @@ class Results:
         return list(dict.fromkeys(record.label for record in self.records))
 
     def value(self, rate: float, label: str, **which: Any) -> Record | None:
-        """The first record of a variant with these fields."""
+        """The first record of a variant with these fields, as the mean over draws."""
         for record in self.records:
             if (record.rate, record.label) == (rate, label) and all(
                 getattr(record, name) == wanted for name, wanted in which.items()
             ):
-                return record
+                return self.pooled(record)
         return None
+
+    def pooled(self, record: Record) -> Record:
+        """A figure as its mean over draws; their intervals are taken as independent."""
+        figure = _figure(record)
+        alike = [one for one in self.records if _figure(one) == figure]
+        if len(alike) == 1:
+            return record
+        halves = [one.half for one in alike if one.half is not None]
+        half = float(np.sqrt(np.square(halves).sum()) / len(halves)) if halves else None
+        return replace(record, value=float(np.mean([one.value for one in alike])), half=half)
 
     def recall(self, rate: float, label: str, direction: str, k: int) -> Interval | None:
         """Downstream recall: mean and interval over seeds."""
-        ranks = self._ranks.get((rate, label))
+        ranks = self.ranks(rate, label)
         if ranks is None:
             return None
         return interval([recall(own, k) for own in _directions(ranks)[direction]])
 
     def mean_recall(self, rate: float, label: str, k: int = 1) -> np.ndarray | None:
         """Downstream recall in the mean of both directions, [seeds]."""
-        ranks = self._ranks.get((rate, label))
+        ranks = self.ranks(rate, label)
         return None if ranks is None else _hits(ranks, k).mean(axis=1)
 
     def compare(self, rate: float, better: str, worse: str, claim: str = "") -> Comparison | None:
         """The gain of one variant over another; None where one was not measured."""
-        pair = [self._ranks.get((rate, label)) for label in (better, worse)]
+        pair = [self.ranks(rate, label) for label in (better, worse)]
         if pair[0] is None or pair[1] is None:
             return None
         a, b = (_hits(ranks, 1) for ranks in pair if ranks is not None)
@@ -187,6 +214,14 @@ class Results:
             paired(a.mean(axis=1), b.mean(axis=1)),
             paired(a.mean(axis=0), b.mean(axis=0)),
         )
+
+    def draw_gains(self, rate: float, better: str, worse: str) -> dict[int, float]:
+        """The gain of one variant over another in each draw by itself, in the mean over seeds."""
+        ours, theirs = (self._ranks.get((rate, label), {}) for label in (better, worse))
+        return {
+            draw: float(_hits(ours[draw], 1).mean() - _hits(theirs[draw], 1).mean())
+            for draw in sorted(ours.keys() & theirs.keys())
+        }
 
     def comparisons(self) -> list[Comparison]:
         """The orderings that can be looked at."""
@@ -254,6 +289,26 @@ class Results:
                 for one in self.records
             ],
         }
+
+
+def _figure(record: Record) -> tuple[object, ...]:
+    """What a record measures, whatever the draw."""
+    names = ("rate", "label", "group", "measure", "missing", "mode", "used", "direction", "seed")
+    return tuple(getattr(record, name) for name in names)
+
+
+def _together(draws: Mapping[int, Ranks]) -> Ranks | None:
+    """The test pairs of all draws as if they were one test set; as many seeds as all draws have."""
+    if not draws:
+        return None
+    held = [draws[number] for number in sorted(draws)]
+    seeds = min(len(one.image_to_text) for one in held)
+    return Ranks(
+        *(
+            np.concatenate([getattr(one, name)[:seeds] for one in held], axis=1)
+            for name in ("image_to_text", "text_to_image")
+        )
+    )
 
 
 def _directions(ranks: Ranks) -> dict[str, np.ndarray]:

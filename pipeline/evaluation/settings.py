@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.evaluation.variants import TABLE, VARIANTS
 
@@ -41,6 +41,12 @@ class EvaluationSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     seed: int = Field(0, ge=0, description="seed of test set and masks")
+    draws: int = Field(
+        1,
+        ge=1,
+        description="test sets and masks, drawn by seed, seed + 1 and so on; their test pairs count"
+        " together",
+    )
     pairs: int | None = Field(
         5000, ge=20, description="complete pairs that take part at most; null takes all"
     )
@@ -88,3 +94,11 @@ class EvaluationSettings(BaseModel):
             if value not in VARIANTS:
                 raise ValueError(f"a variant must be one of {', '.join(VARIANTS)}; got {value!r}")
         return list(dict.fromkeys(values))
+
+    @model_validator(mode="after")
+    def _one_mask(self) -> EvaluationSettings:
+        if self.mask is not None and self.draws > 1:
+            raise ValueError(
+                f"draws must be 1 with a mask file, which draws nothing; got {self.draws}"
+            )
+        return self

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.evaluation.claims import ORDERINGS, PAPER, Comparison, paper_way
+from pipeline.evaluation.claims import ORDERINGS, PAPER, paper_way
 from pipeline.evaluation.results import Results, names_of
 from pipeline.evaluation.statistics import RECALL_AT
 
@@ -55,7 +54,7 @@ def tables(results: Results) -> list[Table]:
             )
             if table is not None
         ]
-    comparisons = comparison_table(results.comparisons())
+    comparisons = comparison_table(results)
     return found + ([comparisons] if comparisons is not None else [])
 
 
@@ -110,7 +109,7 @@ def downstream_table(results: Results, rate: float) -> Table | None:
             f"complete − drop in mean R@1 is {span.over_seeds}, which {enough} its interval three"
             f" times{'' if results.certain(rate) else ': these figures do not count'}."
         )
-    note += " Mean and 95 % interval over seeds; paper: MSCOCO at 70 % missing."
+    note += f" Mean and 95 % interval over seeds{_draws(results)}; paper: MSCOCO at 70 % missing."
     return Table(f"Downstream, {rate:.0%} missing", tuple(headings), tuple(rows), note)
 
 
@@ -135,7 +134,7 @@ def direct_table(results: Results, rate: float) -> Table | None:
     headings = ("variant", "completed", *(f"{missing}: {measure}" for missing, measure in columns))
     note = (
         "Cosines and the Fréchet distance (lower is better) by the judge; NIQE: lower is better."
-        " ± is the 95 % interval over rows."
+        f" ± is the 95 % interval over rows{_draws(results)}."
     )
     return Table(f"Generated beside hidden, {rate:.0%} missing", headings, tuple(rows), note)
 
@@ -172,7 +171,8 @@ def retrieval_table(results: Results, rate: float) -> Table | None:
                 continue
             cells = []
             for missing in ("text", "image"):
-                figures = {r.measure: r for r in own if r.missing == missing}
+                # The first draw's stands for all.
+                figures = {r.measure: results.pooled(r) for r in own[::-1] if r.missing == missing}
                 for measure in RETRIEVAL:
                     one = figures.get(measure)
                     half = "" if one is None or one.half is None else f" ± {one.half:.3f}"
@@ -191,27 +191,38 @@ def retrieval_table(results: Results, rate: float) -> Table | None:
     return Table(f"Retrieval, {rate:.0%} missing", tuple(headings), tuple(rows), note)
 
 
-def comparison_table(comparisons: Sequence[Comparison]) -> Table | None:
+def comparison_table(results: Results) -> Table | None:
     """Which orderings hold."""
+    comparisons = results.comparisons()
     if not comparisons:
         return None
-    rows = tuple(
-        (
+    several = results.facts.get("draws", 1) > 1
+    rows = []
+    for one in comparisons:
+        row = [
             f"{one.claim}: {one.better} − {one.worse}",
             f"{one.rate:.0%}",
             _signed(one.over_seeds.mean, one.over_seeds.half),
             _signed(one.over_rows.mean, one.over_rows.half),
-            one.holds,
-        )
-        for one in comparisons
-    )
+        ]
+        if several:
+            gains = results.draw_gains(one.rate, one.better, one.worse).values()
+            row.append(", ".join(f"{gain:+.3f}" for gain in gains))
+        rows.append((*row, one.holds))
     note = (
         "Paired differences in mean R@1 with 95 % intervals: over seeds of the fine-tuning (the same"
         " test pairs), and over test pairs (the same fine-tunings). Holds: yes or reversed beyond"
-        " the interval over seeds, else open."
+        " both intervals, on these pairs beyond the one over seeds alone, else open."
     )
-    headings = ("ordering", "missing", "over seeds", "over test pairs", "holds")
-    return Table("Orderings", headings, rows, note)
+    headings = ("ordering", "missing", "over seeds", "over test pairs")
+    headings += (*(("by draw",) if several else ()), "holds")
+    return Table("Orderings", headings, tuple(rows), note)
+
+
+def _draws(results: Results) -> str:
+    """What a note says of several draws."""
+    draws = results.facts.get("draws", 1)
+    return f", {draws} draws of test set and mask together" if draws > 1 else ""
 
 
 def _signed(mean: float, half: float) -> str:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.evaluation.claims import paper_way
-from pipeline.evaluation.downstream import Downstream, Pairs
+from pipeline.evaluation.downstream import Downstream, Pairs, Ranks
 from pipeline.evaluation.results import Record, Results
 from pipeline.evaluation.settings import DownstreamSettings
 from pipeline.evaluation.tables import comparison_table, downstream_table
@@ -85,8 +85,6 @@ def test_training_on_the_test_pairs_is_learned(
 
 def measured(gap: float) -> Results:
     """Made-up ranks of 400 test pairs: complete is right by `gap` more often than drop."""
-    from pipeline.evaluation.downstream import Ranks
-
     results = Results({"name": "made up"})
     generator = np.random.default_rng(0)
     for label, share in (("drop", 0.4), ("rag4dmc", 0.4 + 0.8 * gap), ("complete", 0.4 + gap)):
@@ -114,7 +112,7 @@ def test_the_way_and_the_orderings_follow_from_the_ranks() -> None:
     table = downstream_table(results, 0.7)
     assert table is not None and "which exceeds its interval" in table.note
     assert table.rows[1][-2:] == ("80% ± 0%", "84%"), table.rows
-    assert comparison_table(results.comparisons()) is not None
+    assert comparison_table(results) is not None
 
 
 def test_without_a_gap_the_measure_does_not_count() -> None:
@@ -123,6 +121,62 @@ def test_without_a_gap_the_measure_does_not_count() -> None:
     assert results.way(0.7, "rag4dmc") is None
     table = downstream_table(results, 0.7)
     assert table is not None and "these figures do not count" in table.note
+
+
+def test_a_gain_that_another_test_set_might_not_have_says_so() -> None:
+    results = Results({})
+    worse = np.ones((5, 100), dtype=int)
+    better = worse.copy()
+    better[:, :2] = 0
+    results.add_ranks(0.7, "rag4dmc", Ranks(better, better), rows=100)
+    results.add_ranks(0.7, "direct", Ranks(worse, worse), rows=100)
+    found = results.compare(0.7, "rag4dmc", "direct")
+    assert found is not None and found.over_seeds.half == 0
+    assert pytest.approx(found.over_rows.mean) == 0.02 and found.over_rows.low < 0
+    assert found.holds == "yes, on these pairs"
+    back = results.compare(0.7, "direct", "rag4dmc")
+    assert back is not None and back.holds == "reversed, on these pairs"
+
+
+def test_test_pairs_of_several_draws_count_together() -> None:
+    results = Results({"draws": 2})
+    generator = np.random.default_rng(0)
+    found = {
+        (draw, label): generator.integers(0, 3, (2, 5, size))
+        for draw, size in enumerate((40, 60))
+        for label in ("direct", "rag4dmc")
+    }
+    for (draw, label), ranks in found.items():
+        results.add_ranks(0.7, label, Ranks(*ranks), rows=10 * (draw + 1), draw=draw)
+    hits = {key: (ranks == 0).mean(axis=0) for key, ranks in found.items()}
+    own = results.mean_recall(0.7, "rag4dmc")
+    assert own is not None
+    together = np.concatenate([hits[0, "rag4dmc"], hits[1, "rag4dmc"]], axis=1)
+    np.testing.assert_allclose(own, together.mean(axis=1))
+    by_draw = results.draw_gains(0.7, "rag4dmc", "direct")
+    for draw in range(2):
+        gain = hits[draw, "rag4dmc"].mean() - hits[draw, "direct"].mean()
+        assert by_draw[draw] == pytest.approx(gain)
+    compared = results.compare(0.7, "rag4dmc", "direct")
+    assert compared is not None
+    assert compared.over_rows.mean == pytest.approx(0.4 * by_draw[0] + 0.6 * by_draw[1])
+    table = comparison_table(results)
+    assert table is not None and table.headings[-2:] == ("by draw", "holds")
+    trained = results.value(0.7, "rag4dmc", measure="trained on")
+    assert trained is not None and trained.value == 15
+
+
+def test_intervals_of_draws_shrink_as_of_independent_means() -> None:
+    results = Results({"draws": 2})
+    for draw, (value, half) in enumerate(((0.5, 0.03), (0.7, 0.04))):
+        figure = {"group": "direct", "missing": "text", "measure": "cosine"}
+        results.add_direct(0.7, "direct", {"a": value}, **figure, value=value, half=half, draw=draw)
+        results.add_direct(0.7, "nearest", {"a": 0.1}, **figure, value=0.1, half=0.0, draw=draw)
+    pooled = results.value(0.7, "direct", measure="cosine")
+    assert pooled is not None
+    assert (pooled.value, pooled.half) == (pytest.approx(0.6), pytest.approx(0.025))
+    gain = results.direct_gain(0.7, "direct", "nearest", "text", "cosine")
+    assert gain is not None and gain.mean == pytest.approx(0.5)
 
 
 def test_the_papers_way_is_what_its_text_says() -> None:

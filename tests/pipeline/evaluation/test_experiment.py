@@ -83,13 +83,13 @@ def test_what_was_shown_decides_what_is_measured(results: Results) -> None:
 
 
 def test_copies_of_test_images_are_in_no_knowledge_base(results: Results, place: Path) -> None:
-    experiment = Experiment(load_config(place))
-    test = set(experiment.world.test)
+    draw = Experiment(load_config(place)).draw()
+    test = set(draw.world.test)
     copies = {f"copy {n}" for n in range(2) if quick_worlds.rows(60, 0, 0)[n]["id"] in test}
-    assert set(experiment.world.excluded["others"]) == copies
-    images = {experiment.world.rows[row_id].image for row_id in test}
-    for arm in experiment.arms(["vanilla", "combined", "rag4dmc"]):
-        job = experiment.runs.job_of(arm)
+    assert set(draw.world.excluded["others"]) == copies
+    images = {draw.world.rows[row_id].image for row_id in test}
+    for arm in draw.arms(["vanilla", "combined", "rag4dmc"]):
+        job = draw.runs.job_of(arm)
         pairs = job.knowledge_base.pairs
         internal = {
             i
@@ -98,8 +98,8 @@ def test_copies_of_test_images_are_in_no_knowledge_base(results: Results, place:
         }
         assert not internal & test
         assert not {f"others/{row_id}" for row_id in copies} & set(pairs["id"].to_pylist())
-        assert internal == set(experiment.world.train) - set(arm.masked.hidden)
-    table = pq.read_table(experiment.arms(["drop"])[0].masked.path)
+        assert internal == set(draw.world.train) - set(arm.masked.hidden)
+    table = pq.read_table(draw.arms(["drop"])[0].masked.path)
     assert not images & {row["bytes"] for row in table["image"].to_pylist() if row}
 
 
@@ -180,7 +180,7 @@ def test_a_config_without_an_image_generator_is_evaluated_on_texts(tmp_path: Pat
     values["image_generator"] = None
     place.write_text(yaml.safe_dump(values), encoding="utf-8")
     experiment = Experiment(load_config(place))
-    assert set(experiment.world.masks([0.5])[0].hidden.values()) == {"text"}
+    assert set(experiment.draw().world.masks([0.5])[0].hidden.values()) == {"text"}
     found = experiment.run(["nearest", "rag4dmc"])
     assert {record.missing for record in found.records if record.missing} == {"text"}
 
@@ -188,3 +188,28 @@ def test_a_config_without_an_image_generator_is_evaluated_on_texts(tmp_path: Pat
     place.write_text(yaml.safe_dump(values), encoding="utf-8")
     with pytest.raises(ConfigError, match="the config has no image_generator"):
         Experiment(load_config(place)).run(["rag4dmc"])
+
+
+def test_draws_have_test_sets_and_masks_of_their_own(tmp_path: Path) -> None:
+    experiment = Experiment(load_config(world(tmp_path, draws=2)))
+    first, second = experiment.draw(0), experiment.draw(1)
+    assert set(first.world.test) != set(second.world.test)
+    assert first.world.masks([0.5])[0].hidden != second.world.masks([0.5])[0].hidden
+    found = experiment.run(["nearest", "rag4dmc"])
+    assert {record.draw for record in found.records} == {0, 1}
+    quality = [r.value for r in found.records if r.label == "nearest" and r.measure == "cosine"]
+    pooled = found.value(0.5, "nearest", measure="cosine", missing="text")
+    assert pooled is not None and min(quality) <= pooled.value <= max(quality)
+    page = write_page(found, tmp_path / "index.html").read_text()
+    assert "2 draws" in page and "2 times, with test sets and masks of their own" in page
+
+
+def test_the_second_of_two_draws_is_the_first_of_the_next_seed(tmp_path: Path) -> None:
+    second = Experiment(load_config(world(tmp_path / "a"))).draw(1).world
+    other = Experiment(load_config(world(tmp_path / "b", seed=1))).draw(0).world
+    assert (second.test, second.train) == (other.test, other.train)
+
+
+def test_a_mask_file_is_drawn_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="draws must be 1 with a mask file"):
+        load_config(world(tmp_path, mask="mask.csv", draws=2))

@@ -1,0 +1,181 @@
+"""One draw of an evaluation: a test set and masks of its own, every variant completed and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from kb.embeddings import MODALITIES, Modality, opposite
+from pipeline.build import Progress, quiet
+from pipeline.config import Config
+from pipeline.errors import ConfigError
+from pipeline.evaluation.changes import Sweep
+from pipeline.evaluation.direct import Direct
+from pipeline.evaluation.downstream import Downstream, Pairs
+from pipeline.evaluation.found import MODES, gain, measure_retrieval
+from pipeline.evaluation.results import Record, Results
+from pipeline.evaluation.runs import Arm, Runs
+from pipeline.evaluation.variants import VARIANTS
+from pipeline.evaluation.world import World
+from pipeline.job import Job
+from pipeline.parts import Part
+
+
+class Draw:
+    """A test set and masks, by the seed of the config's `evaluation` and the number of the draw.
+
+    Parameters
+    ----------
+    config : Config
+    folder : Path
+        Of the evaluation; what is made is kept there by content, so that draws may share it.
+    number : int
+        From 0.
+    progress : Progress
+    """
+
+    def __init__(
+        self, config: Config, folder: Path, number: int = 0, progress: Progress = quiet
+    ) -> None:
+        given = config.evaluation
+        self.settings = given.model_copy(update={"seed": given.seed + number})
+        self.config = config.model_copy(update={"evaluation": self.settings})
+        self.folder = folder
+        self.number = number
+        self.progress = progress
+        self.world = World(self.config, folder, progress)
+        self.runs = Runs(self.config, self.world, progress)
+
+    def arms(
+        self,
+        variants: Sequence[str],
+        rates: Sequence[float] | None = None,
+        sweeps: Sequence[Sweep] = (),
+    ) -> list[Arm]:
+        """Every variant at every rate, and the points of the sweeps."""
+        chosen = [VARIANTS[name] for name in variants]
+        swept = sorted(
+            (variant for variant in chosen if variant.generates), key=lambda v: v.name != "rag4dmc"
+        )
+        if sweeps and not swept:
+            raise ConfigError("--sweep: needs a variant that generates, such as rag4dmc")
+        arms = []
+        for masked in self.world.masks(rates or self.settings.rates):
+            arms += [Arm(variant, masked) for variant in chosen]
+            for sweep in sweeps:
+                arms += [Arm(swept[0], masked, point, changes) for point, changes in sweep.points()]
+        return arms
+
+    @cached_property
+    def direct(self) -> Direct:
+        return Direct(self.world, self.folder / "direct")
+
+    @cached_property
+    def downstream(self) -> Downstream | None:
+        """The fine-tuning, where it is asked for."""
+        settings = self.settings.downstream
+        if settings is None:
+            return None
+        model = next(iter(self.start.resolve(self.config.base, self.config.run.offline).values()))
+        test = self.world.pairs_of(self.world.test)
+        return Downstream(settings, model.path, model.revision, test, self.folder / "downstream")
+
+    @cached_property
+    def start(self) -> Part:
+        """The checkpoint that fine-tuning starts from."""
+        given = self.settings.downstream
+        assert given is not None
+        values = given.start or self.settings.judge or self.config.encoder
+        if values.get("kind") != "open_clip":
+            raise ConfigError(
+                "evaluation.downstream.start: must be an encoder of kind open_clip, which can be"
+                f" fine-tuned; got {values.get('kind')!r}"
+            )
+        from kb.encoders import ENCODERS
+
+        return Part.choose("evaluation.downstream.start", values, ENCODERS)
+
+    def measure(self, arm: Arm, results: Results, seeds: int | None) -> None:
+        """Complete an arm, and add everything that is measured of it."""
+        hidden = arm.masked.hidden
+        rate, label = arm.masked.rate, arm.label
+        train = self.world.pairs_of(
+            [i for i in self.world.train if arm.variant.name == "complete" or i not in hidden]
+        )
+        if arm.variant.generates:
+            job = self.runs.job_of(arm)
+            table = job.completed().to_table()
+            statuses = table["status"].to_pylist()
+            for status in dict.fromkeys(statuses):
+                results.add(
+                    Record(rate, label, "rows", status, statuses.count(status), draw=self.number)
+                )
+            for one in self.direct.measure(job, table, hidden):
+                results.add_direct(rate, label, draw=self.number, **one)
+            if job.config.generation.grounded:
+                for one in self._retrieval(job, hidden):
+                    results.add(Record(rate, label, draw=self.number, **one))
+            train = _filled(table, self.world, hidden)
+        if self.downstream is not None:
+            assert self.settings.downstream is not None
+            count = seeds or self.settings.downstream.seeds
+            name = f"fine-tune {label} at {rate:g}"
+            self.progress(name, 0, count)
+            ranks = self.downstream.measure(train, count)
+            results.add_ranks(rate, label, ranks, rows=len(train), draw=self.number)
+            self.progress(name, count, count)
+
+    def _retrieval(self, job: Job, hidden: Mapping[str, Modality]) -> list[dict[str, Any]]:
+        """Quality of the example and recall, by observed half and mode."""
+        retriever = job.knowledge_base.retriever
+        ids: dict[Modality, list[str]] = {
+            observed: [row_id for row_id, half in hidden.items() if half == opposite(observed)]
+            for observed in MODALITIES
+        }
+        found = measure_retrieval(
+            retriever,
+            {m: self.world.embeddings_of(ids[m], m, judge=False) for m in MODALITIES},
+            ids,
+            {m: self.world.embeddings_of(ids[m], opposite(m), judge=True) for m in MODALITIES},
+            self.world.judged_by_id(retriever.ids.to_pylist()),
+        )
+        used = job.config.knowledge_base.retrieval.mode
+        records: list[dict[str, Any]] = []
+        for one in found:
+            common = {
+                "group": "retrieval",
+                "missing": opposite(one["observed"]),
+                "mode": one["mode"],
+                "used": one["mode"] == used,
+            }
+            means = {"quality": one["quality"]} | {
+                f"gain over {mode}": gain(found, one["observed"], one["mode"], mode)
+                for mode in MODES[: MODES.index(one["mode"])]
+            }
+            records += [
+                common | {"measure": measure, "value": mean.mean, "half": mean.half}
+                for measure, mean in means.items()
+            ]
+            records += [common | {"measure": k, "value": one[k]} for k in one if k.startswith("R@")]
+        return records
+
+
+def _filled(table: pa.Table, world: World, hidden: Mapping[str, Modality]) -> Pairs:
+    """The pairs of a completed dataset, in the order of the training ids.
+
+    Rows whose missing half could not be made are left out, as training would leave them out.
+    """
+    place = {row_id: row for row, row_id in enumerate(table["id"].to_pylist())}
+    images = table["image"].combine_chunks().field("bytes").to_pylist()
+    texts = table["text"].to_pylist()
+    chosen = []
+    for row_id in world.train:
+        row = place[row_id]
+        if images[row] is not None and texts[row]:
+            text = texts[row]
+            chosen.append((images[row], (text,) if isinstance(text, str) else tuple(text)))
+    return Pairs([image for image, _ in chosen], [text for _, text in chosen])
