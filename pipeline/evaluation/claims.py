@@ -19,6 +19,9 @@ PAPER = {
 # The orderings that are looked at, the better one first.
 ORDERINGS = (
     ("rag4dmc", "drop", "completing helps"),
+    ("texts-alone", "drop", "completing texts helps"),
+    ("images-alone", "drop", "completing images helps"),
+    ("rag4dmc", "texts-alone", "completing images beside texts helps"),
     ("rag4dmc", "direct", "examples help"),
     ("rag4dmc", "nearest", "generating beats copying the example"),
     ("vanilla", "direct", "internal examples help"),

@@ -57,7 +57,8 @@ class Draw:
         sweeps: Sequence[Sweep] = (),
     ) -> list[Arm]:
         """Every variant at every rate, and the points of the sweeps."""
-        chosen = [VARIANTS[name] for name in variants]
+        both = len(self.config.made) > 1
+        chosen = [VARIANTS[name] for name in variants if both or not VARIANTS[name].halves]
         swept = sorted(
             (variant for variant in chosen if variant.generates), key=lambda v: v.name != "rag4dmc"
         )

@@ -20,12 +20,15 @@ class Variant:
         What it changes in the config.
     generates : bool
         False where no run is needed: rows are left out, or the truth is taken.
+    halves : bool
+        Whether it tells the halves apart, and says nothing where the config makes only one.
     """
 
     name: str
     description: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     generates: bool = True
+    halves: bool = False
 
 
 _BOTH = {"knowledge_base.sources": ["internal", "external"]}
@@ -96,6 +99,18 @@ VARIANTS = {
                 for weight in ("lambda1", "lambda2")
             },
         ),
+        Variant(
+            "texts-alone",
+            "rag4dmc that leaves rows without an image out",
+            _FUSION | {"image_generator": None},
+            halves=True,
+        ),
+        Variant(
+            "images-alone",
+            "rag4dmc that leaves rows without a text out",
+            _FUSION | {"captioner": None},
+            halves=True,
+        ),
         Variant("one-candidate", "rag4dmc with n = 1", _FUSION | {"generation.n": 1}),
         Variant("ten-candidates", "rag4dmc with n = 10", _FUSION | {"generation.n": 10}),
     )
@@ -108,6 +123,8 @@ ABLATIONS = (
     "without-filter",
     "without-fusion",
     "without-selection",
+    "texts-alone",
+    "images-alone",
     "one-candidate",
     "ten-candidates",
 )

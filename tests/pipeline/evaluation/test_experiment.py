@@ -54,11 +54,18 @@ def results(place: Path) -> Results:
 def test_every_variant_completes_the_hidden_halves(results: Results) -> None:
     assert results.labels == [name for name in EVERYTHING if name not in ("drop", "complete")]
     hidden = results.facts["train"] // 2
+    halves = {"texts-alone": ["text"], "images-alone": ["image"]}
     for label in results.labels:
-        done = results.value(0.5, label, group="rows", measure="completed")
-        assert done is not None and done.value == hidden, label
+        outcomes = {
+            status: results.value(0.5, label, group="rows", measure=status)
+            for status in ("completed", "rejected")
+        }
+        counts = {status: one.value if one else 0 for status, one in outcomes.items()}
+        assert sum(counts.values()) == hidden, label
+        assert (counts["rejected"] > 0) == (label in halves)
         for missing, measure in (("text", "CIDEr"), ("text", "cosine"), ("image", "cosine")):
-            assert results.value(0.5, label, group="direct", missing=missing, measure=measure)
+            found = results.value(0.5, label, group="direct", missing=missing, measure=measure)
+            assert (found is not None) == (missing in halves.get(label, ["text", "image"]))
 
 
 def test_variants_are_compared_row_by_row(results: Results) -> None:
@@ -181,7 +188,8 @@ def test_a_config_without_an_image_generator_is_evaluated_on_texts(tmp_path: Pat
     place.write_text(yaml.safe_dump(values), encoding="utf-8")
     experiment = Experiment(load_config(place))
     assert set(experiment.draw().world.masks([0.5])[0].hidden.values()) == {"text"}
-    found = experiment.run(["nearest", "rag4dmc"])
+    found = experiment.run(["nearest", "rag4dmc", "texts-alone"])
+    assert found.labels == ["nearest", "rag4dmc"]
     assert {record.missing for record in found.records if record.missing} == {"text"}
 
     values["evaluation"]["missing"] = "image"
