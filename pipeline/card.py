@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.cutoff import below
 from pipeline.formats.settings import ExportSettings
 from pipeline.review import Verdict, state
 
@@ -23,7 +24,10 @@ class Tally:
     Parameters
     ----------
     verdicts : dict, optional
-        A person's verdicts by id; a half that was rejected is not exported.
+        A person's verdicts by id; a half that was rejected is not exported, one that was accepted
+        is, whatever its score.
+    cuts : mapping, optional
+        Least scores by half.
 
     Attributes
     ----------
@@ -43,8 +47,13 @@ class Tally:
         Generated halves that a person looked at and accepted.
     """
 
-    def __init__(self, verdicts: Mapping[str, Verdict] | None = None) -> None:
+    def __init__(
+        self,
+        verdicts: Mapping[str, Verdict] | None = None,
+        cuts: Mapping[str, float] | None = None,
+    ) -> None:
         self._verdicts = verdicts or {}
+        self._cuts = dict(cuts or {})
         self.rows = 0
         self.left_out: Counter[str] = Counter()
         self.missing: Counter[str | None] = Counter()
@@ -53,7 +62,7 @@ class Tally:
         self.scores = {"image": array("d"), "text": array("d")}
         self.accepted = 0
 
-    def count(self, batch: pa.RecordBatch, only: str, min_score: float | None) -> pa.RecordBatch:
+    def count(self, batch: pa.RecordBatch, only: str) -> pa.RecordBatch:
         """Keep the rows of a batch that are exported, and count both kinds."""
         status = batch.column("status")
         completion = batch.column("completion")
@@ -61,13 +70,11 @@ class Tally:
         generated = pc.equal(status, "completed")
         usable = pc.or_(generated, pc.equal(status, "observed"))
         asked = usable if only == "all" else pc.equal(status, only)
-        low = pa.array([False] * len(batch))
-        if min_score is not None:
-            below = pc.fill_null(pc.less(score, min_score), True)
-            low = pc.and_(generated, below)
+        low = below(batch.column("missing"), generated, score, self._cuts)
         said = self._said(batch)
         unwanted = pc.equal(said, "rejected")
-        low = pc.and_(low, pc.invert(unwanted))
+        judged = pc.or_(unwanted, pc.equal(said, "accepted"))
+        low = pc.and_(low, pc.invert(judged))
         kept = pc.and_(asked, pc.invert(pc.or_(low, unwanted)))
         for name in ("rejected", "failed"):
             self._leave_out(name, pc.equal(status, name))
@@ -174,8 +181,10 @@ def _front_matter(name: str, format: str) -> str:
 
 def _left_out(settings: ExportSettings, tally: Tally) -> str:
     filters = [f"only {settings.only} rows"] if settings.only != "all" else []
-    if settings.min_score is not None:
-        filters.append(f"generated halves with a score of {settings.min_score:g} or more")
+    for half, least in settings.min_score.items():
+        filters.append(f"generated {_HALF[half]} with a score of {least:g} or more")
+    for half, share in settings.best.items():
+        filters.append(f"the best {share:.0%} of the generated {_HALF[half]} by score")
     said = f"Filters: {'; '.join(filters)}. " if filters else ""
     if not tally.left_out:
         return said + "No row of the completed dataset is left out."

@@ -17,6 +17,7 @@ import pyarrow.dataset as ds
 
 from kb.storage import replacing
 from pipeline.card import Tally, card
+from pipeline.cutoff import cutoffs, scores
 from pipeline.errors import ConfigError
 from pipeline.formats import FORMATS
 from pipeline.formats.settings import ExportSettings
@@ -88,12 +89,13 @@ def export(
     folder = Path(folder).absolute()
     _check_folder(folder)
     columns = _columns(completed.schema, settings.columns)
-    tally = Tally(verdicts)
+    rows = scores(completed) if settings.best else None
+    tally = Tally(verdicts, cutoffs(rows, settings.min_score, settings.best))
     with replacing(folder) as scratch:
         writer = FORMATS[settings.format](scratch, folder, settings, completed.schema, columns)
         with writer:
             for batch in _batches(completed):
-                kept = tally.count(batch, settings.only, settings.min_score)
+                kept = tally.count(batch, settings.only)
                 if kept.num_rows:
                     writer.add(kept)
                 if advance:

@@ -25,8 +25,19 @@ def export(
         Literal["completed", "observed", "all"],
         typer.Option(help="Rows with a generated half, rows without one, or both."),
     ] = "all",
+    best: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HALF=SHARE",
+            help="Keep this share of the generated images or texts, best score first: image=0.5.",
+        ),
+    ] = None,
     min_score: Annotated[
-        float | None, typer.Option(help="Leave out generated halves with a lower score.")
+        list[str] | None,
+        typer.Option(
+            metavar="HALF=SCORE",
+            help="Leave out generated images or texts with a lower score: image=0.",
+        ),
     ] = None,
     columns: Annotated[
         str | None, typer.Option(help="Columns beside id, image and text, by comma.")
@@ -38,7 +49,7 @@ def export(
     Examples:
       rag4dmc export my.yaml
       rag4dmc export my.yaml --format webdataset --only completed
-      rag4dmc export my.yaml --min-score 0.3 --columns status,missing
+      rag4dmc export my.yaml --best image=0.5 --min-score text=0.3 --columns status,missing
     """
     with errors_in_one_line():
         from pydantic import ValidationError
@@ -46,7 +57,8 @@ def export(
         from pipeline.errors import ConfigError, first_error
         from pipeline.formats.settings import ExportSettings
 
-        values: dict[str, Any] = {"format": format, "only": only, "min_score": min_score}
+        values: dict[str, Any] = {"format": format, "only": only}
+        values |= {"best": _by_half(best, "best"), "min_score": _by_half(min_score, "min-score")}
         if columns is not None:
             values["columns"] = [name.strip() for name in columns.split(",") if name.strip()]
         try:
@@ -56,6 +68,22 @@ def export(
         done = job_of(config).export(settings, output)
     left = ", ".join(f"{count} {why}" for why, count in done.left_out.items() if count)
     print(f"{done.rows} rows in {done.folder}" + (f"; left out: {left}" if left else ""))
+
+
+def _by_half(given: list[str] | None, option: str) -> dict[str, str]:
+    """`text=NUMBER` and `image=NUMBER`; what the numbers may be, the settings know."""
+    from pipeline.errors import ConfigError
+
+    values: dict[str, str] = {}
+    for each in given or []:
+        half, equals, number = (part.strip() for part in each.partition("="))
+        if half not in ("text", "image") or not number:
+            raise ConfigError(
+                f"--{option}: must be text=NUMBER or image=NUMBER, for their scores are on different"
+                f" scales; got {each!r}"
+            )
+        values[half] = number
+    return values
 
 
 def report(

@@ -12,6 +12,7 @@ import pyarrow as pa
 from kb.embeddings import MODALITIES, Modality, opposite
 from pipeline.build import Progress, quiet
 from pipeline.config import Config
+from pipeline.cutoff import keep_best
 from pipeline.errors import ConfigError
 from pipeline.evaluation.changes import Sweep
 from pipeline.evaluation.direct import Direct
@@ -109,7 +110,7 @@ class Draw:
         )
         if arm.variant.generates:
             job = self.runs.job_of(arm)
-            table = job.completed().to_table()
+            table = keep_best(job.completed().to_table(), arm.variant.best)
             statuses = table["status"].to_pylist()
             for status in dict.fromkeys(statuses):
                 results.add(
@@ -120,7 +121,7 @@ class Draw:
             if job.config.generation.grounded:
                 for one in self._retrieval(job, hidden):
                     results.add(Record(rate, label, draw=self.number, **one))
-            train = _filled(table, self.world, hidden)
+            train = _filled(table, self.world)
         if self.downstream is not None:
             assert self.settings.downstream is not None
             count = seeds or self.settings.downstream.seeds
@@ -165,7 +166,7 @@ class Draw:
         return records
 
 
-def _filled(table: pa.Table, world: World, hidden: Mapping[str, Modality]) -> Pairs:
+def _filled(table: pa.Table, world: World) -> Pairs:
     """The pairs of a completed dataset, in the order of the training ids.
 
     Rows whose missing half could not be made are left out, as training would leave them out.
@@ -174,8 +175,7 @@ def _filled(table: pa.Table, world: World, hidden: Mapping[str, Modality]) -> Pa
     images = table["image"].combine_chunks().field("bytes").to_pylist()
     texts = table["text"].to_pylist()
     chosen = []
-    for row_id in world.train:
-        row = place[row_id]
+    for row in (place[row_id] for row_id in world.train if row_id in place):
         if images[row] is not None and texts[row]:
             text = texts[row]
             chosen.append((images[row], (text,) if isinstance(text, str) else tuple(text)))

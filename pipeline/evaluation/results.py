@@ -223,9 +223,16 @@ class Results:
             for draw in sorted(ours.keys() & theirs.keys())
         }
 
+    def orderings(self) -> list[tuple[str, str, str]]:
+        """What is compared: the paper's orderings, and each point of a sweep with what it changes."""
+        points = [label.partition(" ") for label in self.labels if " " in label]
+        swept = [(f"{variant} {point}", variant, "") for variant, _, point in points]
+        return [*ORDERINGS, *swept]
+
     def comparisons(self) -> list[Comparison]:
         """The orderings that can be looked at."""
-        found = [self.compare(rate, *ordering) for rate in self.rates for ordering in ORDERINGS]
+        orderings = self.orderings()
+        found = [self.compare(rate, *ordering) for rate in self.rates for ordering in orderings]
         return [one for one in found if one is not None]
 
     def span(self, rate: float) -> Comparison | None:

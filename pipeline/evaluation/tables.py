@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.evaluation.claims import ORDERINGS, PAPER, paper_way
+from pipeline.evaluation.claims import PAPER, paper_way
 from pipeline.evaluation.results import Results, names_of
 from pipeline.evaluation.statistics import RECALL_AT
 
@@ -143,11 +143,11 @@ def direct_orderings(results: Results, rate: float) -> Table | None:
     """Gains of one variant over another in what was generated."""
     measures = (("text", "CIDEr"), ("text", "cosine"), ("image", "cosine"))
     rows = []
-    for better, worse, claim in ORDERINGS:
+    for better, worse, claim in results.orderings():
         gains = [results.direct_gain(rate, better, worse, *measure) for measure in measures]
         if any(one is not None for one in gains):
             cells = (_NONE if one is None else _signed(one.mean, one.half) for one in gains)
-            rows.append((f"{claim}: {better} − {worse}", *cells))
+            rows.append((_ordering(better, worse, claim), *cells))
     if not rows:
         return None
     headings = ("ordering", *(f"{missing}: {measure}" for missing, measure in measures))
@@ -200,7 +200,7 @@ def comparison_table(results: Results) -> Table | None:
     rows = []
     for one in comparisons:
         row = [
-            f"{one.claim}: {one.better} − {one.worse}",
+            _ordering(one.better, one.worse, one.claim),
             f"{one.rate:.0%}",
             _signed(one.over_seeds.mean, one.over_seeds.half),
             _signed(one.over_rows.mean, one.over_rows.half),
@@ -223,6 +223,10 @@ def _draws(results: Results) -> str:
     """What a note says of several draws."""
     draws = results.facts.get("draws", 1)
     return f", {draws} draws of test set and mask together" if draws > 1 else ""
+
+
+def _ordering(better: str, worse: str, claim: str) -> str:
+    return f"{claim}{': ' if claim else ''}{better} − {worse}"
 
 
 def _signed(mean: float, half: float) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.cutoff import Half
 from pipeline.errors import ConfigError
 
 
@@ -22,6 +23,8 @@ class Variant:
         False where no run is needed: rows are left out, or the truth is taken.
     halves : bool
         Whether it tells the halves apart, and says nothing where the config makes only one.
+    best : mapping of half to share
+        Of the generated halves, which share is trained on, best score first; all by default.
     """
 
     name: str
@@ -29,6 +32,7 @@ class Variant:
     changes: Mapping[str, Any] = field(default_factory=dict)
     generates: bool = True
     halves: bool = False
+    best: Mapping[Half, float] = field(default_factory=dict)
 
 
 _BOTH = {"knowledge_base.sources": ["internal", "external"]}
@@ -111,6 +115,13 @@ VARIANTS = {
             _FUSION | {"captioner": None},
             halves=True,
         ),
+        Variant(
+            "better-images",
+            "rag4dmc whose worse half of the images, by score, is left out",
+            _FUSION,
+            halves=True,
+            best={"image": 0.5},
+        ),
         Variant("one-candidate", "rag4dmc with n = 1", _FUSION | {"generation.n": 1}),
         Variant("ten-candidates", "rag4dmc with n = 10", _FUSION | {"generation.n": 10}),
     )
@@ -125,6 +136,7 @@ ABLATIONS = (
     "without-selection",
     "texts-alone",
     "images-alone",
+    "better-images",
     "one-candidate",
     "ten-candidates",
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.cutoff import Half
 
 
 class ExportSettings(BaseModel):
@@ -18,10 +20,15 @@ class ExportSettings(BaseModel):
     only: Literal["completed", "observed", "all"] = Field(
         "all", description="rows with a generated half, rows without one, or both"
     )
-    min_score: float | None = Field(
-        None,
-        allow_inf_nan=False,
-        description="leave out generated halves with a lower score; observed rows stay",
+    min_score: dict[Half, Annotated[float, Field(allow_inf_nan=False)]] = Field(
+        {},
+        description="by half, leave out what was generated with a lower score; observed rows stay,"
+        " and what a person accepted",
+    )
+    best: dict[Half, Annotated[float, Field(ge=0, le=1)]] = Field(
+        {},
+        description="by half, the share of what was generated that is kept, best score first:"
+        " {image: 0.5} leaves the worse half of the images out",
     )
     columns: list[str] | None = Field(
         None, description="columns beside id, image and text; default: all that the format holds"

@@ -90,6 +90,24 @@ class TestRun:
     def test_export_writes_what_a_consumer_reads(self, first: dict[str, Any], world: Path) -> None:
         result = command("export", world, "--only", "completed")
         assert result.exit_code == 0 and result.stdout.startswith("5 rows in ")
+        result = command("export", world, "--only", "completed", "--best", "image=0")
+        assert result.exit_code == 0 and "2 below the score" in result.stdout
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--best", "0.5"], "--best: must be text=NUMBER or image=NUMBER"),
+            (["--min-score", "picture=0"], "--min-score: must be text=NUMBER or image=NUMBER"),
+            (["--best", "image=2"], "export.best.image: input should be less than or equal to 1"),
+            (["--min-score", "text=high"], "export.min_score.text: input should be a valid number"),
+        ],
+    )
+    def test_a_wrong_filter_of_an_export_is_told(
+        self, first: dict[str, Any], world: Path, options: list[str], message: str
+    ) -> None:
+        result = command("export", world, *options)
+        assert result.exit_code == 2
+        assert message in one_line(result)
 
     def test_a_locked_run_exits_with_3(self, first: dict[str, Any], world: Path) -> None:
         from pipeline.config import load_config

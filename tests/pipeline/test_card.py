@@ -18,7 +18,12 @@ from tests.pipeline.completed_rows import (
 def test_it_says_what_is_generated_by_what_and_from_whose_pairs(
     completed: ds.Dataset, tmp_path: Path
 ) -> None:
-    export(completed, tmp_path / "out", ExportSettings(min_score=0.01), name="my photos")
+    export(
+        completed,
+        tmp_path / "out",
+        ExportSettings(min_score={"text": 0.01, "image": 0.01}),
+        name="my photos",
+    )
     text = (tmp_path / "out" / "README.md").read_text()
     texts = [n for n in range(COUNT) if n % 6 == 2 and n >= 10]
     images = [n for n in range(COUNT) if n % 6 == 3 and n >= 10]
@@ -28,7 +33,7 @@ def test_it_says_what_is_generated_by_what_and_from_whose_pairs(
     assert f"| web | CC-BY-4.0 | {len(texts) + len(images)} |" in text
     assert f"| blip2 | tiny\\|&lt;b&gt;model&lt;/b&gt; | 0123abcd | {len(texts)} |" in text
     assert f"| {statistics.median(texts) / 1000:.3f} |" in text
-    assert "with a score of 0.01 or more" in text
+    assert "generated texts with a score of 0.01 or more" in text
     assert "41 failed" in text
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from pipeline.errors import ConfigError
 from pipeline.export import export
@@ -32,7 +34,9 @@ class TestFilters:
         assert made.rows + sum(made.left_out.values()) == COUNT
 
     def test_min_score_leaves_observed_rows(self, completed: ds.Dataset, tmp_path: Path) -> None:
-        made = export(completed, tmp_path / "out", ExportSettings(min_score=0.1))
+        made = export(
+            completed, tmp_path / "out", ExportSettings(min_score={"text": 0.1, "image": 0.1})
+        )
         labels = pq.read_table(tmp_path / "out" / "data")["label"].to_pylist()
         assert labels == [n for n in USABLE if n % 6 < 2 or n >= 100]
         low = sum(n < 100 and n % 6 in (2, 3) for n in range(COUNT))
@@ -40,6 +44,36 @@ class TestFilters:
             n: sum(m % 6 == i for m in range(COUNT)) for n, i in (("rejected", 4), ("failed", 5))
         }
         assert made.left_out == {"below the score": low, **lost}
+
+    def test_the_best_of_one_half_leave_the_other_alone(
+        self, completed: ds.Dataset, tmp_path: Path
+    ) -> None:
+        settings = ExportSettings(only="completed", best={"image": 0.25})
+        made = export(completed, tmp_path / "out", settings)
+        labels = pq.read_table(tmp_path / "out" / "data")["label"].to_pylist()
+        images = [n for n in range(COUNT) if n % 6 == 3]
+        kept = images[-math.ceil(len(images) / 4) :]
+        assert labels == sorted([n for n in range(COUNT) if n % 6 == 2] + kept)
+        assert made.left_out["below the score"] == len(images) - len(kept)
+        card = (tmp_path / "out" / "README.md").read_text()
+        assert "the best 25% of the generated images by score" in card
+
+    def test_a_least_score_and_a_share_hold_together(
+        self, completed: ds.Dataset, tmp_path: Path
+    ) -> None:
+        settings = ExportSettings(
+            only="completed",
+            best={"image": 0.5, "text": 0},
+            min_score={"image": (COUNT - 10) / 1000},
+        )
+        export(completed, tmp_path / "out", settings)
+        labels = pq.read_table(tmp_path / "out" / "data")["label"].to_pylist()
+        assert labels == [n for n in range(COUNT - 10, COUNT) if n % 6 == 3]
+
+    @pytest.mark.parametrize("best", [{"image": 1.5}, {"picture": 0.5}, {"text": -0.1}])
+    def test_a_share_is_of_a_half_and_at_most_one(self, best: dict) -> None:
+        with pytest.raises(ValidationError):
+            ExportSettings(best=best)
 
     def test_columns(self, completed: ds.Dataset, tmp_path: Path) -> None:
         from datasets import load_dataset
@@ -64,8 +98,9 @@ class TestFilters:
     ) -> None:
         export(completed, tmp_path / "out", ExportSettings(only="observed"))
         before = _listing(tmp_path)
+        nothing = {"text": 9.0, "image": 9.0}
         with pytest.raises(ConfigError, match="no row is left .*below the score"):
-            export(completed, tmp_path / "out", ExportSettings(only="completed", min_score=9))
+            export(completed, tmp_path / "out", ExportSettings(only="completed", min_score=nothing))
         assert _listing(tmp_path) == before
 
 

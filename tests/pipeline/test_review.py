@@ -148,6 +148,13 @@ class TestRejected:
         again(finished)
         assert texts[0] in exported()[0]
 
+    def test_accepted_halves_are_exported_whatever_their_score(
+        self, finished: FinishedRun, rows: dict[str, Any], texts: list[str]
+    ) -> None:
+        review(finished, marks_of(rows, {texts[0]: "accept"}))
+        done = finished.job().export(ExportSettings(only="completed", best={"text": 0, "image": 0}))
+        assert pq.read_table(done.folder / "data")["id"].to_pylist() == [texts[0]]
+
 
 class TestAccepted:
     def test_nothing_touches_it_again(
