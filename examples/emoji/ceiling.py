@@ -2,15 +2,16 @@
 
 The evaluation's protocol with pictures hidden, but what takes their place is made of the truth, each
 time worse in one respect alone: passed through the image generator's autoencoder, blurred, without
-colour, or the same concept as another style draws it. Fine-tunings that were done before are not
-done again.
+colour, or the same concept as another style draws it. With `--beside-texts` texts are hidden too and
+completed by rag4dmc, in every draw, and the pictures are those of the other styles: what a generator
+of those styles would reach that makes no mistake. What was done before is not done again.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +20,19 @@ from PIL import Image
 from examples.emoji.captions import load_concepts
 from examples.emoji.pictures import SIZE, TRAINING_STYLES, load_pictures
 from examples.emoji.sources import HERE
-from pipeline.config import load_config
+from pipeline.config import Config, load_config
 from pipeline.evaluation.downstream import Pairs
+from pipeline.evaluation.draw import Draw
 from pipeline.evaluation.experiment import Experiment
+from pipeline.evaluation.runs import Arm
 from pipeline.evaluation.statistics import interval
+from pipeline.evaluation.variants import VARIANTS
 from pipeline.evaluation.world import World
 
 RATE = 0.7
 Change = Callable[[list[Image.Image]], list[Image.Image]]
+# An encoded image and its captions.
+Pair = tuple[bytes, tuple[str, ...]]
 
 
 def through_autoencoder(pictures: list[Image.Image]) -> list[Image.Image]:
@@ -84,25 +90,38 @@ def of_style(style: str, names: Mapping[str, str]) -> dict[str, Image.Image]:
     return {i: Image.fromarray(drawn[name]) for i, name in names.items() if name in drawn}
 
 
-def with_pictures(world: World, hidden: set[str], made: Mapping[str, Image.Image]) -> Pairs:
-    """The training pairs, with these pictures in place of the hidden ones, or without the row."""
+def training_pairs(world: World, hidden: Collection[str], made: Mapping[str, Pair]) -> Pairs:
+    """The training pairs, with these in place of the hidden ones, or without the row."""
     chosen = []
     for row_id in world.train:
-        row = world.rows[row_id]
         if row_id not in hidden:
-            chosen.append((row.image, row.texts))
+            chosen.append((world.rows[row_id].image, world.rows[row_id].texts))
         elif row_id in made:
-            buffer = io.BytesIO()
-            made[row_id].save(buffer, "PNG")
-            chosen.append((buffer.getvalue(), row.texts))
+            chosen.append(made[row_id])
     return Pairs([image for image, _ in chosen], [texts for _, texts in chosen])
 
 
-def main() -> None:
-    """Measure every change and print a line for each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", type=Path, nargs="?", default=HERE / "evaluate.yaml")
-    config = load_config(parser.parse_args().config)
+def with_pictures(world: World, pictures: Mapping[str, Image.Image]) -> dict[str, Pair]:
+    """Pairs of these pictures and the true texts."""
+    pairs = {}
+    for row_id, picture in pictures.items():
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        pairs[row_id] = (buffer.getvalue(), world.rows[row_id].texts)
+    return pairs
+
+
+def measure(draw: Draw, train: Pairs) -> np.ndarray:
+    """Mean R@1 of both directions, a value a seed."""
+    assert draw.downstream is not None
+    ranks = draw.downstream.measure(train, draw.downstream.settings.seeds)
+    both = [(each == 0).mean(axis=1) for each in (ranks.image_to_text, ranks.text_to_image)]
+    means: np.ndarray = np.mean(both, axis=0)
+    return means
+
+
+def altered_truths(config: Config) -> None:
+    """Pictures alone are hidden, in the first draw."""
     settings = config.evaluation.model_copy(update={"missing": "image"})
     draw = Experiment(config.model_copy(update={"evaluation": settings})).draw()
     world = draw.world
@@ -110,30 +129,65 @@ def main() -> None:
     ids = [row_id for row_id in world.train if row_id in hidden]
     opened = [Image.open(io.BytesIO(world.rows[row_id].image)).convert("RGB") for row_id in ids]
     truth = [picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS) for picture in opened]
-
-    downstream = draw.downstream
-    assert downstream is not None
-
-    def measure(train: Pairs) -> np.ndarray:
-        """Mean R@1 of both directions, a value a seed."""
-        ranks = downstream.measure(train, downstream.settings.seeds)
-        both = [(each == 0).mean(axis=1) for each in (ranks.image_to_text, ranks.text_to_image)]
-        means: np.ndarray = np.mean(both, axis=0)
-        return means
-
     named = {row_id: world.rows[row_id].texts[0] for row_id in ids}
     made = {"dropped": {}, "the truth": dict(zip(ids, truth, strict=True))}
     made |= {name: dict(zip(ids, change(truth), strict=True)) for name, change in CHANGES.items()}
     made |= {f"{style}'s own pictures": of_style(style, named) for style in TRAINING_STYLES}
     ends: list[float] = []
     for name, pictures in made.items():
-        train = with_pictures(world, hidden, pictures)
-        found = interval(measure(train))
+        train = training_pairs(world, hidden, with_pictures(world, pictures))
+        found = interval(measure(draw, train))
         ends = ends if len(ends) == 2 else [*ends, found.mean]
         share = (
             f", {(found.mean - ends[0]) / (ends[1] - ends[0]):.0%} of the way" if ends[1:] else ""
         )
         print(f"{name}: {len(train)} pairs, mean R@1 {found}{share}", flush=True)
+
+
+def beside_texts(config: Config) -> None:
+    """Texts and pictures are hidden; the texts are rag4dmc's, the pictures another style's."""
+    experiment = Experiment(config)
+    means: dict[str, list[float]] = {}
+    for number in range(config.evaluation.draws):
+        draw = experiment.draw(number)
+        world, masked = draw.world, draw.world.masks([RATE])[0]
+        rows = draw.runs.job_of(Arm(VARIANTS["rag4dmc"], masked)).completed().to_table()
+        texts: dict[str, Pair] = {
+            row_id: (world.rows[row_id].image, (text,) if isinstance(text, str) else tuple(text))
+            for row_id, text in zip(rows["id"].to_pylist(), rows["text"].to_pylist(), strict=True)
+            if masked.hidden.get(row_id) == "text" and text
+        }
+        pictures = {
+            i: world.rows[i].texts[0] for i, half in masked.hidden.items() if half == "image"
+        }
+        truth = {i: (world.rows[i].image, world.rows[i].texts) for i in masked.hidden}
+        made = {"drop": {}, "complete": truth, "texts alone": texts}
+        made |= {
+            f"texts and {style}'s own pictures": texts
+            | with_pictures(world, of_style(style, pictures))
+            for style in TRAINING_STYLES
+        }
+        for name, pairs in made.items():
+            found = float(measure(draw, training_pairs(world, masked.hidden, pairs)).mean())
+            means.setdefault(name, []).append(found)
+            print(f"draw {number}, {name}: mean R@1 {found:.4f}", flush=True)
+    drop, complete = (np.mean(means[name]) for name in ("drop", "complete"))
+    for name, found in means.items():
+        share = (np.mean(found) - drop) / (complete - drop)
+        print(f"{name}: mean R@1 {np.mean(found):.4f}, {share:.0%} of the way")
+
+
+def main() -> None:
+    """Measure every change and print a line for each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path, nargs="?", default=HERE / "evaluate.yaml")
+    parser.add_argument("--beside-texts", action="store_true")
+    options = parser.parse_args()
+    config = load_config(options.config)
+    if options.beside_texts:
+        beside_texts(config)
+    else:
+        altered_truths(config)
 
 
 if __name__ == "__main__":
