@@ -49,7 +49,8 @@ def export(
     Examples:
       rag4dmc export my.yaml
       rag4dmc export my.yaml --format webdataset --only completed
-      rag4dmc export my.yaml --best image=0.5 --min-score text=0.3 --columns status,missing
+      rag4dmc export my.yaml --best image=0.5 --min-score text=0.3
+      rag4dmc export my.yaml --columns status,missing
     """
     with errors_in_one_line():
         from pydantic import ValidationError

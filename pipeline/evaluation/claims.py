@@ -22,6 +22,7 @@ ORDERINGS = (
     ("texts-alone", "drop", "completing texts helps"),
     ("images-alone", "drop", "completing images helps"),
     ("rag4dmc", "texts-alone", "completing images beside texts helps"),
+    ("better-images", "drop", "completing texts and keeping the better half of the images helps"),
     ("better-images", "rag4dmc", "leaving the worse half of the images out helps"),
     ("better-images", "texts-alone", "the better half of the images helps"),
     ("rag4dmc", "direct", "examples help"),
