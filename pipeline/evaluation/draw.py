@@ -18,7 +18,8 @@ from pipeline.evaluation.changes import Sweep
 from pipeline.evaluation.direct import Direct
 from pipeline.evaluation.downstream import Downstream, Pairs
 from pipeline.evaluation.found import MODES, gain, measure_retrieval
-from pipeline.evaluation.results import Record, Results
+from pipeline.evaluation.records import Record
+from pipeline.evaluation.results import Results
 from pipeline.evaluation.runs import Arm, Runs
 from pipeline.evaluation.variants import VARIANTS
 from pipeline.evaluation.world import World

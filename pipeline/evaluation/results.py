@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,71 +14,12 @@ import pyarrow.parquet as pq
 
 from pipeline.evaluation.claims import ORDERINGS, Comparison
 from pipeline.evaluation.downstream import Ranks
+from pipeline.evaluation.records import SCHEMA, Record
 from pipeline.evaluation.statistics import RECALL_AT, Interval, interval, paired, recall
 from pipeline.ledger import write_whole
 
 # The share of the way that counts as certain: complete - drop this many times its interval.
 CERTAIN = 3.0
-
-
-@dataclass(frozen=True)
-class Record:
-    """One figure.
-
-    Attributes
-    ----------
-    rate, label : float, str
-        Missing rate, and variant with a sweep's point.
-    group : "rows", "direct", "retrieval" or "downstream"
-    measure : str
-    value : float
-    half : float or None
-        Half the width of its 95 % interval, where it has one: over rows of a direct or retrieval
-        figure.
-    missing : "text", "image" or None
-    mode : str or None
-        Of retrieval.
-    used : bool or None
-        Whether the variant itself retrieves in that mode.
-    direction : "image to text", "text to image" or None
-        Of a downstream figure.
-    seed : int or None
-        Of a downstream figure.
-    draw : int
-        Of test set and mask, from 0.
-    """
-
-    rate: float
-    label: str
-    group: str
-    measure: str
-    value: float
-    half: float | None = None
-    missing: str | None = None
-    mode: str | None = None
-    used: bool | None = None
-    direction: str | None = None
-    seed: int | None = None
-    draw: int = 0
-
-
-SCHEMA = pa.schema(
-    [
-        ("rate", pa.float64()),
-        ("label", pa.string()),
-        ("group", pa.string()),
-        ("measure", pa.string()),
-        ("value", pa.float64()),
-        ("half", pa.float64()),
-        ("missing", pa.string()),
-        ("mode", pa.string()),
-        ("used", pa.bool_()),
-        ("direction", pa.string()),
-        ("seed", pa.int64()),
-        ("draw", pa.int64()),
-    ]
-)
-assert SCHEMA.names == [one.name for one in fields(Record)]
 
 
 class Results:
@@ -178,8 +119,7 @@ class Results:
 
     def pooled(self, record: Record) -> Record:
         """A figure as its mean over draws; their intervals are taken as independent."""
-        figure = _figure(record)
-        alike = [one for one in self.records if _figure(one) == figure]
+        alike = [one for one in self.records if one.figure == record.figure]
         if len(alike) == 1:
             return record
         halves = [one.half for one in alike if one.half is not None]
@@ -298,12 +238,6 @@ class Results:
         }
 
 
-def _figure(record: Record) -> tuple[object, ...]:
-    """What a record measures, whatever the draw."""
-    names = ("rate", "label", "group", "measure", "missing", "mode", "used", "direction", "seed")
-    return tuple(getattr(record, name) for name in names)
-
-
 def _together(draws: Mapping[int, Ranks]) -> Ranks | None:
     """The test pairs of all draws as if they were one test set; as many seeds as all draws have."""
     if not draws:
@@ -325,8 +259,3 @@ def _directions(ranks: Ranks) -> dict[str, np.ndarray]:
 def _hits(ranks: Ranks, k: int) -> np.ndarray:
     """Share of both directions that is hit, [seeds, test pairs]."""
     return ((ranks.image_to_text < k).astype(float) + (ranks.text_to_image < k)) / 2
-
-
-def names_of(records: Sequence[Record], group: str) -> list[tuple[str | None, str]]:
-    """(missing half, measure) of a group, in the order met."""
-    return list(dict.fromkeys((r.missing, r.measure) for r in records if r.group == group))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.evaluation.claims import PAPER, paper_way
-from pipeline.evaluation.results import Results, names_of
+from pipeline.evaluation.records import names_of
+from pipeline.evaluation.results import Results
 from pipeline.evaluation.statistics import RECALL_AT
 
 RETRIEVAL = ("quality", "gain over cross", "gain over intra", *(f"R@{k}" for k in RECALL_AT))

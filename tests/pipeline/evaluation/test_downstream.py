@@ -11,7 +11,8 @@ import pytest
 
 from pipeline.evaluation.claims import paper_way
 from pipeline.evaluation.downstream import Downstream, Pairs, Ranks
-from pipeline.evaluation.results import Record, Results
+from pipeline.evaluation.records import Record
+from pipeline.evaluation.results import Results
 from pipeline.evaluation.settings import DownstreamSettings
 from pipeline.evaluation.tables import comparison_table, downstream_table
 from tests.worlds import CHECKPOINTS, EMOJI
