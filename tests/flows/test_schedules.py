@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -63,13 +64,24 @@ def wait_for(what: str, found: Callable[[], Any]) -> Any:
 
 
 class Api:
-    """What the server says over HTTP."""
+    """What the server says over HTTP; asked again where SQLite is busy, as Prefect's client does."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def ask(self, path: str, **values: Any) -> Any:
-        reply = httpx.post(f"{self.url}/{path}", json=values, timeout=60)
+        return self.reply("POST", path, json=values)
+
+    def get(self, path: str) -> Any:
+        return self.reply("GET", path)
+
+    def reply(self, method: str, path: str, **content: Any) -> Any:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            reply = httpx.request(method, f"{self.url}/{path}", timeout=60, **content)
+            if reply.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                break
+            time.sleep(1.0)
         assert reply.is_success, reply.text
         return reply.json()
 
@@ -77,7 +89,7 @@ class Api:
         return Counter(run["state_type"] for run in self.ask("flow_runs/filter"))
 
     def start(self, flow: str, name: str, config: Path) -> str:
-        found = httpx.get(f"{self.url}/deployments/name/{flow}/{name}", timeout=60).json()
+        found = self.get(f"deployments/name/{flow}/{name}")
         run = self.ask(
             f"deployments/{found['id']}/create_flow_run",
             parameters={"config": str(config)},
@@ -86,7 +98,7 @@ class Api:
         return run["id"]
 
     def state(self, run: str) -> str:
-        return httpx.get(f"{self.url}/flow_runs/{run}", timeout=60).json()["state_type"]
+        return self.get(f"flow_runs/{run}")["state_type"]
 
     def artifacts(self) -> dict[str, dict[str, Any]]:
         """The latest artifact by key."""
@@ -168,6 +180,17 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, Path
             process.wait(60)
 
 
+@pytest.fixture(scope="module")
+def two_runs(worker: tuple[Api, Path]) -> list[str]:
+    """Two runs of one config that were started at once, both ended."""
+    api, folder = worker
+    config = slow_world(folder, seconds=1.0)
+    runs = [api.start("rag4dmc-run", "run", config) for _ in range(2)]
+    ended = {"COMPLETED", "CANCELLED", "FAILED", "CRASHED"}
+    wait_for("end of both", lambda: all(api.state(run) in ended for run in runs))
+    return runs
+
+
 @pytest.mark.slow
 class TestWorker:
     def test_a_worker_runs_the_build_deployment(self, worker: tuple[Api, Path]) -> None:
@@ -182,18 +205,16 @@ class TestWorker:
         assert job.knowledge_base.manifest["counts"]["internal"] == 40
         assert not calls(folder)
 
-    def test_of_two_runs_at_once_the_second_is_cancelled(self, worker: tuple[Api, Path]) -> None:
+    def test_of_two_runs_at_once_the_second_is_cancelled(
+        self, worker: tuple[Api, Path], two_runs: list[str]
+    ) -> None:
         api, folder = worker
-        config = slow_world(folder, seconds=1.0)
-        runs = [api.start("rag4dmc-run", "run", config) for _ in range(2)]
-        ended = {"COMPLETED", "CANCELLED", "FAILED", "CRASHED"}
-        wait_for("end of both", lambda: all(api.state(run) in ended for run in runs))
-        assert Counter(map(api.state, runs)) == {"COMPLETED": 1, "CANCELLED": 1}
+        assert Counter(map(api.state, two_runs)) == {"COMPLETED": 1, "CANCELLED": 1}
         assert max(Counter(row for _, row in calls(folder)).values()) == 1
 
-    def test_the_server_shows_progress_outcomes_and_summary(self, worker: tuple[Api, Path]) -> None:
-        import json
-
+    def test_the_server_shows_progress_outcomes_and_summary(
+        self, worker: tuple[Api, Path], two_runs: list[str]
+    ) -> None:
         found = worker[0].artifacts()
         assert found["rag4dmc-quick-progress"]["type"] == "progress"
         assert float(found["rag4dmc-quick-progress"]["data"]) == 100.0
@@ -214,7 +235,7 @@ class TestWorker:
         )
 
     def test_the_servers_telemetry_is_off(self, worker: tuple[Api, Path]) -> None:
-        settings = httpx.get(f"{worker[0].url}/admin/settings", timeout=60).json()
+        settings = worker[0].get("admin/settings")
         assert settings["server"]["analytics_enabled"] is False
 
 
