@@ -34,7 +34,7 @@ PAPER: dict[str, Any] = {
     "knowledge_base": KnowledgeBaseSettings.paper().model_dump(mode="json", exclude_unset=True),
     "generation": {"ungrounded": {"text": 0.0, "image": 0.0}},
     "selection": {
-        "caption": {"lambda2": 0.1},
+        "caption": {"lambda2": 0.1, "hubness": 0.0, "agreement": 0.0},
         "image": {"lambda2": 0.1, "standardise": False},
     },
 }

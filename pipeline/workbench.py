@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
-from kb.embeddings import Modality, normalise
+from kb.embeddings import Modality, normalise, take
 from kb.knowledge_base import KnowledgeBase
 from kb.storage import DamagedKnowledgeBase, read_manifest
 from pipeline.catalog import digest, fetch
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 INTERNAL = "internal"
 STANDARDS = "standards.json"
+# Pictures by whose pseudo-texts the hubness of captions is measured.
+HUB_PAIRS = 1000
 CANDIDATES = "candidates.sqlite"
 
 
@@ -149,8 +152,20 @@ class Workbench:
                 self.config.selection,
                 Standards.from_dict(values["standards"]),
                 None if model is None else NiqeModel.from_dict(model),
+                self._pseudo_texts(),
             )
         return self._selector
+
+    def _pseudo_texts(self) -> np.ndarray | None:
+        """Pseudo-texts [m, d] of a sample of the dataset's own pictures, else of any that are held."""
+        knowledge = self.knowledge_base
+        if knowledge.mapping.constant_["image"]:
+            return None
+        own = pc.equal(knowledge.pairs["source"], INTERNAL).to_numpy(zero_copy_only=False)
+        rows = np.flatnonzero(own) if own.any() else np.arange(len(knowledge))
+        generator = np.random.default_rng(self.config.run.seed)
+        rows = np.sort(generator.choice(rows, min(HUB_PAIRS, len(rows)), replace=False))
+        return knowledge.pseudo(take(knowledge.embeddings["image"], rows), "image")
 
     def forget(self) -> None:
         """Drop what was read of the knowledge base."""

@@ -1,9 +1,15 @@
 """The score that chooses one candidate among a row's n.
 
-Captions: s = λ₁ c + λ₂ BLEU(x̃, examples). Pictures: s = λ₁ c′ − λ₂ q′, with the cosine and the
-NIQE each standardised on the real halves of the dataset's own pairs, so that a NIQE of 3 to 20
-does not drown a cosine. c is the cosine of the candidate to the row's pseudo-embedding. Faulty
+Captions: s = λ₁ (c − h r) + λ₂ BLEU(x̃, examples) + a g. Pictures: s = λ₁ c′ − λ₂ q′, with the cosine
+and the NIQE each standardised on the real halves of the dataset's own pairs, so that a NIQE of 3 to
+20 does not drown a cosine. c is the cosine of the candidate to the row's pseudo-embedding. Faulty
 candidates (:mod:`selection.validity`) are left out first.
+
+r is the mean cosine of a caption to the pseudo-embeddings that it is nearest to: a caption that suits
+any picture says little of this one. With h = 1/2 the bracket is half of CSLS (Conneau et al. 2018,
+equation 3) less what does not depend on the caption. g is the mean cosine of a caption to the row's
+other captions, repeated ones included: of draws from one distribution, the most central has the least
+expected loss (minimum Bayes risk; Kumar and Byrne 2004).
 """
 
 from __future__ import annotations
@@ -20,6 +26,9 @@ from selection.settings import ScoringSettings
 from selection.standards import Standards, fit_standards
 from selection.validity import caption_fault, duplicates, image_fault
 
+# Pseudo-embeddings that a caption's hubness is the mean cosine to.
+HUB_NEIGHBOURS = 5
+
 
 class Selector:
     """Judges the candidates of a row and chooses one.
@@ -31,6 +40,9 @@ class Selector:
         From :meth:`fit_standards`; needed for pictures when they are to be standardised.
     niqe_model : NiqeModel, optional
         Needed with ``niqe: fitted``; "published" brings its own.
+    pseudo_texts : ndarray of shape [m, d], optional
+        Unit pseudo-embeddings of real pictures, by which the hubness of captions is measured; left
+        out without any.
     """
 
     def __init__(
@@ -38,9 +50,11 @@ class Selector:
         settings: ScoringSettings | None = None,
         standards: Standards | None = None,
         niqe_model: NiqeModel | None = None,
+        pseudo_texts: np.ndarray | None = None,
     ) -> None:
         self.settings = settings or ScoringSettings()
         self.standards = standards or Standards()
+        self.pseudo_texts = pseudo_texts
         if self.settings.image.niqe == "fitted" and niqe_model is None:
             raise ValueError("image.niqe is fitted, but no fitted NIQE model was given")
         self.niqe_model = niqe_model
@@ -98,9 +112,12 @@ class Selector:
         score = np.zeros(len(texts))
         notes = []
         if cosines is not None:
-            score += settings.lambda1 * cosines
+            score += settings.lambda1 * (cosines - settings.hubness * self._hubness(embeddings))
         elif settings.lambda1 > 0:
             notes.append("cosine left out: no pseudo-embedding")
+        if embeddings is not None and settings.agreement > 0:
+            voters = np.array([fault in (None, "duplicate") for fault in faults], dtype=bool)
+            score += settings.agreement * _agreement(embeddings, voters)
         # Whatever its weight, BLEU decides alone where the cosine, which should, can't be had.
         weight = settings.lambda2 or float(cosines is None and settings.lambda1 > 0)
         bleus: list[float | None] = [None] * len(texts)
@@ -114,6 +131,14 @@ class Selector:
                 )
                 score[number] += weight * value
         return choose(settings, faults, cosines, score, notes, bleus=bleus)
+
+    def _hubness(self, embeddings: np.ndarray | None) -> np.ndarray | float:
+        """Mean cosine of each row [n, d] to its nearest pseudo-texts, [n]; 0 without any."""
+        if embeddings is None or self.pseudo_texts is None or not len(self.pseudo_texts):
+            return 0.0
+        cosines = embeddings.astype(np.float64) @ self.pseudo_texts.T.astype(np.float64)
+        k = min(HUB_NEIGHBOURS, cosines.shape[1])
+        return np.partition(cosines, -k, axis=1)[:, -k:].mean(axis=1)
 
     def judge_images(
         self,
@@ -184,6 +209,15 @@ def _cosines(
             f"got {embeddings.shape}"
         )
     return embeddings.astype(np.float64) @ target.astype(np.float64)
+
+
+def _agreement(embeddings: np.ndarray, voters: np.ndarray) -> np.ndarray:
+    """Mean cosine of each row [n, d] to the other rows that vote (bool [n]), [n]; 0 without any."""
+    rows = embeddings.astype(np.float64)
+    cosines = rows @ rows.T
+    np.fill_diagonal(cosines, 0.0)
+    others = voters.sum() - voters
+    return np.divide(cosines @ voters, others, out=np.zeros(len(rows)), where=others > 0)
 
 
 def _with_known(faults: Sequence[str | None], known: Mapping[int, str] | None) -> list[str | None]:

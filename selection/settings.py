@@ -34,6 +34,17 @@ class CaptionScoring(Scoring):
     lambda2: float = Field(
         default=0.0, ge=0, description="Weight of BLEU against the examples' captions; paper: 0.1."
     )
+    hubness: float = Field(
+        default=0.5,
+        ge=0,
+        description="Weight of a caption's likeness to any picture, which counts against, as in"
+        " CSLS; paper: 0.",
+    )
+    agreement: float = Field(
+        default=0.2,
+        ge=0,
+        description="Weight of the mean cosine to the row's other captions; paper: 0.",
+    )
     tokenizer: Tokenizer = Field(
         default="13a", description="sacrebleu's tokenizer; zh or char for languages without spaces."
     )

@@ -99,8 +99,11 @@ VARIANTS = {
             _FUSION
             | {
                 f"selection.{half}.{weight}": 0.0
-                for half in ("caption", "image")
-                for weight in ("lambda1", "lambda2")
+                for half, weights in (
+                    ("caption", ("lambda1", "lambda2", "agreement")),
+                    ("image", ("lambda1", "lambda2")),
+                )
+                for weight in weights
             },
         ),
         Variant(

@@ -1,95 +1,141 @@
-"""Measures the weight of BLEU in the score of captions (λ₂), on the candidates of a run.
+"""Measures the terms of captions' scores (BLEU, hubness, agreement) on texts that were hidden.
 
-    python -m tests.benchmarks.selection_captions RUN/completed TRUTH.parquet
+    python -m tests.benchmarks.selection_captions [CONFIG] [--draws 0 1] [--n 10]
 
-RUN/completed: what a run completed from a dataset whose texts were hidden. TRUTH.parquet: the
-same rows whole (columns `id`, `text`). The candidates' cosine and BLEU stand in the run's output,
-so nothing is generated or embedded again: for each λ₂ the candidate that would have been chosen
-is compared with the true caption by BLEU and chrF, beside the best that the candidates hold (the
-oracle) and their mean (chance).
+The candidates are those of `rag4dmc evaluate CONFIG` for the variant rag4dmc, drawn before or now. For
+each setting the caption that it would choose is compared with the true one by chrF, by whether they are
+the same, and by the cosine of the judge's embeddings, beside the best candidate (the oracle) and their
+mean (chance). Gains are over the cosine alone; a row that is in several draws counts once.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from sacrebleu.metrics import CHRF
 
-from pipeline.report import completed_rows
+from kb.embeddings import normalise
+from pipeline.config import load_config
+from pipeline.evaluation.changes import derive
+from pipeline.evaluation.experiment import Experiment
 from selection.bleu import sentence_bleu
+from selection.scoring import HUB_NEIGHBOURS
 
-WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 1e6)
+EXAMPLE = Path("examples/emoji/evaluate.yaml")
+# One weight at a time, then the two that help together.
+SETTINGS: dict[str, dict[str, float]] = {
+    "cosine alone": {},
+    **{f"BLEU {weight:g}": {"bleu": weight} for weight in (0.1, 0.5)},
+    **{f"hubness {weight:g}": {"hubness": weight} for weight in (0.25, 0.5, 0.75)},
+    **{f"agreement {weight:g}": {"agreement": weight} for weight in (0.1, 0.2, 0.3)},
+    **{
+        f"hubness 0.5, agreement {weight:g}": {"hubness": 0.5, "agreement": weight}
+        for weight in (0.1, 0.2, 0.3, 0.4)
+    },
+}
 
 
-def truths(path: Path) -> dict[str, list[str]]:
-    """The true captions by id."""
-    table = pq.read_table(path, columns=["id", "text"]).to_pydict()
-    return {
-        one: [text] if isinstance(text, str) else list(text)
-        for one, text in zip(table["id"], table["text"], strict=True)
-    }
+@dataclass(frozen=True)
+class Row:
+    """The candidates that may be chosen for a row: terms of their scores, and what they are worth."""
+
+    id: str
+    terms: dict[str, np.ndarray]
+    worth: dict[str, np.ndarray]
+
+    def choose(self, weights: dict[str, float]) -> int:
+        signs = {"hubness": -1.0}
+        score = self.terms["cosine"] + sum(
+            signs.get(name, 1.0) * weight * self.terms[name] for name, weight in weights.items()
+        )
+        return int(np.argmax(score))
 
 
-def candidates(
-    folder: Path, known: Mapping[str, Sequence[str]]
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Per row its valid candidates' cosine, BLEU to the examples, and BLEU and chrF to the truth."""
+def rows_of(experiment: Experiment, number: int) -> list[Row]:
+    """Rows of one draw whose text was hidden."""
+    draw = experiment.draw(number)
+    (arm,) = draw.arms(["rag4dmc"])
+    job = draw.runs.job_of(arm)
+    bench, judge = job.bench, draw.world.judge.bench.encoder
+    hubs = bench.selector.pseudo_texts
     chrf = CHRF()
     found = []
-    for row in completed_rows(sorted(Path(folder).glob("part-*.parquet"))):
-        if row["missing"] != "text" or row["status"] != "completed" or row["id"] not in known:
+    for row in job.completed().to_table().to_pylist():
+        if row["missing"] != "text" or row["status"] != "completed":
             continue
-        valid = [one for one in row["completion"]["candidates"] if one["valid"]]
-        true = known[row["id"]]
+        made = row["completion"]["candidates"]
+        votes = [one for one in made if one["valid"] or one["reason"] == "duplicate"]
+        valid = np.array([one["valid"] for one in votes])
+        texts = [one["text"] for one in votes]
+        embeddings = bench.encoder.encode(texts, "text")
+        cosines = embeddings @ embeddings.T
+        near = np.sort(embeddings @ hubs.T, axis=1)[:, -HUB_NEIGHBOURS:].mean(axis=1)
+        truth = draw.world.rows[row["id"]].texts
+        true = draw.world.embeddings_of([row["id"]], "text", judge=True)[0]
+        terms = {
+            "cosine": np.array([one["cosine"] for one in votes]),
+            "bleu": np.array([one["bleu"] or 0.0 for one in votes]),
+            "hubness": near,
+            "agreement": (cosines.sum(axis=1) - 1) / max(1, len(votes) - 1),
+        }
+        worth = {
+            "chrF": np.array([chrf.sentence_score(text, truth).score / 100 for text in texts]),
+            "right": np.array([sentence_bleu(t, truth, lowercase=True) > 0.999 for t in texts]),
+            "judge": normalise(judge.encode(texts, "text")) @ true,
+        }
         found.append(
-            (
-                np.array([one["cosine"] or 0.0 for one in valid]),
-                np.array([one["bleu"] or 0.0 for one in valid]),
-                np.array([sentence_bleu(one["text"], true, lowercase=True) for one in valid]),
-                np.array([chrf.sentence_score(one["text"], true).score / 100 for one in valid]),
+            Row(
+                row["id"],
+                {name: values[valid] for name, values in terms.items()},
+                {name: values[valid].astype(float) for name, values in worth.items()},
             )
         )
     return found
 
 
-def measure(folder: Path, truth: Path) -> list[dict[str, Any]]:
-    """One line per λ₂, then the oracle's and chance's."""
-    rows = candidates(folder, truths(truth))
-    if not rows:
-        raise ValueError(f"{folder} holds no completed text whose truth is in {truth}")
-    picks = {weight: [int((c + weight * b).argmax()) for c, b, _, _ in rows] for weight in WEIGHTS}
-    results = []
-    for weight, pick in picks.items():
-        entry: dict[str, Any] = {"lambda2": weight, "rows": len(rows)}
-        for name, place in (("bleu", 2), ("chrf", 3)):
-            got = np.array([row[place][n] for row, n in zip(rows, pick, strict=True)])
-            base = np.array([row[place][n] for row, n in zip(rows, picks[0.0], strict=True)])
-            entry[name] = round(float(got.mean()), 4)
-            entry[f"{name}_gain"] = round(float((got - base).mean()), 4)
-            error = (got - base).std(ddof=1) / np.sqrt(len(got)) if len(got) > 1 else 0.0
-            entry[f"{name}_standard_error"] = round(float(error), 4)
-        results.append(entry)
-    for name, over in (("oracle", np.max), ("chance", np.mean)):
-        results.append(
-            {
-                "lambda2": name,
-                "bleu": round(float(np.mean([over(row[2]) for row in rows])), 4),
-                "chrf": round(float(np.mean([over(row[3]) for row in rows])), 4),
-            }
+def by_row(rows: Sequence[Row], values: Sequence[float]) -> np.ndarray:
+    """The mean of a figure over the draws that a row is in."""
+    held: dict[str, list[float]] = {}
+    for row, value in zip(rows, values, strict=True):
+        held.setdefault(row.id, []).append(value)
+    return np.array([np.mean(values) for values in held.values()])
+
+
+def worth(rows: Sequence[Row], measure: str, weights: dict[str, float]) -> np.ndarray:
+    """What the chosen candidates are worth, by row."""
+    return by_row(rows, [row.worth[measure][row.choose(weights)] for row in rows])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path, nargs="?", default=EXAMPLE)
+    parser.add_argument("--draws", type=int, nargs="*")
+    parser.add_argument("--n", type=int, help="candidates a row; the config's by default")
+    options = parser.parse_args()
+    config = load_config(options.config)
+    if options.n is not None:
+        config = derive(config, {"generation.n": options.n}, config.folder)
+    experiment = Experiment(config)
+    draws = range(config.evaluation.draws) if options.draws is None else options.draws
+    rows = [row for number in draws for row in rows_of(experiment, number)]
+    print(f"{len(rows)} rows in {len(draws)} draws, {len({row.id for row in rows})} different ones")
+    for measure in ("chrF", "right", "judge"):
+        best, mean = (
+            by_row(rows, [over(row.worth[measure]) for row in rows]).mean()
+            for over in (np.max, np.mean)
         )
-    return results
+        print(f"\n{measure}: oracle {best:.4f}, chance {mean:.4f}")
+        base = worth(rows, measure, {})
+        for name, weights in SETTINGS.items():
+            got = worth(rows, measure, weights)
+            gain = got - base
+            half = 1.96 * gain.std(ddof=1) / np.sqrt(len(gain))
+            print(f"  {name:28} {got.mean():.4f}, gain {gain.mean():+.4f} ± {half:.4f}")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("completed", type=Path)
-    parser.add_argument("truth", type=Path)
-    arguments = parser.parse_args()
-    for line in measure(arguments.completed, arguments.truth):
-        print(json.dumps(line))
+    main()

@@ -28,7 +28,7 @@ def selector(standards=None, **settings) -> Selector:
 
 def test_a_caption_scores_its_cosine_and_its_bleu():
     texts, references = ["a red hat on a table", "a dog in the park"], ["a red hat on a chair"]
-    judged = selector(caption={"lambda1": 0.7, "lambda2": 0.3}).judge_captions(
+    judged = selector(caption={"lambda1": 0.7, "lambda2": 0.3, "agreement": 0}).judge_captions(
         texts, towards(0.2, 0.5), TARGET, references
     )
     for judgement, text, cosine in zip(judged.judgements, texts, (0.2, 0.5), strict=True):
@@ -47,6 +47,40 @@ def test_the_weights_decide_between_cosine_and_bleu():
         for weight in (0.0, 2.0)
     ]
     assert choices == [1, 0]
+
+
+def test_a_caption_that_suits_any_picture_gives_way_to_one_that_suits_this_one():
+    generator = np.random.default_rng(0)
+    rows = generator.standard_normal((3, 4)).astype(np.float32)
+    others = generator.standard_normal((20, 4)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    others /= np.linalg.norm(others, axis=1, keepdims=True)
+    settings = ScoringSettings.model_validate({"caption": {"agreement": 0, "hubness": 0.5}})
+    judged = Selector(settings, pseudo_texts=others).judge_captions(
+        ["one", "two", "three"], rows, rows[0]
+    )
+    for judgement, row in zip(judged.judgements, rows, strict=True):
+        nearest = sorted((float(row @ other) for other in others), reverse=True)[:5]
+        assert judgement.cosine == pytest.approx(float(row @ rows[0]))
+        assert judgement.score == pytest.approx(judgement.cosine - 0.5 * np.mean(nearest), abs=1e-5)
+    hub, own = towards(0.8, 0.75) * [[1, 1], [1, -1]]
+    pair = np.stack([hub, own]).astype(np.float32)
+    crowded = Selector(settings, pseudo_texts=np.tile(hub, (5, 1)).astype(np.float32))
+    assert crowded.judge_captions(["a thing", "a dog"], pair, TARGET).chosen == 1
+    assert Selector(settings).judge_captions(["a thing", "a dog"], pair, TARGET).chosen == 0
+
+
+def test_of_captions_as_near_the_one_most_like_the_others_is_chosen():
+    texts = ["a dog", "a red hat", "A red hat.", "", "a red cap"]
+    rows = np.array([[0.6, -0.8], [0.6, 0.8], [0.6, 0.8], [0, 0], [0.5, 0.866]], np.float32)
+    judged = selector(caption={"agreement": 0.3}).judge_captions(texts, rows, TARGET)
+    votes = [rows[1], rows[2], rows[4]]
+    expected = 0.6 + 0.3 * np.mean([float(rows[0] @ vote) for vote in votes])
+    assert judged.judgements[0].score == pytest.approx(expected, abs=1e-5)
+    assert judged.judgements[2].reason == "duplicate"
+    assert judged.chosen == 1
+    alone = selector(caption={"agreement": 0.3}).judge_captions(texts[:1], rows[:1], TARGET)
+    assert alone.judgements[0].score == pytest.approx(0.6)
 
 
 def test_faulty_captions_go_first_each_with_its_reason_whatever_their_cosine():
@@ -87,7 +121,9 @@ def test_a_row_below_its_floor_is_rejected_with_its_figure():
         None,
         "below floor: best cosine 0.300 < floor_cosine 0.5",
     )
-    judged = selector(caption={"floor_score": 0.4}).judge_captions(texts, rows, TARGET)
+    judged = selector(caption={"floor_score": 0.4, "agreement": 0}).judge_captions(
+        texts, rows, TARGET
+    )
     assert (judged.chosen, judged.reason) == (
         None,
         "below floor: best score 0.300 < floor_score 0.4",
