@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from PIL import Image
 from pydantic import Field, field_validator
 
-from generators.base import Candidate, Generated, ImageRequest
+from generators.base import Candidate, ImageRequest
 from generators.pictures import shrunk
 from generators.prompts import ImagePromptSettings
-from generators.service import (
-    SEED_MASK,
-    ContentRefused,
-    ServiceError,
-    Upload,
-)
-from generators.service_generator import ServiceGenerator, png
+from generators.service import ServiceError, Upload
+from generators.service_generator import Question, ServiceGenerator, png
 from generators.service_settings import ServiceSettings
+
+# What such servers write; Pillow opens much more, some of it by programs of others.
+FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 class OpenAIImageSettings(ImagePromptSettings, ServiceSettings):
@@ -32,9 +28,6 @@ class OpenAIImageSettings(ImagePromptSettings, ServiceSettings):
         description="How the example grounds the image: not, by its caption, or by its image.",
     )
     size: str = Field("1024x1024", description="Pixels to ask for, as the server writes them.")
-    send_seed: bool = Field(
-        True, description="Send a seed with each request; off for servers that know no such field."
-    )
     response_format: Literal["b64_json"] | None = Field(
         "b64_json", description="Ask for the image in the answer; None where it always comes so."
     )
@@ -42,7 +35,6 @@ class OpenAIImageSettings(ImagePromptSettings, ServiceSettings):
         1024, ge=16, description="Example images are shrunk to this many pixels."
     )
     max_pixels: int = Field(64_000_000, ge=1, description="Larger images in answers are refused.")
-    background: str = Field("white", description="What shows through a transparent example.")
 
     @field_validator("size")
     @classmethod
@@ -53,46 +45,30 @@ class OpenAIImageSettings(ImagePromptSettings, ServiceSettings):
         return value
 
 
-class OpenAIImageGenerator(ServiceGenerator):
-    """Images of texts by a model behind a server; each candidate is a request of its own."""
+class OpenAIImageGenerator(ServiceGenerator[ImageRequest]):
+    """Images of texts by a model behind a server."""
 
     Settings = OpenAIImageSettings
     settings: OpenAIImageSettings
 
-    def generate(self, requests: Sequence[ImageRequest]) -> list[Generated]:
-        """Ask for an image for every seed of every request.
-
-        Raises
-        ------
-        ServiceRefused
-            When the server takes no request of ours: the key, the address, the quota.
-        """
-        return self._answers(requests, self._ask)
-
-    def _ask(self, request: ImageRequest, seed: int) -> Candidate:
+    def _question(self, request: ImageRequest) -> Question:
         settings = self.settings
         prompt, notes = self._prompt(request)
         fields = {
-            "model": settings.model,
             "prompt": prompt,
             "n": 1,
             "size": settings.size,
             "response_format": settings.response_format,
-            "seed": seed & SEED_MASK if settings.send_seed else None,
-            **settings.extra,
         }
-        fields = {name: value for name, value in fields.items() if value is not None}
         example = next((one.image for one in request.examples if one.image is not None), None)
-        path, uploads = "images/generations", []
-        if settings.grounding == "edit" and example is not None:
-            path = "images/edits"
-            picture = shrunk(example, settings.longest_side, settings.background)
-            uploads = [Upload("image", "example.png", png(picture), "image/png")]
-        try:
-            answer = self.service.post(path, fields, uploads)
-        except ContentRefused as refusal:
-            return Candidate(seed, prompt, notes=(*notes, f"refused: {refusal}"))
-        return Candidate(seed, prompt, image=self._image(answer), notes=notes)
+        if settings.grounding != "edit" or example is None:
+            return Question("images/generations", fields, prompt, notes)
+        picture = shrunk(example, settings.longest_side, settings.background)
+        upload = Upload("image", "example.png", png(picture), "image/png")
+        return Question("images/edits", fields, prompt, notes, [upload])
+
+    def _candidate(self, seed: int, question: Question, answer: dict[str, Any]) -> Candidate:
+        return Candidate(seed, question.prompt, image=self._image(answer), notes=question.notes)
 
     def _prompt(self, request: ImageRequest) -> tuple[str, tuple[str, ...]]:
         """The prompt, and a note where a row has nothing to ground it."""
@@ -128,12 +104,13 @@ class OpenAIImageGenerator(ServiceGenerator):
             found = "a url" if first.get("url") else "nothing"
             raise ServiceError(f"data[0] holds {found} instead of b64_json; set response_format")
         try:
-            image = Image.open(io.BytesIO(base64.b64decode(encoded, validate=True)))
-            if image.width * image.height > self.settings.max_pixels:
-                raise ServiceError(
-                    f"the image has {image.width} x {image.height} pixels; "
-                    f"max_pixels is {self.settings.max_pixels}"
-                )
-            return image.convert("RGB")
-        except (OSError, SyntaxError, binascii.Error, Image.DecompressionBombError) as error:
+            content = base64.b64decode(encoded, validate=True)
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            if image.width * image.height <= self.settings.max_pixels:
+                return image.convert("RGB")
+        except Exception as error:  # noqa: BLE001  Pillow's plugins raise anything
             raise ServiceError(f"the answer's image can't be decoded: {error}") from error
+        raise ServiceError(
+            f"the image has {image.width} x {image.height} pixels; "
+            f"max_pixels is {self.settings.max_pixels}"
+        )

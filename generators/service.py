@@ -36,7 +36,24 @@ class ServiceError(ValueError):
 
 
 class ServiceRefused(ServiceError):
-    """The server takes no request of ours (key, address): no point in going on."""
+    """No request of ours gets through (key, address, budget, an outage): no point in going on."""
+
+
+class ServiceUnanswered(ServiceError):
+    """No answer that means anything: no connection, a timeout, or the server's own trouble.
+
+    Attributes
+    ----------
+    wait
+        Seconds that the server asks to wait.
+    connected
+        Whether there was a connection at all.
+    """
+
+    def __init__(self, failure: str, wait: float = 0.0, connected: bool = True) -> None:
+        super().__init__(failure)
+        self.wait = wait
+        self.connected = connected
 
 
 class ContentRefused(Exception):
@@ -183,50 +200,56 @@ class Service:
         ContentRefused
             When the server declines the content.
         ServiceRefused
-            When it refuses the key or doesn't know the address or model.
+            When it refuses the key or doesn't know the address or model, or the budget is spent.
+        ServiceUnanswered
+            When no try gave an answer; `connected` where any of them had a connection.
         ServiceError
-            When no try gave an answer, or the budget is spent.
+            When it refuses this request.
         """
-        failure = "no request was sent"
-        for attempt in range(self.settings.retries + 1):
-            answer, failure, wait = self._try(path, fields, uploads)
-            if answer is not None:
-                return answer
-            if attempt < self.settings.retries:
-                pause = max(
-                    self.settings.backoff * 2**attempt * self._spread.uniform(1, 1.25), wait
-                )
-                pause = min(pause, self.settings.max_backoff)
+        tries = self.settings.retries + 1
+        connected = False
+        for attempt in range(tries):
+            try:
+                return self._try(path, fields, uploads)
+            except ServiceUnanswered as error:
+                failure = error
+            connected |= failure.connected
+            if attempt + 1 < tries:
+                pause = self.settings.backoff * 2**attempt * self._spread.uniform(1, 1.25)
+                pause = min(max(pause, failure.wait), self.settings.max_backoff)
                 logger.info("%s; trying again in %.1f s", failure, pause)
                 time.sleep(pause)
-        tries = self.settings.retries + 1
-        raise ServiceError(f"{failure} ({tries} tries)" if tries > 1 else failure)
+        told = f"{failure} ({tries} tries)" if tries > 1 else str(failure)
+        raise ServiceUnanswered(told, connected=connected)
 
-    def _try(
-        self, path: str, fields: dict[str, Any], uploads: Sequence[Upload]
-    ) -> tuple[dict[str, Any] | None, str, float]:
-        """One try: the answer, or what failed and the seconds that the server asks to wait."""
+    def _try(self, path: str, fields: dict[str, Any], uploads: Sequence[Upload]) -> dict[str, Any]:
+        """One try; raises as `post` does."""
         import httpx
 
         self.open()
         self._spend()
         try:
             reply = self._send(path, fields, uploads)
-        except httpx.TimeoutException:
-            return None, f"no answer within {self.settings.timeout:g} s", 0.0
         except httpx.TransportError as error:
-            return None, self._hidden(f"connection failed: {error or type(error).__name__}"), 0.0
+            slow = isinstance(error, httpx.TimeoutException)
+            failure = (
+                f"no answer within {self.settings.timeout:g} s"
+                if slow
+                else self._hidden(f"connection failed: {error or type(error).__name__}")
+            )
+            connected = not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
+            raise ServiceUnanswered(failure, connected=connected) from None
         answer = reply.json()
         if reply.is_success and answer is not None:
-            return answer, "", 0.0
+            return answer
         shown = self._hidden(reply.text())[:SHOWN_CHARACTERS] or "(empty)"
         if reply.is_success:
-            return None, f"the answer is not a JSON object: {shown}", 0.0
+            raise ServiceUnanswered(f"the answer is not a JSON object: {shown}")
         failure = f"status {reply.status}: {shown}"
         if reply.out_of_quota():
             raise ServiceRefused(f"{self.settings.base_url} has no quota left: {failure}")
         if reply.status in PASSING_STATUS:
-            return None, failure, reply.retry_after()
+            raise ServiceUnanswered(failure, reply.retry_after())
         if reply.status == 400 and reply.content_refused():
             raise ContentRefused(shown)
         if reply.status in REFUSING_STATUS:
@@ -264,7 +287,9 @@ class Service:
         with self._lock:
             budget = self.settings.max_requests
             if budget is not None and self.sent >= budget:
-                raise ServiceError(f"the budget of {budget} requests (max_requests) is spent")
+                raise ServiceRefused(
+                    f"the budget of {budget} requests (max_requests) is spent; what was done stands"
+                )
             self.sent += 1
 
     def _hidden(self, text: str) -> str:

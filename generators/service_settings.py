@@ -34,8 +34,16 @@ class ServiceSettings(BaseModel):
     max_backoff: float = Field(60.0, ge=0, description="Most seconds between two tries.")
     concurrency: int = Field(8, ge=1, description="Requests under way at once.")
     max_requests: int | None = Field(
-        None, ge=1, description="Most requests a process may send, retries included; None for any."
+        None,
+        ge=1,
+        description="Most requests a process may send, retries included; then the run ends, and the"
+        " shard that it was at is asked for again, unless run.remember is set. None for any.",
     )
+    send_seed: bool = Field(
+        True, description="Send a seed with each request; off for servers that know no such field."
+    )
+    longest_side: int = Field(768, ge=16, description="Images are shrunk to this many pixels.")
+    background: str = Field("white", description="What shows through a transparent image.")
     extra: dict[str, Any] = Field(
         default_factory=dict, description="More fields of the request, as the server has them."
     )

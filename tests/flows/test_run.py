@@ -14,6 +14,8 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
+from tests import quick_worlds
+from tests.generators.server import Server
 from tests.worlds import CHECKPOINTS, emoji_rows, settings, write_rows, write_world
 
 
@@ -122,6 +124,16 @@ class TestRun:
         result = command("run", write_world(tmp_path, emoji_rows(0, 2, 1)))
         assert result.exit_code == 2
         assert "no complete pair" in one_line(result)
+
+    def test_a_generator_whose_server_is_down_exits_with_1(
+        self, server: None, tmp_path: Path
+    ) -> None:
+        quick_worlds.write(tmp_path / "data" / "a.parquet", quick_worlds.rows(8, 1, 0))
+        with Server() as gone:
+            captioner = gone.settings(kind="openai", retries=1)
+        result = command("run", quick_worlds.config(tmp_path, captioner=captioner))
+        assert result.exit_code == 1
+        assert f"{captioner['base_url']} seems to be down" in one_line(result)
 
     def test_a_model_that_is_none_exits_with_2_before_the_build(
         self, server: None, tmp_path: Path

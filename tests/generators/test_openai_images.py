@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from generators.base import Example, ImageRequest
 from generators.openai_images import OpenAIImageGenerator, OpenAIImageSettings
@@ -75,6 +76,21 @@ def test_an_answer_without_an_image_fails_the_row(data: Any, words: str, server:
     (answer,) = drawer(server).generate([image_request(1)])
     assert answer.error is not None
     assert words in answer.error
+
+
+def test_an_image_of_an_unheard_of_format_or_with_a_bloated_text_fails_the_row(
+    server: Server,
+) -> None:
+    """Pillow raises a plain ValueError for text chunks past its limit."""
+    bloated = PngInfo()
+    bloated.add_text("comment", "x" * 2_000_000, zip=True)
+    for format, options in (("PNG", {"pnginfo": bloated}), ("TIFF", {})):
+        buffer = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(buffer, format, **options)
+        server.answer = {"data": [{"b64_json": base64.b64encode(buffer.getvalue()).decode()}]}
+        (answer,) = drawer(server).generate([image_request(1)])
+        assert answer.error is not None
+        assert answer.error.startswith("the answer's image can't be decoded: ")
 
 
 def test_an_image_past_the_pixel_limit_is_refused(server: Server) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from flows.retries import may_pass
 from generators.base import CaptionRequest
 from generators.openai_captions import OpenAICaptionSettings
 from generators.openai_images import OpenAIImageSettings
@@ -124,23 +125,60 @@ def test_a_redirect_is_not_followed(server: Server, ask: Callable[..., CaptionRe
         assert elsewhere.seen == []
 
 
-def test_a_server_that_is_not_there_fails_the_row(ask: Callable[..., CaptionRequest]) -> None:
+def test_a_server_that_is_not_there_ends_the_call(ask: Callable[..., CaptionRequest]) -> None:
     with Server() as gone:
         asked = captioner(gone, retries=1)
-    (answer,) = asked.generate([ask(1)])
-    assert answer.error is not None
-    assert answer.error.startswith("connection failed")
+    with pytest.raises(
+        ServiceRefused, match=r"seems to be down; .*connection failed: .* \(2 tries"
+    ):
+        asked.generate([ask(1)])
 
 
-def test_the_budget_is_never_exceeded_and_the_rest_says_so(
+@pytest.mark.parametrize("act", [503, 429, "hang up", "not json"])
+def test_a_server_that_answers_no_row_any_more_ends_the_call(
+    act: Any, server: Server, ask: Callable[..., CaptionRequest]
+) -> None:
+    asked = captioner(server, concurrency=1, retries=1)
+    assert asked.generate([ask(1, row="before")])[0].error is None
+    server.script.extend([act] * 1000)
+    with pytest.raises(ServiceRefused, match="seems to be down; what was done stands: "):
+        asked.generate([ask(n, row=f"row-{n}") for n in range(100)])
+    assert len(server.seen) < 20
+
+
+def test_rows_without_an_answer_fail_alone_while_others_get_one(
     server: Server, ask: Callable[..., CaptionRequest]
 ) -> None:
+    server.script.extend([500, 500, None] * 10)
+    asked = captioner(server, concurrency=1, retries=0)
+    answers = asked.generate([ask(n, row=f"row-{n}") for n in range(30)])
+    assert [answer.error is None for answer in answers] == [False, False, True] * 10
+
+
+def test_one_row_that_breaks_the_server_is_no_outage(
+    server: Server, ask: Callable[..., CaptionRequest]
+) -> None:
+    server.script.extend([500] * 8)
+    first, second = captioner(server, concurrency=1, retries=0).generate(
+        [ask(*range(8), row="bad"), ask(9, row="good")]
+    )
+    assert first.error is not None
+    assert [one.text for one in second.candidates] == ["caption 9"]
+
+
+def test_trying_a_shard_again_is_not_for_a_server_that_is_down() -> None:
+    """Each request was tried again already, and a shard's finished rows would be asked for anew."""
+    assert not may_pass(ServiceRefused("http://localhost/v1 seems to be down"))
+
+
+def test_a_spent_budget_ends_the_call(server: Server, ask: Callable[..., CaptionRequest]) -> None:
     server.script.append(500)
     asked = captioner(server, max_requests=4, concurrency=1)
-    answers = asked.generate([ask(1, 2, row="a"), ask(3, row="b"), ask(4, row="c")])
+    first, second = asked.generate([ask(1, 2, row="a"), ask(3, row="b")])
+    assert first.error is None and second.error is None
+    with pytest.raises(ServiceRefused, match=r"budget of 4 requests \(max_requests\) is spent"):
+        asked.generate([ask(4, row="c")])
     assert len(server.seen) == 4
-    assert [answer.error is None for answer in answers] == [True, True, False]
-    assert answers[2].error == "the budget of 4 requests (max_requests) is spent"
 
 
 def test_requests_go_out_side_by_side_up_to_the_limit(
