@@ -148,7 +148,10 @@ def embedded_pairs(
             bench.encoder.dimension(modality),
         )
         keys = complete[modality].to_pylist()
-        new = {keys[row]: row for row in np.flatnonzero(cache.find(keys) < 0).tolist()}
+        new: dict[str, int] = {}
+        for row in np.flatnonzero(cache.find(keys) < 0).tolist():
+            # The first of equal ones, so that the rows ascend and are read in one pass.
+            new.setdefault(keys[row], row)
         for start in range(0, len(new), EMBED_ROWS):
             part = dict(list(new.items())[start : start + EMBED_ROWS])
             rows = complete.take(pa.array(list(part.values())))

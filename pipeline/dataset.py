@@ -222,6 +222,10 @@ class Dataset:
         # Slices share their bytes; a take would copy all images into one array of at most 2 GB.
         return pa.concat_tables(table.slice(row, 1) for row in order.tolist())
 
+    def advice(self) -> list[str]:
+        """What to change about the files for them to be read faster, a line each."""
+        return getattr(self._source, "advice", list)()
+
     def _look(self) -> None:
         """Read the first rows, to find an image column that holds none and an empty dataset."""
         asked = [c for c in (self.columns.image, self.columns.text) if c]

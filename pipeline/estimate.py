@@ -14,6 +14,7 @@ from kb.embeddings import MODALITIES, Modality, opposite
 from pipeline.build import Progress, quiet, scan_externals
 from pipeline.catalog import Catalog, fetch
 from pipeline.config import Config
+from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError
 from pipeline.job import Job
 from pipeline.parts import Part
@@ -45,8 +46,8 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
         was done with it can't be told then), `shards`, `calls` (candidates to draw and items to
         embed, [least, most]), `external` (complete pairs by name; None where not read yet),
         `models` (of each: `role`, `model`, `here`, `bytes` to download, None where not known),
-        `disk` (`completed` and `exports` in bytes, `free`), `output`, and `time` of
-        `pipeline.timing.measure`.
+        `disk` (`completed` and `exports` in bytes, `free`), `output`, `advice` (what to change
+        about the data, a line each), and `time` of `pipeline.timing.measure`.
 
     Raises
     ------
@@ -83,6 +84,7 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
         "models": models,
         "disk": _disk(job, made),
         "output": str(job.folder),
+        "advice": [line for dataset in _read(job, external) for line in dataset.advice()],
     }
     if time:
         gone = [model["model"] for model in models if not model["here"]]
@@ -94,6 +96,12 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
 
         answer["time"] = measure(job, made, external)
     return answer
+
+
+def _read(job: Job, external: Mapping[str, int | None]) -> list[Dataset]:
+    """The datasets that were read."""
+    known = [name for name, pairs in external.items() if pairs is not None]
+    return [job.bench.dataset, *(job.bench.externals[name] for name in known)]
 
 
 def _all_pending(counts: Mapping[str, int], shard_size: int) -> dict[str, Any]:

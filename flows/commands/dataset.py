@@ -129,6 +129,8 @@ def inspect(
 
         with RunView() as view:
             answer = estimate(load_config(config), view.step, time)
+    for line in answer["advice"]:
+        print(f"rag4dmc: {line}", file=sys.stderr)
     if as_json:
         print(json.dumps(answer, indent=1))
         return

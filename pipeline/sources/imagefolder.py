@@ -20,7 +20,6 @@ from pipeline.sources.base import (
     Source,
     SourceFile,
     digest,
-    select_rows,
 )
 from pipeline.sources.parquet import ParquetSource
 from pipeline.sources.root import Root
@@ -48,6 +47,7 @@ class ImageFolderSource:
         self._folders = [f for f in root.folders() if root.images(f)]
         self._table = self._open_table()
         self._named: set[str] | None = None
+        self._rest_of: tuple[str, list[str]] | None = None
 
     def files(self) -> list[SourceFile]:
         # What an image file holds may change while the metadata stays, so a version takes in both.
@@ -81,7 +81,7 @@ class ImageFolderSource:
 
     def take(self, name: str, positions: np.ndarray, columns: Sequence[str]) -> Iterator[Batch]:
         if posixpath.basename(name) == _REST:
-            yield from select_rows(self._rest(posixpath.dirname(name), columns), positions)
+            yield from self._rest(posixpath.dirname(name), columns, positions)
         else:
             assert self._table is not None
             for found, batch in self._table.take(name, positions, columns):
@@ -114,31 +114,40 @@ class ImageFolderSource:
         return SourceFile(name, self.root.url(name), f"{version}+{below}")
 
     def _names_in_metadata(self) -> set[str]:
-        if self._named is None:
-            self._named = set()
-            for name in self._metadata:
-                assert self._table is not None
-                folder = posixpath.dirname(name)
-                for _, batch in self._table.batches(name, [FILE_NAME]):
-                    paths = batch.column(0).to_pylist()
-                    self._named.update(_join(folder, path) for path in paths if path)
-        return self._named
+        named: set[str] = set()
+        for name in self._metadata:
+            assert self._table is not None
+            folder = posixpath.dirname(name)
+            for _, batch in self._table.batches(name, [FILE_NAME]):
+                paths = batch.column(0).to_pylist()
+                named.update(_join(folder, path) for path in paths if path)
+        return named
 
-    def _rest(self, folder: str, columns: Sequence[str]) -> Iterator[Batch]:
-        named = self._names_in_metadata()
-        names = [n for n in self.root.images(folder) if n not in named]
-        schema = self.schema()
-        for start in range(0, len(names), BATCH_ROWS):
-            part = names[start : start + BATCH_ROWS]
-            cells = [{"path": name} for name in part]
+    def _unnamed(self, folder: str) -> list[str]:
+        """The images right in a folder that no metadata names, in order."""
+        if self._named is None:
+            self._named = self._names_in_metadata()
+        if self._rest_of is None or self._rest_of[0] != folder:
+            names = [n for n in self.root.images(folder) if n not in self._named]
+            self._rest_of = (folder, names)
+        return self._rest_of[1]
+
+    def _rest(
+        self, folder: str, columns: Sequence[str], positions: np.ndarray | None = None
+    ) -> Iterator[Batch]:
+        names, schema = self._unnamed(folder), self.schema()
+        wanted = np.arange(len(names)) if positions is None else positions
+        wanted = wanted[wanted < len(names)]
+        for start in range(0, len(wanted), BATCH_ROWS):
+            part = wanted[start : start + BATCH_ROWS]
+            cells = [{"path": names[position]} for position in part]
             arrays = [
                 pa.array(cells, IMAGE_CELL)
                 if column == FILE_NAME
                 else pa.nulls(len(part), schema.field(column).type)
                 for column in columns
             ]
-            batch = pa.RecordBatch.from_arrays(arrays, names=list(columns))
-            yield np.arange(start, start + len(part)), batch
+            yield part, pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
 def _is_string(kind: pa.DataType) -> bool:

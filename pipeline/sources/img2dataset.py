@@ -60,6 +60,10 @@ class Img2DatasetSource:
         kept = [field for field in schema if field.name not in (self._image_column(), IMAGE)]
         return pa.schema([*kept, pa.field(IMAGE, IMAGE_CELL)])
 
+    def advice(self) -> list[str]:
+        """See `ParquetSource.advice`."""
+        return self._shards.advice()
+
     def batches(self, name: str, columns: Sequence[str]) -> Iterator[Batch]:
         asked = self._asked(columns)
         yield from self._with_images(name, self._shards.batches(name, asked), columns)

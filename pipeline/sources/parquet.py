@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +18,15 @@ from pipeline.sources.base import (
     check_drift,
     has_null,
     merge_nulls,
-    select_rows,
 )
+from pipeline.sources.readings import Readings
 from pipeline.sources.root import Root
 
 _FOOTERS = 64
+# Bytes of a column that are read ahead; without, a row group's whole column is held at once.
+_AHEAD = 8 << 20
+# Row groups of more bytes than this, uncompressed, are too large to be begun again and again.
+_LARGE_GROUP = 1 << 30
 
 
 class ParquetSource:
@@ -31,6 +36,7 @@ class ParquetSource:
         self.root = root
         self._footers: dict[tuple[str, str], pq.FileMetaData] = {}
         self._schema: pa.Schema | None = None
+        self._readings = Readings()
 
     def names(self) -> list[str]:
         return [n for n in self.root.names() if n.lower().endswith((".parquet", ".pq"))]
@@ -54,20 +60,44 @@ class ParquetSource:
         with self._open(name) as file:
             return file.schema_arrow
 
+    def advice(self) -> list[str]:
+        """A line on files that are slow to read from; looks at the first files alone."""
+        for name in self.names()[:_FOOTERS]:
+            with self._open(name) as file:
+                groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+            largest = max((group.total_byte_size for group in groups), default=0)
+            if largest > _LARGE_GROUP:
+                return [
+                    f"{self.root.url(name)} has a row group of {largest / 1e9:.1f} GB, which is read from its"
+                    " beginning for every row that is looked up in it; write the files with"
+                    " row_group_size=1000 or less"
+                ]
+        return []
+
     def batches(self, name: str, columns: Sequence[str]) -> Iterator[Batch]:
         with self._open(name) as file:
             check_drift(self._first(), self.schema(), name, file.schema_arrow)
-            yield from self._read(name, file, range(file.num_row_groups), columns)
+            for group in range(file.num_row_groups):
+                yield from self._read(name, file, group, columns)
 
     def take(self, name: str, positions: np.ndarray, columns: Sequence[str]) -> Iterator[Batch]:
         with self._open(name) as file:
             ends = np.cumsum(_group_rows(file))
-            if len(positions) and positions[-1] >= (ends[-1] if len(ends) else 0):
-                raise DatasetError(f"{name} has no row {positions[-1]}: it has changed")
-            for group in np.unique(np.searchsorted(ends, positions, side="right")):
-                start = int(ends[group - 1]) if group else 0
-                inside = positions[(positions >= start) & (positions < ends[group])]
-                yield from select_rows(self._read(name, file, [int(group)], columns), inside)
+        if len(positions) and positions[-1] >= (ends[-1] if len(ends) else 0):
+            raise DatasetError(f"{name} has no row {positions[-1]}: it has changed")
+        groups = np.searchsorted(ends, positions, side="right")
+        version = self.root.version(name)
+        for group in np.unique(groups).tolist():
+            yield from self._readings.take(
+                (name, version, group, tuple(columns)),
+                positions[groups == group],
+                partial(self._group, name, group, columns),
+                keep=group == groups[-1],
+            )
+
+    def _group(self, name: str, group: int, columns: Sequence[str]) -> Iterator[Batch]:
+        with self._open(name) as file:
+            yield from self._read(name, file, group, columns)
 
     def _first(self) -> str:
         names = self.names()
@@ -78,7 +108,12 @@ class ParquetSource:
     def _open(self, name: str) -> pq.ParquetFile:
         key = (name, self.root.version(name))
         try:
-            file = pq.ParquetFile(self.root.open(name), metadata=self._footers.get(key))
+            file = pq.ParquetFile(
+                self.root.open(name),
+                metadata=self._footers.get(key),
+                buffer_size=_AHEAD,
+                pre_buffer=False,
+            )
         except (pa.ArrowException, OSError) as error:
             raise _damaged(name, error) from None
         if key not in self._footers:
@@ -88,22 +123,20 @@ class ParquetSource:
         return file
 
     def _read(
-        self, name: str, file: pq.ParquetFile, groups: Sequence[int], columns: Sequence[str]
+        self, name: str, file: pq.ParquetFile, group: int, columns: Sequence[str]
     ) -> Iterator[Batch]:
-        starts = np.concatenate([[0], np.cumsum(_group_rows(file))])
-        for group in groups:
-            position = int(starts[group])
-            rows = _batch_rows(file.metadata.row_group(group))
-            read = file.iter_batches(rows, row_groups=[group], columns=list(columns))
-            while True:
-                try:
-                    batch = next(read, None)
-                except (pa.ArrowException, OSError) as error:
-                    raise _damaged(name, error) from None
-                if batch is None:
-                    break
-                yield np.arange(position, position + batch.num_rows), self._cast(batch, columns)
-                position += batch.num_rows
+        position = sum(_group_rows(file)[:group])
+        rows = _batch_rows(file.metadata.row_group(group))
+        read = file.iter_batches(rows, row_groups=[group], columns=list(columns))
+        while True:
+            try:
+                batch = next(read, None)
+            except (pa.ArrowException, OSError) as error:
+                raise _damaged(name, error) from None
+            if batch is None:
+                break
+            yield np.arange(position, position + batch.num_rows), self._cast(batch, columns)
+            position += batch.num_rows
 
     def _cast(self, batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
         """The columns in their order, with the first file's types."""

@@ -19,6 +19,7 @@ from pipeline.sources.base import (
     check_drift,
     select_rows,
 )
+from pipeline.sources.readings import Readings
 from pipeline.sources.root import Root
 from pipeline.sources.rows import HEAD_BYTES, HEAD_ROWS, infer_schema, to_batch
 
@@ -116,6 +117,7 @@ class CsvSource:
         self.root = root
         self._names = list(names) if names is not None else None
         self._schema: pa.Schema | None = None
+        self._readings = Readings()
 
     def names(self) -> list[str]:
         if self._names is not None:
@@ -161,7 +163,8 @@ class CsvSource:
 
     def take(self, name: str, positions: np.ndarray, columns: Sequence[str]) -> Iterator[Batch]:
         # A line break may stand within quotes, so rows can only be counted from the start.
-        yield from select_rows(self.batches(name, columns), positions)
+        key = (name, self.root.version(name), tuple(columns))
+        yield from self._readings.take(key, positions, lambda: self.batches(name, columns))
 
     def _header(self, name: str) -> list[str]:
         import csv

@@ -23,8 +23,8 @@ from pipeline.sources.base import (
     Batch,
     DatasetError,
     SourceFile,
-    select_rows,
 )
+from pipeline.sources.readings import Readings
 from pipeline.sources.root import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, Root
 from pipeline.sources.rows import infer_schema, to_batch
 
@@ -65,6 +65,7 @@ class WebDatasetSource:
         self.root = root
         self._schema: pa.Schema | None = None
         self._indexes: dict[tuple[str, str], TarIndex] = {}
+        self._readings = Readings()
 
     def names(self) -> list[str]:
         return [n for n in self.root.names() if n.lower().endswith(TAR_SUFFIXES)]
@@ -85,7 +86,8 @@ class WebDatasetSource:
 
     def take(self, name: str, positions: np.ndarray, columns: Sequence[str]) -> Iterator[Batch]:
         if not name.lower().endswith(".tar"):
-            yield from select_rows(self.batches(name, columns), positions)
+            key = (name, self.root.version(name), tuple(columns))
+            yield from self._readings.take(key, positions, lambda: self.batches(name, columns))
             return
         index = self.index(name)
         if len(positions) and positions[-1] >= len(index.samples):

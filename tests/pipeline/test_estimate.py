@@ -85,6 +85,18 @@ def test_changed_settings_are_named_with_the_rows_that_they_touch(
     assert "settings that changed: 3 captioner" in answer.stdout
 
 
+def test_row_groups_that_are_slow_to_look_rows_up_in_are_told(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert estimate(load_config(world))["advice"] == []
+    monkeypatch.setattr("pipeline.sources.parquet._LARGE_GROUP", 10_000)
+    answer = CliRunner().invoke(app, ["inspect", str(world)])
+    assert answer.exit_code == 0
+    (told,) = (line for line in answer.stderr.splitlines() if "rows.parquet" in line)
+    assert told.startswith(f"rag4dmc: {world.parent}/rows.parquet has a row group of ")
+    assert "row_group_size=1000" in told
+
+
 def test_a_model_that_is_not_here_is_named_and_not_downloaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
