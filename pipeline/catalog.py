@@ -16,15 +16,18 @@ from pipeline.dataset import Dataset, DatasetError
 from pipeline.findings import (
     DETAILS,
     FILE_SCHEMA,
+    HELD,
     Advance,
     digest,
     keep,
     kept,
+    known_images,
     place_of,
     read,
     reading_of,
 )
 from pipeline.images import ImageInspector
+from pipeline.known_images import KnownImages
 
 logger = logging.getLogger(__name__)
 
@@ -82,9 +85,10 @@ class Catalog:
             for number, file in enumerate(dataset.files):
                 found = kept(folder, file, reading)
                 if found is None:
-                    found = read(dataset, file, inspector, advance)
+                    known = KnownImages(dataset, known_images(folder, file, reading))
+                    found = read(dataset, file, inspector, known, advance)
                     keep(folder, file, reading, found)
-                    found = found.drop_columns(list(DETAILS))
+                    found = found.select(HELD)
                 elif advance:
                     advance(len(found))
                 files = pa.array(np.full(len(found), number, np.int32))

@@ -28,7 +28,7 @@ from pipeline.images import DECODE_SECONDS, MAX_PIXELS
 from pipeline.sources.base import DatasetError, Source, SourceFile
 from pipeline.sources.forms import guess_format, open_source
 from pipeline.sources.root import Root, is_image
-from pipeline.unified import Unified
+from pipeline.unified import Unified, Unread
 
 __all__ = [
     "ColumnSettings",
@@ -173,8 +173,16 @@ class Dataset:
         images = self._images.listing_version([n for n in self._images.names() if is_image(n)])
         return [SourceFile(f.name, f.url, f"{f.version}+{images}") for f in files]
 
-    def batches(self, file: SourceFile) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, file: SourceFile, unread: Unread = lambda path: False
+    ) -> Iterator[pa.RecordBatch]:
         """Read a file row by row, in order; at most 256 rows and about 64 MB a batch.
+
+        Parameters
+        ----------
+        file
+        unread
+            Says of the path of an image whether to leave it unread: no bytes, and no reason either.
 
         Yields
         ------
@@ -193,7 +201,7 @@ class Dataset:
             UTF-8, or a null id.
         """
         for batch in self._source.batches(file.name, self._unified.needed):
-            yield from self._unified.batches(file.name, batch)
+            yield from self._unified.batches(file.name, batch, unread)
 
     def fetch(self, file: SourceFile, positions: Sequence[int]) -> pa.Table:
         """Read some rows of a file, as `batches` would give them, in the order asked for.
@@ -221,6 +229,10 @@ class Dataset:
             return table
         # Slices share their bytes; a take would copy all images into one array of at most 2 GB.
         return pa.concat_tables(table.slice(row, 1) for row in order.tolist())
+
+    def image_version(self, path: str) -> str | None:
+        """Changes when an image that a row names has; None where it can't be told at once."""
+        return self._images.image_version(path)
 
     def advice(self) -> list[str]:
         """What to change about the files for them to be read faster, a line each."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 
 from pipeline.dataset import Dataset, DatasetSettings
 from pipeline.images import ImageInspector
+from pipeline.known_images import COLUMNS, KnownImages
 from pipeline.sources.base import SourceFile
 
-FINDINGS_VERSION = 3
+FINDINGS_VERSION = 4
 
 FILE_SCHEMA = pa.schema(
     [
@@ -34,10 +35,15 @@ FILE_SCHEMA = pa.schema(
         ("extra", pa.string()),
         ("captions", pa.list_(pa.string())),
         ("licence", pa.string()),
+        # Of an image in a file of its own.
+        ("image_path", pa.string()),
+        ("image_version", pa.string()),
     ]
 )
 # Read again only for the complete rows that a knowledge base is made of.
 DETAILS = ("captions", "licence")
+# What a catalog holds of every row.
+HELD = [n for n in FILE_SCHEMA.names if n not in (*DETAILS, "image_path", "image_version")]
 
 # Settings that change nothing of what is read.
 NOT_OF_READING = {"name", "licence", "on_duplicate", "exclude"}
@@ -65,47 +71,50 @@ def read(
     dataset: Dataset,
     file: SourceFile,
     inspector: ImageInspector,
+    known: KnownImages,
     advance: Advance | None,
 ) -> pa.Table:
-    """Read a file's rows and try their images; a table of `FILE_SCHEMA`.
+    """Read a file's rows and try their images but for those known; a table of `FILE_SCHEMA`.
 
     `advance` is called with the number of rows after each batch.
     """
     batches = [FILE_SCHEMA.empty_table()]
-    for batch in dataset.batches(file):
+    for batch in dataset.batches(file, known.holds):
         cells = batch.column("image")
-        images = cells.field("bytes").to_pylist()
+        images, paths = (cells.field(name).to_pylist() for name in ("bytes", "path"))
         reasons = batch.column("image_reason").to_pylist()
-        wanted = [i for i, reason in enumerate(reasons) if reason is None]
-        faults = inspector.inspect([images[i] for i in wanted])
-        for i, fault in zip(wanted, faults, strict=True):
-            reasons[i] = fault
+        digests: list[str | None] = [None] * len(batch)
+        versions: list[str | None] = [None] * len(batch)
+        there = [i for i, reason in enumerate(reasons) if reason is None]
+        new = [i for i in there if images[i] is not None]
+        for i in there:
+            if images[i] is None:
+                digests[i], reasons[i], versions[i] = known.finding(paths[i])
+        for i, fault in zip(new, inspector.inspect([images[i] for i in new]), strict=True):
+            digests[i] = digest(images[i]) if fault is None else None
+            reasons[i], versions[i] = fault, known.version_read(paths[i], fault)
         texts = batch.column("text").to_pylist()
         text_reasons = batch.column("text_reason").to_pylist()
         extras = batch.column("extra").to_pylist() if "extra" in batch.schema.names else None
         ids = batch.column("id").to_pylist()
-        halves = {
-            "image": [
-                None if reason else digest(data)
-                for data, reason in zip(images, reasons, strict=True)
-            ],
-            "text": [
-                None if reason else digest(*text)
-                for text, reason in zip(texts, text_reasons, strict=True)
-            ],
-        }
+        captions = [
+            None if reason else digest(*text)
+            for text, reason in zip(texts, text_reasons, strict=True)
+        ]
         rows = {
             "position": batch.column("position"),
             "id": ids,
-            "image": halves["image"],
+            "image": digests,
             "image_reason": reasons,
-            "text": halves["text"],
+            "text": captions,
             "text_reason": text_reasons,
             "content": [
                 digest(*(part or "" for part in row))
-                for row in zip(ids, halves["image"], halves["text"], strict=True)
+                for row in zip(ids, digests, captions, strict=True)
             ],
             "captions": texts,
+            "image_path": [p if v else None for p, v in zip(paths, versions, strict=True)],
+            "image_version": versions,
             "licence": [_licence(row) for row in extras or [None] * len(batch)],
             "extra": [None] * len(batch) if extras is None else [_extra(row) for row in extras],
         }
@@ -133,17 +142,24 @@ def place_of(folder: Path, file: SourceFile) -> Path:
 
 
 def kept(folder: Path, file: SourceFile, reading: str) -> pa.Table | None:
-    """What was found in a file, without `DETAILS`; None where it has to be read (again)."""
+    """What was found in a file, columns `HELD`; None where it has to be read (again)."""
+    return _found(folder, file, {"version": file.version, "reading": reading}, HELD)
+
+
+def known_images(folder: Path, file: SourceFile, reading: str) -> pa.Table | None:
+    """What was found in a file's images, of whatever version it was; None if it was never read."""
+    return _found(folder, file, {"reading": reading}, COLUMNS)
+
+
+def _found(
+    folder: Path, file: SourceFile, wanted: Mapping[str, str], columns: Sequence[str]
+) -> pa.Table | None:
     try:
         with pq.ParquetFile(place_of(folder, file)) as found:
             metadata = found.schema_arrow.metadata or {}
-            if (metadata.get(b"version"), metadata.get(b"reading")) != (
-                file.version.encode(),
-                reading.encode(),
-            ):
+            if any(metadata.get(key.encode()) != value.encode() for key, value in wanted.items()):
                 return None
-            wanted = [name for name in FILE_SCHEMA.names if name not in DETAILS]
-            return found.read(columns=wanted).replace_schema_metadata(None)
+            return found.read(columns=list(columns)).replace_schema_metadata(None)
     except (FileNotFoundError, pa.ArrowInvalid):
         return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from pipeline.sources.root import Root
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 # Images that are read by their paths at the same time, where that takes a server.
 IMAGES_AT_ONCE = 32
+
+Unread = Callable[[str], bool]
 
 
 class Unified:
@@ -69,8 +71,12 @@ class Unified:
             fields.append(pa.field("extra", pa.struct(list(self.extra_schema))))
         self.schema = pa.schema(fields)
 
-    def batches(self, name: str, read: Batch) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, name: str, read: Batch, unread: Unread = lambda path: False
+    ) -> Iterator[pa.RecordBatch]:
         """The rows of a batch of the source, at most about 64 MB of images at a time.
+
+        Images are not read of whose path `unread` says so: no bytes, and no reason either.
 
         Raises
         ------
@@ -97,7 +103,7 @@ class Unified:
         start, size = 0, 0
         images: list[dict[str, Any]] = []
         reasons: list[str | None] = []
-        for row, (image, reason) in enumerate(self._read_images(cells)):
+        for row, (image, reason) in enumerate(self._read_images(cells, unread)):
             images.append(image)
             reasons.append(reason)
             size += len(image["bytes"] or b"")
@@ -116,13 +122,20 @@ class Unified:
                 yield pa.RecordBatch.from_arrays(columns, schema=self.schema)
                 start, size, images, reasons = end, 0, [], []
 
-    def _read_images(self, cells: list[Cell]) -> Iterator[tuple[dict[str, Any], str | None]]:
+    def _read_images(
+        self, cells: list[Cell], unread: Unread
+    ) -> Iterator[tuple[dict[str, Any], str | None]]:
         """Each cell's image with its bytes, and the reason where there are none."""
         for start in range(0, len(cells), IMAGES_AT_ONCE):
             part = cells[start : start + IMAGES_AT_ONCE]
-            asked = [path_to_read(cell) for cell in part]
-            found = iter(self._images.read_images([path for path in asked if path is not None]))
-            for cell, path in zip(part, asked, strict=True):
+            named = [path_to_read(cell) for cell in part]
+            left = {path for path in named if path is not None and unread(path)}
+            asked = [path for path in named if path is not None and path not in left]
+            found = iter(self._images.read_images(asked))
+            for cell, path in zip(part, named, strict=True):
+                if path in left:
+                    yield {"bytes": None, "path": path}, None
+                    continue
                 data, reason = next(found) if path is not None else in_cell(cell)
                 yield {"bytes": data, "path": cell and cell["path"]}, reason
 

@@ -124,7 +124,7 @@ class Root:
         """
         try:
             if self.local:
-                status = os.stat(f"{self.path}/{name}")
+                status = os.stat(os.path.join(self.path, name))
                 return f"{status.st_size}-{status.st_mtime_ns}"
             full = f"{self.path}/{name}"
             detail = self._details.get(name) or self.fs.info(full)
@@ -138,13 +138,21 @@ class Root:
 
     def listing_version(self, names: list[str]) -> str:
         """One version for many files; one that cannot be looked at (a broken link) counts too."""
-        return digest(part for name in names for part in (name, self._version_or_none(name)))
+        return digest(part for name in names for part in (name, self._looked_at(name) or "none"))
 
-    def _version_or_none(self, name: str) -> str:
+    def image_version(self, path: str) -> str | None:
+        """The version of an image that the data names, None where there is none to be had at once."""
+        if self.local:
+            return self._looked_at(path)
+        self.names()
+        name = posixpath.normpath(path.removeprefix(f"{self.path}/"))
+        return self._looked_at(name) if name in self._details else None
+
+    def _looked_at(self, name: str) -> str | None:
         try:
             return self.version(name)
-        except (DatasetError, OSError):
-            return "none"
+        except (ValueError, OSError):  # gone, out of reach, or no name of a file
+            return None
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file of the dataset itself.
