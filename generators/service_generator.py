@@ -123,7 +123,7 @@ class ServiceGenerator(Generic[Request]):
         raise NotImplementedError
 
     def _ask(self, request: Request, seed: int) -> Candidate:
-        question = self._question(request)
+        question: Question = self._question(request)
         try:
             answer = self._post(request.row_id, seed, question)
         except ContentRefused as refusal:

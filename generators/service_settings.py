@@ -37,7 +37,7 @@ class ServiceSettings(BaseModel):
         None,
         ge=1,
         description="Most requests a process may send, retries included; then the run ends, and the"
-        " shard that it was at is asked for again, unless run.remember is set. None for any.",
+        " next one goes on, a block (run.block_size rows) at a time. None for any.",
     )
     send_seed: bool = Field(
         True, description="Send a seed with each request; off for servers that know no such field."

@@ -8,19 +8,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import pyarrow as pa
 
 from generators.base import Generated
-from kb.embeddings import Modality, opposite
-from pipeline.block import Block, Row
+from generators.service import ServiceRefused
+from kb.embeddings import opposite
+from pipeline.block import Block
 from pipeline.catalog import fetch
 from pipeline.compaction import layout_of
-from pipeline.config import GENERATORS
 from pipeline.dataset import Dataset, DatasetError
-from pipeline.images import encode
 from pipeline.ledger import (
     Entry,
     Ledger,
@@ -31,19 +29,11 @@ from pipeline.ledger import (
     writing_part,
 )
 from pipeline.plan import ShardPlan
+from pipeline.portion import Portion, completed, pass_through
 from pipeline.schema import ROW_GROUP_ROWS, completed_schema
 from pipeline.workbench import Workbench
 
 RowsDone = Callable[[dict[str, int]], None]
-
-
-@dataclass
-class Portion:
-    """Some rows of a shard as they were read, and, where a half is missing, on their way."""
-
-    span: slice
-    found: pa.Table
-    block: Block | None = None
 
 
 def complete_shard(
@@ -61,6 +51,11 @@ def complete_shard(
     plan
     rows_done
         Called after each block with the outcomes of its rows.
+
+    Raises
+    ------
+    ServiceRefused
+        The generator's server takes no more requests. The blocks before are a shard of their own.
     """
     dataset = bench.dataset
     ledger = Ledger(bench.config.folder)
@@ -70,6 +65,7 @@ def complete_shard(
     size = bench.config.run.block_size
     spans = [slice(start, start + size) for start in range(0, len(plan.rows), size)]
     waiting: list[pa.Table] = []
+    stopped: ServiceRefused | None = None
     with writing_part(path, schema) as writer, ThreadPoolExecutor(1) as beside:
 
         def judge(portion: Portion, answers: Sequence[Generated]) -> dict[str, int] | None:
@@ -78,9 +74,9 @@ def complete_shard(
                 portion.block.judge(answers)
                 if portion.block.open_rows():
                     return None
-                table = _completed(bench, plan, portion, schema)
+                table = completed(bench, plan, portion, schema)
             else:
-                table = _pass_through(plan, portion, schema)
+                table = pass_through(plan, portion, schema)
             waiting.append(table)
             if sum(map(len, waiting)) >= ROW_GROUP_ROWS:
                 write()
@@ -100,16 +96,23 @@ def complete_shard(
 
         ahead = beside.submit(_prepare, bench, plan, spans[0])
         before: tuple[Portion, Future[dict[str, int] | None]] | None = None
-        for number in range(len(spans)):
-            portion = ahead.result()
-            if number + 1 < len(spans):
-                ahead = beside.submit(_prepare, bench, plan, spans[number + 1])
-            answers = _generate(portion)
+        try:
+            for number in range(len(spans)):
+                portion = ahead.result()
+                if number + 1 < len(spans):
+                    ahead = beside.submit(_prepare, bench, plan, spans[number + 1])
+                answers = _generate(portion)
+                if before is not None:
+                    settle(*before)
+                before = portion, beside.submit(judge, portion, answers)
             if before is not None:
                 settle(*before)
-            before = portion, beside.submit(judge, portion, answers)
-        if before is not None:
-            settle(*before)
+        except ServiceRefused as error:
+            if before is not None:
+                before[1].result()
+            if not statuses:
+                raise
+            stopped = error
         if waiting:
             write()
     manifest = Manifest(
@@ -121,10 +124,12 @@ def complete_shard(
         layout=layout_of(schema),
         rows=entry_table(
             replace(entry, status=status)
-            for entry, status in zip(plan.entries, statuses, strict=True)
+            for entry, status in zip(plan.entries, statuses, strict=stopped is None)
         ),
     )
     ledger.commit(manifest)
+    if stopped is not None:
+        raise stopped
     return manifest
 
 
@@ -168,134 +173,3 @@ def _fetch(
                 f"{name} was changed while the run was under way{why}; start it again"
             )
     return found
-
-
-def _pass_through(plan: ShardPlan, portion: Portion, schema: pa.Schema) -> pa.Table:
-    """Rows with both halves as they are; rejected, those with neither or that none completes."""
-    found, entries = portion.found, plan.entries[portion.span]
-    columns = _own_columns(found, entries, schema)
-    columns["status"] = ["rejected" if entry.missing else "observed" for entry in entries]
-    columns["reason"] = list(plan.reasons[portion.span])
-    if plan.missing is not None:
-        why = f"the config has no {GENERATORS[plan.missing]}"
-        columns["reason"] = [f"{reason}; {why}" for reason in columns["reason"]]
-    columns["completion"] = [None] * len(found)
-    lost = [entry.missing in ("image", "both") for entry in entries]
-    if any(lost):
-        # Bytes that are no image would break whoever decodes the column.
-        images = zip(found["image"].to_pylist(), lost, strict=True)
-        columns["image"] = [None if gone else image for image, gone in images]
-    return pa.table(columns, schema=schema)
-
-
-def _own_columns(found: pa.Table, entries: Sequence[Entry], schema: pa.Schema) -> dict[str, Any]:
-    """The columns that are the same for every outcome."""
-    columns: dict[str, Any] = {
-        "id": [entry.id for entry in entries],
-        "image": found["image"],
-        "text": _texts(found, schema),
-        "missing": [None if entry.missing == "both" else entry.missing for entry in entries],
-    }
-    if "extra" in found.column_names:
-        extra = found["extra"].combine_chunks()
-        for name in extra.type.names:
-            columns[name] = extra.field(name)
-    return columns
-
-
-def _texts(found: pa.Table, schema: pa.Schema) -> Any:
-    texts = found["text"]
-    if pa.types.is_list(schema.field("text").type):
-        return texts
-    return [text[0] if text else None for text in texts.to_pylist()]
-
-
-def _completed(bench: Workbench, plan: ShardPlan, portion: Portion, schema: pa.Schema) -> pa.Table:
-    """Rows that went through the generator, with what it took."""
-    block = portion.block
-    assert block is not None
-    columns = _own_columns(portion.found, plan.entries[portion.span], schema)
-    columns |= _halves(columns, block.rows, block.missing, schema)
-    columns["status"] = [_status(row) for row in block.rows]
-    columns["reason"] = [_reason(row) for row in block.rows]
-    columns["completion"] = [_completion(bench, plan, row, block.missing) for row in block.rows]
-    return pa.table(columns, schema=schema)
-
-
-def _status(row: Row) -> str:
-    if row.error is not None:
-        return "failed"
-    return "rejected" if row.chosen is None else "completed"
-
-
-def _reason(row: Row) -> str:
-    if row.error is not None:
-        return f"{row.reason}; {row.error}"
-    return row.reason if row.chosen is not None else "; ".join([row.reason, *row.faults])
-
-
-def _halves(
-    columns: dict[str, Any], rows: Sequence[Row], missing: Modality, schema: pa.Schema
-) -> dict[str, Any]:
-    """The column of the missing half: what was chosen, or null."""
-    chosen = [None if row.chosen is None else row.candidates[row.chosen][1] for row in rows]
-    if missing == "image":
-        return {
-            "image": [
-                None
-                if candidate is None or candidate.image is None
-                else {"bytes": encode(candidate.image), "path": None}
-                for candidate in chosen
-            ]
-        }
-    texts = [None if candidate is None else candidate.text for candidate in chosen]
-    if pa.types.is_list(schema.field("text").type):
-        return {"text": [None if text is None else [text] for text in texts]}
-    return {"text": texts}
-
-
-def _completion(bench: Workbench, plan: ShardPlan, row: Row, missing: Modality) -> dict[str, Any]:
-    """The provenance of a row: what made it, from which pairs, out of which candidates."""
-    part = bench.config.generator_part(missing)
-    models = bench.models(part)
-    main = next(iter(models.values()), None)
-    best = None if row.chosen is None else row.candidates[row.chosen]
-    return {
-        "generator": part.kind,
-        "model": None if main is None else main.name,
-        "revision": None if main is None else main.revision,
-        "prompt": best[1].prompt if best else None,
-        "seed": best[1].seed if best else None,
-        "attempt": best[0] if best else None,
-        "kb_version": bench.knowledge_base.version,
-        "examples": [
-            {
-                "id": example["id"],
-                "source": example["source"],
-                "licence": example["licence"],
-                "text": example["caption"],
-                "intra": hit.intra,
-                "cross": hit.cross,
-                "score": hit.score,
-            }
-            for hit, example in zip(row.hits, row.examples, strict=True)
-        ],
-        "candidates": [
-            {
-                "text": candidate.text,
-                "seed": candidate.seed,
-                "attempt": attempt,
-                "cosine": judgement.cosine,
-                "bleu": judgement.bleu,
-                "niqe": judgement.niqe,
-                "score": judgement.score,
-                "valid": judgement.valid,
-                "reason": judgement.reason,
-                "notes": [*candidate.notes, *row.notes],
-            }
-            for attempt, candidate, judgement in row.candidates
-        ],
-        "chosen": row.chosen,
-        "score": best[2].score if best else None,
-        "run_id": plan.run_id,
-    }

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow.dataset as ds
 
+from generators.service import ServiceRefused
 from kb.knowledge_base import KnowledgeBase, Pairs
 from kb.storage import DamagedKnowledgeBase
 from pipeline.build import (
@@ -199,12 +200,22 @@ class Job:
 
     def complete_shard(self, plan: ShardPlan, rows_done: RowsDone | None = None) -> Manifest:
         """Do one shard, unless this run has; see `pipeline.completion.complete_shard`."""
-        manifest = Ledger(self.folder).find(shard_name(plan.number))
-        if manifest is None or manifest.run_id != plan.run_id:
-            manifest = complete_shard(self.bench, plan, rows_done)
-        if self.mirror is not None:
-            self.mirror.send_shard(manifest.part, f"{manifest.shard}.json", plan.run_id)
+        try:
+            manifest = self._done(plan) or complete_shard(self.bench, plan, rows_done)
+        except ServiceRefused:
+            self._send(self._done(plan))
+            raise
+        self._send(manifest)
         return manifest
+
+    def _done(self, plan: ShardPlan) -> Manifest | None:
+        """What this run has done of a shard."""
+        manifest = Ledger(self.folder).find(shard_name(plan.number))
+        return manifest if manifest is not None and manifest.run_id == plan.run_id else None
+
+    def _send(self, manifest: Manifest | None) -> None:
+        if manifest is not None and self.mirror is not None:
+            self.mirror.send_shard(manifest.part, f"{manifest.shard}.json", manifest.run_id)
 
     def finish(self) -> dict[str, Any]:
         """Drop rows that no longer count from the completed dataset, and sum up.
