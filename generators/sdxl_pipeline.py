@@ -32,11 +32,12 @@ def load_pipeline(settings: SdxlSettings, paths: Mapping[str, Path], dtype: torc
     for part in WEIGHTED_PARTS:
         if (folder / part).is_dir():
             require_safetensors(folder / part)
+    weights = [path.relative_to(folder).as_posix() for path in folder.glob("*/*.safetensors")]
     with loading():
         pipe = StableDiffusionXLPipeline.from_pretrained(
             folder,
             dtype=dtype,
-            variant=_variant(settings.variant, folder, dtype),
+            variant=settings.read_variant(weights),
             use_safetensors=True,
             local_files_only=True,
             add_watermarker=False,
@@ -93,19 +94,6 @@ def _load_adapter(
     # diffusers reads a list of images as several images of one prompt, and repeats embeddings by
     # the whole batch. Ours hold a row for every prompt of the batch, and pass as they are.
     pipe.prepare_ip_adapter_image_embeds = lambda images, embeds, *rest: embeds
-
-
-def _variant(setting: str | None, folder: Path, dtype: torch.dtype) -> str | None:
-    """The weight files to read: half-precision ones where they are enough, or all there is."""
-    import torch
-
-    if setting != "auto":
-        return setting
-    weights = [path.name for path in (folder / "unet").glob("*.safetensors")]
-    if not any(".fp16." in name for name in weights):
-        return None
-    only = all(".fp16." in name for name in weights)
-    return "fp16" if only or dtype == torch.float16 else None
 
 
 def drawn_size(pipe: Any, setting: Any) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -62,7 +63,8 @@ class SdxlSettings(ImagePromptSettings, CheckpointSettings):
     )
     variant: str | None = Field(
         "auto",
-        description="Weight files to read, such as fp16; auto takes fp16 in half precision if there.",
+        description="Weight files to read, such as fp16; auto takes fp16 if there, unless another "
+        "dtype is asked for.",
     )
     batch_size: int = Field(8, ge=1, description="Images drawn at once; halved when out of memory.")
     grounding: Literal["none", "prompt", "img2img", "ip_adapter"] = Field(
@@ -122,8 +124,8 @@ class SdxlSettings(ImagePromptSettings, CheckpointSettings):
     def files(self, role: str, available: Sequence[str]) -> list[str]:
         """Choose what is read among the files of a repository: one precision, one adapter.
 
-        Half precision is read unless another is asked for: on a machine without a GPU it is
-        widened, and a download for one with a GPU is half as large.
+        Half precision is read unless another is asked for and there: on a machine without a GPU it
+        is widened, and a download for one with a GPU is half as large.
         """
         if role == "ip_adapter":
             adapter, encoder = self.ip_adapter, PurePosixPath(self.ip_adapter.image_encoder)
@@ -134,18 +136,26 @@ class SdxlSettings(ImagePromptSettings, CheckpointSettings):
             }
             return [file for file in available if file in read]
         chosen = ["model_index.json"]
+        variant = self.read_variant(available)
         for part in PARTS:
             files = [f for f in available if f.startswith(f"{part}/") and f.count("/") == 1]
             chosen += [f for f in files if f.endswith((".json", ".txt", ".model"))]
             weights = [f for f in files if f.endswith(".safetensors")]
-            half = [f for f in weights if _variant_of(f) == "fp16"]
-            wanted = self.variant
-            if wanted == "auto":
-                wanted = "fp16" if half and self.dtype in ("auto", "float16") else None
             # A part that has no such variant is read from its plain weights.
             plain = [f for f in weights if _variant_of(f) is None]
-            chosen += [f for f in weights if _variant_of(f) == wanted] or plain
+            chosen += [f for f in weights if _variant_of(f) == variant] or plain
         return [f for f in chosen if f in available]
+
+    def read_variant(self, files: Sequence[str]) -> str | None:
+        """The weight files to read of a checkpoint's files, by those of its UNet.
+
+        The machine has no say, so that a checkpoint is the same weights on each.
+        """
+        if self.variant != "auto":
+            return self.variant
+        there = {_variant_of(f) for f in files if fnmatchcase(f, "unet/*.safetensors")}
+        enough = self.dtype in ("auto", "float16") or None not in there
+        return "fp16" if "fp16" in there and enough else None
 
     def identity(self) -> dict[str, Any]:
         """All that changes the image: settings of a grounding that isn't used stay out."""

@@ -64,3 +64,13 @@ def test_half_precision_files_are_read_where_there_are_no_others(
     folder = tiny_sdxl.sdxl(tmp_path / "half", variant="fp16")
     (answer,) = generator(folder, steps=1).generate(requests_for(examples, (0,)))
     assert answer.candidates[0].image is not None
+
+
+def test_half_precision_is_read_where_single_is_there_in_part(
+    tmp_path: Path, sdxl: Path, examples: Callable[..., Any]
+) -> None:
+    folder = tiny_sdxl.sdxl(tmp_path / "half", variant="fp16")
+    for weights in (sdxl / "unet").glob("*.safetensors"):
+        shutil.copy(weights, folder / "unet")
+    (answer,) = generator(folder, steps=1).generate(requests_for(examples, (0,)))
+    assert answer.candidates[0].image is not None
