@@ -1,6 +1,6 @@
-"""Where a model's files are: a local folder, or the snapshot of a pinned revision of a hub model.
+"""Where a model's files are: a local folder, or the snapshot of a commit of a hub model.
 
-Parts load from the folder that they are handed; nothing but this module downloads.
+Parts load from the folder that they are handed; nothing but this module and `hub` downloads.
 """
 
 from __future__ import annotations
@@ -11,22 +11,20 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from functools import partial
 from pathlib import Path
 
 from pipeline.errors import ConfigError
+from pipeline.hub import NotFetched, Wanted, download, download_bytes, snapshot
 
 WHOLE_FILE_BYTES = 64 << 20
-EDGE_BYTES = 1 << 20
+STRIDE_BYTES = 2 << 20
+SAMPLE_BYTES = 16 << 10
 
-CONFIGURATION = ("*.json", "*.txt", "*.model", "*.jinja")
+# Code of the model's own runs only where a part's settings trust it.
+CONFIGURATION = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py")
 
-# Of a role and all files of its repository, those that the part reads.
-ChooseFiles = Callable[[str, Sequence[str]], Sequence[str]]
-
-
-class NotFetched(ConfigError):
-    """A model of the hub is not on this machine, and nothing is to be downloaded."""
+# Of a role and all files of its repository, those that the part reads; None for the usual ones.
+ChooseFiles = Callable[[str, Sequence[str]], Sequence[str] | None]
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,7 @@ def resolve_models(
     base: Path,
     offline: bool,
     choose: ChooseFiles | None = None,
+    renew: bool = False,
 ) -> dict[str, ResolvedModel]:
     """Resolve each role's (name or path, revision) to local files.
 
@@ -59,99 +58,52 @@ def resolve_models(
     offline
         Download nothing.
     choose
-        Which files of a hub model the part reads; `weights_and_configuration` by default.
+        Which files of a model the part reads; `weights_and_configuration` by default.
+    renew
+        Ask the hub for each model, also where it is here, and download what it has now.
 
     Raises
     ------
     ConfigError
         A folder that is not there, or, offline, a model that was not fetched.
     """
+    found = {}
+    for role, (name, revision) in models.items():
+        field, wanted = f"{section}.{role}", _wanted(role, choose)
+        folder = _local_folder(field, name, base)
+        if folder is not None:
+            found[role] = ResolvedModel(name, folder, folder_revision(folder, wanted))
+            continue
+        path = (
+            download(field, name, revision, wanted)
+            if renew
+            else snapshot(field, name, revision, offline, wanted)
+        )
+        found[role] = ResolvedModel(name, path, path.name)
+    return found
 
-    def wanted(role: str) -> Callable[[Sequence[str]], Sequence[str]]:
-        return weights_and_configuration if choose is None else partial(choose, role)
 
-    return {
-        role: _resolve(f"{section}.{role}", name, revision, base, offline, wanted(role))
-        for role, (name, revision) in models.items()
-    }
+def _wanted(role: str, choose: ChooseFiles | None) -> Wanted:
+    def wanted(files: Sequence[str]) -> Sequence[str]:
+        chosen = None if choose is None else choose(role, files)
+        return weights_and_configuration(files) if chosen is None else chosen
+
+    return wanted
 
 
-def _resolve(
-    field: str,
-    name: str,
-    revision: str | None,
-    base: Path,
-    offline: bool,
-    wanted: Callable[[Sequence[str]], Sequence[str]],
-) -> ResolvedModel:
+def _local_folder(field: str, name: str, base: Path) -> Path | None:
+    """The folder that a name means, or None where it is a hub id."""
     plain = name.removeprefix("local-dir:")
     path = (base / Path(plain).expanduser()).resolve()
     if plain != name or plain.startswith((".", "/", "~")) or path.is_dir():
         if not path.is_dir():
             raise ConfigError(f"{field}: no such folder: {path}")
-        return ResolvedModel(name, path, folder_revision(path))
+        return path
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", plain):
         raise ConfigError(
             f"{field}: must be a folder or a hub id such as owner/model; got {name!r}"
         )
-    path = _snapshot(field, plain, revision, offline, wanted)
-    return ResolvedModel(name, path, path.name)
-
-
-def _snapshot(
-    field: str,
-    repo: str,
-    revision: str | None,
-    offline: bool,
-    wanted: Callable[[Sequence[str]], Sequence[str]],
-) -> Path:
-    """The snapshot folder of a hub model, whose name is the commit."""
-    import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(
-            huggingface_hub.snapshot_download(repo, revision=revision, local_files_only=True)
-        )
-    except (LocalEntryNotFoundError, FileNotFoundError):
-        pass
-    if offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes"):
-        raise NotFetched(
-            f"{field}: {repo} is not on this machine and downloading is off;"
-            " fetch it with: rag4dmc fetch CONFIG"
-        )
-    return download(field, repo, revision, wanted)
-
-
-def download(
-    field: str,
-    repo: str,
-    revision: str | None,
-    wanted: Callable[[Sequence[str]], Sequence[str]],
-) -> Path:
-    """Download the files of a hub model that a part reads; the revision is resolved to a commit.
-
-    Raises
-    ------
-    ConfigError
-        The repository can't be reached, or has no weights as safetensors.
-    """
-    import huggingface_hub
-
-    try:
-        files = huggingface_hub.list_repo_files(repo, revision=revision)
-        chosen = list(wanted(files))
-        if any(file.endswith(".safetensors") for file in chosen):
-            return Path(
-                huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=chosen)
-            )
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{field}: {repo} can't be downloaded: {reason}") from None
-    raise ConfigError(
-        f"{field}: {repo} has no weights as safetensors at revision {revision or 'main'};"
-        " pickles are never loaded"
-    )
+    return None
 
 
 def missing_bytes(
@@ -164,21 +116,13 @@ def missing_bytes(
 
     Parameters are those of `resolve_models`; the hub is asked for the sizes, nothing is fetched.
     """
-    import huggingface_hub
-
     found: dict[str, int | None] = {}
     for role, (name, revision) in models.items():
-        wanted = weights_and_configuration if choose is None else partial(choose, role)
         try:
-            resolve_models(section, {role: (name, revision)}, base, offline=True)
+            resolve_models(section, {role: (name, revision)}, base, offline=True, choose=choose)
             found[role] = 0
         except NotFetched:
-            try:
-                tree = huggingface_hub.list_repo_tree(name, recursive=True, revision=revision)
-                sizes = {entry.path: getattr(entry, "size", 0) for entry in tree}
-                found[role] = sum(sizes[file] for file in wanted(list(sizes)))
-            except Exception:  # no network, no such model: `rag4dmc fetch` says why
-                found[role] = None
+            found[role] = download_bytes(name, revision, _wanted(role, choose))
     return found
 
 
@@ -200,20 +144,49 @@ def weights_and_configuration(files: Sequence[str]) -> list[str]:
     return configuration
 
 
-def folder_revision(folder: Path) -> str:
-    """A digest of a model folder's files, in place of a commit.
+def folder_revision(folder: Path, wanted: Wanted) -> str:
+    """A digest of the files of a model folder that a part reads, in place of a commit.
 
-    Files over 64 MB count by their size, their first and their last megabyte.
+    The choice is that of a download, so neither hidden files nor what lies beside the model count.
+    Where it has no weights as safetensors, whatever the part reads is not known, and every file
+    counts that is not hidden.
+
+    Of files over 64 MB, the size counts, 16 KB in every 2 MB, and the end. A change of 2 MB running
+    is always seen, and so are weights trained as a whole, converted or merged; what touches a few
+    short stretches alone, such as the biases of one layer, may not be.
     """
+    visible = _visible(folder)
+    read = sorted(wanted(visible))
+    if not any(file.endswith(".safetensors") for file in read):
+        read = visible
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for name in read:
+        path = folder / name
         size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())
+        digest.update(f"{name}\0{size}\0".encode())
         with path.open("rb") as file:
             if size <= WHOLE_FILE_BYTES:
                 digest.update(file.read())
-            else:
-                digest.update(file.read(EDGE_BYTES))
-                file.seek(-EDGE_BYTES, os.SEEK_END)
-                digest.update(file.read())
+                continue
+            for start in [*range(0, size, STRIDE_BYTES), size - SAMPLE_BYTES]:
+                file.seek(start)
+                digest.update(file.read(SAMPLE_BYTES))
     return f"files-{digest.hexdigest()}"
+
+
+def _visible(folder: Path) -> list[str]:
+    """Files of a folder that are not hidden, by relative path; linked folders are followed."""
+    found: list[str] = []
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(here)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            path.relative_to(folder).as_posix()
+            for path in (Path(here, name) for name in files if not name.startswith("."))
+            if path.is_file()
+        ]
+    return sorted(found)

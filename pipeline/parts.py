@@ -84,6 +84,11 @@ class Part:
         choose = getattr(self.settings, "files", None)
         return resolve_models(self.section, self.models(), base, offline, choose)
 
+    def fetch(self, base: Path) -> dict[str, ResolvedModel]:
+        """As `resolve`, with what the hub has now of every model, and nothing missing or damaged."""
+        choose = getattr(self.settings, "files", None)
+        return resolve_models(self.section, self.models(), base, False, choose, renew=True)
+
     def missing_bytes(self, base: Path) -> dict[str, int | None]:
         """What is to be downloaded by role; see `pipeline.models.missing_bytes`."""
         choose = getattr(self.settings, "files", None)

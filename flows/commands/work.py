@@ -13,6 +13,9 @@ from flows.terminal import AsJson, ConfigPath, errors_in_one_line, fail, job_of
 def fetch(config: ConfigPath) -> None:
     """Download the models that the config names; local ones are checked.
 
+    What is here is compared with the hub, and mended. A model without a pinned revision is taken as
+    it is there now, and stays so until it is fetched again.
+
     \b
     Examples:
       rag4dmc fetch examples/full/dmc.yaml
@@ -20,7 +23,7 @@ def fetch(config: ConfigPath) -> None:
     with errors_in_one_line():
         job = job_of(config)
         for part in job.config.parts():
-            for role, model in job.bench.models(part).items():
+            for role, model in part.fetch(job.config.base).items():
                 print(f"{part.section} {role}: {model.name} at {model.revision} in {model.path}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,6 +29,11 @@ class PairSettings(BaseModel):
     def models(self) -> dict[str, tuple[str, str | None]]:
         """The modality as role to (hub repository or folder, revision)."""
         return {"image": self.image.models()["model"], "text": self.text.models()["model"]}
+
+    def files(self, role: str, available: Sequence[str]) -> Sequence[str] | None:
+        """Choose as that modality's encoder does, by its `files`; None where it has no choice."""
+        choose = getattr(getattr(self, role), "files", None)
+        return None if choose is None else choose("model", available)
 
     def identity(self) -> dict[str, Any]:
         """The settings that change the embeddings."""

@@ -1,26 +1,17 @@
-"""Which files of a model are downloaded, against a small real HTTP server in the hub's stead."""
+"""Which files of a model are read: chosen from a hub's listing, or from a local folder."""
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import shutil
 from pathlib import Path
 
 import pytest
 
 from generators.sdxl_settings import SdxlSettings
 from kb.encoders.open_clip import OpenClipSettings
-from pipeline.errors import ConfigError
-from pipeline.models import (
-    download,
-    missing_bytes,
-    resolve_models,
-    weights_and_configuration,
-)
-
-COMMIT = "462165984030d82259a11f4367a4eed129e94a7b"
+from kb.encoders.pair import PairSettings
+from pipeline.models import folder_revision, resolve_models, weights_and_configuration
+from tests.worlds import CHECKPOINTS
 
 # As stabilityai/stable-diffusion-xl-base-1.0 lists them, but for pictures.
 SDXL = [
@@ -81,6 +72,12 @@ def test_sdxl_downloads_one_precision_and_a_plain_part_where_there_is_no_other()
         assert {"model_index.json", "tokenizer_2/merges.txt", "vae/config.json"} <= set(chosen)
 
 
+def test_an_sdxl_with_half_precision_alone_downloads_it_whatever_the_dtype() -> None:
+    listed = [file for file in SDXL if "unet" not in file or "fp16" in file or "config" in file]
+    settings = SdxlSettings(dtype="float32")
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" in settings.files("model", listed)
+
+
 def test_an_ip_adapter_downloads_its_weights_and_its_image_encoder_alone() -> None:
     assert SdxlSettings(grounding="ip_adapter").files("ip_adapter", ADAPTER) == [
         "sdxl_models/image_encoder/config.json",
@@ -95,6 +92,23 @@ def test_open_clip_downloads_its_own_weights_and_not_the_copy_for_transformers()
     assert weights(OpenClipSettings(model="o/m").files("model", listed)) == [
         "open_clip_model.safetensors"
     ]
+
+
+def test_a_pair_of_encoders_downloads_what_each_of_them_reads(tmp_path: Path) -> None:
+    for name in ("config.json", "open_clip_config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes(b"{}")
+    settings = PairSettings.model_validate(
+        {
+            "image": {"kind": "open_clip", "model": "o/m"},
+            "text": {"kind": "transformers", "model": "o/m"},
+        }
+    )
+    listed = ["config.json", "model.safetensors", "open_clip_model.safetensors"]
+    assert settings.files("image", listed) == ["config.json", "open_clip_model.safetensors"]
+    assert settings.files("text", listed) is None
+    models = {"text": (str(tmp_path), None)}
+    usual = resolve_models("encoder", models, Path(), offline=True)
+    assert resolve_models("encoder", models, Path(), True, settings.files) == usual
 
 
 @pytest.mark.parametrize(
@@ -115,98 +129,69 @@ def test_a_model_of_transformers_downloads_one_copy_of_its_weights(
     assert weights_and_configuration([*listed, "config.json"]) == ["config.json", *kept]
 
 
-class _Hub(BaseHTTPRequestHandler):
-    """The two endpoints of a model hub that a download asks: the listing and the files."""
-
-    files: dict[str, bytes] = {}
-    asked: list[str] = []
-
-    def do_HEAD(self) -> None:  # noqa: N802
-        self.do_GET()
-
-    def do_GET(self) -> None:  # noqa: N802
-        path = self.path.split("?")[0]
-        if path.startswith("/api/models/o/m/tree/"):
-            tree = [
-                {"type": "file", "path": name, "size": len(body), "oid": "0" * 40}
-                for name, body in self.files.items()
-            ]
-            self._answer(json.dumps(tree).encode())
-        elif path.startswith("/api/models/o/m"):
-            listed = [{"rfilename": name} for name in self.files]
-            self._answer(json.dumps({"id": "o/m", "sha": COMMIT, "siblings": listed}).encode())
-        elif (name := path.partition(f"/o/m/resolve/{COMMIT}/")[2]) in self.files:
-            self.asked.append(name)
-            self._answer(self.files[name], etag=f'"{name.replace("/", "-")}"')
-        else:
-            self.send_error(404)
-
-    def _answer(self, body: bytes, etag: str = '"x"') -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", etag)
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *args: object) -> None:
-        pass
+def test_code_and_vocabulary_that_a_model_brings_come_along() -> None:
+    listed = ["config.json", "modeling_own.py", "qwen.tiktoken", "model.safetensors", "README.md"]
+    assert set(weights_and_configuration(listed)) == set(listed) - {"README.md"}
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[_Hub]]:
-    from huggingface_hub import constants
+def folder(tmp_path: Path) -> Path:
+    """A model folder with the weights of a real tiny one, as a download into a folder leaves it."""
+    made = tmp_path / "model"
+    (made / ".cache/huggingface").mkdir(parents=True)
+    (made / ".cache/huggingface/model.metadata").write_text("1")
+    shutil.copy(next((CHECKPOINTS / "sdxl/unet").glob("*.safetensors")), made / "model.safetensors")
+    (made / "config.json").write_text("{}")
+    (made / "README.md").write_text("read me")
+    return made
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(
-        constants,
-        "HUGGINGFACE_CO_URL_TEMPLATE",
-        address + "/{repo_id}/resolve/{revision}/{filename}",
+
+def test_what_a_part_does_not_read_leaves_the_revision_of_a_folder(folder: Path) -> None:
+    before = folder_revision(folder, weights_and_configuration)
+    (folder / "README.md").write_text("read me again")
+    (folder / ".DS_Store").write_bytes(b"finder")
+    (folder / ".cache/huggingface/model.metadata").write_text("2")
+    (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    assert folder_revision(folder, weights_and_configuration) == before
+    (folder / "config.json").write_text('{"a": 1}')
+    assert folder_revision(folder, weights_and_configuration) != before
+
+
+def test_a_folder_of_unknown_weights_is_known_by_all_that_is_not_hidden(tmp_path: Path) -> None:
+    (tmp_path / "own.npz").write_bytes(b"1")
+    before = folder_revision(tmp_path, weights_and_configuration)
+    (tmp_path / ".DS_Store").write_bytes(b"finder")
+    assert folder_revision(tmp_path, weights_and_configuration) == before
+    (tmp_path / "own.npz").write_bytes(b"2")
+    assert folder_revision(tmp_path, weights_and_configuration) != before
+
+
+@pytest.mark.parametrize("start", [0, 33 << 20, (100 << 20) - 5])
+def test_two_changed_megabytes_anywhere_in_large_weights_change_the_revision(
+    start: int, folder: Path
+) -> None:
+    weights = folder / "model.safetensors"
+    with weights.open("wb") as file:
+        file.truncate((100 << 20) + 7)
+    before = folder_revision(folder, weights_and_configuration)
+    with weights.open("r+b") as file:
+        file.seek(start)
+        file.write(b"x" * min(2 << 20, (100 << 20) + 7 - start))
+    assert folder_revision(folder, weights_and_configuration) != before
+
+
+def test_weights_in_a_linked_folder_count(tmp_path: Path) -> None:
+    unet = tmp_path / "elsewhere"
+    shutil.copytree(CHECKPOINTS / "sdxl/unet", unet)
+    checkpoint = tmp_path / "sdxl"
+    shutil.copytree(CHECKPOINTS / "sdxl", checkpoint, ignore=shutil.ignore_patterns("unet"))
+    (checkpoint / "unet").symlink_to(unet)
+    (checkpoint / "again").symlink_to(checkpoint)
+    before = resolve_models(
+        "image_generator", {"model": (str(checkpoint), None)}, Path(), True, SdxlSettings().files
     )
-    monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", address)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    _Hub.files, _Hub.asked = {}, []
-    yield _Hub
-    server.shutdown()
-    server.server_close()
-
-
-def test_a_download_asks_for_the_chosen_files_alone_and_gives_the_commit(
-    hub: type[_Hub],
-) -> None:
-    hub.files = {"config.json": b"{}", "model.safetensors": b"w", "pytorch_model.bin": b"pickle"}
-    found = resolve_models("captioner", {"model": ("o/m", None)}, Path(), offline=False)["model"]
-    assert found.revision == COMMIT
-    assert {path.name for path in found.path.iterdir()} == {"config.json", "model.safetensors"}
-    assert set(hub.asked) == {"config.json", "model.safetensors"}
-
-
-def test_a_repository_without_safetensors_is_refused_before_anything_is_fetched(
-    hub: type[_Hub],
-) -> None:
-    hub.files = {"config.json": b"{}", "pytorch_model.bin": b"pickle"}
-    with pytest.raises(ConfigError, match="captioner.model: o/m has no weights as safetensors"):
-        download("captioner.model", "o/m", None, weights_and_configuration)
-    assert hub.asked == []
-
-
-def test_offline_a_missing_model_names_the_command_that_fetches_it(hub: type[_Hub]) -> None:
-    with pytest.raises(ConfigError, match="rag4dmc fetch CONFIG"):
-        resolve_models("captioner", {"model": ("o/m", None)}, Path(), offline=True)
-    assert hub.asked == []
-
-
-def test_what_a_download_would_take_is_asked_of_the_hub_and_nothing_is_fetched(
-    hub: type[_Hub], tmp_path: Path
-) -> None:
-    hub.files = {"config.json": b"{}", "model.safetensors": b"w" * 70, "pytorch_model.bin": b"p"}
-    models = {"model": ("o/m", None), "gone": ("o/gone", None), "local": (str(tmp_path), None)}
-    found = missing_bytes("captioner", models, Path())
-    assert found == {"model": 72, "gone": None, "local": 0}
-    assert hub.asked == []
+    weights = next(unet.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    assert before != resolve_models(
+        "image_generator", {"model": (str(checkpoint), None)}, Path(), True, SdxlSettings().files
+    )
