@@ -19,8 +19,9 @@ from flows.progress import RunView
 from flows.retries import RETRIES, RETRY_SECONDS, worth_a_retry
 from pipeline.config import load_config
 from pipeline.dataset import DatasetError
+from pipeline.files import write_whole
 from pipeline.job import Job
-from pipeline.ledger import count_outcomes, shard_name, write_whole
+from pipeline.ledger import count_outcomes, shard_name
 from pipeline.plan import Plan, ShardPlan
 
 _TRIES: dict[str, Any] = {

@@ -20,8 +20,8 @@ from kb.knowledge_base import KnowledgeBase, Pairs
 from kb.mapping import NoCompletePairs
 from kb.recipe import METHOD, Recipe
 from pipeline.catalog import Catalog, digest, fetch
+from pipeline.files import read_json, write_whole
 from pipeline.images import decode
-from pipeline.ledger import read_json, write_whole
 from pipeline.workbench import INTERNAL, STANDARDS, Workbench
 from selection.niqe import NiqeModel
 from selection.scoring import Selector

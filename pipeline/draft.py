@@ -19,7 +19,7 @@ from pipeline.config import load_config, make_config
 from pipeline.config_text import config_text
 from pipeline.dataset import Dataset, DatasetSettings
 from pipeline.errors import ConfigError, first_error
-from pipeline.ledger import write_whole
+from pipeline.files import write_whole
 from pipeline.workbench import Workbench
 
 # Fewer pairs than this, and the mapping between image and text is a constant.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.dataset import Dataset, DatasetSettings
+from pipeline.files import writing_whole
 from pipeline.images import ImageInspector
 from pipeline.known_images import COLUMNS, KnownImages
 from pipeline.sources.base import SourceFile
@@ -166,14 +166,6 @@ def _found(
 
 def keep(folder: Path, file: SourceFile, reading: str, table: pa.Table) -> None:
     """Keep what was found in a file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = place_of(folder, file)
-    scratch = path.with_name(f".{path.name}.tmp")
-    pq.write_table(
-        table.replace_schema_metadata(
-            {"file": file.name, "version": file.version, "reading": reading}
-        ),
-        scratch,
-        compression="zstd",
-    )
-    os.replace(scratch, path)
+    told = {"file": file.name, "version": file.version, "reading": reading}
+    with writing_whole(place_of(folder, file)) as scratch:
+        pq.write_table(table.replace_schema_metadata(told), scratch, compression="zstd")

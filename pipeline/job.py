@@ -31,8 +31,9 @@ from pipeline.completion import RowsDone, complete_shard
 from pipeline.config import Config
 from pipeline.errors import ConfigError, RunLocked
 from pipeline.export import Exported, export
+from pipeline.files import clear_scratch, write_whole
 from pipeline.formats.settings import ExportSettings
-from pipeline.ledger import Ledger, Manifest, clear_scratch, shard_name, write_whole
+from pipeline.ledger import Ledger, Manifest, shard_name
 from pipeline.lock import hold
 from pipeline.mirror import Mirror
 from pipeline.plan import Plan, ShardPlan, make_plan

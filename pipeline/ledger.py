@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError
+from pipeline.files import sync_folder, write_whole, writing_whole
+from pipeline.schema import STATUSES
 
 LEDGER_VERSION = 2
 
@@ -105,51 +105,14 @@ class Manifest:
         return cls(**values)
 
 
-def write_whole(path: Path, data: str | bytes) -> None:
-    """Write a file that is either there whole or not at all: temporary, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.tmp")
-    with scratch.open("wb") as file:
-        file.write(data.encode() if isinstance(data, str) else data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, path)
-    sync_folder(path.parent)
-
-
-def clear_scratch(folder: Path) -> None:
-    """Remove what a killed run left of files that were being written in its folder."""
-    for pattern in (".*.tmp", "*/.*.tmp", "catalog/*/.*.tmp"):
-        for debris in folder.glob(pattern):
-            debris.unlink()
-
-
 @contextmanager
 def writing_part(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     """Write a Parquet file that is there whole once the block has ended well, and not before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.tmp")
-    try:
-        with pq.ParquetWriter(scratch, schema, compression="zstd") as writer:
-            yield writer
-        with scratch.open("rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(scratch, path)
-    except BaseException as error:
-        scratch.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and error.filename is None:
-            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename within a folder last through a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with (
+        writing_whole(path) as scratch,
+        pq.ParquetWriter(scratch, schema, compression="zstd") as writer,
+    ):
+        yield writer
 
 
 class Ledger:
@@ -280,13 +243,5 @@ def part_name(number: int) -> str:
 def count_outcomes(rows: pa.Table) -> dict[str, int]:
     """Rows of a ledger's table by outcome, all outcomes named."""
     found = pc.value_counts(rows["status"]).to_pylist()
-    counts = dict.fromkeys(("observed", "completed", "rejected", "failed"), 0)
+    counts = dict.fromkeys(STATUSES, 0)
     return counts | {item["values"]: item["counts"] for item in found}
-
-
-def read_json(path: Path) -> Mapping[str, Any] | None:
-    """A JSON file, or None where there is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, RunFailed
+from pipeline.files import beside, write_whole
 from pipeline.lease import LEASES, Lease
-from pipeline.ledger import write_whole
 from pipeline.lock import alone
 from pipeline.store import make_folders, same, stamp
 from pipeline.versions import ExportVersions
@@ -117,7 +117,7 @@ class Mirror:
         for name in local.keys() - remote.keys():
             if _top(name) not in _CACHES:
                 (self.folder / name).unlink()
-        scratch = [_scratch(self.folder / name) for name in wanted]
+        scratch = [beside(self.folder / name) for name in wanted]
         for path in scratch:
             path.parent.mkdir(parents=True, exist_ok=True)
         if wanted:
@@ -287,7 +287,3 @@ def _groups(names: Iterable[str]) -> list[tuple[int, list[str]]]:
     for name in sorted(names):
         groups.setdefault(_rank(name), []).append(name)
     return sorted(groups.items())
-
-
-def _scratch(path: Path) -> Path:
-    return path.with_name(f".{path.name}.tmp")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kb.storage import DamagedKnowledgeBase, read_manifest
 from pipeline.catalog import digest
 from pipeline.export import is_export
-from pipeline.ledger import read_json, write_whole
+from pipeline.files import read_json, write_whole
 from pipeline.review import FILE as REVIEW
 
 if TYPE_CHECKING:

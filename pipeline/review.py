@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.catalog import digest
 from pipeline.errors import ConfigError, first_error
-from pipeline.ledger import Entry, Ledger, read_json, write_whole
+from pipeline.files import read_json, write_whole
+from pipeline.ledger import Entry, Ledger
 
 REVIEW_VERSION = 1
 FILE = "review.json"

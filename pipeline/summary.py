@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.ledger import Ledger, count_outcomes, read_json
+from pipeline.files import read_json
+from pipeline.ledger import Ledger, count_outcomes
 from pipeline.plan import Plan
 
 # Ids told of each fault, and faults told of each run.

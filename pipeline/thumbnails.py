@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.catalog import digest
+from pipeline.files import writing_whole
 from pipeline.workbench import Workbench
 
 logger = logging.getLogger(__name__)
@@ -26,13 +27,11 @@ def write_thumbnails(bench: Workbench, rows: Sequence[int], folder: Path) -> dic
     except (KeyError, OSError, ValueError) as error:
         logger.warning("no thumbnails: the pairs' pictures moved since the build (%s)", error)
         return paths
-    folder.mkdir(parents=True, exist_ok=True)
     for row, pair in pairs.items():
         paths[row] = folder / f"{digest(pair['id'], pair['bytes'])}.png"
         if not paths[row].exists():
             image = pair["image"].convert("RGB")
             image.thumbnail((SIDE, SIDE))
-            part = paths[row].with_suffix(".part")
-            image.save(part, "PNG")
-            part.replace(paths[row])
+            with writing_whole(paths[row]) as scratch:
+                image.save(scratch, "PNG")
     return paths

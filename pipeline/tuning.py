@@ -25,9 +25,9 @@ from pipeline.evaluation.statistics import paired
 from pipeline.evaluation.trials import Trial, Tuned
 from pipeline.evaluation.variants import Variant
 from pipeline.evaluation.world import World
+from pipeline.files import write_whole
 from pipeline.images import decode
 from pipeline.job import Job
-from pipeline.ledger import write_whole
 from pipeline.lock import hold
 
 logger = logging.getLogger(__name__)

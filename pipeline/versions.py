@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.export import MARK
-from pipeline.ledger import write_whole
+from pipeline.files import write_whole
 from pipeline.store import make_folders
 
 POINTER = "latest.json"

@@ -30,7 +30,7 @@ class Point:
 
     Events are those of `sys.audit` ("open" counts for writing only; "os.rename" comes before it is
     done, and counts by where it leads), or "rows written" and "index written", right after the
-    library has written them. `tear` names a file beside the path that loses its last three bytes.
+    library has written them. `tear` is a pattern of the one file beside the path that loses its last three bytes.
     """
 
     event: str
@@ -142,7 +142,7 @@ def _arm(point: Point) -> None:
             seen += 1
             if seen == point.nth:
                 if point.tear:
-                    torn = Path(path).with_name(point.tear)
+                    (torn,) = Path(path).parent.glob(point.tear)
                     os.truncate(torn, torn.stat().st_size - 3)
                 os.killpg(0, signal.SIGKILL)
 

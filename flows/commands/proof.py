@@ -54,7 +54,7 @@ def evaluate(
         from pipeline.evaluation.page import write_page
         from pipeline.evaluation.tables import markdown, tables
         from pipeline.evaluation.variants import name_variants
-        from pipeline.ledger import write_whole
+        from pipeline.files import write_whole
 
         try:
             wanted = None if rates is None else [float(rate) for rate in rates.split(",")]

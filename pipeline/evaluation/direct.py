@@ -16,9 +16,9 @@ from pipeline.evaluation.captions import bleu_and_chrf, cider_d
 from pipeline.evaluation.pictures import frechet_distance, mean_niqe
 from pipeline.evaluation.statistics import interval
 from pipeline.evaluation.world import World
+from pipeline.files import read_json, write_whole
 from pipeline.images import decode
 from pipeline.job import Job
-from pipeline.ledger import read_json, write_whole
 
 VERSION = 2
 

@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.catalog import digest
 from pipeline.evaluation.settings import DownstreamSettings
 from pipeline.evaluation.statistics import ranks
-from pipeline.ledger import read_json, write_whole
+from pipeline.files import read_json, write_whole
 
 if TYPE_CHECKING:
     import torch

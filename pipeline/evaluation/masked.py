@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from kb.embeddings import Modality
 from pipeline.catalog import digest
 from pipeline.errors import ConfigError
+from pipeline.files import writing_whole
 from pipeline.schema import IMAGE
 
 
@@ -86,8 +87,6 @@ def write_masked(
         columns["image"].append(None if half == "image" else {"bytes": row.image, "path": None})
         texts = list(row.texts) if several else row.texts[0]
         columns["text"].append(None if half == "text" else texts)
-    folder.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".tmp")
-    pq.write_table(pa.table(columns, schema=schema), scratch, row_group_size=100)
-    scratch.replace(path)
+    with writing_whole(path) as scratch:
+        pq.write_table(pa.table(columns, schema=schema), scratch, row_group_size=100)
     return Masked(rate, hidden, path)

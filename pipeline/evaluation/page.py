@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.evaluation.results import Results
 from pipeline.evaluation.tables import paper_table, tables
-from pipeline.ledger import write_whole
+from pipeline.files import write_whole
 from pipeline.report.charts import Curve, curve
 from pipeline.report.page import environment
 

@@ -16,7 +16,7 @@ from pipeline.evaluation.claims import ORDERINGS, Comparison
 from pipeline.evaluation.downstream import Ranks
 from pipeline.evaluation.records import SCHEMA, Record
 from pipeline.evaluation.statistics import RECALL_AT, Interval, interval, paired, recall
-from pipeline.ledger import write_whole
+from pipeline.files import write_whole
 
 # The share of the way that counts as certain: complete - drop this many times its interval.
 CERTAIN = 3.0

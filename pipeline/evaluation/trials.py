@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.evaluation.statistics import Interval
-from pipeline.ledger import write_whole
+from pipeline.files import write_whole
 
 
 @dataclass(frozen=True)

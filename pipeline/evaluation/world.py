@@ -26,8 +26,8 @@ from pipeline.evaluation.protocol import (
     shuffled,
     split,
 )
+from pipeline.files import write_whole
 from pipeline.job import Job
-from pipeline.ledger import write_whole
 from pipeline.workbench import INTERNAL
 
 ROWS_AT_ONCE = 256

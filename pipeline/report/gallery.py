@@ -12,7 +12,7 @@ import math
 import random
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -202,13 +202,6 @@ def card(
             for candidate in completion.get("candidates") or []
         ]
     return _compact(shown)
-
-
-def cards(
-    rows: Iterable[Row], thumbnails: Thumbnails, example_image: Callable[[str], bytes | None] | None
-) -> list[dict[str, Any]]:
-    """One card a row."""
-    return [card(row, thumbnails, example_image) for row in rows]
 
 
 def _example(

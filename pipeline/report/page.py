@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.files import write_whole
 from pipeline.report.charts import Curve, Histogram, clouds, curve, histogram
-from pipeline.report.gallery import Figures, Row, Sample, StoredImage, Thumbnails, cards
+from pipeline.report.gallery import Figures, Row, Sample, StoredImage, Thumbnails, card
 from pipeline.report.projection import Projection
 from pipeline.review import Verdict, state
+from pipeline.schema import STATUSES
 
 _LABELS = {
     "score": "Score",
@@ -19,7 +20,6 @@ _LABELS = {
     "bleu": "BLEU against the examples",
     "niqe": "NIQE (lower is better)",
 }
-_STATUSES = ("observed", "completed", "rejected", "failed")
 
 
 def completed_rows(parts: Iterable[Path]) -> Iterator[dict[str, Any]]:
@@ -89,7 +89,7 @@ def write_report(
         figures.add(row)
         chosen.add(row)
     thumbnails = Thumbnails()
-    shown = cards(chosen.rows(), thumbnails, example_image)
+    shown = [card(row, thumbnails, example_image) for row in chosen.rows()]
     data = {
         "run": summary.get("name"),
         "run_id": summary.get("run_id"),
@@ -117,10 +117,7 @@ def write_report(
         )
     )
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(page, encoding="utf-8")
-    os.replace(beside, path)
+    write_whole(path, page)
     return {"rows": chosen.seen, "cards": len(shown), "bytes": path.stat().st_size}
 
 
@@ -167,7 +164,7 @@ def _duration(seconds: float) -> str:
 
 def _outcomes(figures: Figures) -> list[dict[str, Any]]:
     """Per status: all rows, and those whose image, text or both were missing."""
-    known = [*_STATUSES, *sorted({s for s, _ in figures.outcomes} - set(_STATUSES))]
+    known = [*STATUSES, *sorted({s for s, _ in figures.outcomes} - set(STATUSES))]
     return [
         {
             "status": status,

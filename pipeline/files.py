@@ -1,0 +1,69 @@
+"""Files that are there whole or not at all, however a run ends: written beside, synced, renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def beside(path: Path) -> Path:
+    """Where this process writes a file before it is moved to its place: hidden, beside it."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+@contextmanager
+def writing_whole(path: Path) -> Iterator[Path]:
+    """A path to write to; it becomes `path` once the block has ended well, and not before.
+
+    Raises
+    ------
+    OSError
+        With the path, also where what failed names none (a full disk).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = beside(path)
+    try:
+        yield scratch
+        with scratch.open("rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(scratch, path)
+    except BaseException as error:
+        scratch.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
+    sync_folder(path.parent)
+
+
+def write_whole(path: Path, data: str | bytes) -> None:
+    """Write a file of some bytes, or of a text as UTF-8; see `writing_whole`."""
+    with writing_whole(path) as scratch:
+        scratch.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def read_json(path: Path) -> Mapping[str, Any] | None:
+    """A JSON file, or None where there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename or a removal within a folder last through a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def clear_scratch(folder: Path) -> None:
+    """Remove what a killed run left of files that were being written in its folder."""
+    for pattern in (".*.tmp", "*/.*.tmp", "catalog/*/.*.tmp"):
+        for debris in folder.glob(pattern):
+            debris.unlink(missing_ok=True)
