@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.schema import OWN_COLUMNS
 from pipeline.sources.base import DatasetError, is_binary, is_string
 
 NONE = "none"
@@ -25,8 +26,6 @@ _TEXT_NAMES = (
     *("text", "caption", "captions", "txt", "texts", "sentence", "sentences", "description"),
     *("alt_text", "title"),
 )
-# The completed dataset has columns of these names itself.
-_OWN_NAMES = frozenset({"id", "image", "text", "status", "missing", "reason", "completion"})
 
 
 class ColumnSettings(BaseModel):
@@ -171,8 +170,8 @@ def image_cells(column: pa.Array) -> list[dict[str, Any] | None]:
 
 
 def free_name(name: str, taken: set[str]) -> str:
-    if name not in _OWN_NAMES:
+    if name not in OWN_COLUMNS:
         return name
-    while name in taken or name in _OWN_NAMES:
+    while name in taken or name in OWN_COLUMNS:
         name = f"source_{name}"
     return name

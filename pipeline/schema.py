@@ -1,7 +1,8 @@
 """The completed dataset's one explicit schema: what every row of the output holds.
 
 The `huggingface` metadata in each file makes `datasets.load_dataset("parquet")` decode the image
-struct; the `rag4dmc` metadata carries the schema's version.
+struct; what it does not name `datasets` takes by its Arrow type. The `rag4dmc` metadata carries the
+schema's version.
 """
 
 from __future__ import annotations
@@ -96,37 +97,10 @@ def completed_schema(text_is_list: bool, extra: pa.Schema | None = None) -> pa.S
         pa.field("reason", pa.string()),
         pa.field("completion", COMPLETION),
     ]
-    schema = pa.schema(fields)
-    return schema.with_metadata(
-        {
-            "huggingface": json.dumps({"info": {"features": _features(schema)}}),
+    return pa.schema(
+        fields,
+        metadata={
+            "huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}}}}),
             "rag4dmc": json.dumps({"schema_version": SCHEMA_VERSION}),
-        }
+        },
     )
-
-
-def _features(schema: pa.Schema) -> dict:
-    """The `datasets` feature description of a schema, with `image` as an Image."""
-    features = {field.name: _feature(field.type) for field in schema}
-    features["image"] = {"_type": "Image"}
-    return features
-
-
-def _feature(kind: pa.DataType) -> object:
-    if pa.types.is_struct(kind):
-        return {field.name: _feature(field.type) for field in kind}
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return {"feature": _feature(kind.value_type), "_type": "List"}
-    return {"dtype": _dtype(kind), "_type": "Value"}
-
-
-def _dtype(kind: pa.DataType) -> str:
-    """The name that `datasets` gives to an Arrow type."""
-    if pa.types.is_float32(kind) or pa.types.is_float64(kind) or pa.types.is_float16(kind):
-        return f"float{kind.bit_width}"
-    if pa.types.is_boolean(kind):
-        return "bool"
-    if pa.types.is_timestamp(kind):
-        unit = kind.unit if kind.tz is None else f"{kind.unit}, tz={kind.tz}"
-        return f"timestamp[{unit}]"
-    return str(kind)

@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from pipeline.columns import ColumnSettings, free_name, image_cells, text_kind
 from pipeline.halves import Cell, captions, check_utf8, in_cell, path_to_read
+from pipeline.schema import IMAGE
 from pipeline.sources.base import BATCH_BYTES, Batch, DatasetError
 from pipeline.sources.root import Root
 
-IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 # Images that are read by their paths at the same time, where that takes a server.
 IMAGES_AT_ONCE = 32
 

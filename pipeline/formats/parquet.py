@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ class ParquetWriter(Writer):
         if self.columns is not None:
             names = [n for n in names if n in ("id", "image", "text") or n in self.columns]
         self._names = names
-        self._schema = _selected(self.schema, names)
+        fields = [self.schema.field(name) for name in names]
+        self._schema = pa.schema(fields, metadata=self.schema.metadata)
         self._file: pq.ParquetWriter | None = None
         self._paths: list[Path] = []
         self._in_file = 0
@@ -63,14 +63,3 @@ class ParquetWriter(Writer):
         self._file.write_table(group, row_group_size=ROW_GROUP_ROWS)
         self._in_file += group.num_rows
         self._held = rest.to_batches()
-
-
-def _selected(schema: pa.Schema, names: list[str]) -> pa.Schema:
-    """The schema with some columns only, and the features of those in its metadata."""
-    metadata = dict(schema.metadata or {})
-    if b"huggingface" in metadata:
-        told = json.loads(metadata[b"huggingface"])
-        features = told["info"]["features"]
-        told["info"]["features"] = {name: features[name] for name in names if name in features}
-        metadata[b"huggingface"] = json.dumps(told).encode()
-    return pa.schema([schema.field(name) for name in names], metadata=metadata)

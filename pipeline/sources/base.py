@@ -145,6 +145,40 @@ def has_null(kind: pa.DataType) -> bool:
     return has_null(kind.value_type) if is_list(kind) else pa.types.is_null(kind)
 
 
+def plain(schema: pa.Schema) -> pa.Schema:
+    """The columns with the types that hold the same values where ours or `datasets` can't be used.
+
+    A map becomes a list of its keys and values, which is what Parquet stores of it; a narrow decimal
+    one of 128 bits, a view of strings or bytes strings or bytes, an extension type its storage. All
+    others stay.
+    """
+    return pa.schema([_plain_field(field) for field in schema], metadata=schema.metadata)
+
+
+def _plain_field(field: pa.Field) -> pa.Field:
+    return field.with_type(_plain_type(field.type))
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _plain_type(kind.storage_type)
+    if pa.types.is_struct(kind):
+        return pa.struct([_plain_field(field) for field in kind])
+    if pa.types.is_map(kind):
+        pair = [("key", _plain_type(kind.key_type)), ("value", _plain_type(kind.item_type))]
+        return pa.list_(pa.struct(pair))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_plain_field(kind.value_field), kind.list_size)
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_plain_field(kind.value_field))
+    if pa.types.is_list(kind):
+        return pa.list_(_plain_field(kind.value_field))
+    if pa.types.is_decimal(kind) and kind.bit_width < 128:
+        return pa.decimal128(kind.precision, kind.scale)
+    views = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    return views.get(kind, kind)
+
+
 def is_list(kind: pa.DataType) -> bool:
     return (
         pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)

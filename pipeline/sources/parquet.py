@@ -18,6 +18,7 @@ from pipeline.sources.base import (
     check_drift,
     has_null,
     merge_nulls,
+    plain,
 )
 from pipeline.sources.readings import Readings
 from pipeline.sources.root import Root
@@ -58,7 +59,7 @@ class ParquetSource:
 
     def _schema_of(self, name: str) -> pa.Schema:
         with self._open(name) as file:
-            return file.schema_arrow
+            return plain(file.schema_arrow)
 
     def advice(self) -> list[str]:
         """A line on files that are slow to read from; looks at the first files alone."""
@@ -76,7 +77,7 @@ class ParquetSource:
 
     def batches(self, name: str, columns: Sequence[str]) -> Iterator[Batch]:
         with self._open(name) as file:
-            check_drift(self._first(), self.schema(), name, file.schema_arrow)
+            check_drift(self._first(), self.schema(), name, plain(file.schema_arrow))
             for group in range(file.num_row_groups):
                 yield from self._read(name, file, group, columns)
 
