@@ -115,7 +115,13 @@ class Tally:
                 self.sources[(example["source"] or "", example["licence"] or "")] += 1
 
 
-def card(name: str, settings: ExportSettings, tally: Tally, usage: str) -> str:
+def card(
+    name: str,
+    settings: ExportSettings,
+    tally: Tally,
+    usage: str,
+    keys: Mapping[str, str] | None = None,
+) -> str:
     """Write the card as Markdown, with the front matter that dataset hubs read.
 
     Parameters
@@ -128,6 +134,8 @@ def card(name: str, settings: ExportSettings, tally: Tally, usage: str) -> str:
         What was exported.
     usage
         How to read this layout, as Markdown.
+    keys
+        By column what the layout calls it.
     """
     generated = tally.missing["image"] + tally.missing["text"]
     share = generated / tally.rows
@@ -154,6 +162,7 @@ def card(name: str, settings: ExportSettings, tally: Tally, usage: str) -> str:
         _left_out(settings, tally),
         "## Reading it",
         usage,
+        _renamed(keys or {}),
     ]
     if generated:
         parts += ["## What generated it", _generators(tally), "## Scores", _scores(tally)]
@@ -190,6 +199,13 @@ def _left_out(settings: ExportSettings, tally: Tally) -> str:
         return said + "No row of the completed dataset is left out."
     counts = ", ".join(f"{count:,} {why}" for why, count in sorted(tally.left_out.items()))
     return f"{said}Left out of the completed dataset: {counts}."
+
+
+def _renamed(keys: Mapping[str, str]) -> str:
+    other = [f"{_plain(name)} is {_plain(key)}" for name, key in keys.items() if name != key]
+    if not other:
+        return ""
+    return f"Columns whose names this layout uses itself have others: {', '.join(other)}."
 
 
 def _generators(tally: Tally) -> str:

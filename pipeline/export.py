@@ -103,7 +103,7 @@ def export(
         if not tally.rows:
             said = ", ".join(f"{count} {why}" for why, count in tally.left_out.items())
             raise ConfigError(f"export: no row is left to export ({said or 'no rows at all'})")
-        text = card(name, settings, tally, writer.usage())
+        text = card(name, settings, tally, writer.usage(), writer.keys)
         (scratch / "README.md").write_text(text, encoding="utf-8")
         mark = {
             "schema_version": SCHEMA_VERSION,

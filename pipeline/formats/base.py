@@ -23,6 +23,8 @@ _MAGIC = {
     b"II*\0": "tiff",
     b"MM\0*": "tiff",
 }
+# Ends the name of a column whose own name a layout uses itself.
+IN_SOURCE = "_in_source"
 _IMAGES_A_FOLDER = 1000
 _MANY_PIXELS = 1 << 40
 
@@ -42,7 +44,18 @@ class Writer:
         Of the completed dataset.
     columns
         Columns beside id, image and text; None for all.
+
+    Attributes
+    ----------
+    rows : int
+        Rows written so far.
+    keys : dict of str to str
+        By column what a JSON layout calls it: its own name, unless the layout means something else
+        by that.
     """
+
+    # What a JSON layout calls its own.
+    own = frozenset({"id", "text", "texts", "provenance"})
 
     def __init__(
         self,
@@ -58,6 +71,10 @@ class Writer:
         self.schema = schema
         self.columns = columns
         self.rows = 0
+        if columns is None:
+            passed = [name for name in schema.names if name not in OWN_COLUMNS]
+            columns = [*passed, "status", "missing"]
+        self.keys = {name: self._key(name) for name in columns}
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Write the rows of a batch of the completed dataset."""
@@ -85,18 +102,23 @@ class Writer:
 
     def record(self, row: dict[str, Any], texts: list[str]) -> dict[str, Any]:
         """What a JSON layout says of a row: its columns, and in short where a half came from."""
-        columns = self.columns
-        if columns is None:
-            passed = [name for name in self.schema.names if name not in OWN_COLUMNS]
-            columns = [*passed, "status", "missing"]
         record: dict[str, Any] = {"id": row["id"], "text": texts[0]}
         if pa.types.is_list(self.schema.field("text").type):
             record["texts"] = texts
-        for name in columns:
-            record.setdefault(name, row[name])
+        record |= {key: row[name] for name, key in self.keys.items()}
         if self.columns is None:
-            record.setdefault("provenance", _provenance(row))
+            record["provenance"] = _provenance(row)
         return record
+
+    def reserved(self, name: str) -> bool:
+        """Whether the layout means something of its own by a key."""
+        return name in self.own
+
+    def _key(self, column: str) -> str:
+        key = column
+        while self.reserved(key) or (key != column and key in self.schema.names):
+            key = f"{key}{IN_SOURCE}"
+        return key
 
     def save_image(self, row: dict[str, Any]) -> str:
         """Write the row's image as a file of its own; its path in the export."""

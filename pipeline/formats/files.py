@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import Any
 
-from pipeline.formats.base import Writer, code, jsonable
+from pipeline.formats.base import IN_SOURCE, Writer, code, jsonable
 
 # What pandas, which open_clip reads its table with, takes for "nothing here".
 _PANDAS_NULLS = frozenset(
@@ -23,8 +23,12 @@ class ImageFolderWriter(Writer):
         super().__init__(*args)
         self._file = (self.scratch / "metadata.jsonl").open("w", encoding="utf-8")
 
+    def reserved(self, name: str) -> bool:
+        return super().reserved(name) or _opened(name)
+
     def write(self, row: dict[str, Any], texts: list[str]) -> None:
-        record = {"file_name": self.save_image(row), **self.record(row, texts)}
+        record = _unopened(self.record(row, texts))
+        record = {"file_name": self.save_image(row), **record}
         self._file.write(json.dumps(jsonable(record), ensure_ascii=False) + "\n")
 
     def close(self) -> None:
@@ -40,6 +44,8 @@ class ImageFolderWriter(Writer):
 
 class LlavaWriter(Writer):
     """Image files and the list of conversations that LLaVA is fine-tuned on."""
+
+    own = Writer.own | {"image", "conversations"}
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -61,7 +67,7 @@ class LlavaWriter(Writer):
                     {"from": "human", "value": f"<image>\n{prompt}"},
                     {"from": "gpt", "value": answer},
                 ],
-                **{k: v for k, v in told.items() if k not in ("image", "conversations")},
+                **told,
             }
             line = json.dumps(jsonable(entry), ensure_ascii=False)
             self._file.write(self._separator + line)
@@ -104,6 +110,22 @@ class OpenClipWriter(Writer):
             " `title` and the separator are open_clip's defaults. Paths are absolute: export again"
             " to move it. A line for each caption, with white space made single."
         )
+
+
+def _opened(key: str) -> bool:
+    """Whether `datasets` takes what stands under a key of the metadata for a file to open."""
+    return f"_{key}".endswith(("_file_name", "_file_names"))
+
+
+def _unopened(value: Any) -> Any:
+    """Rename what would be opened, within structs too."""
+    if isinstance(value, list):
+        return [_unopened(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        f"{key}{IN_SOURCE}" if _opened(key) else key: _unopened(item) for key, item in value.items()
+    }
 
 
 def _choose(prompts: list[str], row: str) -> str:

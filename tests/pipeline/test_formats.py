@@ -158,6 +158,64 @@ def test_lists_of_captions_are_kept(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "parquet" / "data")["text"][0].as_py()[1] == "second 0"
 
 
+@pytest.mark.parametrize("format", ["imagefolder", "webdataset", "llava", "open_clip", "parquet"])
+def test_columns_with_the_layouts_own_names_are_kept_under_others(
+    tmp_path: Path, format: str
+) -> None:
+    from datasets import load_dataset
+
+    nested = pa.struct([("mask_file_name", pa.string()), ("area", pa.int64())])
+    names = ("texts", "provenance", "conversations", "file_name", "mask_file_name", "profile_name")
+    held = {name: f"the source's {name}" for name in names}
+    held |= {"file_names": ["a.jpg"], "parts": [{"mask_file_name": "b.png", "area": 3}]}
+    extra = pa.schema(
+        [
+            *((name, pa.string()) for name in (*names, "file_name_in_source")),
+            ("file_names", pa.list_(pa.string())),
+            ("parts", pa.list_(nested)),
+        ]
+    )
+    schema = completed_schema(False, extra)
+    row = {"id": "1", "image": {"bytes": image_bytes(0)}, "text": "a", "status": "observed"}
+    pq.write_table(pa.Table.from_pylist([row | held], schema=schema), tmp_path / "part-0.parquet")
+    completed = ds.dataset([str(tmp_path / "part-0.parquet")], schema=schema)
+    out = tmp_path / "out"
+    export(completed, out, ExportSettings(format=format))
+    card = (out / "README.md").read_text().replace("\\", "")
+    if format == "parquet":
+        (found,) = pq.read_table(out / "data").to_pylist()
+        assert {name: found[name] for name in held} == held
+        return
+    if format == "open_clip":  # holds no other columns
+        assert (out / "train.tsv").read_text().splitlines()[0].split("\t")[:2] == [
+            "filepath",
+            "title",
+        ]
+        return
+    if format == "webdataset":
+        wds = pytest.importorskip("webdataset")
+        (sample,) = wds.WebDataset(str(out / "00000.tar"), shardshuffle=False).decode("pil")
+        found, renamed = sample["json"], {"texts", "provenance"}
+    elif format == "llava":
+        (found,) = json.loads((out / "llava.json").read_text())
+        renamed = {"texts", "provenance", "conversations"}
+        assert [turn["from"] for turn in found["conversations"]] == ["human", "gpt"]
+        assert (out / found["image"]).is_file()
+    else:
+        rows = load_dataset("imagefolder", data_dir=str(out), cache_dir=str(tmp_path / "cache"))
+        (found,) = rows["train"]
+        renamed = {"texts", "provenance", "file_name", "mask_file_name", "file_names"}
+        assert_same_picture(found["image"], 0)
+        held["parts"] = [{"mask_file_name_in_source": "b.png", "area": 3}]
+        held["file_name_in_source_in_source"] = held.pop("file_name")
+        renamed.remove("file_name")
+        assert "file_name is file_name_in_source_in_source" in card
+    expected = {f"{n}_in_source" if n in renamed else n: value for n, value in held.items()}
+    assert {name: found[name] for name in expected} == expected
+    assert found["provenance"]["examples"] == []
+    assert "texts is texts_in_source, provenance is provenance_in_source" in card
+
+
 @pytest.mark.parametrize("caption", ["NA", "null", "None", "nan", "n/a"])
 def test_captions_that_pandas_takes_for_nothing_stay_captions(tmp_path: Path, caption: str) -> None:
     import pandas as pd
