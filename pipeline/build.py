@@ -20,9 +20,10 @@ from kb.knowledge_base import KnowledgeBase, Pairs
 from kb.mapping import NoCompletePairs
 from kb.recipe import METHOD, Recipe
 from pipeline.catalog import Catalog, digest, fetch
+from pipeline.external import INTERNAL
 from pipeline.files import read_json, write_whole
 from pipeline.images import decode
-from pipeline.workbench import INTERNAL, STANDARDS, Workbench
+from pipeline.workbench import STANDARDS, Workbench
 from selection.niqe import NiqeModel
 from selection.scoring import Selector
 

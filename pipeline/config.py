@@ -26,6 +26,8 @@ from pipeline.dataset import DatasetSettings
 from pipeline.engine import EngineSettings
 from pipeline.errors import ConfigError, first_error, without_password
 from pipeline.evaluation.settings import EvaluationSettings
+from pipeline.external import ExternalSettings
+from pipeline.files import FOLDER_NAME
 from pipeline.formats.settings import ExportSettings
 from pipeline.parts import Part
 from selection.settings import ScoringSettings
@@ -38,19 +40,6 @@ PAPER: dict[str, Any] = {
         "image": {"lambda2": 0.1, "standardise": False},
     },
 }
-
-
-class ExternalSettings(DatasetSettings):
-    """An external dataset of complete pairs."""
-
-    name: str = Field(
-        pattern=r"^[\w.-]+$",
-        description="name of the source; its pairs' ids start with it",
-    )
-    licence: str | None = Field(
-        None,
-        description="licence of the pairs, where no column `licence` says it by row",
-    )
 
 
 # Sections of what makes a missing half.
@@ -128,7 +117,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field("run", pattern=r"^[\w.-]+$", description="name of the run")
+    name: str = Field("run", pattern=FOLDER_NAME, description="name of the run")
     preset: Literal["default", "paper"] = Field(
         "default", description="`paper` sets what is not given as the paper has it"
     )
@@ -155,7 +144,7 @@ class Config(BaseModel):
     generation: GenerationSettings = Field(default_factory=GenerationSettings)
     selection: ScoringSettings = Field(default_factory=ScoringSettings)
     export: list[ExportSettings] = Field(
-        [], description="layouts that every run exports into exports/FORMAT, beside completed/"
+        [], description="layouts that every run exports into exports/NAME, beside completed/"
     )
     run: RunSettings = Field(default_factory=RunSettings)
     evaluation: EvaluationSettings = Field(
@@ -277,10 +266,8 @@ def make_config(values: dict[str, Any], base: str | Path = ".") -> Config:
         config = Config(**values, base=Path(base).resolve())
     except ValidationError as error:
         raise ConfigError(first_error(error)) from None
-    names = [external.name for external in config.external]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"external: every name must be its own; {name!r} stands twice")
+    _check_names("external", [external.name for external in config.external])
+    _check_names("export", [export.place for export in config.export])
     if config.working_folder is not None and config.output_url is None:
         raise ConfigError(
             "working_folder: is for an output that is a URL;"
@@ -288,6 +275,12 @@ def make_config(values: dict[str, Any], base: str | Path = ".") -> Config:
         )
     config.parts()
     return config
+
+
+def _check_names(section: str, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{section}: every name must be its own; {name!r} stands twice")
 
 
 def _under(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pipeline.config import load_config, make_config
 from pipeline.config_text import config_text
 from pipeline.dataset import Dataset, DatasetSettings
 from pipeline.errors import ConfigError, first_error
-from pipeline.files import write_whole
+from pipeline.files import FOLDER_NAME, write_whole
 from pipeline.workbench import Workbench
 
 # Fewer pairs than this, and the mapping between image and text is a constant.
@@ -197,7 +197,7 @@ def _externals(given: Sequence[str], base: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for one in given:
         name, equals, path = one.partition("=")
-        if not equals or not re.fullmatch(r"[\w.-]+", name):
+        if not equals or not re.fullmatch(FOLDER_NAME, name):
             path = one
             name = name_of(path)
         found.append({"name": name, "path": _relative(path, base)})

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+# A folder's name that is one folder right below, not hidden, and never one above.
+FOLDER_NAME = r"^\w[\w.-]*$"
+
 
 def beside(path: Path) -> Path:
     """Where this process writes a file before it is moved to its place: hidden, beside it."""

@@ -31,6 +31,7 @@ from pipeline.completion import RowsDone, complete_shard
 from pipeline.config import Config
 from pipeline.errors import ConfigError, RunLocked
 from pipeline.export import Exported, export
+from pipeline.external import INTERNAL
 from pipeline.files import clear_scratch, write_whole
 from pipeline.formats.settings import ExportSettings
 from pipeline.ledger import Ledger, Manifest, shard_name
@@ -42,7 +43,7 @@ from pipeline.review import Review, Reviewed, Verdict, take_marks
 from pipeline.schema import completed_schema
 from pipeline.search import search
 from pipeline.summary import read_summary, summarise
-from pipeline.workbench import INTERNAL, Workbench
+from pipeline.workbench import Workbench
 
 logger = logging.getLogger(__name__)
 
@@ -277,7 +278,7 @@ class Job:
         ----------
         settings
         folder
-            Default `exports/FORMAT` in the run's folder.
+            Default `exports/NAME` in the run's folder.
 
         Raises
         ------
@@ -285,11 +286,11 @@ class Job:
             Nothing was completed yet, or what `export` refuses.
         """
         self._check_completed()
-        place = folder or self.folder / "exports" / settings.format
+        place = folder or self.folder / "exports" / settings.place
         done = export(self.completed(), place, settings, self.config.name, self.verdicts())
         if folder is None and self.mirror is not None:
             self.mirror.check()
-            self.mirror.exports.send(place, settings.format, self.run_id)
+            self.mirror.exports.send(place, settings.place, self.run_id)
         return done
 
     def verdicts(self) -> dict[str, Verdict]:

@@ -32,11 +32,11 @@ def present(job: Job, summary: dict[str, Any]) -> dict[str, Any]:
         text = json.dumps(summary, indent=1, ensure_ascii=False)
         write_whole(folder / "summaries" / f"{summary['run_id']}.json", text)
         write_whole(folder / "summary.json", text)
-    wanted = {s.format: s.model_dump(mode="json") for s in settings}
-    exports = {s.format: folder / "exports" / s.format for s in settings}
+    wanted = {s.place: s.model_dump(mode="json") for s in settings}
+    exports = {s.place: folder / "exports" / s.place for s in settings}
     standing = {} if stale else note["exports"]
     for each in settings:
-        if standing.get(each.format) != wanted[each.format] or not is_export(exports[each.format]):
+        if standing.get(each.place) != wanted[each.place] or not is_export(exports[each.place]):
             job.export(each)
     if stale:
         job.report()

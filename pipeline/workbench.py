@@ -22,6 +22,7 @@ from pipeline.catalog import digest, fetch
 from pipeline.comparison import ATTEMPTS, PASSING
 from pipeline.config import Config
 from pipeline.dataset import Dataset
+from pipeline.external import INTERNAL
 from pipeline.images import decode
 from pipeline.memory import Memory
 from pipeline.models import ResolvedModel
@@ -33,7 +34,6 @@ from selection.standards import Standards
 
 logger = logging.getLogger(__name__)
 
-INTERNAL = "internal"
 STANDARDS = "standards.json"
 # Pictures by whose pseudo-texts the hubness of captions is measured.
 HUB_PAIRS = 1000

@@ -18,9 +18,11 @@ def export(
         Literal["parquet", "webdataset", "imagefolder", "llava", "open_clip"],
         typer.Option(help="Layout, by who reads it."),
     ] = "parquet",
-    output: Annotated[
-        Path | None, typer.Option(help="Folder; default exports/FORMAT of the run.")
+    name: Annotated[
+        str | None,
+        typer.Option(help="Its folder in exports/ of the run; default: the format."),
     ] = None,
+    output: Annotated[Path | None, typer.Option(help="Another folder, anywhere.")] = None,
     only: Annotated[
         Literal["completed", "observed", "all"],
         typer.Option(help="Rows with a generated half, rows without one, or both."),
@@ -58,7 +60,7 @@ def export(
         from pipeline.errors import ConfigError, first_error
         from pipeline.formats.settings import ExportSettings
 
-        values: dict[str, Any] = {"format": format, "only": only}
+        values: dict[str, Any] = {"format": format, "name": name, "only": only}
         values |= {"best": _by_half(best, "best"), "min_score": _by_half(min_score, "min-score")}
         if columns is not None:
             values["columns"] = [name.strip() for name in columns.split(",") if name.strip()]

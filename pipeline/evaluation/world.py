@@ -26,9 +26,9 @@ from pipeline.evaluation.protocol import (
     shuffled,
     split,
 )
+from pipeline.external import INTERNAL
 from pipeline.files import write_whole
 from pipeline.job import Job
-from pipeline.workbench import INTERNAL
 
 ROWS_AT_ONCE = 256
 

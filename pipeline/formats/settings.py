@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.cutoff import Half
+from pipeline.files import FOLDER_NAME
 
 
 class ExportSettings(BaseModel):
@@ -16,6 +17,12 @@ class ExportSettings(BaseModel):
 
     format: Literal["parquet", "webdataset", "imagefolder", "llava", "open_clip"] = Field(
         "parquet", description="layout of the export"
+    )
+    name: str | None = Field(
+        None,
+        pattern=FOLDER_NAME,
+        description="its folder in exports/, for more than one export of a format; default: the"
+        " format",
     )
     only: Literal["completed", "observed", "all"] = Field(
         "all", description="rows with a generated half, rows without one, or both"
@@ -43,3 +50,8 @@ class ExportSettings(BaseModel):
         min_length=1,
         description="questions of the llava format, one of them a row",
     )
+
+    @property
+    def place(self) -> str:
+        """Its folder in `exports/`, by which a run knows it."""
+        return self.name or self.format

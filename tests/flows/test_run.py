@@ -94,6 +94,8 @@ class TestRun:
         assert result.exit_code == 0 and result.stdout.startswith("5 rows in ")
         result = command("export", world, "--only", "completed", "--best", "image=0")
         assert result.exit_code == 0 and "2 below the score" in result.stdout
+        result = command("export", world, "--only", "observed", "--name", "real")
+        assert result.exit_code == 0 and result.stdout.split()[3].endswith("/exports/real;")
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -101,6 +103,7 @@ class TestRun:
             (["--best", "0.5"], "--best: must be text=NUMBER or image=NUMBER"),
             (["--min-score", "picture=0"], "--min-score: must be text=NUMBER or image=NUMBER"),
             (["--best", "image=2"], "export.best.image: input should be less than or equal to 1"),
+            (["--name", ".."], "export.name: string should match pattern"),
             (["--min-score", "text=high"], "export.min_score.text: input should be a valid number"),
         ],
     )

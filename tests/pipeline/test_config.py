@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -77,6 +78,36 @@ def test_two_external_sets_need_two_names() -> None:
     twice = [{"name": "one", "path": "a.parquet"}, {"name": "one", "path": "b.parquet"}]
     with pytest.raises(ConfigError, match="'one' stands twice"):
         make_config(settings(external=twice))
+
+
+@pytest.mark.parametrize("name", ["..", ".", "...", ".hidden", "-x", "a/b", "", "a\nb"])
+def test_a_name_is_that_of_one_folder_right_below(name: str) -> None:
+    external = [{"name": name, "path": "a.parquet"}]
+    for given, field in (
+        ({"external": external}, "external.0.name"),
+        ({"name": name}, "name"),
+        ({"export": [{"name": name}]}, "export.0.name"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            make_config(settings(**given))
+        assert str(caught.value).startswith(f"{field}: string should match pattern")
+        assert str(caught.value).endswith(f"; got {name!r}")
+
+
+@pytest.mark.parametrize("name", ["internal", "Internal"])
+def test_no_external_set_is_called_as_the_datasets_own_pairs_are(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_config(settings(external=[{"name": name, "path": "a.parquet"}]))
+    told = f"external.0.name: must not be 'internal', which .* are called; got {name!r}"
+    assert re.fullmatch(told, str(caught.value))
+
+
+def test_two_exports_of_one_format_need_two_names() -> None:
+    twice = [{"format": "llava"}, {"format": "llava", "only": "observed"}]
+    with pytest.raises(ConfigError, match="export: every name must be its own; 'llava' stands"):
+        make_config(settings(export=twice))
+    config = make_config(settings(export=[twice[0], twice[1] | {"name": "observed"}]))
+    assert [each.place for each in config.export] == ["llava", "observed"]
 
 
 def test_a_class_of_ones_own_may_lie_in_the_folder_of_the_command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -97,6 +98,21 @@ def test_an_export_more_is_written_and_nothing_else(finished: FinishedRun) -> No
     finished.again()
     exported = pq.read_table(finished.folder / "runs/quick/exports/parquet/data")
     assert len(exported) == len(finished.given) - 2 - len(touched(finished, ("rejected",)))
+    assert files == {path: path.stat().st_mtime_ns for path in files}
+
+
+def test_two_exports_of_one_format_stand_side_by_side(finished: FinishedRun) -> None:
+    observed = {"format": "parquet", "name": "observed", "only": "observed"}
+    finished.change(export=[{"format": "parquet"}, observed])
+    summary, _ = finished.again()
+    places = {name: Path(place) for name, place in summary["exports"].items()}
+    assert list(places) == ["parquet", "observed"]
+    rows = {name: len(pq.read_table(place / "data")) for name, place in places.items()}
+    whole = sum(bool(each["image"] and each["text"]) for each in finished.given)
+    assert rows["observed"] == whole < rows["parquet"]
+    files = {p: p.stat().st_mtime_ns for p in finished.folder.rglob("exports/*/data/*")}
+    assert len(files) == 2
+    finished.again()
     assert files == {path: path.stat().st_mtime_ns for path in files}
 
 

@@ -17,7 +17,7 @@ from pipeline.evaluation.page import write_page
 from pipeline.evaluation.results import Results
 from pipeline.evaluation.tables import tables
 from pipeline.evaluation.variants import ABLATIONS, TABLE
-from pipeline.workbench import INTERNAL
+from pipeline.external import INTERNAL
 from tests import quick_worlds
 from tests.calls import LOG, calls
 
