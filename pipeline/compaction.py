@@ -7,7 +7,6 @@ What was generated for a row that leaves is kept in `history/`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +24,7 @@ def layout_of(schema: pa.Schema) -> str:
     return digest(schema.serialize().to_pybytes())
 
 
-def compact(ledger: Ledger, rows: pa.Table, dataset: Dataset, history: Path) -> int:
+def compact(ledger: Ledger, rows: pa.Table, dataset: Dataset) -> int:
     """Write again the parts that hold rows which no longer count, or other columns than the input.
 
     A row counts while the input has its id with the same observed content, and no newer shard
@@ -38,8 +37,6 @@ def compact(ledger: Ledger, rows: pa.Table, dataset: Dataset, history: Path) -> 
         The catalog of the input.
     dataset
         The input.
-    history
-        Folder for generated rows that leave.
 
     Returns
     -------
@@ -64,7 +61,7 @@ def compact(ledger: Ledger, rows: pa.Table, dataset: Dataset, history: Path) -> 
         if alive[part].all() and not renewed:
             continue
         source = rows.take(place[part].filter(pa.array(alive[part])))
-        _rewrite(ledger, manifest, alive[part], source if renewed else None, dataset, history)
+        _rewrite(ledger, manifest, alive[part], source if renewed else None, dataset)
         rewritten += 1
     ledger.sweep()
     return rewritten
@@ -76,14 +73,12 @@ def _rewrite(
     alive: np.ndarray,
     source: pa.Table | None,
     dataset: Dataset,
-    history: Path,
 ) -> None:
     """Put a part's living rows into a new part, with columns from the input where `source` is."""
     old = pq.ParquetFile(ledger.parts / manifest.part)
     dead = ~alive & np.asarray(pc.equal(manifest.rows["status"], "completed"))
     if dead.any():
-        path = history / f"{manifest.part.removesuffix('.parquet')}-{manifest.run_id}.parquet"
-        with writing_part(path, old.schema_arrow) as writer:
+        with writing_part(ledger.history_of(manifest), old.schema_arrow) as writer:
             for table in _groups(old, dead):
                 writer.write_table(table)
     if not alive.any():

@@ -233,9 +233,7 @@ class Job:
         self.bench.close_generator()
         if self.planned.shards:
             self.__dict__.pop("ledger", None)  # shards may have been done in other processes
-        rewritten = compact(
-            self.ledger, self.catalog.table, self.bench.dataset, self.folder / "history"
-        )
+        rewritten = compact(self.ledger, self.catalog.table, self.bench.dataset)
         return summarise(
             self.ledger,
             self.planned,

@@ -121,12 +121,13 @@ class Ledger:
     Parameters
     ----------
     folder : Path
-        The run's folder, with `ledger/` and `completed/` in it.
+        The run's folder, with `ledger/`, `completed/` and `history/` in it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "ledger"
         self.parts = folder / "completed"
+        self.history = folder / "history"
         self.manifests: dict[str, Manifest] = {}
 
     def load(self) -> Ledger:
@@ -211,8 +212,14 @@ class Ledger:
         return hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).hexdigest()
 
     def next_number(self) -> int:
-        """A shard number above all that stand."""
-        return max(map(_number, self.manifests), default=0) + 1
+        """A shard number above all that stand, and above those that history speaks of."""
+        left = (int(path.name.split("-")[1]) for path in self.history.glob("part-*.parquet"))
+        return max((*map(_number, self.manifests), *left), default=0) + 1
+
+    def history_of(self, manifest: Manifest) -> Path:
+        """Where the generated rows of a part go that leave it."""
+        part = manifest.part.removesuffix(".parquet")
+        return self.history / f"{part}-{manifest.run_id}.parquet"
 
     def commit(self, manifest: Manifest) -> None:
         """Make a shard done: its part must stand already."""

@@ -7,6 +7,7 @@ import os
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.ledger import Ledger
 from pipeline.summary import told
 from tests import quick_worlds
 from tests.quick_worlds import FinishedRun
@@ -86,6 +87,23 @@ class TestData:
             assert after[each["id"]]["text"] == each["text"]
             assert after[each["id"]]["image"] == each["image"]
         assert finished.history() == {each["id"]: before[each["id"]] for each in (text, image)}
+
+    def test_what_leaves_is_kept_though_shards_go_and_others_are_written_again(
+        self, finished: FinishedRun
+    ) -> None:
+        finished.change(run={"max_deleted_share": 1})
+        before = finished.rows()
+        shards = [
+            [row["id"] for row in manifest.rows.to_pylist() if row["status"] == "completed"]
+            for manifest in Ledger(finished.folder / "runs/quick").load().newest_first()
+        ]
+        last, earlier = [ids for ids in shards if len(ids) > 3][:2]
+        leaving = [*last, *earlier[:1]], earlier[1:2], earlier[2:3]
+        for ids in leaving:
+            finished.given[:] = [each for each in finished.given if each["id"] not in ids]
+            finished.write()
+            finished.again()
+        assert finished.history() == {row_id: before[row_id] for ids in leaving for row_id in ids}
 
     def test_with_a_limit_the_rest_waits_for_the_next_run(self, finished: FinishedRun) -> None:
         new = [quick_worlds.row(n, "text") for n in range(200, 205)]
