@@ -21,6 +21,13 @@ IMAGE_SUFFIXES = (
 )
 MAX_IMAGE_BYTES = 1 << 28
 
+# What Spark, Hive, Impala, Delta, img2dataset and macOS lay beside data, which is none itself. All
+# else that starts with "_" is data: cameras name their files so.
+_BESIDE_DATA = frozenset(
+    ["_SUCCESS", "_metadata", "_common_metadata", "_spark_metadata", "_temporary", "_tmp"]
+    + ["_impala_insert_staging", "_delta_log", "_change_data", "__MACOSX"]
+)
+
 _REQUESTS = 16
 
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL)
@@ -88,7 +95,11 @@ class Root:
         return full if self.local else str(self.fs.unstrip_protocol(full))
 
     def names(self) -> list[str]:
-        """All files below, relative, in order; hidden ones and the pattern's misses left out."""
+        """All files below, relative, in order.
+
+        Left out are hidden ones (with a leading dot), what is known to lie beside data, and the
+        pattern's misses.
+        """
         if self._names is None:
             found = self._walk() if self.local else self._find()
             self._names = sorted(n for n in found if self._belongs(n))
@@ -232,7 +243,7 @@ class Root:
         return (data, None) if data else (None, "empty")
 
     def _belongs(self, name: str) -> bool:
-        if any(part.startswith((".", "_")) for part in name.split("/")):
+        if any(map(_beside_data, name.split("/"))):
             return False
         return self.pattern is None or _matches(name, self.pattern)
 
@@ -249,7 +260,7 @@ class Root:
             if folder != self.path and _is_output(below, names):
                 below.clear()
                 continue
-            below[:] = [b for b in below if not b.startswith((".", "_"))]
+            below[:] = [b for b in below if not _beside_data(b)]
             start = os.path.relpath(folder, self.path)
             found += names if start == "." else [f"{start}/{name}" for name in names]
         return found
@@ -264,6 +275,10 @@ class Root:
 def is_image(name: str) -> bool:
     """Whether a name ends as an image's does."""
     return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _beside_data(base: str) -> bool:
+    return base.startswith(".") or base in _BESIDE_DATA
 
 
 def _is_output(folders: list[str], names: list[str]) -> bool:

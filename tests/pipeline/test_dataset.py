@@ -135,6 +135,26 @@ def test_runs_and_exports_within_the_folder_are_not_its_data(tmp_path: Path) -> 
     ] == ["b.parquet"]
 
 
+@pytest.mark.parametrize("memory", [False, True])
+def test_what_spark_and_delta_lay_beside_data_is_none(tmp_path: Path, memory: bool) -> None:
+    folder = tmp_path / "data"
+    names = ["_day=1/part-0.parquet", "_day=2/_part-1.parquet"]
+    beside = ["_delta_log/0.checkpoint.parquet", "_temporary/0/part-2.parquet", ".part-3.parquet"]
+    for name in names + beside:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_parquet(folder / name, **{"text" if name in names else "other": ["x"]})
+    for name in ("_SUCCESS", "_metadata", "_common_metadata", "_day=1/_SUCCESS"):
+        (folder / name).write_bytes(b"")
+    path = str(folder)
+    if memory:
+        import fsspec
+
+        path = f"memory://{tmp_path.name}"
+        fsspec.filesystem("memory").put(f"{folder}/", f"/{tmp_path.name}/", recursive=True)
+    dataset = Dataset.open(DatasetSettings(path=path), Path("/"))
+    assert [file.name for file in dataset.files] == names
+
+
 def test_large_images_make_small_batches(tmp_path: Path) -> None:
     images = [PNG + bytes([number]) * (20 << 20) for number in range(5)]
     path = write_parquet(tmp_path / "a.parquet", image=images, text=["x"] * 5)

@@ -106,6 +106,15 @@ class TestImageFolder:
         assert {r["text_reason"] for r in rows} == {"absent"}
         assert dataset.fetch(dataset.files[0], [1])["image"][0].as_py()["path"] == "b.png"
 
+    def test_a_name_that_starts_with_an_underscore_is_a_row_as_well(self, tmp_path: Path) -> None:
+        names = ["_DSC1.jpg", "__b.jpg", "_unsorted/_c.jpg", "a.jpg"]
+        beside = ["._a.jpg", ".cache/d.jpg", "_temporary/0/e.jpg", "__MACOSX/f.jpg"]
+        for name in names + beside:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(PNG)
+        rows = read(open_dataset(tmp_path))
+        assert sorted(r["image"]["path"] for r in rows) == names
+
     def test_metadata_paths_cannot_leave_the_folder(self, tmp_path: Path) -> None:
         (tmp_path / "secret.png").write_bytes(PNG)
         (tmp_path / "data").mkdir()
