@@ -13,7 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kb.embeddings import MODALITIES, EmbeddingWriter, Modality, chunks, open_embeddings
+from kb.embeddings import (
+    MODALITIES,
+    EmbeddingWriter,
+    Modality,
+    chunks,
+    open_embeddings,
+    release,
+)
 from kb.index import EmbeddingIndex, IndexSettings, kind_for
 from kb.pairs import Pairs, PairsWriter, content_digests, read_pairs, string_column
 from kb.purification import Alignments
@@ -72,15 +79,16 @@ def _marked(side: Side, table: pa.Table, addition: int) -> pa.Table:
     if side.origin is None:
         return table
     table = table.drop_columns([c for c in ("origin", "added") if c in table.column_names])
-    table = table.append_column("origin", pa.array([side.origin] * len(table), pa.string()))
+    table = table.append_column("origin", pa.repeat(pa.scalar(side.origin, pa.string()), len(table)))
     return table.append_column("added", pa.array(np.full(len(table), addition, np.int32)))
 
 
 def _write_embeddings(writer: EmbeddingWriter, side: Side, modality: Modality) -> None:
     embeddings = side.pairs.embeddings[modality]
     if side.origin is None:
-        for start in range(0, len(embeddings), 65_536):
-            writer.copy(embeddings[start : start + 65_536])
+        for start in range(0, len(embeddings), 16_384):
+            writer.copy(embeddings[start : start + 16_384])
+            release(embeddings)
         return
     start = 0
     for block in chunks(embeddings):
@@ -100,7 +108,7 @@ def known_table(sides: Sequence[tuple[Pairs, Origin]], addition: int) -> pa.Tabl
             pa.table(
                 {
                     "id": string_column([pairs], "id"),
-                    "origin": pa.array([origin] * len(pairs), pa.string()),
+                    "origin": pa.repeat(pa.scalar(origin, pa.string()), len(pairs)),
                     "content": pa.array(content_digests(pairs)),
                     "added": pa.array(np.full(len(pairs), addition, np.int32)),
                 }

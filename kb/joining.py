@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 from kb import contents
 from kb.alignment import OrthogonalAlignment
 from kb.building import addition, describe_indexes
-from kb.embeddings import MODALITIES, Stacked
+from kb.embeddings import MODALITIES, Stacked, Subset
 from kb.filtering import ClusterFilter
 from kb.growth import Growth
 from kb.pairs import Pairs
@@ -51,12 +52,9 @@ def join(
             if (folder / name).is_dir():
                 shutil.copytree(folder / name, building / name)
         assert growth.table is not None
-        held = Pairs(
-            growth.table,
-            {m: rows[growth.pairs] for m, rows in contents.open_contents(folder).items()}
-            if gone
-            else contents.open_contents(folder),
-        )
+        stays = np.flatnonzero(growth.pairs)
+        embeddings = contents.open_contents(folder)
+        held = Pairs(growth.table, {m: Subset(embeddings[m], stays) for m in MODALITIES})
         sides = [contents.Side(held, None)]
         if growth.internal is not None and "internal" in settings.sources:
             sides.append(contents.Side(growth.internal, "internal"))

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from kb.embeddings import MODALITIES, Modality, opposite, release
+from kb.embeddings import MODALITIES, Modality, opposite
 from kb.retrieval import DEFAULT_ALPHA, DEFAULT_K, FusionRetriever, RetrievalSettings
+from kb.scattered import scattered
 
 CANDIDATE_K = (5, 10, 20, 50)
 CANDIDATE_ALPHA = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -34,7 +35,7 @@ def retrieval_quality(
     """
     settings = retriever.settings
     wide = FusionRetriever(
-        retriever.embeddings,
+        {m: scattered(rows) for m, rows in retriever.embeddings.items()},
         retriever.indexes,
         retriever.ids,
         retriever.mapping,
@@ -58,8 +59,6 @@ def retrieval_quality(
                 best = wide.order(score, found.rows[part])[:, : settings.examples]
                 quality = np.take_along_axis(truth[part], best, axis=1)
                 figures.setdefault((k, alpha), {})[modality] = quality
-        for embeddings in wide.embeddings.values():
-            release(embeddings)
     return figures
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kb.embeddings import MODALITIES, Modality, Rows, Subset
+from kb.embeddings import MODALITIES, Modality, Rows, Subset, release
 from kb.mapping import NoCompletePairs
 
 
@@ -102,6 +102,7 @@ def content_digests(pairs: Pairs, rows: int = 16_384) -> np.ndarray:
             block = np.asarray(embeddings[start : start + rows]).astype(np.float16)
             bits = np.ascontiguousarray(block).view(np.uint16).astype(np.uint64)
             digests[start : start + len(block)] += (bits * factors).sum(axis=1, dtype=np.uint64)
+            release(embeddings)
     return digests
 
 

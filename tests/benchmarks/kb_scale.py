@@ -1,7 +1,7 @@
 """The knowledge base at scale: filter, align and index; search against bare faiss; memory.
 
 Run from the checkout: python -m tests.benchmarks.kb_scale [--external N] [--internal N] [--full]
-[--only data|build|search]
+[--only data|build|search|memory]
 
 The data: embeddings of the example world (or, without its checkpoint, of a seeded low-rank
 world) mixed to any number. Each new pair is unit(sum of w_j z_j + noise) over a random row and 3
@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,6 +43,7 @@ from kb.neighbours import top_k
 from kb.pairs import Pairs
 from kb.progress import peak_bytes
 from kb.recipe import KnowledgeBaseSettings, Recipe
+from kb.storage import read_manifest
 
 DIMENSION = 512
 # Neighbours that stage 1 hands to stage 2, and how often each search is timed: the best counts.
@@ -182,6 +185,26 @@ def measure_build(internal: Pairs, external: Pairs, folder: Path) -> KnowledgeBa
     return kb
 
 
+def measure_memory(arguments: argparse.Namespace) -> None:
+    """Peaks of two builds, in processes of their own: what grows beside the index?"""
+    sizes = (arguments.external // 2, arguments.external)
+    beside = []
+    for size in sizes:
+        command = [sys.executable, "-m", "tests.benchmarks.kb_scale", "--only", "build"]
+        command += ["--external", str(size), "--internal", str(arguments.internal)]
+        subprocess.run([*command, "--folder", str(arguments.folder)], check=True)
+        folder = arguments.folder / f"kb-{size}"
+        peak = max(step["peak_bytes"] for step in read_manifest(folder)["steps"])
+        index = sum(path.stat().st_size for path in (folder / "indexes").glob("*.faiss"))
+        beside.append(peak - index)
+        print(f"{size} external pairs: peak {peak / 1e9:.3f}e9 bytes, index {index / 1e9:.3f}e9")
+    grown = (beside[1] - beside[0]) / (sizes[1] - sizes[0])
+    print(
+        f"beside the index the peak grows by {grown:.0f} bytes a pair, of the {4 * DIMENSION} that "
+        f"its embeddings have on disk: {grown / (4 * DIMENSION):.2f}"
+    )
+
+
 def measure_search(kb: KnowledgeBase, queries: Halves, count: int, k: int) -> None:
     """Both stages against a bare faiss search of the same index for the same k."""
     image = queries["image"][:count]
@@ -247,13 +270,17 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("build/kb-benchmarks"))
     parser.add_argument(
         "--only",
-        choices=["data", "build", "search"],
-        help="only write the data; up to the knowledge base; only search the one that stands",
+        choices=["data", "build", "search", "memory"],
+        help="only write the data; up to the knowledge base; only search the one that stands; "
+        "compare the memory of building from half the external pairs and from all",
     )
     arguments = parser.parse_args()
     if arguments.full:
         arguments.external, arguments.internal = 1_000_000, 20_000
         arguments.queries = 10_000
+    if arguments.only == "memory":
+        measure_memory(arguments)
+        return
     real, name = real_pairs(arguments.folder)
     mixer = Mixer(real)
     internal = write(mixer, arguments.folder, "internal", arguments.internal, external=False)

@@ -16,6 +16,7 @@ from kb.embeddings import (
     opposite,
     take,
 )
+from tests.kb.worlds import resident
 
 
 def rows(count: int, dimension: int = 6, seed: int = 0) -> np.ndarray:
@@ -111,15 +112,8 @@ def test_a_sweep_over_a_file_leaves_no_pages_behind(tmp_path: Path) -> None:
     with EmbeddingWriter(tmp_path / "e.npy", 256) as writer:
         writer.append(rows(40_000, 256))
     held = Subset(Stacked([open_embeddings(tmp_path / "e.npy")]), np.arange(40_000))
-
-    def mapped() -> int:
-        """Resident KiB of the file in this process."""
-        lines = Path("/proc/self/smaps").read_text().splitlines()
-        first = next(n for n, line in enumerate(lines) if line.endswith("e.npy"))
-        return next(int(line.split()[1]) for line in lines[first:] if line.startswith("Rss:"))
-
     held[0:40_000]
-    assert mapped() > 15_000
+    assert resident("e.npy") > 15e6
     for block in chunks(held, 10_000):
         assert len(block) == 10_000
-    assert mapped() < 1000
+    assert resident("e.npy") < 1e6

@@ -1,0 +1,98 @@
+"""Memory of a knowledge base: not that of the files it is made from."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kb.embeddings import MODALITIES, EmbeddingWriter, Modality, open_embeddings, release
+from kb.index import EmbeddingIndex, IndexSettings
+from kb.knowledge_base import KnowledgeBase
+from kb.leave_one_out import retrieval_quality
+from kb.pairs import Pairs, content_digests
+from kb.retrieval import FusionRetriever, RetrievalSettings
+from tests.kb.worlds import World, as_pairs, quick, resident
+
+LINUX = pytest.mark.skipif(
+    not Path("/proc/self/smaps").exists(), reason="Linux tells what is resident"
+)
+
+
+def on_disk(folder: Path, pairs: dict[Modality, np.ndarray], name: str = "e") -> Pairs:
+    """Pairs whose embeddings are read from files."""
+    folder.mkdir(exist_ok=True)
+    for modality in MODALITIES:
+        with EmbeddingWriter(folder / f"{modality}.npy", pairs[modality].shape[1]) as writer:
+            writer.append(pairs[modality])
+    return as_pairs({m: open_embeddings(folder / f"{m}.npy") for m in MODALITIES}, name)
+
+
+@LINUX
+def test_digests_of_pairs_leave_no_pages_behind(tmp_path: Path) -> None:
+    pairs = on_disk(tmp_path, World(0, dimensions=(256, 256)).draw(40_000))
+    content_digests(pairs)
+    assert resident("/image.npy") + resident("/text.npy") < 2e6
+
+
+@LINUX
+def test_choosing_k_maps_no_pages_of_the_embedding_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(0, dimensions=(512, 512))
+    pairs = on_disk(tmp_path, world.draw(60_000))
+    indexes = {
+        m: EmbeddingIndex.build(pairs.embeddings[m], IndexSettings(index="ivf", lists=50, probes=1))
+        for m in MODALITIES
+    }
+    held = {m: np.array(pairs.embeddings[m]) for m in MODALITIES}
+    for embeddings in pairs.embeddings.values():
+        release(embeddings)
+    seen: list[int] = []
+    similarities = FusionRetriever.similarities
+
+    def watched(self: FusionRetriever, *arguments: object) -> np.ndarray:
+        found = similarities(self, *arguments)  # type: ignore[arg-type]
+        seen.append(resident("/image.npy") + resident("/text.npy"))
+        return found
+
+    monkeypatch.setattr(FusionRetriever, "similarities", watched)
+    retriever = FusionRetriever(
+        pairs.embeddings,  # type: ignore[arg-type]
+        indexes,
+        pairs.table["id"].combine_chunks(),
+        settings=RetrievalSettings(),
+    )
+    queries = world.draw(500)
+    ids = [f"query-{n}" for n in range(500)]
+    guesses = {"image": queries["text"], "text": queries["image"]}
+    found = retrieval_quality(retriever, queries, ids, [5, 50], [0.5], guesses)
+    assert max(seen) < 1e6
+    retriever.embeddings = held
+    again = retrieval_quality(retriever, queries, ids, [5, 50], [0.5], guesses)
+    for point, by_modality in found.items():
+        for modality, quality in by_modality.items():
+            np.testing.assert_array_equal(quality, again[point][modality])
+
+
+def test_a_pair_that_leaves_does_not_bring_all_embeddings_into_memory(tmp_path: Path) -> None:
+    peaks = []
+    for count in (30_000, 90_000):
+        world = World(0)
+        internal = as_pairs(world.draw(100), "dataset")
+        external = on_disk(tmp_path / str(count), world.draw(count), "web")
+        recipe = quick(
+            purify=False,
+            index=IndexSettings(index="flat"),
+            retrieval=RetrievalSettings(k=5, alpha=0.5),
+        )
+        KnowledgeBase.build(tmp_path / "kb", internal, [external], recipe)
+        fewer = external.select(np.arange(1, count))
+        tracemalloc.start()
+        KnowledgeBase.update(tmp_path / "kb", internal, [fewer], recipe)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # 60,000 more pairs have 11.5e6 bytes of embeddings; row numbers and digests remain.
+    assert peaks[1] - peaks[0] < 5e6
