@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from kb import contents
 from kb.embeddings import MODALITIES, Modality, Stacked, take
-from kb.index import EmbeddingIndex
 from kb.leave_one_out import select_retrieval
 from kb.mapping import CrossModalMapping
 from kb.pairs import Pairs, read_pairs
@@ -21,7 +20,7 @@ from kb.progress import Stopwatch
 from kb.purification import Purified, purify
 from kb.recipe import KnowledgeBaseSettings, Recipe
 from kb.retrieval import FusionRetriever, RetrievalSettings
-from kb.storage import FORMAT_VERSION, digest_files, replacing, version_of, write_manifest
+from kb.storage import FORMAT_VERSION, digest_files, replacing, write_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -58,16 +57,11 @@ def build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Reci
         with watch.step("pairs"):
             dimensions = {m: int(internal.embeddings[m].shape[1]) for m in MODALITIES}
             sides = _sides(internal, used, settings, purified)
-            contents.write_contents(building, sides, dimensions, 0)
+            counts = contents.write_contents(building, sides, dimensions, 0)
             known: list[tuple[Pairs, contents.Origin]] = [(internal, "internal")]
             known += [(pairs, "external") for pairs in external]
             contents.write_table(building / "known.parquet", [contents.known_table(known, 0)])
         pairs = read_pairs(building / "pairs.arrow")
-        if not len(pairs):
-            raise ValueError(
-                "the knowledge base would hold no pair: no external pair was kept and "
-                f"sources is {settings.sources}; add 'internal' to it or check the external set"
-            )
         embeddings = contents.open_contents(building)
         with watch.step("index"):
             indexes = contents.build_indexes(
@@ -85,16 +79,15 @@ def build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Reci
             retrieval, evidence = _choose_retrieval(retriever, mapping, internal, random_state)
         with watch.step("digests"):
             files = digest_files(building)
-        counts = contents.count(building)
+        chosen = {"mode": retrieval.mode, "k": retrieval.k, "alpha": retrieval.alpha}
         manifest = {
             "format_version": FORMAT_VERSION,
-            "version": version_of(files),
+            "version": contents.version(building, files, chosen),
             **recipe.identity(),
             "device": settings.device,
-            "refit_share": settings.refit_share,
             "dimensions": dimensions,
             "counts": {
-                **counts,
+                **contents.count(building),
                 "internal_at_fit": len(internal),
                 "internal_changed": 0,
                 "external_sources": sorted(
@@ -109,35 +102,32 @@ def build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Reci
                 "losses": mapping.losses_,
             },
             "purification": None if purified is None else purified.evidence,
-            "retrieval": {
-                "mode": retrieval.mode,
-                "k": retrieval.k,
-                "alpha": retrieval.alpha,
-                "evidence": evidence,
-            },
-            "indexes": describe_indexes(indexes),
-            "additions": [
-                addition(0, len(internal), sum(len(p) for p in external), counts["external"], 0)
-            ],
+            "retrieval": {**chosen, "evidence": evidence},
+            "indexes": {m: index.describe() for m, index in indexes.items()},
+            "additions": [addition(building, 0, internal, external, counts, 0)],
             "steps": watch.steps,
             "files": files,
         }
         write_manifest(building, manifest)
 
 
-def describe_indexes(indexes: Mapping[Modality, EmbeddingIndex]) -> dict[str, Any]:
-    """Kind, rows and evidence per modality, for the manifest."""
-    return {m: {"kind": i.kind, "rows": len(i), **i.evidence} for m, i in indexes.items()}
-
-
-def addition(number: int, internal: int, external: int, kept: int, gone: int) -> dict[str, Any]:
+def addition(
+    folder: Path,
+    number: int,
+    internal: Pairs | None,
+    external: Sequence[Pairs],
+    written: Mapping[contents.Origin, int],
+    gone: int,
+) -> dict[str, Any]:
     """One entry of the manifest's history: what came in together, what left, and when."""
+    verdicts = contents.verdict_counts(folder, number)
     return {
         "number": number,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "internal": internal,
-        "external": external,
-        "external_kept": kept,
+        "internal": 0 if internal is None else len(internal),
+        "external": sum(len(p) for p in external),
+        "external_kept": written["external"],
+        "external_dropped": {name: verdicts[name] for name in ("cluster", "instance")},
         "gone": gone,
     }
 

@@ -24,7 +24,8 @@ from kb.embeddings import (
 from kb.index import EmbeddingIndex, IndexSettings, kind_for
 from kb.pairs import Pairs, PairsWriter, content_digests, read_pairs, string_column
 from kb.purification import Alignments
-from kb.verdicts import Verdicts
+from kb.storage import version_of
+from kb.verdicts import VERDICTS, Verdicts
 
 Origin = Literal["internal", "external"]
 ORIGINS: tuple[Origin, ...] = ("internal", "external")
@@ -52,11 +53,21 @@ class Side:
 def write_contents(
     folder: Path, sides: Sequence[Side], dimensions: Mapping[Modality, int], addition: int
 ) -> dict[Origin, int]:
-    """Writes pairs.arrow and both embedding files; returns the new rows of each origin."""
+    """Writes pairs.arrow and both embedding files; returns the new rows of each origin.
+
+    Raises
+    ------
+    ValueError
+        There would be no row.
+    """
+    if not any(len(s.pairs) if s.kept is None else s.kept.any() for s in sides):
+        # There always are internal pairs, so it is the sources that leave them out.
+        raise ValueError(
+            "the knowledge base would hold no pair: sources is ['external'] and no external pair "
+            "was kept; add 'internal' to it or check the external set"
+        )
     (folder / "embeddings").mkdir()
     counts = dict.fromkeys(ORIGINS, 0)
-    if not sides:
-        return counts
     schemas = [_marked(side, side.pairs.table.slice(0, 0), addition).schema for side in sides]
     with PairsWriter(folder / "pairs.arrow", schemas) as writer:
         for side in sides:
@@ -79,7 +90,9 @@ def _marked(side: Side, table: pa.Table, addition: int) -> pa.Table:
     if side.origin is None:
         return table
     table = table.drop_columns([c for c in ("origin", "added") if c in table.column_names])
-    table = table.append_column("origin", pa.repeat(pa.scalar(side.origin, pa.string()), len(table)))
+    table = table.append_column(
+        "origin", pa.repeat(pa.scalar(side.origin, pa.string()), len(table))
+    )
     return table.append_column("added", pa.array(np.full(len(table), addition, np.int32)))
 
 
@@ -182,6 +195,24 @@ def extend_indexes(
         index.add(embeddings[modality][len(index) :])
         index.save(folder / "indexes" / modality)
     return indexes
+
+
+def verdict_counts(folder: Path, addition: int | None = None) -> dict[str, int]:
+    """Judged external rows by verdict: all of them, or those of one addition."""
+    path = folder / "verdicts.parquet"
+    if not path.exists():
+        return dict.fromkeys(VERDICTS, 0)
+    table = pq.read_table(path, columns=["verdict", "added"])
+    if addition is not None:
+        table = table.filter(pc.equal(table["added"], addition))
+    return {v: pc.sum(pc.equal(table["verdict"], v)).as_py() or 0 for v in VERDICTS}
+
+
+def version(folder: Path, files: dict[str, dict[str, Any]], retrieval: Mapping[str, Any]) -> str:
+    """The version of what a folder holds (`kb.storage.version_of`)."""
+    held = read_pairs(folder / "pairs.arrow").select(["id"])
+    ids = (batch["id"].to_pylist() for batch in held.to_batches(max_chunksize=65_536))
+    return version_of(files, ids, {name: retrieval[name] for name in ("mode", "k", "alpha")})
 
 
 def count(folder: Path) -> dict[str, Any]:

@@ -157,6 +157,10 @@ class EmbeddingIndex:
             probes = min(lists, max(probes + 1, round(probes * 1.5)))
         self.evidence |= {"probes": probes, "recall_at_10": tried}
 
+    def describe(self) -> dict[str, Any]:
+        """Kind, rows and evidence, for the manifest."""
+        return {"kind": self.kind, "rows": len(self), **self.evidence}
+
     def __len__(self) -> int:
         return int(self.index.ntotal)
 

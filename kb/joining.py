@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from kb import contents
 from kb.alignment import OrthogonalAlignment
-from kb.building import addition, describe_indexes
+from kb.building import addition
 from kb.embeddings import MODALITIES, Stacked, Subset
 from kb.filtering import ClusterFilter
 from kb.growth import Growth
@@ -22,7 +22,7 @@ from kb.pairs import Pairs
 from kb.progress import Stopwatch
 from kb.purification import joint_blocks
 from kb.recipe import KnowledgeBaseSettings
-from kb.storage import digest_files, replacing, version_of, write_manifest
+from kb.storage import digest_files, replacing, write_manifest
 
 KEPT_FOLDERS = ("mapping", "alignment", "filter")
 
@@ -87,22 +87,28 @@ def join(
             files = digest_files(building)
         entries = list(manifest["additions"])
         if growth.news:
-            internal = 0 if growth.internal is None else len(growth.internal)
-            external = sum(len(p) for p in growth.external)
-            entries.append(addition(number, internal, external, counts["external"], gone))
+            entry = addition(building, number, growth.internal, growth.external, counts, gone)
+            entries.append({**entry, "steps": watch.steps})
+        purification = manifest["purification"]
+        if purification is not None:
+            # Clusters and thresholds stay; the rows that were judged by them do not.
+            verdicts = contents.verdict_counts(building)
+            judged = {"rows_in": sum(verdicts.values()), "verdicts": verdicts}
+            purification = {**purification, "filter": {**purification["filter"], **judged}}
         write_manifest(
             building,
             {
                 **manifest,
-                "version": version_of(files),
+                "version": contents.version(building, files, manifest["retrieval"]),
                 "counts": {
                     **manifest["counts"],
                     **contents.count(building),
                     "internal_changed": growth.internal_changed,
                 },
-                "indexes": describe_indexes(indexes),
+                "purification": purification,
+                "indexes": {m: index.describe() for m, index in indexes.items()},
                 "additions": entries,
-                "steps": watch.steps,
+                "device": settings.device,
                 "files": files,
             },
         )

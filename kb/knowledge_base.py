@@ -71,7 +71,7 @@ class KnowledgeBase:
 
     @property
     def version(self) -> str:
-        """Digest of the content: pairs, embeddings, mapping, alignment and filter."""
+        """Digest of what can be retrieved and how: see `kb.storage.version_of`."""
         return str(self.manifest["version"])
 
     def __len__(self) -> int:
@@ -193,6 +193,7 @@ class KnowledgeBase:
                     "bytes": path.stat().st_size,
                     "digest": file_digest(path),
                 }
+            manifest["indexes"] = {m: index.describe() for m, index in indexes.items()}
             write_manifest(folder, manifest)
         else:
             indexes = {m: EmbeddingIndex.load(folder / "indexes" / m, device) for m in MODALITIES}

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -100,15 +100,30 @@ def damaged_files(folder: Path, manifest: dict[str, Any], *, thorough: bool = Tr
     return damaged
 
 
-def version_of(files: dict[str, dict[str, Any]]) -> str:
-    """A digest of the files' digests: the version of a knowledge base.
+def version_of(
+    files: dict[str, dict[str, Any]], ids: Iterable[Sequence[str]], retrieval: Mapping[str, Any]
+) -> str:
+    """The version of a knowledge base: a digest of what can be retrieved and how.
 
-    Indexes follow from the embeddings, and a pair's columns tell where its halves lie, which a
-    renamed file changes and a retrieved pair does not show: neither counts.
+    That is the pairs it holds (their ids, and their contents by the embeddings), the mapping, the
+    rotations, and what retrieval was settled on. Indexes follow from the embeddings; a pair's
+    other columns tell where its halves lie, which a renamed file changes and a retrieved pair does
+    not show; and what the filter dropped is never retrieved: none of them counts.
+
+    Parameters
+    ----------
+    files : as `digest_files` gives them
+    ids : of the pairs held, in order, in blocks of any size
+    retrieval : mode, k and alpha
     """
-    apart = ("indexes/", "pairs.arrow")
-    listing = {n: files[n]["digest"] for n in sorted(files) if not n.startswith(apart)}
-    return hashlib.blake2b(json.dumps(listing).encode(), digest_size=8).hexdigest()
+    counted = ("embeddings/", "mapping/", "alignment/")
+    listing = {n: files[n]["digest"] for n in sorted(files) if n.startswith(counted)}
+    digest = hashlib.blake2b(json.dumps([listing, dict(retrieval)]).encode(), digest_size=8)
+    for block in ids:
+        for identity in block:
+            # Quoted, so that no two lists read alike.
+            digest.update(json.dumps(identity).encode())
+    return digest.hexdigest()
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

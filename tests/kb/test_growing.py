@@ -49,6 +49,17 @@ def test_new_pairs_join_without_a_fit_and_the_manifest_says_when(
     assert (latest["internal"], latest["external"]) == (10, 50)
     # The last 50 rows of "web" are noise.
     assert latest["external_kept"] <= 15
+    assert latest["external_kept"] + sum(latest["external_dropped"].values()) == 50
+    assert {step["step"] for step in latest["steps"]} == {
+        "purification",
+        "pairs",
+        "index",
+        "digests",
+    }
+    assert kb.manifest["steps"] == old.manifest["steps"]
+    judged = kb.manifest["purification"]["filter"]
+    assert judged["rows_in"] == sum(judged["verdicts"].values()) == 350
+    assert judged["verdicts"]["kept"] == kb.manifest["counts"]["external"]
     assert len(pq.read_table(tmp_path / "kb" / "verdicts.parquet")) == 350
     assert kb.version != old.version
     hits = kb.retriever.retrieve(internal.embeddings["image"][290:], "image", m=50)
@@ -145,7 +156,9 @@ def test_a_pair_whose_embedding_changed_is_replaced(
         "internal": 1,
         "external": 0,
         "external_kept": 0,
+        "external_dropped": {"cluster": 0, "instance": 0},
         "gone": 1,
+        "steps": kb.manifest["additions"][1]["steps"],
     }
 
 
@@ -174,3 +187,36 @@ def test_external_pairs_judged_by_a_base_without_rotations_ask_for_a_build(
     with caplog.at_level(logging.INFO):
         KnowledgeBase.update(tmp_path / "kb", internal, [noise], QUICK)
     assert "no rotation to bring new external pairs in by" in caplog.text
+
+
+def test_external_rows_that_the_filter_drops_are_recorded_and_change_no_version(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]], world: World
+) -> None:
+    internal, external = sides
+    old = KnowledgeBase.build(tmp_path / "kb", internal, external, QUICK)
+    noise = as_pairs(world.draw_noise(30), "night").table["id"]
+    # Copies of a row that the filter drops, as a later shard of the same source.
+    verdicts = pq.read_table(tmp_path / "kb" / "verdicts.parquet")
+    dropped = verdicts.filter(pa.compute.equal(verdicts["verdict"], "cluster"))["id"][0].as_py()
+    row = np.full(30, external[0].table["id"].to_pylist().index(dropped))
+    shard = external[0].select(row)
+    shard = Pairs(shard.table.set_column(0, "id", noise), shard.embeddings)
+    kb = KnowledgeBase.update(tmp_path / "kb", internal, [*external, shard], QUICK)
+    latest = kb.manifest["additions"][1]
+    assert (latest["external"], latest["external_kept"]) == (30, 0)
+    assert latest["external_dropped"] == {"cluster": 30, "instance": 0}
+    assert len(kb) == len(old)
+    assert kb.version == old.version
+
+
+def test_an_update_that_would_leave_no_pair_to_retrieve_is_refused_and_the_base_stays(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]], world: World
+) -> None:
+    recipe = quick(sources=["external"])
+    internal, external = sides
+    old = KnowledgeBase.build(tmp_path / "kb", part(internal, 0, 299), [external[1]], recipe)
+    # Every pair of the source is replaced by one that the filter drops.
+    noise = world.draw_noise(50)
+    with pytest.raises(ValueError, match="would hold no pair: sources is"):
+        KnowledgeBase.update(tmp_path / "kb", internal, [Pairs(external[1].table, noise)], recipe)
+    assert KnowledgeBase.load(tmp_path / "kb").version == old.version

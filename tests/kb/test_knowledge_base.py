@@ -14,6 +14,7 @@ from kb.knowledge_base import KnowledgeBase
 from kb.mapping import NoCompletePairs
 from kb.pairs import Pairs
 from kb.recipe import KnowledgeBaseSettings, Recipe
+from kb.retrieval import RetrievalSettings
 from tests.kb.worlds import QUICK, World, as_pairs, quick, small_turn
 
 
@@ -81,6 +82,9 @@ def test_the_version_follows_the_content(
     same = KnowledgeBase.build(tmp_path / "two", internal, external, QUICK)
     other = KnowledgeBase.build(tmp_path / "three", internal, external[:1], QUICK)
     assert one.version == same.version != other.version
+    settled = quick(retrieval=RetrievalSettings(k=3, alpha=0.125))
+    fourth = KnowledgeBase.build(tmp_path / "four", internal, external, settled)
+    assert fourth.version != one.version
 
 
 def test_external_embeddings_are_aligned(tmp_path: Path) -> None:
@@ -161,6 +165,14 @@ def test_nothing_to_retrieve_from_is_an_error_and_leaves_no_folder(
         KnowledgeBase.build(
             tmp_path / "kb", internal, [as_pairs(world.draw_noise(200), "noise")], recipe
         )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_external_pairs_alone_to_retrieve_from_and_none_there_is_an_error(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
+) -> None:
+    with pytest.raises(ValueError, match=r"would hold no pair: sources is \['external'\]"):
+        KnowledgeBase.build(tmp_path / "kb", sides[0], [], quick(sources=["external"]))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -55,6 +55,7 @@ def test_a_damaged_index_is_rebuilt(
         loaded = KnowledgeBase.load(tmp_path / "kb")
     assert "rebuilding damaged index files: indexes/image.faiss" in caplog.text
     assert loaded.retriever.retrieve(queries, "image", m=3) == expected
+    assert loaded.manifest["indexes"]["image"] == loaded.retriever.indexes["image"].describe()
     caplog.clear()
     KnowledgeBase.load(tmp_path / "kb")
     assert not caplog.records
@@ -132,11 +133,19 @@ def test_what_a_killed_build_left_beside_is_cleared_away(tmp_path: Path) -> None
 
 def test_the_version_is_of_what_is_retrieved_and_not_of_indexes_and_places(tmp_path: Path) -> None:
     (tmp_path / "indexes").mkdir()
-    for name in ("indexes/image.faiss", "pairs.arrow", "known.parquet"):
+    (tmp_path / "embeddings").mkdir()
+    elsewhere = ("indexes/image.faiss", "pairs.arrow", "known.parquet", "verdicts.parquet")
+    for name in (*elsewhere, "embeddings/image.npy"):
         (tmp_path / name).write_text(name)
-    before = version_of(digest_files(tmp_path))
-    (tmp_path / "indexes" / "image.faiss").write_text("built elsewhere")
-    (tmp_path / "pairs.arrow").write_text("moved")
-    assert version_of(digest_files(tmp_path)) == before
-    (tmp_path / "known.parquet").write_text("other pairs")
-    assert version_of(digest_files(tmp_path)) != before
+
+    def version(*ids: list[str], k: int = 10) -> str:
+        return version_of(digest_files(tmp_path), ids, {"k": k})
+
+    before = version(["a", "b"], ["c"])
+    for name in elsewhere:
+        (tmp_path / name).write_text("other places and other rejects")
+    assert version(["a"], ["b", "c"]) == before
+    assert version(["a", "bc"]) != before
+    assert version(["a", "b", "c"], k=5) != before
+    (tmp_path / "embeddings" / "image.npy").write_text("other pairs")
+    assert version(["a", "b", "c"]) != before
