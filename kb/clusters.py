@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kb.embeddings import normalise
+from kb.gpu import on_gpu
 from kb.neighbours import top_k
 
 FEWEST_CLUSTERS = 4
@@ -43,10 +44,10 @@ def k_means(
         seed=random_state % (2**31 - 1) + 1,
         min_points_per_centroid=1,
         max_points_per_centroid=points_per_centroid,
-        gpu=device != "cpu" and faiss.get_num_gpus() > 0,
     )
     if small:
         machine.cp.init_method = faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS
+    machine.index = on_gpu(machine.index, device) or machine.index
     machine.train(np.ascontiguousarray(rows, dtype=np.float32))
     return normalise(np.asarray(machine.centroids))
 
@@ -61,9 +62,11 @@ def external_clusters(count: int) -> int:
     return max(FEWEST_CLUSTERS, round(np.sqrt(count)))
 
 
-def match_centroids(foreign: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def match_centroids(
+    foreign: np.ndarray, known: np.ndarray, device: str = "cpu"
+) -> tuple[np.ndarray, np.ndarray]:
     """For each foreign centroid the nearest known one, int64 [c], and their cosine."""
-    similarity, nearest = top_k(foreign, known, 1)
+    similarity, nearest = top_k(foreign, known, 1, device=device)
     return nearest[:, 0], similarity[:, 0]
 
 

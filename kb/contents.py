@@ -21,7 +21,7 @@ from kb.embeddings import (
     open_embeddings,
     release,
 )
-from kb.index import EmbeddingIndex, IndexSettings, kind_for
+from kb.index import EmbeddingIndex, IndexSettings
 from kb.pairs import Pairs, PairsWriter, content_digests, read_pairs, string_column
 from kb.purification import Alignments
 from kb.storage import version_of
@@ -174,27 +174,26 @@ def build_indexes(
     return {m: EmbeddingIndex.load(place, device) for m, place in places.items()}
 
 
-def extend_indexes(
+def update_indexes(
     old: Path,
     folder: Path,
     embeddings: Mapping[Modality, np.ndarray],
-    settings: IndexSettings,
-    random_state: int,
+    gone: np.ndarray,
     device: str,
-) -> dict[Modality, EmbeddingIndex]:
-    """The indexes of `old` with the rows that are new, saved under `folder`/indexes.
+) -> dict[Modality, dict[str, Any]]:
+    """The indexes of `old` without rows that are gone and with those that are new.
 
-    Built anew only where `auto` would now pick another kind.
+    Saved under `folder`/indexes, one after the other; returns how each is described.
     """
-    indexes = {m: EmbeddingIndex.load(old / "indexes" / m, device) for m in MODALITIES}
-    count = len(embeddings["image"])
-    if settings.index == "auto" and indexes["image"].kind != kind_for(count):
-        return build_indexes(folder, embeddings, settings, random_state, device)
     (folder / "indexes").mkdir()
-    for modality, index in indexes.items():
+    descriptions = {}
+    for modality in MODALITIES:
+        index = EmbeddingIndex.load(old / "indexes" / modality, device)
+        index.remove(gone)
         index.add(embeddings[modality][len(index) :])
         index.save(folder / "indexes" / modality)
-    return indexes
+        descriptions[modality] = index.describe()
+    return descriptions
 
 
 def verdict_counts(folder: Path, addition: int | None = None) -> dict[str, int]:
@@ -228,8 +227,8 @@ def count(folder: Path) -> dict[str, Any]:
 
 
 def id_array(pairs: pa.Table) -> pa.Array:
-    """The ids as one array."""
-    column = pairs["id"].cast(pa.string())
+    """The ids as one array, which may exceed 2 GiB."""
+    column = pairs["id"].cast(pa.large_string())
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 

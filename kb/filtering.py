@@ -178,12 +178,12 @@ class ClusterFilter:
         # As many clusters as the whole has: coarser ones would set the thresholds too low.
         known = self._cluster(here, internal_clusters(len(internal)), seed)
         foreign = self._cluster(there, external_clusters(len(there)), seed)
-        matched, by_centroid = match_centroids(foreign, known)
-        cluster = nearest_centroid(there, foreign)
+        device = resolve_device(self.device)
+        matched, by_centroid = match_centroids(foreign, known, device)
+        cluster = nearest_centroid(there, foreign, device)
         if self.settings.instance == "centroid":
             s_inst = np.einsum("nd,nd->n", there, known[matched[cluster]])
         elif self.settings.instance == "neighbours":
-            device = resolve_device(self.device)
             k = self.settings.neighbours
             s_inst = likeness(there, self.reference_, k, device, own=True)
         else:
@@ -209,7 +209,7 @@ class ClusterFilter:
         """
         self.external_centroids_ = self._cluster(sample, external_clusters(count))
         self.matched_, self.centroid_similarity_ = match_centroids(
-            self.external_centroids_, self.centroids_
+            self.external_centroids_, self.centroids_, resolve_device(self.device)
         )
         self.own_reference_ = _sample(sample, len(self.reference_), self.random_state)
         return self

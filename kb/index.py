@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from kb.embeddings import InvalidEmbedding, Rows, chunks, normalise, take
+from kb.gpu import MOST_SELECTED, on_gpu
 from kb.neighbours import resolve_device
 
 logger = logging.getLogger(__name__)
@@ -22,6 +24,10 @@ Kind = Literal["flat", "ivf", "ivf_sq8", "ivf_pq"]
 FLAT_UP_TO = 50_000
 IVF_UP_TO = 10_000_000
 SQ8_UP_TO = 30_000_000
+# Product quantisers learn 256 codes a part.
+PQ_FROM = 256
+# An index is trained anew once it holds so many times more or fewer rows.
+OUTGROWN = 2
 RECALL_GOAL = 0.96
 RECALL_QUERIES = 256
 # Compressed codes order candidates only roughly: so many times k are fetched and scored exactly.
@@ -54,13 +60,31 @@ class IndexSettings(BaseModel):
         return self.model_dump(mode="json")
 
 
-def kind_for(rows: int) -> Kind:
-    """The kind that `auto` picks for a number of rows."""
+def kind_for(rows: int, asked: Kind | Literal["auto"] = "auto") -> Kind:
+    """The kind for a number of rows: the one asked for, where it can be, or by size."""
+    if asked == "ivf_pq" and rows < PQ_FROM:
+        return "flat"
+    if asked != "auto":
+        return asked
     if rows <= FLAT_UP_TO:
         return "flat"
     if rows <= IVF_UP_TO:
         return "ivf"
     return "ivf_sq8" if rows <= SQ8_UP_TO else "ivf_pq"
+
+
+def outgrown(description: Mapping[str, Any], settings: IndexSettings, rows: int) -> bool:
+    """Whether an index of so many rows should be trained anew rather than follow.
+
+    Parameters
+    ----------
+    description : mapping
+        `EmbeddingIndex.describe` of the index as it is.
+    """
+    if description["kind"] != kind_for(rows, settings.index):
+        return True
+    trained_for = description.get("trained_for", rows)
+    return not trained_for / OUTGROWN <= rows <= trained_for * OUTGROWN
 
 
 class EmbeddingIndex:
@@ -73,7 +97,8 @@ class EmbeddingIndex:
     ----------
     kind : str
     evidence : dict
-        Lists, probes, and the recall at 10 measured for each number of probes tried.
+        Lists, the rows they were trained for, probes, and the recall at 10 measured for each
+        number of probes tried; the kind asked for, where it takes more rows.
     """
 
     def __init__(self, index: Any, kind: Kind, evidence: dict[str, Any], device: str) -> None:
@@ -103,10 +128,13 @@ class EmbeddingIndex:
 
         settings = settings or IndexSettings()
         count, dimension = embeddings.shape
-        kind = kind_for(count) if settings.index == "auto" else settings.index
+        kind = kind_for(count, settings.index)
         device = resolve_device(device)
         if kind == "flat":
-            built = cls(faiss.IndexFlatIP(dimension), kind, {}, device)
+            evidence = {}
+            if settings.index not in ("auto", "flat"):
+                evidence = {"asked_for": settings.index, "takes_rows": PQ_FROM}
+            built = cls(faiss.IndexFlatIP(dimension), kind, evidence, device)
             for block in chunks(embeddings, chunk):
                 built.index.add(block)
             return built
@@ -117,8 +145,10 @@ class EmbeddingIndex:
         generator = np.random.default_rng(random_state)
         sample_size = min(count, max(lists * settings.points_per_list, 10_000))
         sample = take(embeddings, np.sort(generator.choice(count, sample_size, replace=False)))
+        # Finding the nearest centroid, of each row and time after time, is what takes long.
         quantiser = faiss.IndexFlatIP(dimension)
-        index = _inverted_lists(quantiser, dimension, lists, kind)
+        moved = on_gpu(quantiser, device)
+        index = _inverted_lists(moved or quantiser, dimension, lists, kind)
         index.cp.seed = random_state % (2**31 - 1) + 1
         index.cp.min_points_per_centroid = 1
         index.cp.max_points_per_centroid = settings.points_per_list
@@ -127,7 +157,11 @@ class EmbeddingIndex:
         del sample
         for block in chunks(embeddings, chunk):
             index.add(block)
-        built = cls(index, kind, {"lists": lists}, device)
+        if moved is not None:
+            index.quantizer = quantiser = faiss.index_gpu_to_cpu(moved)
+        quantiser.this.disown()
+        index.own_fields = True
+        built = cls(index, kind, {"lists": lists, "trained_for": count}, device)
         built._set_probes(embeddings, settings, generator)
         return built
 
@@ -147,7 +181,7 @@ class EmbeddingIndex:
         probes = 1
         while True:
             self.index.nprobe = probes
-            _, found = self.index.search(queries, k * REFINE[self.kind])
+            _, found = self.search(queries, k * REFINE[self.kind])
             recall = np.mean(
                 [len(np.intersect1d(a, b)) / k for a, b in zip(truth, found, strict=True)]
             )
@@ -169,6 +203,26 @@ class EmbeddingIndex:
         for block in chunks(embeddings, chunk):
             self.index.add(block)
         self._on_gpu = None
+
+    def remove(self, rows: np.ndarray) -> None:
+        """Takes rows out, ascending int64 [n]; those after them get lower numbers."""
+        import faiss
+
+        if len(rows) == 0:
+            return
+        stays = np.ones(len(self), dtype=bool)
+        stays[rows] = False
+        self.index.remove_ids(rows)
+        self._on_gpu = None
+        if self.kind == "flat":
+            return
+        # Inverted lists know their rows by number.
+        numbers = np.cumsum(stays) - 1
+        lists = self.index.invlists
+        for place in range(lists.nlist):
+            if size := lists.list_size(place):
+                held = faiss.rev_swig_ptr(lists.get_ids(place), size)
+                held[:] = numbers[held]
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest rows of each unit query.
@@ -193,21 +247,22 @@ class EmbeddingIndex:
         k = min(k, len(self))
         if k == 0 or len(queries) == 0:
             return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        return self._searcher().search(queries, k)
+        return self._searcher(k).search(queries, k)
 
-    def _searcher(self) -> Any:
-        if self.device == "cpu":
+    def _searcher(self, k: int) -> Any:
+        """The index on the GPU where there is one that can do it, else on the CPU."""
+        probes = 1 if self.kind == "flat" else self.index.nprobe
+        if self.device == "cpu" or max(k, probes) > MOST_SELECTED:
             return self.index
         if self._on_gpu is None:
-            import faiss
-
-            if faiss.get_num_gpus() == 0:
+            # The tables of product codes fit a GPU's shared memory in half precision alone; what
+            # they find is scored again.
+            self._on_gpu = on_gpu(self.index, self.device, half=self.kind == "ivf_pq")
+            if self._on_gpu is None:
                 self.device = "cpu"
                 return self.index
-            options = faiss.GpuClonerOptions()
-            options.useFloat16 = True
-            self._resources = faiss.StandardGpuResources()
-            self._on_gpu = faiss.index_cpu_to_gpu(self._resources, 0, self.index, options)
+        if self.kind != "flat":
+            self._on_gpu.nprobe = probes
         return self._on_gpu
 
     def save(self, path: Path) -> None:
@@ -242,8 +297,6 @@ def _inverted_lists(quantiser: Any, dimension: int, lists: int, kind: Kind) -> A
         index = faiss.IndexIVFScalarQuantizer(
             quantiser, dimension, lists, code, inner, kind != "ivf"
         )
-    index.own_fields = True
-    quantiser.this.disown()
     return index
 
 

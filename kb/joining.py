@@ -18,6 +18,7 @@ from kb.building import addition
 from kb.embeddings import MODALITIES, Stacked, Subset
 from kb.filtering import ClusterFilter
 from kb.growth import Growth
+from kb.index import outgrown
 from kb.pairs import Pairs
 from kb.progress import Stopwatch
 from kb.purification import joint_blocks
@@ -71,18 +72,19 @@ def join(
                 tables.append(contents.known_table(new, number))
             contents.write_table(building / "known.parquet", tables)
         with watch.step("index"):
-            arguments = (
-                building,
-                contents.open_contents(building),
-                settings.index,
-                manifest["random_state"],
-                settings.device,
-            )
-            # Rows are known to an index by their number, which those after a gone one change.
-            if gone:
-                indexes = contents.build_indexes(*arguments)
+            embeddings = contents.open_contents(building)
+            as_it_is = manifest["indexes"]["image"]
+            if outgrown(as_it_is, settings.index, len(embeddings["image"])):
+                seed = manifest["random_state"]
+                built = contents.build_indexes(
+                    building, embeddings, settings.index, seed, settings.device
+                )
+                indexes = {m: index.describe() for m, index in built.items()}
             else:
-                indexes = contents.extend_indexes(folder, *arguments)
+                left = np.flatnonzero(~growth.pairs)
+                indexes = contents.update_indexes(
+                    folder, building, embeddings, left, settings.device
+                )
         with watch.step("digests"):
             files = digest_files(building)
         entries = list(manifest["additions"])
@@ -106,7 +108,7 @@ def join(
                     "internal_changed": growth.internal_changed,
                 },
                 "purification": purification,
-                "indexes": {m: index.describe() for m, index in indexes.items()},
+                "indexes": indexes,
                 "additions": entries,
                 "device": settings.device,
                 "files": files,

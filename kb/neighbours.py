@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
+
+logger = logging.getLogger(__name__)
 
 # Similarities held at once, as float32: 64 MiB on the CPU, where a block should stay near the
 # caches, and 1 GiB on a GPU.
@@ -18,12 +22,25 @@ _READERS = 2
 
 
 def resolve_device(device: str) -> str:
-    """`auto` becomes "cuda" where torch sees a GPU, else "cpu"; other names pass through."""
-    if device != "auto":
+    """The torch device that a setting stands for.
+
+    `auto` becomes "cuda" where torch sees a GPU, else "cpu". So does the name of a GPU where there
+    is none, with a warning: what was built beside a GPU is of use without. Others pass through.
+    """
+    if device != "auto" and not device.startswith("cuda"):
         return device
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.cuda.is_available():
+        return "cuda" if device == "auto" else device
+    if device != "auto":
+        _warn_of_no_gpu(device)
+    return "cpu"
+
+
+@cache
+def _warn_of_no_gpu(device: str) -> None:
+    logger.warning("device is %s, but torch sees no GPU: the CPU is used", device)
 
 
 def block_rows(base: int, chunk: int, device_type: str) -> int:
@@ -36,13 +53,17 @@ def exact_products() -> Iterator[None]:
     """Full float32 products: TF32 would move similarities by 1e-3, and the neighbours with them."""
     import torch
 
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+    products = torch.backends.cuda.matmul
+    # torch refuses the older name once somebody has used the newer one.
+    newer = hasattr(products, "fp32_precision")
+    name, exact = ("fp32_precision", "ieee") if newer else ("allow_tf32", False)
+    before = getattr(products, name)
+    setattr(products, name, exact)
     try:
         with torch.inference_mode():
             yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        setattr(products, name, before)
 
 
 def top_k(
@@ -128,7 +149,7 @@ def inner_products(queries: np.ndarray, base: np.ndarray, rows: np.ndarray) -> n
     def fill(first: int, last: int) -> None:
         gathered = np.empty((min(step, last - first) * width, base.shape[1]), base.dtype)
         block = torch.empty((len(gathered) // width, width, base.shape[1]))
-        with exact_products():
+        with torch.inference_mode():
             for start in range(first, last, step):
                 part = slice(start, min(start + step, last))
                 size = part.stop - start

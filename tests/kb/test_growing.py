@@ -138,6 +138,32 @@ def test_pairs_that_are_gone_leave_and_the_others_stay_as_they_are(
     KnowledgeBase.load(tmp_path / "kb")
 
 
+def test_an_index_follows_until_the_base_has_twice_its_rows(
+    tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    internal = as_pairs(world.draw(100), "dataset")
+    web = as_pairs(world.draw(900), "web")
+    recipe = quick(purify=False, index=IndexSettings(index="ivf"))
+    built = KnowledgeBase.build(tmp_path / "kb", internal, [part(web, 0, 300)], recipe)
+    assert built.manifest["indexes"]["text"]["trained_for"] == 400
+    with monkeypatch.context() as patch:
+        # Neither the pairs that join nor the one that leaves ask for a training.
+        patch.setattr("kb.index.EmbeddingIndex.build", None)
+        kb = KnowledgeBase.update(tmp_path / "kb", internal, [part(web, 1, 700)], recipe)
+    described = kb.manifest["indexes"]["text"]
+    assert (described["rows"], described["trained_for"]) == (799, 400)
+    hits = kb.retriever.retrieve(web.embeddings["text"][1:700:20], "text", m=10)
+    found = [
+        f"web-{n:06d}" in [h.id for h in one]
+        for n, one in zip(range(1, 700, 20), hits, strict=True)
+    ]
+    assert np.mean(found) > 0.8
+    kb = KnowledgeBase.update(tmp_path / "kb", internal, [part(web, 1, 900)], recipe)
+    described = kb.manifest["indexes"]["text"]
+    assert (described["rows"], described["trained_for"]) == (999, 999)
+    assert described["lists"] > built.manifest["indexes"]["text"]["lists"]
+
+
 def test_a_pair_whose_embedding_changed_is_replaced(
     tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
 ) -> None:

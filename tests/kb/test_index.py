@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kb.embeddings import InvalidEmbedding, normalise
-from kb.index import EmbeddingIndex, IndexSettings, exact_search, kind_for
+from kb.index import EmbeddingIndex, IndexSettings, exact_search, kind_for, outgrown
 from tests.kb.worlds import World
 
 
@@ -80,3 +80,57 @@ def test_queries_of_another_dimension_are_refused() -> None:
     index = EmbeddingIndex.build(World(5).draw(30)["image"])
     with pytest.raises(InvalidEmbedding, match=r"\[n, 48\]"):
         index.search(np.ones((2, 47), np.float32), 3)
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf", "ivf_sq8", "ivf_pq"])
+def test_rows_that_leave_are_gone_and_the_others_move_up(kind: str, tmp_path: Path) -> None:
+    base = World(6).draw(2000)["image"]
+    settings = IndexSettings(index=kind, lists=20, probes=20)
+    EmbeddingIndex.build(base, settings).save(tmp_path / "image")
+    index = EmbeddingIndex.load(tmp_path / "image")
+    gone = np.array([0, 7, 8, 1000, 1999])
+    left = np.delete(base, gone, axis=0)
+    index.remove(gone)
+    index.add(base[:1])
+    assert len(index) == 1996
+    index.save(tmp_path / "image")
+    similarities, rows = EmbeddingIndex.load(tmp_path / "image").search(left[::50], 5)
+    now = np.concatenate([left, base[:1]])
+    found = np.einsum("nd,nkd->nk", left[::50], now[rows])
+    # Each row number is of the row that the similarity is of, as far as its codes are.
+    np.testing.assert_allclose(similarities, found, atol={"ivf_pq": 0.2}.get(kind, 2e-2))
+    if kind != "ivf_pq":
+        np.testing.assert_array_equal(rows[:, 0], np.arange(0, 1995, 50))
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "rows", "expected"),
+    [
+        ("ivf", "ivf", 2000, False),
+        ("ivf", "ivf", 2001, True),
+        ("ivf", "ivf", 499, True),
+        ("flat", "auto", 50_000, False),
+        ("flat", "auto", 50_001, True),
+        ("flat", "flat", 10**6, False),
+        ("flat", "ivf_pq", 300, True),
+    ],
+)
+def test_an_index_is_outgrown_by_twice_its_rows_or_by_its_kind(
+    kind: str, asked: str, rows: int, expected: bool
+) -> None:
+    described = {"kind": kind, "rows": 1000} | ({} if kind == "flat" else {"trained_for": 1000})
+    assert outgrown(described, IndexSettings(index=asked), rows) is expected
+
+
+def test_too_few_rows_for_product_codes_are_searched_flat_and_the_evidence_says_so() -> None:
+    base = World(7).draw(255)["image"]
+    index = EmbeddingIndex.build(base, IndexSettings(index="ivf_pq"))
+    assert index.describe() == {
+        "kind": "flat",
+        "rows": 255,
+        "asked_for": "ivf_pq",
+        "takes_rows": 256,
+    }
+    np.testing.assert_array_equal(index.search(base, 1)[1][:, 0], np.arange(255))
+    enough = EmbeddingIndex.build(World(7).draw(256)["image"], IndexSettings(index="ivf_pq"))
+    assert enough.kind == "ivf_pq"
