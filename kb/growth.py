@@ -110,9 +110,7 @@ def compare(
             f"{changed} internal pairs came or went since the last fit, which had {fitted_on}"
         )
     held = read_pairs(folder / "pairs.arrow")
-    kept = ~np.asarray(
-        pc.is_in(held["id"], value_set=gone["id"].combine_chunks().cast(held["id"].type))
-    )
+    kept = ~np.asarray(pc.is_in(_ids(held), value_set=_ids(gone).combine_chunks()))
     held = held.filter(pa.array(kept))
     table = _refreshed(held, [internal, *external])
     return Growth(
@@ -131,12 +129,16 @@ def _match(pairs: Pairs, origin: Origin | str, known: pa.Table) -> tuple[np.ndar
     """Rows of `known` that these pairs are, and which of the pairs are new, bool [n]."""
     if not len(known):
         return np.empty(0, np.int64), np.ones(len(pairs), dtype=bool)
-    place = pc.index_in(string_column([pairs], "id"), value_set=known["id"].combine_chunks())
+    place = pc.index_in(string_column([pairs], "id"), value_set=_ids(known).combine_chunks())
     rows = np.asarray(pc.fill_null(place, 0), dtype=np.int64)
     same = np.asarray(pc.is_valid(place))
     same &= np.asarray(known["content"])[rows] == content_digests(pairs)
     same &= np.asarray(pc.equal(known["origin"], origin))[rows]
     return rows[same], ~same
+
+
+def _ids(table: pa.Table) -> pa.ChunkedArray:
+    return table["id"].cast(pa.large_string())
 
 
 def _refreshed(held: pa.Table, sides: Sequence[Pairs]) -> pa.Table:
@@ -146,7 +148,7 @@ def _refreshed(held: pa.Table, sides: Sequence[Pairs]) -> pa.Table:
         [side.table.select([c for c in columns if c in side.table.column_names]) for side in sides],
         promote_options="permissive",
     )
-    place = pc.index_in(held["id"], value_set=now["id"].combine_chunks().cast(held["id"].type))
+    place = pc.index_in(_ids(held), value_set=_ids(now).combine_chunks())
     table = now.take(place.combine_chunks())
     for name in columns:
         if name not in table.column_names:

@@ -82,9 +82,10 @@ def check(internal: Pairs, external: Sequence[Pairs]) -> None:
 
 
 def string_column(sides: Sequence[Pairs], name: str) -> pa.ChunkedArray:
-    """One column of several tables, as strings."""
-    pieces = [chunk.cast(pa.string()) for pairs in sides for chunk in pairs.table[name].chunks]
-    return pa.chunked_array(pieces, pa.string())
+    """One column of several tables, as strings whose sum may exceed 2 GiB."""
+    kind = pa.large_string()
+    pieces = [chunk.cast(kind) for pairs in sides for chunk in pairs.table[name].chunks]
+    return pa.chunked_array(pieces, kind)
 
 
 def content_digests(pairs: Pairs, rows: int = 16_384) -> np.ndarray:

@@ -74,6 +74,19 @@ def test_a_loaded_knowledge_base_retrieves_alike(
     assert loaded.version == built.version
 
 
+def test_ids_are_held_as_strings_that_may_exceed_two_gibibytes_together(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
+) -> None:
+    kb = KnowledgeBase.build(tmp_path / "kb", *sides, QUICK)
+    assert kb.retriever.ids.type == pa.large_string()
+    known = pq.read_table(tmp_path / "kb" / "known.parquet")
+    assert known["id"].type == pa.large_string()
+    own = kb.retriever.retrieve(
+        sides[0].embeddings["image"][:5], "image", kb.pairs["id"][:5].to_pylist()
+    )
+    assert all(h.id != f"dataset-{n:06d}" for n, hits in enumerate(own) for h in hits)
+
+
 def test_the_version_follows_the_content(
     tmp_path: Path, sides: tuple[Pairs, list[Pairs]], world: World
 ) -> None:
