@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from kb.embeddings import InvalidEmbedding, Rows, chunks, normalise, take
+from kb.embeddings import InvalidEmbedding, Rows, chunks, take
 from kb.gpu import MOST_SELECTED, on_gpu
-from kb.neighbours import resolve_device
+from kb.neighbours import exact_search, resolve_device
 
 logger = logging.getLogger(__name__)
 
@@ -76,10 +76,7 @@ def kind_for(rows: int, asked: Kind | Literal["auto"] = "auto") -> Kind:
 def outgrown(description: Mapping[str, Any], settings: IndexSettings, rows: int) -> bool:
     """Whether an index of so many rows should be trained anew rather than follow.
 
-    Parameters
-    ----------
-    description : mapping
-        `EmbeddingIndex.describe` of the index as it is.
+    `description` is `EmbeddingIndex.describe` of the index as it is.
     """
     if description["kind"] != kind_for(rows, settings.index):
         return True
@@ -146,7 +143,7 @@ class EmbeddingIndex:
         sample_size = min(count, max(lists * settings.points_per_list, 10_000))
         sample = take(embeddings, np.sort(generator.choice(count, sample_size, replace=False)))
         # Finding the nearest centroid, of each row and time after time, is what takes long.
-        quantiser = faiss.IndexFlatIP(dimension)
+        quantiser: Any = faiss.IndexFlatIP(dimension)
         moved = on_gpu(quantiser, device)
         index = _inverted_lists(moved or quantiser, dimension, lists, kind)
         index.cp.seed = random_state % (2**31 - 1) + 1
@@ -298,30 +295,3 @@ def _inverted_lists(quantiser: Any, dimension: int, lists: int, kind: Kind) -> A
             quantiser, dimension, lists, code, inner, kind != "ivf"
         )
     return index
-
-
-def exact_search(
-    queries: np.ndarray, embeddings: Rows, k: int, device: str = "cpu", chunk: int = 65_536
-) -> tuple[np.ndarray, np.ndarray]:
-    """Exact top k over embeddings read in chunks, for measuring an index's recall.
-
-    Returns
-    -------
-    similarities : float32 [n, k], descending
-    rows : int64 [n, k]
-    """
-    from kb.neighbours import top_k
-
-    queries = normalise(queries)
-    best = np.full((len(queries), 0), -np.inf, dtype=np.float32)
-    rows = np.zeros((len(queries), 0), dtype=np.int64)
-    first = 0
-    for block in chunks(embeddings, chunk):
-        similarities, found = top_k(queries, block, k, device=device)
-        best = np.concatenate([best, similarities], axis=1)
-        rows = np.concatenate([rows, found + first], axis=1)
-        order = np.argsort(-best, axis=1, kind="stable")[:, :k]
-        best = np.take_along_axis(best, order, axis=1)
-        rows = np.take_along_axis(rows, order, axis=1)
-        first += len(block)
-    return best, rows

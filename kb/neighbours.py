@@ -10,6 +10,8 @@ from functools import cache
 
 import numpy as np
 
+from kb.embeddings import Rows, chunks, normalise
+
 logger = logging.getLogger(__name__)
 
 # Similarities held at once, as float32: 64 MiB on the CPU, where a block should stay near the
@@ -117,6 +119,31 @@ def top_k(
             similarities[part] = values.cpu().numpy()
             rows[part] = indices.cpu().numpy()
     return similarities, rows
+
+
+def exact_search(
+    queries: np.ndarray, embeddings: Rows, k: int, device: str = "cpu", chunk: int = 65_536
+) -> tuple[np.ndarray, np.ndarray]:
+    """Exact top k over embeddings read in chunks, for measuring an index's recall.
+
+    Returns
+    -------
+    similarities : float32 [n, k], descending
+    rows : int64 [n, k]
+    """
+    queries = normalise(queries)
+    best = np.full((len(queries), 0), -np.inf, dtype=np.float32)
+    rows = np.zeros((len(queries), 0), dtype=np.int64)
+    first = 0
+    for block in chunks(embeddings, chunk):
+        similarities, found = top_k(queries, block, k, device=device)
+        best = np.concatenate([best, similarities], axis=1)
+        rows = np.concatenate([rows, found + first], axis=1)
+        order = np.argsort(-best, axis=1, kind="stable")[:, :k]
+        best = np.take_along_axis(best, order, axis=1)
+        rows = np.take_along_axis(rows, order, axis=1)
+        first += len(block)
+    return best, rows
 
 
 def inner_products(queries: np.ndarray, base: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import weakref
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -54,7 +54,11 @@ class ScatteredRows:
 def scattered(embeddings: np.ndarray) -> np.ndarray:
     """Embeddings for `kb.neighbours.inner_products`: by position where they are a whole file."""
     # A part of a map carries the offset of the whole.
-    whole = isinstance(embeddings, np.memmap) and isinstance(embeddings.base, mmap.mmap)
-    if whole and embeddings.flags.c_contiguous and hasattr(os, "preadv"):
-        return ScatteredRows(embeddings)  # type: ignore[return-value]
+    if (
+        isinstance(embeddings, np.memmap)
+        and isinstance(embeddings.base, mmap.mmap)
+        and embeddings.flags.c_contiguous
+        and hasattr(os, "preadv")
+    ):
+        return cast(np.ndarray, ScatteredRows(embeddings))
     return embeddings

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from kb.embeddings import InvalidEmbedding, normalise
-from kb.index import EmbeddingIndex, IndexSettings, exact_search, kind_for, outgrown
+from kb.index import EmbeddingIndex, IndexSettings, kind_for, outgrown
+from kb.neighbours import exact_search
 from tests.kb.worlds import World
 
 
