@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kb.embeddings import Modality, Subset, normalise
-from kb.encoders.base import Encoder
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +31,9 @@ def content_key(content: bytes | str) -> str:
 class EmbeddingCache:
     """An append-only store of one encoder's embeddings of one modality, by key.
 
-    Rows and keys lie in two flat files that only grow. What a killed run wrote in part is cut
-    off at the next opening. One process may write at a time.
+    Rows and keys lie in two flat files that only grow. Any number of processes of a machine may
+    read and add: each writes alone, under a lock that goes with it however it ends, and cuts off
+    first what a killed one wrote in part.
 
     Parameters
     ----------
@@ -39,53 +42,77 @@ class EmbeddingCache:
     fingerprint : str
         What identifies the encoder: its settings and the bytes of its files.
     modality : Modality
-    dimension : int
+    dimension : int, optional
+        By default that of what is held, for whoever only reads; 0 where nothing is.
+
+    Raises
+    ------
+    ValueError
+        Embeddings of another dimension are held.
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], fingerprint: str, modality: Modality, dimension: int
+        self,
+        folder: str | os.PathLike[str],
+        fingerprint: str,
+        modality: Modality,
+        dimension: int | None = None,
     ) -> None:
         self.folder = Path(folder) / fingerprint / modality
-        self.modality = modality
-        self.dimension = dimension
-        self.folder.mkdir(parents=True, exist_ok=True)
-        described = self.folder / "cache.json"
-        if described.exists():
-            known = json.loads(described.read_text())["dimension"]
-            if known != dimension:
-                raise ValueError(
-                    f"{self.folder}: holds embeddings of dimension {known}; got {dimension}"
-                )
-        else:
-            described.write_text(json.dumps({"dimension": dimension, "dtype": "float16"}) + "\n")
         self._rows_path = self.folder / "rows.f16"
         self._keys_path = self.folder / "keys.bin"
-        self._cut_off_partial_write()
+        self.dimension = dimension or 0
+        described = self.folder / "cache.json"
+        if dimension is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._alone():
+                if not described.exists():
+                    part = described.with_suffix(".part")
+                    told = {"dimension": dimension, "dtype": "float16"}
+                    part.write_text(json.dumps(told) + "\n")
+                    os.replace(part, described)
+        if described.exists():
+            self.dimension = json.loads(described.read_text())["dimension"]
+        if dimension not in (None, self.dimension):
+            raise ValueError(
+                f"{self.folder}: holds embeddings of dimension {self.dimension}; got {dimension}"
+            )
         self._read()
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Wait for the lock of those who write, and hold it."""
+        with self._keys_path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _entries(self) -> int:
+        """Whole entries on disk; a key that another process is about to write is not one yet."""
+        if not self.dimension:
+            return 0
+        keys = _size(self._keys_path) // _KEY.itemsize
+        return min(keys, _size(self._rows_path) // (2 * self.dimension))
+
     def _cut_off_partial_write(self) -> None:
-        sizes = []
+        whole = self._entries()
         for path, width in (
             (self._rows_path, 2 * self.dimension),
             (self._keys_path, _KEY.itemsize),
         ):
-            path.touch()
-            sizes.append(path.stat().st_size // width)
-        whole = min(sizes)
-        for path, width in (
-            (self._rows_path, 2 * self.dimension),
-            (self._keys_path, _KEY.itemsize),
-        ):
-            if path.stat().st_size != whole * width:
+            if _size(path) != whole * width:
                 logger.warning("%s: cut back to its %d whole entries", path, whole)
                 os.truncate(path, whole * width)
 
     def _read(self) -> None:
-        keys = np.fromfile(self._keys_path, dtype=_KEY)
+        self._count = self._entries()
+        keys = (
+            np.fromfile(self._keys_path, dtype=_KEY, count=self._count)
+            if self._count
+            else np.empty(0, _KEY)
+        )
         self._order = np.argsort(keys["lookup"], kind="stable")
         self._lookup = keys["lookup"][self._order]
         self._check = keys["check"][self._order]
-        self._count = len(keys)
 
     def __len__(self) -> int:
         return self._count
@@ -104,7 +131,10 @@ class EmbeddingCache:
         return np.where(held, self._order[place], -1)
 
     def add(self, keys: Sequence[str], embeddings: np.ndarray) -> None:
-        """Appends rows, shape [n, dimension]; keys must be new. On disk when it returns."""
+        """Appends rows, shape [n, dimension]; those that came to be held meanwhile stay as they are.
+
+        On disk when it returns.
+        """
         if len(keys) != len(embeddings):
             raise ValueError(f"got {len(keys)} keys for {len(embeddings)} embeddings")
         if not len(keys):
@@ -112,15 +142,20 @@ class EmbeddingCache:
         rows = normalise(embeddings)
         if rows.shape[1] != self.dimension:
             raise ValueError(f"embeddings must have dimension {self.dimension}; got {rows.shape}")
-        # Rows before keys: a key on disk always has its row.
-        for path, data in (
-            (self._rows_path, rows.astype("<f2").tobytes()),
-            (self._keys_path, bytes.fromhex("".join(keys))),
-        ):
-            with path.open("ab") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+        with self._alone():
+            self._cut_off_partial_write()
+            if self._entries() != self._count:
+                self._read()
+            new = np.flatnonzero(self.find(keys) < 0)
+            # Rows before keys: a key on disk always has its row.
+            for path, data in (
+                (self._rows_path, rows[new].astype("<f2").tobytes()),
+                (self._keys_path, bytes.fromhex("".join(keys[row] for row in new))),
+            ):
+                with path.open("ab") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
         self._read()
 
     def rows(self, positions: np.ndarray) -> Subset:
@@ -133,42 +168,57 @@ class EmbeddingCache:
     def encode(
         self,
         keys: Sequence[str],
-        fetch: Callable[[int], Any],
-        encoder: Encoder,
-        block: int = 4096,
-        progress: Callable[[int], None] | None = None,
-    ) -> Subset:
-        """Embeddings of items by key; only items that are not held are fetched and encoded.
+        items: Callable[[Sequence[int]], Iterable[tuple[int, Any]]],
+        encode: Callable[[Iterable[Any]], np.ndarray],
+        block: int = 1024,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> np.ndarray:
+        """Have items by key; only those that are not held are read and encoded.
 
         Parameters
         ----------
         keys : sequence of n keys
-            `content_key` of each item; equal ones are encoded once.
-        fetch : callable
-            `fetch(i)` gives item i for the encoder (a picture, its bytes or path, or a string).
-        encoder : Encoder
-            Not even loaded where all keys are held.
+            `content_key` of each item, or another; equal ones are encoded once.
+        items : callable
+            `items(numbers)` gives the number and the item of those of these (ascending) that can
+            be had, in this order. Read as the encoder asks for them: none is held here.
+        encode : callable
+            Items to their embeddings [m, dimension]. Not called where all keys are held.
         block : int
             Items between two writes: what a killed run loses at most.
         progress : callable, optional
-            Called with the number of items just finished.
+            Called after each block with the number of items that are done, and of all that were
+            not held.
 
         Returns
         -------
-        Subset, shape [n, dimension]
-            Rows of the file, in the order of `keys`.
+        int64 [n]
+            Row of each key, for `rows`; -1 for items that could not be had.
         """
         missing: dict[str, int] = {}
-        for number, (key, place) in enumerate(zip(keys, self.find(keys), strict=True)):
-            if place < 0:
-                missing.setdefault(key, number)
-        wanted = list(missing.items())
-        if progress is not None and len(wanted) < len(keys):
-            progress(len(keys) - len(wanted))
-        for start in range(0, len(wanted), block):
-            part = wanted[start : start + block]
-            items: Iterator[Any] = (fetch(number) for _, number in part)
-            self.add([key for key, _ in part], encoder.encode(items, self.modality))
+        for number in np.flatnonzero(self.find(keys) < 0).tolist():
+            missing.setdefault(keys[number], number)
+        wanted = list(missing.values())
+        source = iter(items(wanted)) if wanted else iter(())
+        for first in source:
+            had: list[int] = []
+            embeddings = encode(_noting(chain([first], islice(source, block - 1)), had))
+            self.add([keys[number] for number in had], embeddings)
             if progress is not None:
-                progress(len(part))
-        return self.rows(self.find(keys))
+                progress(int(np.searchsorted(wanted, had[-1])) + 1, len(wanted))
+        return self.find(keys)
+
+
+def _noting(items: Iterable[tuple[int, Any]], numbers: list[int]) -> Iterator[Any]:
+    """The items, their numbers noted on the way."""
+    for number, item in items:
+        numbers.append(number)
+        yield item
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -45,8 +45,12 @@ def encoded(name: str, cache: Path) -> tuple[Halves, dict[str, list]]:
     for modality in MODALITIES:
         store = EmbeddingCache(cache, mark, modality, encoder.dimension(modality))
         keys = [content_key(item) for item in items[modality]]
-        rows = store.encode(keys, items[modality].__getitem__, encoder)
-        out[modality] = take(rows, np.arange(len(rows)))
+        rows = store.encode(
+            keys,
+            lambda numbers, own=items[modality]: ((number, own[number]) for number in numbers),
+            lambda some, own=modality: encoder.encode(some, own),
+        )
+        out[modality] = take(store.rows(rows), np.arange(len(rows)))
     encoder.close()
     return out, columns
 
