@@ -85,8 +85,8 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def image_fault(data: bytes | None, max_pixels: int = MAX_PIXELS) -> str | None:
     """Say why an image cannot be decoded, or None if it can, in the calling process.
 
-    All of the file is read; a JPEG at an eighth of its size, which finds a cut file at a third of
-    the cost. For files that may hang a decoder use `ImageInspector`.
+    All of the file is read and converted as `decode` does it; a JPEG at an eighth of its size,
+    which finds a cut file at a third of the cost. For files that may hang a decoder use `ImageInspector`.
     """
     if data is None:
         return "null"
@@ -95,6 +95,7 @@ def image_fault(data: bytes | None, max_pixels: int = MAX_PIXELS) -> str | None:
         if image.format == "JPEG":
             image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
         image.load()
+        _to_rgb(image)
     except UndecodableImage as fault:
         return fault.reason
     except Exception as error:  # noqa: BLE001  Pillow's plugins raise anything
@@ -168,16 +169,19 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Scale samples of more than 8 bits: full 16-bit range if they fit it, else their own range."""
     import numpy as np
 
-    values = np.nan_to_num(np.asarray(image, dtype=np.float32))
-    low, high = float(values.min()), float(values.max())
+    values = np.asarray(image, dtype=np.float32)
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     if image.mode == "F" and low >= 0 and high <= 1:
         low, high = 0.0, 1.0
     elif image.mode == "F" or low < 0 or high > 65_535:
         high = max(high, low + 1)
     else:
         low, high = 0.0, 65_535.0 if high > 255 or image.mode != "I" else 255.0
-    scaled = (values - low) * (255.0 / (high - low))
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+    with np.errstate(over="ignore"):
+        scaled = (values - low) * (255.0 / (high - low))
+    return Image.fromarray(np.rint(scaled).clip(0, 255).astype(np.uint8))
 
 
 def _serve(requests: BinaryIO, answers: BinaryIO) -> None:

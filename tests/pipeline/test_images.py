@@ -74,6 +74,17 @@ def test_what_cannot_be_decoded_has_a_reason(name: str) -> None:
     assert image_fault(data) == reason
 
 
+def test_a_picture_whose_colours_have_no_way_to_rgb_is_known_at_the_scan() -> None:
+    data = _encoded(Image.new("LA", (8, 8), (90, 200)), "TIFF")
+    # Its tag of extra samples then says that grey was multiplied by alpha already.
+    apart, associated = (struct.pack("<HHII", 338, 3, 1, kind) for kind in (2, 1))
+    assert apart in data
+    data = data.replace(apart, associated)
+    with pytest.raises(UndecodableImage) as raised:
+        decode(data)
+    assert image_fault(data) == raised.value.reason == "undecodable"
+
+
 GOOD = {
     "jpeg": _encoded(_noise(), "JPEG"),
     "progressive jpeg": _encoded(_noise(), "JPEG", progressive=True),
@@ -117,6 +128,13 @@ def test_floats_between_zero_and_one_are_the_whole_range() -> None:
     values = np.array([[0.0, 0.2, 0.4]], dtype=np.float32)
     pixels = np.asarray(decode(_encoded(Image.fromarray(values), "TIFF")))
     assert pixels[0, :, 0].tolist() == [0, 51, 102]
+
+
+def test_what_is_infinite_is_the_end_of_the_finite_range() -> None:
+    values = np.array([[-np.inf, 10.0, 30.0, 60.0, np.inf, np.nan]], dtype=np.float32)
+    data = _encoded(Image.fromarray(values), "TIFF")
+    assert np.asarray(decode(data))[0, :, 0].tolist() == [0, 0, 102, 255, 255, 0]
+    assert image_fault(data) is None
 
 
 def test_transparency_is_laid_on_white() -> None:
