@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -194,7 +195,10 @@ def _name_row(table: pa.Table, dataset: Dataset, row: int) -> str:
 
 
 def fetch(dataset: Dataset, places: Iterable[tuple[int, int]]) -> pa.Table:
-    """Rows by (number of the file, position), in the order asked for; columns as `Dataset.fetch`."""
+    """Rows by (number of the file, position), in the order asked for; columns as `Dataset.fetch`.
+
+    Their images may be more than one array of Arrow's holds (2 GB): see `encoded_images`.
+    """
     wanted = list(places)
     by_file: dict[int, list[int]] = {}
     for file, position in wanted:
@@ -207,4 +211,22 @@ def fetch(dataset: Dataset, places: Iterable[tuple[int, int]]) -> pa.Table:
         for position in table["position"].to_pylist():
             order[file, position] = len(order)
         tables.append(table)
-    return pa.concat_tables(tables).take(pa.array([order[place] for place in wanted]))
+    table = pa.concat_tables(tables)
+    rows = [order[place] for place in wanted]
+    if rows == list(range(len(table))):
+        return table
+    # Slices share their bytes; a take would copy all images into one array.
+    return pa.concat_tables([table.slice(row, 1) for row in rows])
+
+
+def stream(dataset: Dataset, rows: pa.Table) -> Iterator[pa.RecordBatch]:
+    """Some of a catalog's rows in reading order, as `Dataset.stream` gives them."""
+    files, positions = rows["file"].to_numpy(), rows["position"].to_numpy()
+    starts = np.flatnonzero(np.diff(files, prepend=-1)).tolist()
+    for start, end in pairwise([*starts, len(files)]):
+        yield from dataset.stream(dataset.files[files[start]], positions[start:end])
+
+
+def encoded_images(rows: pa.Table | pa.RecordBatch) -> pa.ChunkedArray | pa.Array:
+    """The encoded images of rows as they were read, in as many pieces."""
+    return pc.struct_field(rows["image"], "bytes")

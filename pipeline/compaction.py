@@ -131,8 +131,8 @@ def _renewed(table: pa.Table, source: pa.Table, dataset: Dataset, schema: pa.Sch
     columns = {name: table[name] for name in schema.names if name in table.schema.names}
     places = zip(source["file"].to_pylist(), source["position"].to_pylist(), strict=True)
     if dataset.extra_schema.names:
-        extra = fetch(dataset, places)["extra"].combine_chunks()
-        columns |= {name: extra.field(name) for name in extra.type.names}
+        extra = fetch(dataset, places)["extra"]
+        columns |= dict(zip(dataset.extra_schema.names, extra.flatten(), strict=True))
     listed = pa.types.is_list(schema.field("text").type)
     if listed != pa.types.is_list(table.schema.field("text").type):
         texts = columns["text"].to_pylist()

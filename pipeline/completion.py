@@ -30,7 +30,7 @@ from pipeline.ledger import (
 )
 from pipeline.plan import ShardPlan
 from pipeline.portion import Portion, completed, pass_through
-from pipeline.schema import ROW_GROUP_ROWS, completed_schema
+from pipeline.schema import completed_schema, row_group_rows
 from pipeline.workbench import Workbench
 
 RowsDone = Callable[[dict[str, int]], None]
@@ -78,15 +78,17 @@ def complete_shard(
             else:
                 table = pass_through(plan, portion, schema)
             waiting.append(table)
-            if sum(map(len, waiting)) >= ROW_GROUP_ROWS:
-                write()
+            write(all_of_it=False)
             outcomes = table["status"].to_pylist()
             statuses.extend(outcomes)
             return dict(Counter(outcomes))
 
-        def write() -> None:
-            writer.write_table(pa.concat_tables(waiting), row_group_size=ROW_GROUP_ROWS)
-            waiting.clear()
+        def write(all_of_it: bool = True) -> None:
+            together = pa.concat_tables(waiting)
+            rows = row_group_rows(together)
+            if all_of_it or len(together) >= rows:
+                writer.write_table(together, row_group_size=rows)
+                waiting.clear()
 
         def settle(portion: Portion, judged: Future[dict[str, int] | None]) -> None:
             while (outcomes := judged.result()) is None:

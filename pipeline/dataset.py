@@ -203,6 +203,24 @@ class Dataset:
         for batch in self._source.batches(file.name, self._unified.needed):
             yield from self._unified.batches(file.name, batch, unread)
 
+    def stream(self, file: SourceFile, positions: np.ndarray) -> Iterator[pa.RecordBatch]:
+        """Read some rows of a file, as `batches` would give them; `positions` being sorted.
+
+        Raises
+        ------
+        DatasetError
+            If the file has changed so that it has no such rows.
+        """
+        if not len(positions):
+            return
+        rows = 0
+        for read in self._source.take(file.name, positions, self._unified.needed):
+            for batch in self._unified.batches(file.name, read):
+                rows += batch.num_rows
+                yield batch
+        if rows != len(positions):
+            raise DatasetError(f"{file.name} has no row {positions[-1]}: it has changed")
+
     def fetch(self, file: SourceFile, positions: Sequence[int]) -> pa.Table:
         """Read some rows of a file, as `batches` would give them, in the order asked for.
 
@@ -215,15 +233,7 @@ class Dataset:
         sorted_ = np.unique(wanted)
         if len(sorted_) and sorted_[0] < 0:
             raise DatasetError(f"{file.name} has no row {sorted_[0]}")
-        read = (
-            self._source.take(file.name, sorted_, self._unified.needed)
-            if len(sorted_)
-            else iter(())
-        )
-        parts = [part for batch in read for part in self._unified.batches(file.name, batch)]
-        table = pa.Table.from_batches(parts, self.schema)
-        if table.num_rows != len(sorted_):
-            raise DatasetError(f"{file.name} has no row {sorted_[-1]}: it has changed")
+        table = pa.Table.from_batches(self.stream(file, sorted_), self.schema)
         order = np.searchsorted(sorted_, wanted)
         if np.array_equal(order, np.arange(len(sorted_))):
             return table

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kb.embeddings import Modality
 from pipeline.block import Block, Row
@@ -39,8 +40,8 @@ def pass_through(plan: ShardPlan, portion: Portion, schema: pa.Schema) -> pa.Tab
     lost = [entry.missing in ("image", "both") for entry in entries]
     if any(lost):
         # Bytes that are no image would break whoever decodes the column.
-        images = zip(found["image"].to_pylist(), lost, strict=True)
-        columns["image"] = [None if gone else image for image, gone in images]
+        images = found["image"]
+        columns["image"] = pc.if_else(pa.array(lost), pa.scalar(None, images.type), images)
     return pa.table(columns, schema=schema)
 
 
@@ -53,9 +54,8 @@ def _own_columns(found: pa.Table, entries: Sequence[Entry], schema: pa.Schema) -
         "missing": [None if entry.missing == "both" else entry.missing for entry in entries],
     }
     if "extra" in found.column_names:
-        extra = found["extra"].combine_chunks()
-        for name in extra.type.names:
-            columns[name] = extra.field(name)
+        extra = found["extra"]
+        columns |= dict(zip((field.name for field in extra.type), extra.flatten(), strict=True))
     return columns
 
 

@@ -13,6 +13,8 @@ import pyarrow as pa
 
 SCHEMA_VERSION = 1
 ROW_GROUP_ROWS = 100
+# What is read at once by whoever reads a row group; of more than 2 GB Arrow would read none.
+ROW_GROUP_BYTES = 256 << 20
 
 STATUSES = ("observed", "completed", "rejected", "failed")
 
@@ -104,3 +106,9 @@ def completed_schema(text_is_list: bool, extra: pa.Schema | None = None) -> pa.S
             "rag4dmc": json.dumps({"schema_version": SCHEMA_VERSION}),
         },
     )
+
+
+def row_group_rows(table: pa.Table) -> int:
+    """Rows of a row group of such rows: about a hundred, fewer where their images are large."""
+    fitting = ROW_GROUP_BYTES * len(table) // max(1, table.nbytes)
+    return min(ROW_GROUP_ROWS, max(1, fitting))

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from kb.embeddings import MODALITIES, Modality, opposite
 from pipeline.block import Block
-from pipeline.catalog import fetch
+from pipeline.catalog import encoded_images, fetch
 from pipeline.images import decode
 from pipeline.job import Job
 from pipeline.ledger import Entry
@@ -159,5 +159,5 @@ def _fetch(job: Job, rows: pa.Table) -> pa.Table:
 def _items(bench: Workbench, fetched: pa.Table, modality: Modality) -> list[Any]:
     if modality == "text":
         return fetched["text"].to_pylist()
-    data = fetched["image"].combine_chunks().field("bytes").to_pylist()
-    return [decode(one, bench.config.dataset.max_pixels) for one in data]
+    limit = bench.config.dataset.max_pixels
+    return [decode(data, limit) for data in encoded_images(fetched).to_pylist()]

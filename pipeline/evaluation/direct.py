@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from kb.embeddings import Modality
-from pipeline.catalog import digest
+from pipeline.catalog import digest, encoded_images
 from pipeline.evaluation.captions import bleu_and_chrf, cider_d
 from pipeline.evaluation.pictures import frechet_distance, mean_niqe
 from pipeline.evaluation.statistics import interval
@@ -51,7 +51,7 @@ class Direct:
         """
         ids = table["id"].to_pylist()
         made: dict[str, list[tuple[str, Any]]] = {"text": [], "image": []}
-        images = table["image"].combine_chunks().field("bytes").to_pylist()
+        images = encoded_images(table).to_pylist()
         for row_id, image, text, status in zip(
             ids, images, table["text"].to_pylist(), table["status"].to_pylist(), strict=True
         ):

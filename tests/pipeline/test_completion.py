@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+import pytest
+
 from tests import quick_worlds
 
 
@@ -67,3 +70,18 @@ def test_some_candidates_may_be_drawn_without_the_example(tmp_path: Path) -> Non
     assert with_it[1]["text"] != without[1]["text"]
     assert ["without an example" in c["notes"] for c in mixed] == [False, True]
     assert [c["seed"] for c in mixed] == [c["seed"] for c in with_it]
+
+
+def test_row_groups_stay_small_where_images_are_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = quick_worlds.rows(40, 1, 0)
+    size = len(rows[0]["image"]["bytes"])
+    monkeypatch.setattr("pipeline.schema.ROW_GROUP_BYTES", 5 * size)
+    quick_worlds.write(tmp_path / "data" / "a.parquet", rows)
+    changes = {"run": {"shard_size": 100, "block_size": 32}}
+    job, _ = quick_worlds.run(quick_worlds.config(tmp_path, **changes))
+    files = [pq.ParquetFile(path).metadata for path in job.ledger.files()]
+    groups = [file.row_group(n).num_rows for file in files for n in range(file.num_row_groups)]
+    assert sum(groups) == 41
+    assert max(groups) <= 5

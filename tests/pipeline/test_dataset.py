@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 import json
 import os
+import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.dataset import ColumnSettings, Dataset, DatasetSettings, guess_columns
+from pipeline.catalog import encoded_images, fetch
+from pipeline.dataset import ColumnSettings, Dataset, DatasetSettings, SourceFile, guess_columns
 from tests.pipeline.sources.small_files import PNG, open_dataset, read, write_jsonl, write_parquet
 
 
@@ -180,6 +184,33 @@ def test_reading_one_row_does_not_read_the_file(tmp_path: Path) -> None:
     table = dataset.fetch(dataset.files[0], [999])
     assert table["image"][0].as_py()["bytes"] == images[999]
     assert 0 < read < path.stat().st_size / 8
+
+
+def test_rows_with_more_images_than_an_array_holds_are_fetched_in_any_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        write_parquet(tmp_path / f"{name}.parquet", image=[PNG] * 20, text=["x"] * 20)
+    dataset = open_dataset(tmp_path)
+    # 40 images of 64 MB that share their bytes.
+    size = 64 << 20
+    data = pa.Array.from_buffers(
+        pa.binary(), 1, [None, pa.py_buffer(struct.pack("<ii", 0, size)), pa.py_buffer(bytes(size))]
+    )
+    image = pa.StructArray.from_arrays([data, pa.nulls(1, pa.string())], names=["bytes", "path"])
+    original = Dataset.fetch
+
+    def large(self: Dataset, file: SourceFile, positions: Sequence[int]) -> pa.Table:
+        table = original(self, file, positions)
+        place = table.schema.get_field_index("image")
+        return table.set_column(place, "image", pa.chunked_array([image] * len(table)))
+
+    monkeypatch.setattr(Dataset, "fetch", large)
+    places = [(file, position) for position in range(20) for file in (1, 0)]
+    found = fetch(dataset, places)
+    assert found["position"].to_pylist() == [position for _, position in places]
+    lengths = pc.binary_length(encoded_images(found)).to_pylist()
+    assert lengths == [size] * 40
 
 
 def test_a_dataset_in_memory_reads_like_one_on_disk() -> None:
