@@ -146,7 +146,7 @@ class EmbeddingCache:
             self._cut_off_partial_write()
             if self._entries() != self._count:
                 self._read()
-            new = np.flatnonzero(self.find(keys) < 0)
+            new = np.flatnonzero(self.find(keys) < 0).tolist()
             # Rows before keys: a key on disk always has its row.
             for path, data in (
                 (self._rows_path, rows[new].astype("<f2").tobytes()),

@@ -22,6 +22,7 @@ from kb.embeddings import (
     release,
 )
 from kb.index import EmbeddingIndex, IndexSettings
+from kb.mapping import NoCompletePairs
 from kb.pairs import Pairs, PairsWriter, content_digests, read_pairs, string_column
 from kb.purification import Alignments
 from kb.storage import version_of
@@ -57,14 +58,14 @@ def write_contents(
 
     Raises
     ------
-    ValueError
+    NoCompletePairs
         There would be no row.
     """
     if not any(len(s.pairs) if s.kept is None else s.kept.any() for s in sides):
         # There always are internal pairs, so it is the sources that leave them out.
-        raise ValueError(
-            "the knowledge base would hold no pair: sources is ['external'] and no external pair "
-            "was kept; add 'internal' to it or check the external set"
+        raise NoCompletePairs(
+            "knowledge_base.sources: the knowledge base would hold no pair, for no external one was "
+            "kept and sources is ['external']; add 'internal' or check the external set"
         )
     (folder / "embeddings").mkdir()
     counts = dict.fromkeys(ORIGINS, 0)

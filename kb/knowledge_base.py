@@ -111,10 +111,9 @@ class KnowledgeBase:
         Raises
         ------
         NoCompletePairs
-            `internal` is empty.
+            `internal` is empty, or no pair could be retrieved from.
         ValueError
-            Dimensions differ, an id comes twice, an embedding is not finite or all zero, or no
-            pair could be retrieved from.
+            Dimensions differ, an id comes twice, or an embedding is not finite or all zero.
         """
         recipe = recipe or Recipe()
         external = [pairs for pairs in external if len(pairs)]

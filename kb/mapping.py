@@ -57,7 +57,7 @@ class MappingSettings(BaseModel):
 
 
 class NoCompletePairs(ValueError):
-    """There is no pair to learn the mapping from."""
+    """There is no pair to learn the mapping from, or none to retrieve."""
 
 
 class CrossModalMapping:

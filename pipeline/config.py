@@ -102,7 +102,7 @@ class RunSettings(BaseModel):
     offline: bool = Field(False, description="download nothing")
     embeddings: str | None = Field(
         None,
-        description="folder of the embeddings by content, which runs may share, one at a time;"
+        description="folder of the embeddings by content, which runs of one machine may share;"
         " default: in the run's folder",
     )
     remember: bool = Field(

@@ -13,6 +13,7 @@ import pytest
 from kb.filtering import FilterSettings
 from kb.index import IndexSettings
 from kb.knowledge_base import KnowledgeBase
+from kb.mapping import NoCompletePairs
 from kb.pairs import Pairs
 from tests.kb.worlds import QUICK, World, as_pairs, quick
 
@@ -243,6 +244,6 @@ def test_an_update_that_would_leave_no_pair_to_retrieve_is_refused_and_the_base_
     old = KnowledgeBase.build(tmp_path / "kb", part(internal, 0, 299), [external[1]], recipe)
     # Every pair of the source is replaced by one that the filter drops.
     noise = world.draw_noise(50)
-    with pytest.raises(ValueError, match="would hold no pair: sources is"):
+    with pytest.raises(NoCompletePairs, match="would hold no pair"):
         KnowledgeBase.update(tmp_path / "kb", internal, [Pairs(external[1].table, noise)], recipe)
     assert KnowledgeBase.load(tmp_path / "kb").version == old.version

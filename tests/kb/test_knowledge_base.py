@@ -174,7 +174,7 @@ def test_nothing_to_retrieve_from_is_an_error_and_leaves_no_folder(
 ) -> None:
     recipe = quick(sources=["external"])
     internal = as_pairs(world.draw(300), "dataset")
-    with pytest.raises(ValueError, match="would hold no pair"):
+    with pytest.raises(NoCompletePairs, match="sources: .* would hold no pair"):
         KnowledgeBase.build(
             tmp_path / "kb", internal, [as_pairs(world.draw_noise(200), "noise")], recipe
         )
@@ -184,7 +184,7 @@ def test_nothing_to_retrieve_from_is_an_error_and_leaves_no_folder(
 def test_external_pairs_alone_to_retrieve_from_and_none_there_is_an_error(
     tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
 ) -> None:
-    with pytest.raises(ValueError, match=r"would hold no pair: sources is \['external'\]"):
+    with pytest.raises(NoCompletePairs, match=r"would hold no pair, .* sources is \['external'\]"):
         KnowledgeBase.build(tmp_path / "kb", sides[0], [], quick(sources=["external"]))
     assert list(tmp_path.iterdir()) == []
 
