@@ -73,8 +73,8 @@ def quiet_libraries() -> None:
 
 def job_of(config: Path, view: RunView | None = None) -> Job:
     """The job of a config, which tells `view` how far it is."""
-    from pipeline.build import quiet
     from pipeline.config import load_config
+    from pipeline.embedding import quiet
     from pipeline.job import Job
 
     job = Job(load_config(config), view.step if view else quiet)

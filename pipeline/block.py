@@ -113,8 +113,8 @@ class Block:
             [hit.row for hits in found for hit in hits], with_images=observed == "text"
         )
         for row, hits in zip(rows, found, strict=True):
-            row.hits = hits
-            row.examples = [dict(pairs[hit.row]) for hit in hits]
+            row.hits = [hit for hit in hits if hit.row in pairs]
+            row.examples = [dict(pairs[hit.row]) for hit in row.hits]
             for example in row.examples:
                 example["caption"] = _nearest_caption(bench, example["text"], row, observed)
 

@@ -6,38 +6,23 @@ What was embedded is kept beside the run by content, so that new rows cost no mo
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Mapping
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kb.cache import EmbeddingCache
-from kb.embeddings import MODALITIES, Modality, Rows
-from kb.knowledge_base import KnowledgeBase, Pairs
+from kb.knowledge_base import KnowledgeBase
 from kb.mapping import NoCompletePairs
 from kb.recipe import METHOD, Recipe
-from pipeline.catalog import Catalog, digest, fetch
+from pipeline.catalog import Catalog, digest
+from pipeline.dataset import DatasetError
+from pipeline.embedding import Progress, embedded_pairs, pair_ids, quiet
 from pipeline.external import INTERNAL
 from pipeline.files import read_json, write_whole
-from pipeline.images import decode
-from pipeline.workbench import STANDARDS, Workbench
-from selection.niqe import NiqeModel
-from selection.scoring import Selector
+from pipeline.standards import keep_standards
+from pipeline.workbench import Workbench
 
-logger = logging.getLogger(__name__)
-
-EMBED_ROWS = 1024
-STANDARD_PAIRS = 500
 INPUTS = "kb-inputs.json"
-
-Progress = Callable[[str, int, int], None]
-
-
-def quiet(step: str, done: int, total: int) -> None:
-    """The progress of whoever does not watch."""
 
 
 def scan(bench: Workbench, progress: Progress = quiet) -> Catalog:
@@ -46,6 +31,8 @@ def scan(bench: Workbench, progress: Progress = quiet) -> Catalog:
 
 
 def _scan(bench: Workbench, source: str, progress: Progress) -> Catalog:
+    if source in bench.catalogs:
+        return bench.catalogs[source]
     done = 0
 
     def advance(rows: int) -> None:
@@ -55,6 +42,7 @@ def _scan(bench: Workbench, source: str, progress: Progress) -> Catalog:
 
     found = Catalog.scan(bench.source(source), bench.config.folder / "catalog" / source, advance)
     progress(f"scan {source}", len(found), len(found))
+    bench.catalogs[source] = found
     return found
 
 
@@ -92,6 +80,11 @@ def build(
     ------
     kb.mapping.NoCompletePairs
         The dataset has no complete pair.
+    DatasetError
+        An id would stand for more than one pair.
+    ConfigError
+        The encoder gives what is no embedding, or pictures are too few or too small for the
+        settings of `selection`.
     """
     config = bench.config
     if not len(catalog.complete()):
@@ -110,13 +103,14 @@ def build(
         "encoder": encoder,
         "method": METHOD,
         "settings": config.knowledge_base.identity(),
-        "selection": config.selection.identity(),
+        "selection": config.selection.image.standards_identity(),
         "seed": config.run.seed,
     }
     stamp = config.folder / INPUTS
     standing = (bench.knowledge_base_folder / "manifest.json").is_file()
     if standing and not anew and read_json(stamp) == json.loads(json.dumps(inputs)):
         return False
+    _check_ids({INTERNAL: catalog} | externals)
     stamp.unlink(missing_ok=True)
     bench.forget()
     internal = embedded_pairs(bench, INTERNAL, catalog, progress)
@@ -125,112 +119,29 @@ def build(
     recipe = Recipe(config.knowledge_base, config.run.seed, bench.encoder.shared_space, encoder)
     make = KnowledgeBase.build if anew else KnowledgeBase.update
     built = make(bench.knowledge_base_folder, internal, external, recipe)
-    _keep_standards(bench, built, internal, catalog)
+    keep_standards(bench, built, internal, catalog)
     write_whole(stamp, json.dumps(inputs, indent=1))
     progress("build", 1, 1)
     bench.forget()
     return True
 
 
-def embedded_pairs(
-    bench: Workbench, source: str, catalog: Catalog, progress: Progress = quiet
-) -> Pairs:
-    """The complete rows of a dataset with their embeddings, in reading order.
+def _check_ids(catalogs: Mapping[str, Catalog]) -> None:
+    """Refuse ids that would stand for more than one pair.
 
-    A picture or text that this encoder has seen before, in whatever file, is not encoded again.
+    Raises
+    ------
+    DatasetError
+        An id is that of another source's pair, with the source's name before it.
     """
-    complete = catalog.complete()
-    embeddings: dict[Modality, Rows] = {}
-    for modality in MODALITIES:
-        cache = EmbeddingCache(
-            bench.embeddings_folder,
-            digest(json.dumps(bench.identity(bench.config.encoder_part()), sort_keys=True)),
-            modality,
-            bench.encoder.dimension(modality),
-        )
-        keys = complete[modality].to_pylist()
-        new: dict[str, int] = {}
-        for row in np.flatnonzero(cache.find(keys) < 0).tolist():
-            # The first of equal ones, so that the rows ascend and are read in one pass.
-            new.setdefault(keys[row], row)
-        for start in range(0, len(new), EMBED_ROWS):
-            part = dict(list(new.items())[start : start + EMBED_ROWS])
-            rows = complete.take(pa.array(list(part.values())))
-            cache.add(list(part), bench.embed(_items(catalog, rows, modality), modality))
-            progress(f"embed {source} {modality}s", start + len(part), len(new))
-        embeddings[modality] = cache.rows(cache.find(keys))
-    return Pairs(_pair_table(bench, source, catalog, complete), embeddings)
-
-
-def _items(catalog: Catalog, rows: pa.Table, modality: Modality) -> Sequence[Any]:
-    """Decoded images or lists of captions of some rows."""
-    places = zip(rows["file"].to_pylist(), rows["position"].to_pylist(), strict=True)
-    found = fetch(catalog.dataset, places)
-    if modality == "text":
-        return found["text"].to_pylist()
-    limit = catalog.dataset.settings.max_pixels
-    return [
-        decode(data, limit) for data in found["image"].combine_chunks().field("bytes").to_pylist()
-    ]
-
-
-def _pair_table(bench: Workbench, source: str, catalog: Catalog, complete: pa.Table) -> pa.Table:
-    """What the knowledge base keeps of each pair besides its embeddings."""
-    licence = next((e.licence for e in bench.config.external if e.name == source), None)
-    prefix = "" if source == INTERNAL else f"{source}/"
-    details = catalog.details()
-    names = pa.array([file.name for file in catalog.dataset.files])
-    own = details["licence"]
-    return pa.table(
-        {
-            "id": pc.binary_join_element_wise(prefix, complete["id"], ""),
-            "source": pa.repeat(source, len(complete)),
-            "licence": own if licence is None else pc.fill_null(own, licence),
-            "text": details["captions"],
-            "file": names.take(complete["file"].combine_chunks()),
-            "position": complete["position"],
-        }
-    )
-
-
-def _keep_standards(
-    bench: Workbench, built: KnowledgeBase, internal: Pairs, catalog: Catalog
-) -> None:
-    """Measure the standards of pictures' scores, unless those that stand were for this fit.
-
-    They stay with the fit: scores of rows that come later compare with those of earlier ones.
-    """
-    path = bench.config.folder / STANDARDS
-    fit = {name: e["digest"] for name, e in built.manifest["files"].items() if "mapping/" in name}
-    measured_for = digest(
-        json.dumps(fit, sort_keys=True),
-        json.dumps(bench.config.selection.identity(), sort_keys=True),
-        str(bench.config.run.seed),
-    )
-    if (read_json(path) or {}).get("measured_for") == measured_for:
+    ids = {source: pair_ids(source, found.complete()) for source, found in catalogs.items()}
+    together = pa.chunked_array([chunk for own in ids.values() for chunk in own.chunks])
+    if pc.count_distinct(together).as_py() == len(together):
         return
-    standards = _measure_standards(bench, built, internal, catalog)
-    write_whole(path, json.dumps({"measured_for": measured_for, **standards}, indent=1))
-
-
-def _measure_standards(
-    bench: Workbench, built: KnowledgeBase, internal: Pairs, catalog: Catalog
-) -> dict[str, Any]:
-    """Measure by what mean and deviation picture scores are standardised, on real pairs."""
-    settings = bench.config.selection
-    generator = np.random.default_rng(bench.config.run.seed)
-    sample = np.sort(
-        generator.choice(len(internal), min(len(internal), STANDARD_PAIRS), replace=False)
+    counts = pc.value_counts(together)
+    twice = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"]
+    sources = [source for source, own in ids.items() if pc.index(own, twice).as_py() >= 0]
+    raise DatasetError(
+        f"external.name: pairs of {' and '.join(sources)} would have the same id {twice.as_py()!r};"
+        " give the external dataset another name"
     )
-    images = np.asarray(internal.embeddings["image"][sample], np.float32)
-    texts = np.asarray(internal.embeddings["text"][sample], np.float32)
-    targets = None if built.mapping.constant_["text"] else built.pseudo(texts, "text")
-    pictures = _items(catalog, catalog.complete().take(pa.array(sample)), "image")
-    model = None
-    if settings.image.niqe == "fitted":
-        model = NiqeModel.fit(pictures, block=settings.image.niqe_block)
-    standards = Selector.fit_standards(settings, images, targets, pictures, model)
-    return {
-        "standards": standards.to_dict(),
-        "niqe_model": None if model is None else model.to_dict(),
-    }

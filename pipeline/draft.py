@@ -12,12 +12,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.build import Progress, quiet, scan, scan_externals
+from pipeline.build import scan, scan_externals
 from pipeline.catalog import Catalog, DuplicateIds
 from pipeline.columns import NONE
 from pipeline.config import load_config, make_config
 from pipeline.config_text import config_text
 from pipeline.dataset import Dataset, DatasetSettings
+from pipeline.embedding import Progress, quiet
 from pipeline.errors import ConfigError, first_error
 from pipeline.files import FOLDER_NAME, write_whole
 from pipeline.workbench import Workbench

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kb.embeddings import MODALITIES, Modality, opposite
-from pipeline.build import Progress, quiet, scan_externals
-from pipeline.catalog import Catalog, fetch
+from pipeline.build import scan_externals
+from pipeline.catalog import Catalog, encoded_images, fetch
 from pipeline.config import Config
 from pipeline.dataset import Dataset
+from pipeline.embedding import Progress, quiet
 from pipeline.errors import ConfigError
 from pipeline.job import Job
 from pipeline.parts import Part
@@ -192,5 +193,5 @@ def image_bytes(catalog: Catalog) -> float:
         return 0.0
     picked = table.take(pa.array(np.sort(rows)))
     places = zip(picked["file"].to_pylist(), picked["position"].to_pylist(), strict=True)
-    data = fetch(catalog.dataset, places)["image"].combine_chunks().field("bytes")
+    data = encoded_images(fetch(catalog.dataset, places))
     return float(pc.mean(pc.binary_length(data)).as_py())

@@ -16,19 +16,13 @@ import pyarrow.dataset as ds
 from generators.service import ServiceRefused
 from kb.knowledge_base import KnowledgeBase, Pairs
 from kb.storage import DamagedKnowledgeBase
-from pipeline.build import (
-    Progress,
-    build,
-    embedded_pairs,
-    quiet,
-    scan,
-    scan_externals,
-)
+from pipeline.build import build, scan, scan_externals
 from pipeline.catalog import Catalog
 from pipeline.compaction import compact
 from pipeline.comparison import compare
 from pipeline.completion import RowsDone, complete_shard
 from pipeline.config import Config
+from pipeline.embedding import Progress, embedded_pairs, quiet
 from pipeline.errors import ConfigError, RunLocked
 from pipeline.export import Exported, export
 from pipeline.external import INTERNAL
@@ -149,8 +143,11 @@ class Job:
 
     def pairs(self) -> dict[str, Pairs]:
         """The complete pairs of every source with their raw embeddings, the dataset's own first."""
-        catalogs = {INTERNAL: self.catalog} | scan_externals(self.bench)
-        return {name: embedded_pairs(self.bench, name, found) for name, found in catalogs.items()}
+        return {n: embedded_pairs(self.bench, n, found) for n, found in self.catalogs().items()}
+
+    def catalogs(self) -> dict[str, Catalog]:
+        """The rows of every source, the dataset's own first."""
+        return {INTERNAL: self.catalog} | scan_externals(self.bench, self.progress)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:

@@ -16,8 +16,8 @@ import numpy as np
 
 from kb.embeddings import MODALITIES, Modality
 from kb.leave_one_out import CANDIDATE_ALPHA, CANDIDATE_K, retrieval_quality
-from pipeline.build import Progress, quiet
 from pipeline.config import Config
+from pipeline.embedding import Progress, quiet
 from pipeline.errors import ConfigError
 from pipeline.evaluation.protocol import shuffled
 from pipeline.evaluation.runs import Arm, Runs

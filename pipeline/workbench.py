@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from kb.embeddings import Modality, normalise, take
+from kb.embeddings import InvalidEmbedding, Modality, normalise, take
 from kb.knowledge_base import KnowledgeBase
 from kb.storage import DamagedKnowledgeBase, read_manifest
-from pipeline.catalog import digest, fetch
+from pipeline.catalog import Catalog, digest, encoded_images, fetch
 from pipeline.comparison import ATTEMPTS, PASSING
 from pipeline.config import Config
 from pipeline.dataset import Dataset
+from pipeline.errors import ConfigError
 from pipeline.external import INTERNAL
-from pipeline.images import decode
+from pipeline.images import UndecodableImage, decode
 from pipeline.memory import Memory
 from pipeline.models import ResolvedModel
 from pipeline.parts import Part
@@ -51,6 +52,8 @@ class Workbench:
     ----------
     memory : Memory or None
         Candidates of earlier runs, which the generators are not asked for again.
+    catalogs : dict
+        What was scanned, by source: once a job.
     """
 
     def __init__(self, config: Config) -> None:
@@ -60,6 +63,7 @@ class Workbench:
         self.memory: Memory | None = None
         self._knowledge_base: KnowledgeBase | None = None
         self._selector: Selector | None = None
+        self.catalogs: dict[str, Catalog] = {}
 
     def models(self, part: Part) -> Mapping[str, ResolvedModel]:
         """The local models of a part, resolved once."""
@@ -172,22 +176,37 @@ class Workbench:
         self._knowledge_base = None
         self._selector = None
 
-    def embed(self, items: Sequence[Any], modality: Modality) -> np.ndarray:
+    def embed(self, items: Iterable[Any], modality: Modality) -> np.ndarray:
         """Unit embeddings [n, d] of images (PIL) or of texts, each a list of captions.
 
-        A row with several captions gets the mean of theirs.
+        A row with several captions gets the mean of theirs. Images may come from a generator: a
+        few batches of them are held.
+
+        Raises
+        ------
+        ConfigError
+            The encoder gives an embedding that is not finite or all zero.
         """
-        if modality == "image":
-            return self.encoder.encode(items, "image")
-        captions = [caption for row in items for caption in row]
-        embeddings = self.encoder.encode(captions, "text")
-        if len(captions) == len(items):
-            return embeddings
-        starts = np.cumsum([0, *(len(row) for row in items[:-1])])
-        return normalise(np.add.reduceat(embeddings, starts, axis=0))
+        try:
+            if modality == "image":
+                return normalise(self.encoder.encode(items, "image"))
+            rows = list(items)
+            captions = [caption for row in rows for caption in row]
+            embeddings = self.encoder.encode(captions, "text")
+            if len(captions) == len(rows):
+                return normalise(embeddings)
+            starts = np.cumsum([0, *(len(row) for row in rows[:-1])])
+            return normalise(np.add.reduceat(embeddings, starts, axis=0))
+        except InvalidEmbedding as error:
+            raise ConfigError(
+                f"encoder: must give {modality} embeddings that are finite and not zero; got {error}"
+            ) from None
 
     def example_pairs(self, rows: Sequence[int], with_images: bool) -> dict[int, dict[str, Any]]:
-        """Pairs of the knowledge base by row: its columns, and `image` decoded when asked for."""
+        """Pairs of the knowledge base by row: its columns, and `image` decoded when asked for.
+
+        A pair whose picture can't be decoded any more is left out, with a warning.
+        """
         pairs = {row: self.knowledge_base.pair(row) for row in dict.fromkeys(rows)}
         if not with_images:
             return pairs
@@ -198,10 +217,14 @@ class Workbench:
             dataset = self.source(source)
             numbers = {file.name: number for number, file in enumerate(dataset.files)}
             places = [(numbers[pairs[row]["file"]], pairs[row]["position"]) for row in wanted]
-            images = fetch(dataset, places)["image"].combine_chunks().field("bytes").to_pylist()
+            images = encoded_images(fetch(dataset, places)).to_pylist()
             for row, data in zip(wanted, images, strict=True):
                 pairs[row]["bytes"] = data
-                pairs[row]["image"] = decode(data, dataset.settings.max_pixels)
+                try:
+                    pairs[row]["image"] = decode(data or b"", dataset.settings.max_pixels)
+                except UndecodableImage as error:
+                    gone = pairs.pop(row)
+                    logger.warning("pair %r grounds no row any more: %s", gone["id"], error)
         return pairs
 
     def row_settings(self) -> dict[str, dict[str, str]]:

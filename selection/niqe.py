@@ -8,7 +8,7 @@ Processing Letters 20 (2013); lower is better. The published pristine model lies
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -21,6 +21,10 @@ from selection.statistics import block_statistics, half_size, luma, normalised_c
 
 FEATURES = 36
 _SHAPES = np.arange(0.2, 10.001, 0.001)
+
+
+class TooFewBlocks(ValueError):
+    """Pictures that are too few, too small or too flat to fit a NIQE model on."""
 
 
 @lru_cache(maxsize=1)
@@ -149,7 +153,7 @@ class NiqeModel:
 
         Raises
         ------
-        ValueError
+        TooFewBlocks
             If fewer than 37 blocks are left: 36 features then have no covariance.
         """
         kept = []
@@ -160,7 +164,7 @@ class NiqeModel:
                 kept.append(features[usable & (sharp > sharpness * sharp[usable].max())])
         rows = np.concatenate(kept) if kept else np.empty((0, FEATURES))
         if len(rows) <= FEATURES:
-            raise ValueError(
+            raise TooFewBlocks(
                 f"images must give at least {FEATURES + 1} sharp blocks of {block} pixels "
                 f"to fit a NIQE model; got {len(rows)}"
             )
@@ -207,14 +211,14 @@ def _published() -> NiqeModel:
         return NiqeModel(data["mean"], data["covariance"], int(data["block"]))
 
 
-def niqe(images: Sequence[Any], model: NiqeModel | None = None) -> np.ndarray:
+def niqe(images: Iterable[Any], model: NiqeModel | None = None) -> np.ndarray:
     """NIQE of each picture; lower is better.
 
     Luma is BT.601 in studio swing (16..235), rounded. Flat blocks are left out.
 
     Parameters
     ----------
-    images : sequence of PIL.Image.Image or ndarray
+    images : iterable of PIL.Image.Image or ndarray
         Of any sizes; arrays are RGB [h, w, 3] (integers in 0..255 or floats in 0..1) or luma [h, w].
         Memory is that of one picture at a time, about 30 bytes a pixel.
     model : NiqeModel, optional

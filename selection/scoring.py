@@ -14,7 +14,7 @@ expected loss (minimum Bayes risk; Kumar and Byrne 2004).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,11 +64,11 @@ class Selector:
         settings: ScoringSettings,
         embeddings: np.ndarray,
         targets: np.ndarray | None,
-        images: Sequence[Any],
+        images: Iterable[Any],
         niqe_model: NiqeModel | None = None,
     ) -> Standards:
         """The standards that the settings need, by :func:`selection.standards.fit_standards`."""
-        needed = settings.image.niqe != "off" and settings.image.lambda2 > 0
+        needed = settings.image.uses_niqe
         return fit_standards(embeddings, targets, images if needed else None, niqe_model)
 
     def judge_captions(
@@ -172,7 +172,7 @@ class Selector:
         elif settings.lambda1 > 0:
             notes.append("cosine left out: no pseudo-embedding")
         qualities: list[float | None] = [None] * len(images)
-        if settings.niqe != "off" and settings.lambda2 > 0 and valid.any():
+        if settings.uses_niqe and valid.any():
             measured = np.full(len(images), np.nan)
             numbers = np.flatnonzero(valid).tolist()
             measured[numbers] = niqe([images[number] for number in numbers], self.niqe_model)

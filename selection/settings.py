@@ -72,6 +72,19 @@ class ImageScoring(Scoring):
         description="Standardise cosine and NIQE on the dataset's pairs before adding them.",
     )
 
+    @property
+    def uses_niqe(self) -> bool:
+        """Whether NIQE has a part in the score."""
+        return self.niqe != "off" and self.lambda2 > 0
+
+    def standards_identity(self) -> dict[str, Any]:
+        """The settings that change the measured standards."""
+        return {
+            "niqe": self.niqe,
+            "niqe_block": self.niqe_block if self.niqe == "fitted" else None,
+            "uses_niqe": self.uses_niqe,
+        }
+
 
 class ScoringSettings(BaseModel):
     """How candidates are scored, by modality."""

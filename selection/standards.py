@@ -7,7 +7,7 @@ the two.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +68,7 @@ class Standards:
 def fit_standards(
     embeddings: np.ndarray,
     targets: np.ndarray | None,
-    images: Sequence[Any] | None,
+    images: Iterable[Any] | None,
     niqe_model: NiqeModel | None = None,
 ) -> Standards:
     """Measure the standards on the real halves of complete pairs.
@@ -80,8 +80,9 @@ def fit_standards(
     targets : ndarray of shape [n, d] or None
         Unit pseudo-embeddings, mapped from the pairs' texts; None where the mapping says
         nothing.
-    images : sequence of PIL.Image.Image or ndarray, or None
-        A sample of the pairs' pictures, whose number need not be n; None leaves NIQE out.
+    images : iterable of PIL.Image.Image or ndarray, or None
+        A sample of the pairs' pictures, whose number need not be n, read one at a time; None
+        leaves NIQE out.
     niqe_model : NiqeModel, optional
         The published one by default.
     """

@@ -10,9 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from kb.embeddings import MODALITIES, Modality, opposite
-from pipeline.build import Progress, quiet
+from pipeline.catalog import encoded_images
 from pipeline.config import Config
 from pipeline.cutoff import keep_best
+from pipeline.embedding import Progress, quiet
 from pipeline.errors import ConfigError
 from pipeline.evaluation.changes import Sweep
 from pipeline.evaluation.direct import Direct
@@ -173,7 +174,7 @@ def _filled(table: pa.Table, world: World) -> Pairs:
     Rows whose missing half could not be made are left out, as training would leave them out.
     """
     place = {row_id: row for row, row_id in enumerate(table["id"].to_pylist())}
-    images = table["image"].combine_chunks().field("bytes").to_pylist()
+    images = encoded_images(table).to_pylist()
     texts = table["text"].to_pylist()
     chosen = []
     for row in (place[row_id] for row_id in world.train if row_id in place):

@@ -12,8 +12,8 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.build import Progress, quiet
 from pipeline.config import Config
+from pipeline.embedding import Progress, quiet
 from pipeline.evaluation.changes import Sweep
 from pipeline.evaluation.draw import Draw
 from pipeline.evaluation.results import Results

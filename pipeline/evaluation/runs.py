@@ -10,9 +10,10 @@ from functools import cached_property
 from typing import Any
 
 from kb.recipe import METHOD
-from pipeline.build import INPUTS, Progress, quiet
+from pipeline.build import INPUTS
 from pipeline.catalog import digest
 from pipeline.config import Config
+from pipeline.embedding import Progress, quiet
 from pipeline.evaluation.changes import derive
 from pipeline.evaluation.variants import Variant
 from pipeline.evaluation.world import Masked, World

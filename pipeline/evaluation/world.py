@@ -11,9 +11,9 @@ import numpy as np
 
 from kb.embeddings import MODALITIES, Modality, Subset, take
 from kb.pairs import Pairs as EmbeddedPairs
-from pipeline.build import Progress, quiet
-from pipeline.catalog import digest, fetch
+from pipeline.catalog import digest, encoded_images, fetch
 from pipeline.config import GENERATORS, Config
+from pipeline.embedding import Progress, quiet
 from pipeline.errors import ConfigError
 from pipeline.evaluation.changes import derive
 from pipeline.evaluation.downstream import Pairs
@@ -149,14 +149,15 @@ class World:
     def rows(self) -> dict[str, Row]:
         """Test and training pairs with their content, all in memory."""
         dataset, complete = self.job.bench.dataset, self.job.catalog.complete()
-        wanted = [self.places[row_id] for row_id in [*self.test, *self.train]]
         files, positions = complete["file"].to_pylist(), complete["position"].to_pylist()
         ids = complete["id"].to_pylist()
+        place = {row_id: row for row, row_id in enumerate(ids)}
+        wanted = [place[row_id] for row_id in [*self.test, *self.train]]
         rows: dict[str, Row] = {}
         for start in range(0, len(wanted), ROWS_AT_ONCE):
             part = wanted[start : start + ROWS_AT_ONCE]
             found = fetch(dataset, [(files[row], positions[row]) for row in part])
-            images = found["image"].combine_chunks().field("bytes").to_pylist()
+            images = encoded_images(found).to_pylist()
             for row, image, texts in zip(part, images, found["text"].to_pylist(), strict=True):
                 rows[ids[row]] = Row(image, tuple(texts))
         return rows

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kb.embeddings import Rows
+
 
 @dataclass(frozen=True)
 class Projection:
@@ -34,8 +36,8 @@ class Projection:
 
 
 def project(
-    before: Mapping[str, np.ndarray],
-    after: Mapping[str, np.ndarray],
+    before: Mapping[str, Rows],
+    after: Mapping[str, Rows],
     *,
     points: int = 3000,
     random_state: int = 0,
@@ -45,8 +47,8 @@ def project(
     Parameters
     ----------
     before : mapping of str to array of shape [n, d]
-        Raw embeddings of each source, the dataset's own first; memory maps are read only where
-        they are sampled.
+        Raw embeddings of each source, the dataset's own first; memory maps and subsets of them
+        are read only where they are sampled.
     after : mapping of str to array of shape [m, d]
         What is left after purification, aligned.
     points : int
@@ -84,7 +86,7 @@ def project(
 
 
 def _sample(
-    side: Mapping[str, np.ndarray], points: int, generator: np.random.Generator
+    side: Mapping[str, Rows], points: int, generator: np.random.Generator
 ) -> dict[str, np.ndarray]:
     total = sum(map(len, side.values()))
     result = {}

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.compute as pc
 import yaml
 
+from kb.embeddings import Subset
+from pipeline.embedding import held_embeddings
 from pipeline.report.page import completed_rows, write_report
 from pipeline.report.projection import Projection, project
 from pipeline.summary import told
@@ -50,7 +53,10 @@ def report_run(job: Job, summary: Mapping[str, Any], cards: int) -> Path:
             ids = job.knowledge_base.pairs["id"].to_pylist()
             rows_by_id.update({pair_id: row for row, pair_id in enumerate(ids)})
         row = rows_by_id.get(pair)
-        return None if row is None else bench.example_pairs([row], with_images=True)[row]["bytes"]
+        if row is None:
+            return None
+        found = bench.example_pairs([row], with_images=True).get(row)
+        return None if found is None else found["bytes"]
 
     write_report(
         path,
@@ -66,17 +72,21 @@ def report_run(job: Job, summary: Mapping[str, Any], cards: int) -> Path:
     return path
 
 
-def _projection(job: Job) -> Projection:
-    """The image side of the knowledge base by source, before and after purification."""
+def _projection(job: Job) -> Projection | None:
+    """The image side of the knowledge base by source, before and after purification.
+
+    None where no raw embedding is held any more: a report encodes nothing.
+    """
     knowledge = job.knowledge_base
     before = {
-        name: np.asarray(pairs.embeddings["image"][:])
-        for name, pairs in job.pairs().items()
-        if len(pairs)
+        name: held_embeddings(job.bench, found, "image") for name, found in job.catalogs().items()
     }
-    sources = np.asarray(knowledge.pairs["source"].to_pylist())
+    before = {name: held for name, held in before.items() if len(held)}
+    if not before:
+        return None
+    sources = knowledge.pairs["source"]
     after = {
-        name: np.asarray(knowledge.embeddings["image"])[sources == name]
-        for name in dict.fromkeys(sources.tolist())
+        name: Subset(knowledge.embeddings["image"], np.flatnonzero(pc.equal(sources, name)))
+        for name in pc.unique(sources).to_pylist()
     }
     return project(before, after, random_state=job.config.run.seed)

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
+import yaml
 from PIL import Image
 
+from kb.cache import EmbeddingCache
 from kb.mapping import CrossModalMapping
-from pipeline.build import STANDARDS
 from pipeline.config import load_config
+from pipeline.dataset import DatasetError
+from pipeline.errors import ConfigError
+from pipeline.images import decode
 from pipeline.job import Job
+from pipeline.workbench import STANDARDS
 from tests import quick_worlds
 from tests.quick_parts import QuickEncoder
 
@@ -168,3 +175,146 @@ def test_a_search_without_the_pictures_still_answers(
     hits = Job(load_config(config)).search(text="a red square")
     assert [hit["thumbnail"] for hit in hits] == [None] * 5
     assert "no thumbnails" in caplog.text
+
+
+def test_pictures_are_decoded_one_at_a_time(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive, most = 0, 0
+
+    def gone() -> None:
+        nonlocal alive
+        alive -= 1
+
+    def counting(data: bytes, limit: int) -> Image.Image:
+        nonlocal alive, most
+        picture = decode(data, limit)
+        alive += 1
+        most = max(most, alive)
+        weakref.finalize(picture, gone)
+        return picture
+
+    monkeypatch.setattr("pipeline.embedding.decode", counting)
+    config.write_text(config.read_text() + "selection: {image: {niqe: fitted, niqe_block: 16}}\n")
+    build(config)
+    assert 1 <= most <= 3
+
+
+def broken(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with half of its picture."""
+    data = row["image"]["bytes"]
+    return row | {"image": {"bytes": data[: len(data) // 2], "path": None}}
+
+
+def test_a_picture_that_breaks_after_the_scan_is_left_out_of_the_pairs(
+    config: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = Job(load_config(config))
+    assert len(job.catalog.complete()) == 60
+    changed = [broken(row) if row["id"] in WHOLE[2:4] else row for row in ROWS]
+    quick_worlds.write(config.parent / "data" / "a.parquet", changed)
+    with job.lock():
+        job.begin()
+        assert job.build()
+    held = job.knowledge_base.pairs.filter(pc.equal(job.knowledge_base.pairs["source"], "internal"))
+    assert held["id"].to_pylist() == [name for name in WHOLE if name not in WHOLE[2:4]]
+    assert "2 pairs are left out" in caplog.text and WHOLE[2] in caplog.text
+    # The others answer with their own halves.
+    encoder = QuickEncoder(None, {})  # type: ignore[arg-type]
+    for row in (0, 2, 40):
+        text = held["text"][row].as_py()
+        found = np.asarray(job.knowledge_base.embeddings["text"][row], np.float32)
+        np.testing.assert_allclose(found, encoder.encode(text, "text")[0], atol=2e-3)
+
+
+def test_an_example_that_breaks_after_the_build_grounds_no_row_and_ends_no_run(
+    config: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = yaml.safe_load(config.read_text())
+    values["knowledge_base"] |= {"sources": ["external"], "purify": False}
+    config.write_text(yaml.safe_dump(values))
+    job, _ = build(config)
+    rows = [broken(quick_worlds.row(n)) | {"id": f"web {n}"} for n in range(100, 140)]
+    quick_worlds.write(config.parent / "more" / "b.parquet", rows)
+    with job.lock():
+        job.complete()
+    made = [row for row in quick_worlds.completed(job).values() if row["missing"] == "image"]
+    assert [row["status"] for row in made] == ["completed"] * 3
+    assert all(row["completion"]["examples"] == [] for row in made)
+    assert "grounds no row any more" in caplog.text
+
+
+def test_a_block_too_large_for_the_pictures_is_told_with_one_that_fits(config: Path) -> None:
+    config.write_text(config.read_text() + "selection: {image: {niqe: fitted}}\n")
+    with pytest.raises(ConfigError, match=r"^selection\.image\.niqe_block: .*96.*; 32 would do$"):
+        build(config)
+    config.write_text(config.read_text().replace("fitted", "fitted, niqe_block: 32"))
+    assert build(config)[1]
+
+
+def test_an_encoder_that_gives_no_direction_is_told_in_one_line(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(QuickEncoder, "_image", lambda *_: np.full(12, np.nan))
+    with pytest.raises(ConfigError, match=r"^encoder: .*image.* not finite$"):
+        build(config)
+
+
+def test_an_id_that_two_sources_would_share_is_told_before_anything_is_embedded(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick_worlds.write(
+        config.parent / "data" / "a.parquet", [*ROWS, quick_worlds.row(7) | {"id": "web/web 103"}]
+    )
+    monkeypatch.setattr(QuickEncoder, "encode", None)
+    with pytest.raises(DatasetError, match="internal and web would have the same id 'web/web 103'"):
+        build(config)
+
+
+def test_how_captions_are_scored_leaves_the_standards_of_pictures_alone(config: Path) -> None:
+    build(config)
+    config.write_text(
+        config.read_text()
+        + "selection: {caption: {lambda2: 0.5}, image: {lambda1: 0.5, floor_score: -9}}\n"
+    )
+    assert not build(config)[1]
+    config.write_text(config.read_text().replace("lambda1: 0.5", "lambda2: 0"))
+    assert build(config)[1]
+
+
+class Watched:
+    """Embeddings that may be read by row, not whole."""
+
+    def __init__(self, embeddings: np.ndarray) -> None:
+        self._embeddings = embeddings
+        self.shape = embeddings.shape
+
+    def __len__(self) -> int:
+        return len(self._embeddings)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        assert isinstance(rows, np.ndarray) and len(rows) <= 60
+        return self._embeddings[rows]
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        raise AssertionError("read whole")
+
+
+def test_a_report_encodes_nothing_and_reads_only_what_it_shows(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick_worlds.run(config)
+    grown(config, 4)
+    job = Job(load_config(config))
+    monkeypatch.setattr(QuickEncoder, "__init__", None)
+    knowledge = job.knowledge_base
+    knowledge.embeddings = {m: Watched(knowledge.embeddings[m]) for m in ("image", "text")}
+    rows = EmbeddingCache.rows
+    monkeypatch.setattr(
+        EmbeddingCache,
+        "rows",
+        lambda self, places: Watched(rows(self, places)),  # type: ignore
+    )
+    shown = job.report().read_text(encoding="utf-8")
+    assert "Before" in shown
+    shutil.rmtree(job.bench.embeddings_folder)
+    Job(load_config(config)).report()
+    assert not job.bench.embeddings_folder.exists()
