@@ -19,6 +19,10 @@ from kb.embeddings import Modality, Subset, normalise
 
 logger = logging.getLogger(__name__)
 
+# Keys that are held beside the sorted ones, so that not every write sorts all of them again; later
+# as many as are sorted.
+_RECENT = 65_536
+
 _KEY = np.dtype([("lookup", "<u8"), ("check", "<u8")])
 
 
@@ -110,6 +114,7 @@ class EmbeddingCache:
             if self._count
             else np.empty(0, _KEY)
         )
+        self._recent: dict[str, int] = {}
         self._order = np.argsort(keys["lookup"], kind="stable")
         self._lookup = keys["lookup"][self._order]
         self._check = keys["check"][self._order]
@@ -124,11 +129,16 @@ class EmbeddingCache:
         packed = np.frombuffer(bytes.fromhex("".join(keys)), dtype=_KEY)
         if len(packed) != len(keys):
             raise ValueError("keys must have 32 hexadecimal digits each")
-        if not self._count:
-            return np.full(len(keys), -1, dtype=np.int64)
-        place = np.searchsorted(self._lookup, packed["lookup"]).clip(max=self._count - 1)
-        held = (self._lookup[place] == packed["lookup"]) & (self._check[place] == packed["check"])
-        return np.where(held, self._order[place], -1)
+        rows = np.full(len(keys), -1, dtype=np.int64)
+        if len(self._order):
+            place = np.searchsorted(self._lookup, packed["lookup"]).clip(max=len(self._order) - 1)
+            held = self._lookup[place] == packed["lookup"]
+            held &= self._check[place] == packed["check"]
+            rows = np.where(held, self._order[place], -1)
+        if self._recent:
+            for number in np.flatnonzero(rows < 0).tolist():
+                rows[number] = self._recent.get(keys[number], -1)
+        return rows
 
     def add(self, keys: Sequence[str], embeddings: np.ndarray) -> None:
         """Appends rows, shape [n, dimension]; those that came to be held meanwhile stay as they are.
@@ -156,7 +166,11 @@ class EmbeddingCache:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
-        self._read()
+            for row in new:
+                self._recent[keys[row]] = self._count
+                self._count += 1
+        if len(self._recent) > max(_RECENT, len(self._order)):
+            self._read()
 
     def rows(self, positions: np.ndarray) -> Subset:
         """The rows at `positions`, read when they are used (a view of the file)."""

@@ -172,3 +172,19 @@ def test_another_dimension_under_the_same_fingerprint_is_refused(tmp_path: Path)
 
 def test_equal_content_has_one_key_and_other_content_another() -> None:
     assert content_key("a") == content_key(b"a") != content_key("b")
+
+
+@pytest.mark.parametrize("recent", [0, 7, 1000])
+def test_what_was_added_is_found_before_and_after_the_keys_are_sorted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recent: int
+) -> None:
+    monkeypatch.setattr("kb.cache._RECENT", recent)
+    rows = normalise(np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32))
+    keys = [content_key(str(number)) for number in range(40)]
+    cache = EmbeddingCache(tmp_path, "encoder", "image", 8)
+    for start in range(0, 40, 4):
+        cache.add(keys[start : start + 4], rows[start : start + 4])
+        assert cache.find(keys).tolist() == [*range(start + 4), *[-1] * (36 - start)]
+    assert len(cache) == 40
+    held = EmbeddingCache(tmp_path, "encoder", "image")
+    np.testing.assert_allclose(held.rows(held.find(keys))[:], rows, atol=1e-3)
