@@ -69,8 +69,15 @@ class KnowledgeBaseSettings(BaseModel):
         )
 
     def identity(self) -> dict[str, Any]:
-        """The settings that change the result."""
-        return self.model_dump(mode="json", exclude={"device", "refit_share"})
+        """The settings that change the result, of which some do nothing beside others."""
+        values = self.model_dump(mode="json", exclude={"device", "refit_share"})
+        if "external" not in self.sources:
+            del values["purify"]
+        if not values.get("purify"):
+            del values["alignment"], values["filter"]
+        if self.retrieval.mode != "fusion":
+            del values["retrieval"]["alpha"]
+        return values
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from pipeline.review import Verdict
 
 # What a row depends on that passes through as it is.
 PASSING = "passing"
-# More attempts give another chance to rows that were rejected, and change no other row.
+# More attempts give another chance to rows that were rejected, and change no other row; fewer change
+# none.
 ATTEMPTS = "attempts"
 
 Settings = Mapping[str, Mapping[str, str]]
@@ -172,9 +173,9 @@ def _changed(
         # What was made stays when its generator is taken out of the config.
         compared = new.keys() | (old.keys() if kind in settings else set())
         other = {name for name in compared if new.get(name) != old.get(name)}
-        if ATTEMPTS in other and ATTEMPTS in old and int(new[ATTEMPTS]) > int(old[ATTEMPTS]):
-            other.remove(ATTEMPTS)
-            only_rejected[number] = True
+        if ATTEMPTS in new and ATTEMPTS in old:
+            other.discard(ATTEMPTS)
+            only_rejected[number] = int(new[ATTEMPTS]) > int(old[ATTEMPTS])
         every[number] = bool(other)
         names.append(other)
     changed = every[shard] | (only_rejected[shard] & rejected)

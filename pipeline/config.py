@@ -80,6 +80,14 @@ class GenerationSettings(BaseModel):
             return 0
         return self.n - int(self.n * getattr(self.ungrounded, missing))
 
+    def identity(self, missing: Modality) -> dict[str, Any]:
+        """What the candidates of rows that lack this half depend on, but for `attempts`."""
+        return {
+            "n": self.n,
+            "grounded": self.grounded,
+            "from examples": self.grounded_of(missing),
+        }
+
 
 class RunSettings(BaseModel):
     """How a run is cut into shards, seeded and bounded."""

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from kb.embeddings import InvalidEmbedding, Modality, normalise, take
 from kb.knowledge_base import KnowledgeBase
-from kb.storage import DamagedKnowledgeBase, read_manifest
+from kb.storage import DamagedKnowledgeBase, read_manifest, version_of
 from pipeline.catalog import Catalog, digest, encoded_images, fetch
 from pipeline.comparison import ATTEMPTS, PASSING
 from pipeline.config import Config
@@ -235,40 +235,44 @@ class Workbench:
         """
         config = self.config
         schema = {"schema": str(SCHEMA_VERSION)}
-        generation = config.generation.model_dump(mode="json")
-        attempts = str(generation.pop("attempts"))
-        common: dict[str, Any] = {
-            "run.seed": config.run.seed,
-            "encoder": self.identity(config.encoder_part()),
-            "knowledge_base": config.knowledge_base.identity(),
-            "generation": generation,
-        }
-        if config.run.on_kb_change == "redo":
-            common["content of the knowledge base"] = self._standing_version()
-        scoring = config.selection.identity()
         found = {PASSING: schema}
         for missing in config.made:
             half = "caption" if missing == "text" else "image"
             part = config.generator_part(missing)
-            own = {
+            knowledge = config.knowledge_base.identity()
+            own: dict[str, Any] = {
+                "run.seed": config.run.seed,
+                "encoder": self.identity(config.encoder_part()),
+                # Without examples nothing is asked of it but what the missing half may be like.
+                "knowledge_base": knowledge
+                if config.generation.grounded
+                else {"mapping": knowledge["mapping"]},
+                "generation": config.generation.identity(missing),
                 part.section: self.identity(part),
-                f"selection.{half}": scoring.get(half, scoring),
+                f"selection.{half}": getattr(config.selection, half).identity(),
             }
+            if config.run.on_kb_change == "redo":
+                own["content of the knowledge base"] = self._standing_version()
             found[missing] = {
                 **schema,
-                ATTEMPTS: attempts,
+                ATTEMPTS: str(config.generation.attempts),
                 **{
                     name: digest(json.dumps(value, sort_keys=True, default=str))[:16]
-                    for name, value in (common | own).items()
+                    for name, value in own.items()
                 },
             }
         return found
 
     def _standing_version(self) -> str:
+        """The version of what rows take from the knowledge base as it stands on disk."""
         try:
-            return str(read_manifest(self.knowledge_base_folder)["version"])
+            manifest = read_manifest(self.knowledge_base_folder)
         except DamagedKnowledgeBase:
             return "none"
+        if self.config.generation.grounded:
+            return str(manifest["version"])
+        files = manifest["files"].items()
+        return version_of({name: file for name, file in files if name.startswith("mapping/")})
 
     def source(self, name: str) -> Dataset:
         """The dataset that a pair's `source` names."""

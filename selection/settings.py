@@ -27,6 +27,10 @@ class Scoring(BaseModel):
         default=None, description="Reject the row if no candidate's score reaches this."
     )
 
+    def identity(self) -> dict[str, Any]:
+        """The settings that change which candidate is chosen."""
+        return self.model_dump(mode="json")
+
 
 class CaptionScoring(Scoring):
     """How captions are scored."""
@@ -85,6 +89,13 @@ class ImageScoring(Scoring):
             "uses_niqe": self.uses_niqe,
         }
 
+    def identity(self) -> dict[str, Any]:
+        """The settings that change which candidate is chosen."""
+        values = super().identity()
+        if self.niqe != "fitted":
+            del values["niqe_block"]
+        return values
+
 
 class ScoringSettings(BaseModel):
     """How candidates are scored, by modality."""
@@ -95,7 +106,3 @@ class ScoringSettings(BaseModel):
         default_factory=CaptionScoring, description="Scoring of captions."
     )
     image: ImageScoring = Field(default_factory=ImageScoring, description="Scoring of pictures.")
-
-    def identity(self) -> dict[str, Any]:
-        """The settings that change which candidate is chosen: all of them."""
-        return self.model_dump(mode="json")

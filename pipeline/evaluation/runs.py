@@ -121,7 +121,7 @@ class Runs:
                     [external.model_dump(mode="json") for external in config.external],
                     job.bench.identity(config.encoder_part()),
                     config.knowledge_base.identity(),
-                    config.selection.identity(),
+                    config.selection.image.identity(),
                     config.run.seed,
                 ],
                 sort_keys=True,

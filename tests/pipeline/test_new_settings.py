@@ -27,7 +27,33 @@ SETTINGS: dict[str, tuple[dict[str, Any], tuple[str, ...], set[str]]] = {
         {"selection.caption"},
     ),
     "how many candidates": ({"generation": {"n": 3}}, MADE, {"generation"}),
+    "how many captions without an example": (
+        {"generation": {"ungrounded": {"text": 0.5}}},
+        ("text",),
+        {"generation"},
+    ),
+    "how many pictures without an example": (
+        {"generation": {"ungrounded": {"text": 0, "image": 0.5}}},
+        ("image",),
+        {"generation"},
+    ),
+    "a share that comes to the same number": (
+        {"generation": {"ungrounded": {"text": 0.4}}},
+        (),
+        set(),
+    ),
+    "fewer attempts": ({"generation": {"attempts": 1}}, (), set()),
     "more attempts": ({"generation": {"attempts": 3}}, ("rejected",), {"attempts"}),
+    "how pictures are chosen": (
+        {"selection": {"image": {"lambda2": 0.9}}},
+        ("image",),
+        {"selection.image"},
+    ),
+    "the blocks of a NIQE that is not fitted": (
+        {"selection": {"image": {"niqe_block": 16}}},
+        (),
+        set(),
+    ),
     "the seed": ({"run": {"seed": 1}}, MADE, {"run.seed"}),
     "what is retrieved": ({"knowledge_base": {"retrieval": {"k": 3}}}, MADE, {"knowledge_base"}),
     "sizes of shards and blocks": ({"run": {"shard_size": 5, "block_size": 3}}, (), set()),
@@ -67,6 +93,61 @@ def test_a_changed_setting_redoes_the_rows_that_it_touches_and_says_so_before(
         r: each for r, each in before.items() if r not in expected
     }
     assert not finished.again()[1]
+
+
+# Settings under which others do nothing, and those others.
+IDLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "what is retrieved, without examples": (
+        {"generation": {"grounded": False}},
+        {
+            "generation": {"ungrounded": {"text": 0.5, "image": 0.5}},
+            "knowledge_base": {"retrieval": {"k": 3, "examples": 2}, "index": {"index": "flat"}},
+        },
+    ),
+    "how external pairs are purified, where they are not": (
+        {"knowledge_base": {"purify": False}},
+        {"knowledge_base": {"filter": {"tau_cent": 0.4}, "alignment": {"gamma": 0.1}}},
+    ),
+    "how external pairs are purified, where there are to be none": (
+        {"knowledge_base": {"sources": ["internal"]}},
+        {"knowledge_base": {"purify": False, "filter": {"tau_inst": 0.4}}},
+    ),
+    "the weight of the second stage, where there is but one": (
+        {"knowledge_base": {"retrieval": {"mode": "intra"}}},
+        {"knowledge_base": {"retrieval": {"mode": "intra", "alpha": 0.2}}},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IDLE)
+def test_a_setting_that_does_nothing_redoes_nothing(finished: FinishedRun, name: str) -> None:
+    first, then = IDLE[name]
+    finished.change(**first)
+    finished.again()
+    finished.change(**then)
+    assert finished.job().plan().why == {}
+    assert not finished.again()[1]
+
+
+def test_rows_without_examples_follow_the_mapping_alone(finished: FinishedRun) -> None:
+    finished.change(generation={"grounded": False}, run={"on_kb_change": "redo"})
+    assert finished.again()[1] == touched(finished)
+    # Too few to fit anew: they join, and nothing that an ungrounded row depends on has changed.
+    quick_worlds.write(finished.data / "b.parquet", [quick_worlds.row(300)])
+    summary, asked = finished.again()
+    assert summary["built"] and not asked
+    quick_worlds.write(finished.data / "c.parquet", [quick_worlds.row(n) for n in range(301, 330)])
+    summary, asked = finished.again()
+    assert asked == touched(finished)
+    assert summary["sections"] == {"content of the knowledge base": len(asked)}
+
+
+def test_attempts_that_were_lowered_and_raised_again_redo_nothing(finished: FinishedRun) -> None:
+    for attempts in (1, 2):
+        finished.change(generation={"attempts": attempts})
+        assert not finished.again()[1]
+    finished.change(generation={"attempts": 3})
+    assert finished.again()[1] == touched(finished, ("rejected",))
 
 
 def test_remembered_candidates_are_chosen_from_anew_and_nothing_is_asked_for(
