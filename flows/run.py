@@ -22,7 +22,7 @@ from pipeline.dataset import DatasetError
 from pipeline.files import write_whole
 from pipeline.job import Job
 from pipeline.ledger import count_outcomes, shard_name
-from pipeline.plan import Plan, ShardPlan
+from pipeline.plan import ShardPlan
 
 _TRIES: dict[str, Any] = {
     "retries": RETRIES,
@@ -122,28 +122,27 @@ def report_task(config: str, summary: dict[str, Any]) -> dict[str, Any]:
     return job_of(config).present(summary)
 
 
-def _complete(config: str, job: Job, plan: Plan) -> None:
+def _complete(config: str, job: Job) -> None:
     """One task a shard, by the engine of the config."""
-    if not plan.shards:
+    shards = job.shards()
+    if not shards:
         return
-    if any(shard.missing for shard in plan.shards):
-        job.knowledge_base  # noqa: B018 - found damaged now rather than in a shard
     engine, mirror = job.config.engine, job.mirror
     folder = job.folder / PLAN
     shutil.rmtree(folder, ignore_errors=True)
     write_whole(folder / FILES, json.dumps([file.name for file in job.bench.dataset.files]))
-    for shard in plan.shards:
+    for shard in shards:
         write_whole(folder / f"{shard_name(shard.number)}.json", shard.dump())
     if engine.kind != "local" and mirror is not None:
         mirror.push([PLAN])
-    rows = sum(len(shard.rows) for shard in plan.shards)
+    rows = sum(len(shard.rows) for shard in shards)
     progress = RowsProgress(job.config.name, rows, _views.get(config))
     if engine.kind == "local":
         # Block by block, from within the shard.
         _progress[config] = progress
     calls = [
         {"config": config, "name": shard_name(shard.number), "run_id": job.run_id}
-        for shard in plan.shards
+        for shard in shards
     ]
     for outcomes in run_tasks(engine, shard_task, calls):
         if engine.kind != "local":
@@ -156,13 +155,13 @@ def _complete(config: str, job: Job, plan: Plan) -> None:
 
 @flow(name="rag4dmc-build")
 def build_flow(config: str) -> bool:
-    """Build the knowledge base of a config where it is stale; whether it was."""
+    """Build the knowledge base of a config where it is stale or damaged; whether it was."""
     try:
         job = job_of(config)
         with job.lock():
             job.begin()
             scan_task(config)
-            return build_task(config)
+            return build_task(config) or job.mend()
     finally:
         leave(config)
 
@@ -205,7 +204,7 @@ def run_flow(config: str, limit: int | None = None, retry_failed: bool = False) 
                 len(plan.shards),
             )
             with job.step("completion"):
-                _complete(config, job, plan)
+                _complete(config, job)
             with job.step("tidying"):
                 summary = finish_task(config)
             summary = report_task(config, summary | {"built": built})

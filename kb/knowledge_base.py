@@ -135,7 +135,8 @@ class KnowledgeBase:
         rotations, the clusters and the thresholds that it has, and pairs that are gone leave. It
         is built anew where there is none or a damaged one, where settings or encoder changed,
         where an external source is new or gone, and where more internal pairs came or went since
-        the last fit than `settings.refit_share`. Arguments and errors are those of `build`.
+        the last fit than `settings.refit_share`. Of damage to an index alone only the indexes are
+        built again. Nobody else may write in `folder`. Arguments and errors are those of `build`.
         """
         recipe = recipe or Recipe()
         folder = Path(folder)
@@ -153,7 +154,9 @@ class KnowledgeBase:
     def load(
         cls, folder: str | Path, *, thorough: bool = True, device: str | None = None
     ) -> KnowledgeBase:
-        """Opens a knowledge base; a damaged index is rebuilt from the embeddings.
+        """Opens a knowledge base, and writes nothing: `update` mends one that is damaged.
+
+        At the moment when another is swapped in, there may be none to open.
 
         Parameters
         ----------
@@ -166,36 +169,18 @@ class KnowledgeBase:
         Raises
         ------
         DamagedKnowledgeBase
-            A file other than an index is missing or not what was written: build it again.
+            A file is missing or not what was written.
         """
         folder = Path(folder)
-        recover(folder)
         manifest = read_manifest(folder)
         settings = KnowledgeBaseSettings(**manifest["settings"])
         device = device or manifest["device"]
         damaged = damaged_files(folder, manifest, thorough=thorough)
-        lost = [name for name in damaged if not name.startswith("indexes/")]
-        if lost:
-            raise DamagedKnowledgeBase(
-                f"{folder / lost[0]}: missing or damaged (not what the manifest records); "
-                "the knowledge base has to be built again"
-            )
+        if damaged:
+            raise _damage(folder, damaged)
         pairs = read_pairs(folder / "pairs.arrow")
         embeddings = contents.open_contents(folder)
-        if damaged:
-            logger.warning("rebuilding damaged index files: %s", ", ".join(damaged))
-            indexes = contents.build_indexes(
-                folder, embeddings, settings.index, manifest["random_state"], device
-            )
-            for path in sorted((folder / "indexes").iterdir()):
-                manifest["files"][f"indexes/{path.name}"] = {
-                    "bytes": path.stat().st_size,
-                    "digest": file_digest(path),
-                }
-            manifest["indexes"] = {m: index.describe() for m, index in indexes.items()}
-            write_manifest(folder, manifest)
-        else:
-            indexes = {m: EmbeddingIndex.load(folder / "indexes" / m, device) for m in MODALITIES}
+        indexes = {m: EmbeddingIndex.load(folder / "indexes" / m, device) for m in MODALITIES}
         mapping = CrossModalMapping.load(folder / "mapping" / "mapping", device)
         chosen = {name: manifest["retrieval"][name] for name in ("k", "alpha")}
         retriever = FusionRetriever(
@@ -209,12 +194,49 @@ class KnowledgeBase:
         return cls(folder, manifest, pairs, embeddings, mapping, retriever)
 
 
+def _damage(folder: Path, damaged: Sequence[str]) -> DamagedKnowledgeBase:
+    return DamagedKnowledgeBase(
+        f"{folder / damaged[0]}: missing or damaged (not what the manifest records)"
+    )
+
+
+def _mended(folder: Path, device: str) -> dict[str, Any]:
+    """The manifest of a knowledge base, once its files are whole.
+
+    Raises
+    ------
+    DamagedKnowledgeBase
+        A file other than an index, which follows from the embeddings, is missing or damaged.
+    """
+    recover(folder)
+    manifest = read_manifest(folder)
+    damaged = damaged_files(folder, manifest)
+    if not damaged:
+        return manifest
+    lost = [name for name in damaged if not name.startswith("indexes/")]
+    if lost:
+        raise _damage(folder, lost)
+    logger.warning("rebuilding damaged index files: %s", ", ".join(damaged))
+    settings = KnowledgeBaseSettings(**manifest["settings"])
+    embeddings = contents.open_contents(folder)
+    indexes = contents.build_indexes(
+        folder, embeddings, settings.index, manifest["random_state"], device
+    )
+    manifest["indexes"] = {m: index.describe() for m, index in indexes.items()}
+    for path in sorted((folder / "indexes").iterdir()):
+        manifest["files"][f"indexes/{path.name}"] = {
+            "bytes": path.stat().st_size,
+            "digest": file_digest(path),
+        }
+    write_manifest(folder, manifest)
+    return manifest
+
+
 def _growth(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Recipe) -> Growth:
     """What is new, gone or changed, by the folder; damage asks for a rebuild."""
     settings = recipe.settings
     try:
-        # Opening it finds damage, and mends an index.
-        manifest = KnowledgeBase.load(folder, device=settings.device).manifest
+        manifest = _mended(folder, settings.device)
     except DamagedKnowledgeBase as error:
         return Growth(str(error))
     growth = compare(folder, manifest, recipe.identity(), internal, external, settings.refit_share)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 from kb.knowledge_base import KnowledgeBase
 from kb.mapping import NoCompletePairs
 from kb.recipe import METHOD, Recipe
+from kb.storage import DamagedKnowledgeBase, damaged_files, read_manifest
 from pipeline.catalog import Catalog, digest
 from pipeline.dataset import DatasetError
 from pipeline.embedding import Progress, embedded_pairs, pair_ids, quiet
@@ -53,13 +55,12 @@ def scan_externals(bench: Workbench, progress: Progress = quiet) -> dict[str, Ca
     }
 
 
-def build(
-    bench: Workbench, catalog: Catalog, progress: Progress = quiet, anew: bool = False
-) -> bool:
+def build(bench: Workbench, catalog: Catalog, progress: Progress = quiet) -> bool:
     """Bring the knowledge base in the run's folder `kb/` up to what it is made of now.
 
     New pairs join it and pairs that are gone leave; it is built anew where
-    `KnowledgeBase.update` finds that this will not do.
+    `KnowledgeBase.update` finds that this will not do. Where nothing is new, damage is looked for by
+    the sizes of files alone. Needs the run's lock.
 
     Parameters
     ----------
@@ -68,8 +69,6 @@ def build(
         Of the incomplete dataset.
     progress
         Called with the name of a step, what is done of it, and the total (0: unknown).
-    anew
-        Build from nothing in any case.
 
     Returns
     -------
@@ -107,8 +106,8 @@ def build(
         "seed": config.run.seed,
     }
     stamp = config.folder / INPUTS
-    standing = (bench.knowledge_base_folder / "manifest.json").is_file()
-    if standing and not anew and read_json(stamp) == json.loads(json.dumps(inputs)):
+    same = read_json(stamp) == json.loads(json.dumps(inputs))
+    if same and _stands(bench.knowledge_base_folder):
         return False
     _check_ids({INTERNAL: catalog} | externals)
     stamp.unlink(missing_ok=True)
@@ -117,13 +116,20 @@ def build(
     external = [embedded_pairs(bench, name, found, progress) for name, found in externals.items()]
     progress("build", 0, 1)
     recipe = Recipe(config.knowledge_base, config.run.seed, bench.encoder.shared_space, encoder)
-    make = KnowledgeBase.build if anew else KnowledgeBase.update
-    built = make(bench.knowledge_base_folder, internal, external, recipe)
+    built = KnowledgeBase.update(bench.knowledge_base_folder, internal, external, recipe)
     keep_standards(bench, built, internal, catalog)
     write_whole(stamp, json.dumps(inputs, indent=1))
     progress("build", 1, 1)
     bench.forget()
     return True
+
+
+def _stands(folder: Path) -> bool:
+    """Whether a knowledge base is there with all its files, each as large as it was written."""
+    try:
+        return not damaged_files(folder, read_manifest(folder), thorough=False)
+    except DamagedKnowledgeBase:
+        return False
 
 
 def _check_ids(catalogs: Mapping[str, Catalog]) -> None:

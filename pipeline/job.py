@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 from generators.service import ServiceRefused
 from kb.knowledge_base import KnowledgeBase, Pairs
 from kb.storage import DamagedKnowledgeBase
-from pipeline.build import build, scan, scan_externals
+from pipeline.build import INPUTS, build, scan, scan_externals
 from pipeline.catalog import Catalog
 from pipeline.compaction import compact
 from pipeline.comparison import compare
@@ -125,21 +125,40 @@ class Job:
                 self.bench.try_generator(missing)
 
     def build(self) -> bool:
-        """Build the knowledge base where it is stale; whether it was."""
+        """Build the knowledge base where it is stale; whether it was. Needs the lock."""
         built = build(self.bench, self.catalog, self.progress)
         if built and self.mirror is not None:
             self.mirror.push()
         return built
 
+    def mend(self) -> bool:
+        """Read all of the knowledge base, and build it again if it is damaged; whether it was.
+
+        Needs the lock.
+        """
+        try:
+            self.bench.knowledge_base  # noqa: B018 - opens it
+        except DamagedKnowledgeBase as error:
+            logger.warning("building the knowledge base again: %s", error)
+            (self.folder / INPUTS).unlink(missing_ok=True)
+            return self.build()
+        return False
+
     @property
     def knowledge_base(self) -> KnowledgeBase:
-        """The knowledge base of the last build; a damaged one is built again."""
+        """The knowledge base of the last build.
+
+        Raises
+        ------
+        ConfigError
+            It is damaged.
+        """
         try:
             return self.bench.knowledge_base
         except DamagedKnowledgeBase as error:
-            logger.warning("building the knowledge base again: %s", error)
-            build(self.bench, self.catalog, self.progress, anew=True)
-            return self.bench.knowledge_base
+            raise ConfigError(
+                f"the knowledge base is damaged ({error}); first: rag4dmc build CONFIG"
+            ) from error
 
     def pairs(self) -> dict[str, Pairs]:
         """The complete pairs of every source with their raw embeddings, the dataset's own first."""
@@ -197,6 +216,12 @@ class Job:
         clear_scratch(self.folder)
         self.ledger.sweep()
 
+    def shards(self) -> Sequence[ShardPlan]:
+        """The shards of the plan, once the knowledge base that they need is known to be whole."""
+        if any(shard.missing for shard in self.planned.shards):
+            self.mend()
+        return self.planned.shards
+
     def complete_shard(self, plan: ShardPlan, rows_done: RowsDone | None = None) -> Manifest:
         """Do one shard, unless this run has; see `pipeline.completion.complete_shard`."""
         try:
@@ -248,10 +273,8 @@ class Job:
     ) -> Mapping[str, Any]:
         """Complete what is pending in this process, without Prefect, and sum up."""
         self.begin()
-        plan = self.plan(limit, retry_failed)
-        if any(shard.missing for shard in plan.shards):
-            self.knowledge_base  # noqa: B018 - found damaged now rather than in a shard
-        for shard in plan.shards:
+        self.plan(limit, retry_failed)
+        for shard in self.shards():
             self.complete_shard(shard, rows_done)
         return self.finish()
 

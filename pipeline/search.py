@@ -26,7 +26,7 @@ def search(
     Raises
     ------
     ConfigError
-        There is no knowledge base yet, or the file isn't an image.
+        There is no knowledge base yet or a damaged one, or the file isn't an image.
     """
     if not (job.bench.knowledge_base_folder / "manifest.json").is_file():
         raise ConfigError(f"{job.folder} holds no knowledge base; first: rag4dmc build CONFIG")

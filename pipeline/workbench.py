@@ -272,7 +272,8 @@ class Workbench:
         if self.config.generation.grounded:
             return str(manifest["version"])
         files = manifest["files"].items()
-        return version_of({name: file for name, file in files if name.startswith("mapping/")})
+        mapping = {name: file for name, file in files if name.startswith("mapping/")}
+        return version_of(mapping, (), {})
 
     def source(self, name: str) -> Dataset:
         """The dataset that a pair's `source` names."""

@@ -28,7 +28,7 @@ def fetch(config: ConfigPath) -> None:
 
 
 def build(config: ConfigPath) -> None:
-    """Build the knowledge base, where it is stale.
+    """Build the knowledge base, where it is stale or damaged.
 
     \b
     Examples:
@@ -36,6 +36,7 @@ def build(config: ConfigPath) -> None:
     """
     with errors_in_one_line():
         from flows.progress import RunView
+        from kb.storage import read_manifest
 
         with RunView() as view:
             job = job_of(config, view)
@@ -43,9 +44,10 @@ def build(config: ConfigPath) -> None:
 
             adopt(str(config), job, view)
             built = build_flow(str(config))
-        manifest = job.knowledge_base.manifest
-        print(f"knowledge base {'built' if built else 'up to date'}: {manifest['counts']}")
-        print(f"  {job.bench.knowledge_base_folder}")
+        folder = job.bench.knowledge_base_folder
+        counts = read_manifest(folder)["counts"]
+        print(f"knowledge base {'built' if built else 'up to date'}: {counts}")
+        print(f"  {folder}")
 
 
 def run(

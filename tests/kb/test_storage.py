@@ -39,8 +39,14 @@ def flip(path: Path) -> None:
     path.write_bytes(bytes(data))
 
 
+def state(folder: Path) -> dict[str, tuple[int, int]]:
+    """All that lies below a folder, with when it was written."""
+    found = {path.relative_to(folder).as_posix(): path.stat() for path in folder.rglob("*")}
+    return {name: (status.st_ino, status.st_mtime_ns) for name, status in found.items()}
+
+
 @pytest.mark.parametrize("harm", [truncate, flip, Path.unlink])
-def test_a_damaged_index_is_rebuilt(
+def test_a_damaged_index_is_refused_by_a_reader_and_built_again_by_an_update(
     harm: Callable[[Path], None],
     tmp_path: Path,
     sides: tuple[Pairs, list[Pairs]],
@@ -51,14 +57,17 @@ def test_a_damaged_index_is_rebuilt(
     queries = world.draw(5)["image"]
     expected = built.retriever.retrieve(queries, "image", m=3)
     harm(tmp_path / "kb" / "indexes" / "image.faiss")
-    with caplog.at_level(logging.WARNING):
-        loaded = KnowledgeBase.load(tmp_path / "kb")
+    before = state(tmp_path)
+    with pytest.raises(DamagedKnowledgeBase, match=r"indexes/image\.faiss: missing or damaged"):
+        KnowledgeBase.load(tmp_path / "kb")
+    assert state(tmp_path) == before
+    with caplog.at_level(logging.INFO):
+        KnowledgeBase.update(tmp_path / "kb", *sides, QUICK)
     assert "rebuilding damaged index files: indexes/image.faiss" in caplog.text
+    assert "building the knowledge base" not in caplog.text
+    loaded = KnowledgeBase.load(tmp_path / "kb")
     assert loaded.retriever.retrieve(queries, "image", m=3) == expected
     assert loaded.manifest["indexes"]["image"] == loaded.retriever.indexes["image"].describe()
-    caplog.clear()
-    KnowledgeBase.load(tmp_path / "kb")
-    assert not caplog.records
 
 
 @pytest.mark.parametrize("harm", [truncate, flip, Path.unlink])
@@ -79,12 +88,18 @@ def test_a_folder_without_a_manifest_is_damaged(tmp_path: Path) -> None:
         KnowledgeBase.load(tmp_path)
 
 
-def test_a_build_killed_between_the_two_renames_is_undone(
-    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
+def test_a_build_killed_between_the_two_renames_is_undone_by_an_update_and_by_no_reader(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]], caplog: pytest.LogCaptureFixture
 ) -> None:
     built = KnowledgeBase.build(tmp_path / "kb", *sides, QUICK)
     (tmp_path / "kb").rename(tmp_path / "kb.retired")
-    assert KnowledgeBase.load(tmp_path / "kb").version == built.version
+    before = state(tmp_path)
+    with pytest.raises(DamagedKnowledgeBase):
+        KnowledgeBase.load(tmp_path / "kb")
+    assert state(tmp_path) == before
+    with caplog.at_level(logging.INFO):
+        assert KnowledgeBase.update(tmp_path / "kb", *sides, QUICK).version == built.version
+    assert "building the knowledge base" not in caplog.text
 
 
 def test_an_embedding_file_of_the_right_size_and_wrong_bytes_is_found_by_its_digest(

@@ -146,14 +146,35 @@ def test_other_selection_settings_leave_the_knowledge_base_alone(config: Path) -
 
 
 @pytest.mark.parametrize("name", ["embeddings/text.npy", "indexes/image.faiss", "pairs.arrow"])
-def test_a_damaged_file_is_mended_on_the_way(config: Path, name: str) -> None:
+@pytest.mark.parametrize("harm", ["cut", "bit"])
+def test_a_damaged_file_is_told_by_those_who_read_and_mended_by_those_who_hold_the_lock(
+    config: Path, name: str, harm: str
+) -> None:
     first, _ = build(config)
     expected = first.search(text="a red square")
     path = first.folder / "kb" / name
-    path.write_bytes(path.read_bytes()[:-100])
+    data = path.read_bytes()
+    changed = data[:-100] if harm == "cut" else data[:-1] + bytes([data[-1] ^ 1])
+    path.write_bytes(changed)
+    told = rf"the knowledge base is damaged \(.*{name}.*\); first: rag4dmc build CONFIG"
+    with pytest.raises(ConfigError, match=told):
+        Job(load_config(config)).search(text="a red square")
+    assert path.read_bytes() == changed
     job = Job(load_config(config))
-    assert job.search(text="a red square") == expected
+    with job.lock():
+        assert job.build() or job.mend()
     assert Job(load_config(config)).search(text="a red square") == expected
+    assert build(config)[1] is False
+
+
+def test_a_run_mends_the_knowledge_base_that_its_rows_need(config: Path) -> None:
+    first, _ = build(config)
+    path = first.folder / "kb" / "embeddings" / "text.npy"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    _, summary = quick_worlds.run(config)
+    assert summary["outcomes"]["completed"] == 6
+    assert path.read_bytes() == data
 
 
 def test_a_search_shows_both_similarities_the_source_and_a_thumbnail(config: Path) -> None:
