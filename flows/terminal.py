@@ -72,11 +72,35 @@ def quiet_libraries() -> None:
 
 
 def job_of(config: Path, view: RunView | None = None) -> Job:
-    """The job of a config, which tells `view` how far it is."""
+    """The job of a config for a command that writes nothing of it, or whose flow takes the lock.
+
+    It tells `view` how far it is. What is new on an output's URL is fetched, unless a run on this
+    machine is at it.
+    """
+    job = _job(config, view)
+    job.refresh()
+    return job
+
+
+@contextmanager
+def locked_job(config: Path) -> Iterator[Job]:
+    """The job of a config for a command that writes in its folder: nobody else does meanwhile.
+
+    Where the output is a URL, what was written goes there in the end.
+
+    Raises
+    ------
+    RunLocked
+        Another run or command is at it.
+    """
+    job = _job(config)
+    with job.lock():
+        yield job
+
+
+def _job(config: Path, view: RunView | None = None) -> Job:
     from pipeline.config import load_config
     from pipeline.embedding import quiet
     from pipeline.job import Job
 
-    job = Job(load_config(config), view.step if view else quiet)
-    job.refresh()
-    return job
+    return Job(load_config(config), view.step if view else quiet)

@@ -59,6 +59,7 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
     """
     offline = config.run.model_copy(update={"offline": True})
     job = Job(config.model_copy(update={"run": offline}), progress)
+    job.refresh()
     catalog, counts = job.catalog, job.catalog.counts()
     models = [model for part in config.parts() for model in _models(config, part)]
     answer: dict[str, Any] = {
@@ -84,7 +85,7 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
         "external": external,
         "models": models,
         "disk": _disk(job, made),
-        "output": str(job.folder),
+        "output": config.output_url or str(job.folder),
         "advice": [line for dataset in _read(job, external) for line in dataset.advice()],
     }
     if time:

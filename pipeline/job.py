@@ -280,17 +280,18 @@ class Job:
 
     def present(self, summary: dict[str, Any]) -> dict[str, Any]:
         """Keep the summary, export and write the report; see `pipeline.presentation`."""
-        shown = present(self, summary)
+        return present(self, summary)
+
+    def place(self, path: Path) -> str:
+        """Where others find a file of the run's folder: on the URL, where the output is one."""
         if self.mirror is None:
-            return shown
-        return shown | {
-            "completed": f"{self.mirror.url}/completed",
-            "report": f"{self.mirror.url}/report/index.html",
-            "exports": {name: self.mirror.exports.url(name) for name in shown["exports"]},
-        }
+            return str(path)
+        return f"{self.mirror.url}/{path.relative_to(self.folder).as_posix()}"
 
     def export(self, settings: ExportSettings, folder: Path | None = None) -> Exported:
         """Write the completed dataset in a consumer's layout; see `pipeline.export.export`.
+
+        Needs the lock, for parts that are read here may be written again by a run.
 
         Parameters
         ----------
@@ -338,7 +339,7 @@ class Job:
             )
 
     def report(self, cards: int = CARDS) -> Path:
-        """Write the report page of the completed dataset; its path.
+        """Write the report page of the completed dataset; its path. Needs the lock.
 
         Parameters
         ----------

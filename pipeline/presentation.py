@@ -42,9 +42,14 @@ def present(job: Job, summary: dict[str, Any]) -> dict[str, Any]:
         job.report()
     if stale or note["exports"] != wanted:
         write_whole(folder / NOTE, json.dumps({"of": of, "exports": wanted}, indent=1))
+    if job.mirror is not None:
+        places = {name: job.mirror.exports.url(name) for name in exports}
+    else:
+        places = {name: str(place) for name, place in exports.items()}
     return summary | {
-        "report": str(page),
-        "exports": {name: str(place) for name, place in exports.items()},
+        "completed": job.place(folder / "completed"),
+        "report": job.place(page),
+        "exports": places,
     }
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flows.terminal import AsJson, ConfigPath, errors_in_one_line, job_of
+from flows.terminal import AsJson, ConfigPath, errors_in_one_line, job_of, locked_job
 
 
 def export(
@@ -68,7 +68,8 @@ def export(
             settings = ExportSettings.model_validate(values)
         except ValidationError as error:
             raise ConfigError(first_error(error, "export")) from None
-        done = job_of(config).export(settings, output)
+        with locked_job(config) as job:
+            done = job.export(settings, output)
     left = ", ".join(f"{count} {why}" for why, count in done.left_out.items() if count)
     print(f"{done.rows} rows in {done.folder}" + (f"; left out: {left}" if left else ""))
 
@@ -101,7 +102,9 @@ def report(
       rag4dmc report my.yaml --cards 2000
     """
     with errors_in_one_line():
-        print(job_of(config).report(cards))
+        with locked_job(config) as job:
+            page = job.place(job.report(cards))
+    print(page)
 
 
 def review(
@@ -126,8 +129,7 @@ def review(
       rag4dmc review my.yaml ~/Downloads/marks.json && rag4dmc run my.yaml
     """
     with errors_in_one_line():
-        job = job_of(config)
-        with job.lock():
+        with locked_job(config) as job:
             taken = job.take_review(marks)
     if as_json:
         print(json.dumps(vars(taken), indent=1))
