@@ -55,18 +55,23 @@ def adopt(config: str, job: Job, view: RunView) -> None:
 
 
 def leave(config: str) -> None:
-    """Forget a job, so that the next run of this process reads everything afresh."""
-    for held in (_jobs, _views, _progress):
+    """Let a job go with its models, so that the next run of this process reads everything afresh."""
+    if config in _jobs:
+        _jobs.pop(config).close()
+    for held in (_views, _progress):
         held.pop(config, None)
 
 
 def _worker_job(config: str, run_id: str) -> Job:
-    """The job that a shard belongs to: this process's own, or a worker's, kept while its run is.
+    """The job that a shard belongs to: this process's own, or a worker's.
 
-    A worker knows the files by the numbers that the run gave them, whatever has come since.
+    A worker keeps a job until it is handed a shard of another run, for the models of both might not
+    fit. It knows the files by the numbers that the run gave them, whatever has come since.
     """
     job = _jobs.get(config)
     if job is None or job.run_id != run_id:
+        for held in list(_jobs):
+            leave(held)
         job = Job(load_config(config))
         job.run_id = run_id
         if job.mirror is not None:

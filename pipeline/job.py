@@ -312,6 +312,10 @@ class Job:
             self.mirror.exports.send(place, settings.place, self.run_id)
         return done
 
+    def close(self) -> None:
+        """Free what was loaded; what is used after all is loaded again."""
+        self.bench.close()
+
     def verdicts(self) -> dict[str, Verdict]:
         """A person's verdicts by id, of rows whose observed half is as it was."""
         return self.review.standing(self.ledger.entries(list(self.review.verdicts)))

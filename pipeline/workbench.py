@@ -128,6 +128,13 @@ class Workbench:
             self._generator[1].close()
             self._generator = None
 
+    def close(self) -> None:
+        """Free the models and what was read of the knowledge base; what is used is loaded again."""
+        self.close_generator()
+        if "encoder" in self.__dict__:
+            self.__dict__.pop("encoder").close()
+        self.forget()
+
     @property
     def embeddings_folder(self) -> Path:
         """Where embeddings are kept by content."""

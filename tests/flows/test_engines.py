@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import signal
@@ -15,13 +16,16 @@ import pytest
 from typer.testing import CliRunner
 
 from flows import engines
+from flows import run as flow
 from flows.cli import app
 from pipeline.config import load_config
 from pipeline.engine import EngineSettings
 from pipeline.errors import ConfigError, RunFailed
 from pipeline.job import Job
+from pipeline.ledger import shard_name, write_whole
 from tests import quick_worlds as worlds
 from tests.calls import FILE, LOG, calls, wait_for_calls
+from tests.quick_parts import QuickCaptioner, QuickEncoder
 
 ROOT = Path(__file__).parents[2]
 ROWS = worlds.rows(40, 24, 24)
@@ -187,6 +191,41 @@ class TestDask:
             pytest.raises(RunFailed, match=r"no dask cluster \(tcp://127.0.0.1:9\)"),
         ):
             list(engines.run_tasks(settings, None, [{}]))
+
+
+class TestWorker:
+    """What a worker of any cluster does with the shards that it is handed."""
+
+    def handed_over(self, config: Path) -> dict[str, str]:
+        """A shard of a run that has come so far."""
+        job = Job(load_config(config))
+        job.begin()
+        job.build()
+        shard = next(shard for shard in job.plan().shards if shard.missing == "text")
+        name = shard_name(shard.number)
+        write_whole(job.folder / flow.PLAN / f"{name}.json", shard.dump())
+        files = [file.name for file in job.bench.dataset.files]
+        write_whole(job.folder / flow.PLAN / flow.FILES, json.dumps(files))
+        job.close()
+        return {"config": str(config), "name": name, "run_id": job.run_id}
+
+    def test_it_holds_the_models_of_one_run_at_a_time(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(flow, "_jobs", {})
+        held: list[Any] = []
+        for part in (QuickEncoder, QuickCaptioner):
+            monkeypatch.setattr(part, "load", lambda self: held.append(self))
+            monkeypatch.setattr(part, "close", lambda self: held.remove(self))
+        one, other = (world(tmp_path / name) for name in ("one", "other"))
+        for config in (one, other, one):
+            former = list(held)
+            call = self.handed_over(config)
+            assert held == former, "the run that plans frees its own"
+            assert flow.shard_task.fn(**call)["completed"] == 8
+            assert [type(part) for part in held] == [QuickEncoder, QuickCaptioner]
+            assert not any(part in former for part in held)
+            assert list(flow._jobs) == [str(config)]
 
 
 class TestSettings:
