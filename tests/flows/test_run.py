@@ -123,6 +123,21 @@ class TestRun:
         assert result.exit_code == 3
         assert "another run holds the lock" in one_line(result)
 
+    def test_build_mends_a_damaged_knowledge_base(
+        self, first: dict[str, Any], world: Path
+    ) -> None:
+        path = world.parent / "runs" / "small" / "kb" / "embeddings" / "text.npy"
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        result = command("search", world, "--text", "a red apple")
+        assert result.exit_code == 2
+        assert "first: rag4dmc build CONFIG" in one_line(result)
+        result = command("build", world)
+        assert result.exit_code == 0 and "knowledge base built" in result.stdout
+        assert path.read_bytes() == whole
+        assert command("search", world, "--text", "a red apple").exit_code == 0
+        assert "knowledge base up to date" in command("build", world).stdout
+
     def test_no_complete_pair_exits_with_2(self, server: None, tmp_path: Path) -> None:
         result = command("run", write_world(tmp_path, emoji_rows(0, 2, 1)))
         assert result.exit_code == 2
