@@ -21,15 +21,26 @@ class DamagedKnowledgeBase(ValueError):
 
 
 @contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
+def replacing(folder: Path, owner: str = "") -> Iterator[Path]:
     """A temporary folder beside `folder` that takes its place when the block ends well.
 
     A block that fails leaves `folder` as it was. What an earlier, killed run left beside it is
     removed, or put back where it was killed between the two renames.
+
+    Parameters
+    ----------
+    folder : path
+    owner : str
+        Two owners may write at once, each in a temporary folder of its own; the same one may not.
+
+    Raises
+    ------
+    OSError
+        Among other reasons, another owner put a folder in place at the same moment.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    building = folder.with_name(folder.name + ".building")
+    building = folder.with_name(f"{folder.name}{owner and '.'}{owner}.building")
     retired = folder.with_name(folder.name + ".retired")
     recover(folder)
     shutil.rmtree(building, ignore_errors=True)

@@ -60,6 +60,7 @@ def export(
     name: str = "dataset",
     verdicts: Mapping[str, Verdict] | None = None,
     advance: Callable[[int], None] | None = None,
+    owner: str = "",
 ) -> Exported:
     """Write the completed dataset in a consumer's layout, with a dataset card beside it.
 
@@ -80,6 +81,8 @@ def export(
         A person's verdicts by id; a half that was rejected is not exported.
     advance
         Called with the number of rows looked at after each batch.
+    owner
+        Who writes, where another may write to the same folder; see `kb.storage.replacing`.
 
     Raises
     ------
@@ -91,7 +94,7 @@ def export(
     columns = _columns(completed.schema, settings.columns)
     rows = scores(completed) if settings.best else None
     tally = Tally(verdicts, cutoffs(rows, settings.min_score, settings.best))
-    with replacing(folder) as scratch:
+    with replacing(folder, owner) as scratch:
         writer = FORMATS[settings.format](scratch, folder, settings, completed.schema, columns)
         with writer:
             for batch in _batches(completed):

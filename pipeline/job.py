@@ -17,7 +17,7 @@ from generators.service import ServiceRefused
 from kb.knowledge_base import KnowledgeBase, Pairs
 from kb.storage import DamagedKnowledgeBase
 from pipeline.build import INPUTS, build, scan, scan_externals
-from pipeline.catalog import Catalog
+from pipeline.catalog import Catalog, digest
 from pipeline.compaction import compact
 from pipeline.comparison import compare
 from pipeline.completion import RowsDone, complete_shard
@@ -306,7 +306,11 @@ class Job:
         """
         self._check_completed()
         place = folder or self.folder / "exports" / settings.place
-        done = export(self.completed(), place, settings, self.config.name, self.verdicts())
+        # Our lock keeps no other run out of a folder that is not ours.
+        owner = "" if folder is None else digest(str(self.folder))[:8]
+        done = export(
+            self.completed(), place, settings, self.config.name, self.verdicts(), owner=owner
+        )
         if folder is None and self.mirror is not None:
             self.mirror.check()
             self.mirror.exports.send(place, settings.place, self.run_id)

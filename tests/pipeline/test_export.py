@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
+from pipeline.card import card
+from pipeline.config import load_config
 from pipeline.errors import ConfigError
 from pipeline.export import export
 from pipeline.formats.settings import ExportSettings
+from pipeline.job import Job
 from tests.pipeline.completed_rows import (
     COUNT,
     USABLE,
     assert_same_picture,
 )
+from tests.quick_worlds import FinishedRun
 
 
 class TestFilters:
@@ -126,6 +132,24 @@ class TestSwap:
         with pytest.raises(KeyboardInterrupt):
             export(completed, tmp_path / "out", ExportSettings(format="llava"), advance=stop)
         assert _listing(tmp_path) == before
+
+    def test_two_runs_may_write_to_one_folder_and_the_last_stands_whole(
+        self, finished: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other = Job(load_config(shutil.copytree(finished.folder, tmp_path / "b") / "dmc.yaml"))
+        waiting = [ExportSettings(only="observed")]
+
+        def card_beside_another(*arguments: Any) -> str:
+            if waiting:
+                other.export(waiting.pop(), tmp_path / "out")
+            return card(*arguments)
+
+        monkeypatch.setattr("pipeline.export.card", card_beside_another)
+        done = finished.job().export(ExportSettings(only="completed"), tmp_path / "out")
+        exported = pq.read_table(tmp_path / "out" / "data")
+        assert set(exported["status"].to_pylist()) == {"completed"}
+        assert len(exported) == done.rows == 19
+        assert [path.name for path in tmp_path.glob("out*")] == ["out"]
 
     def test_a_folder_of_something_else_is_left_alone(
         self, completed: ds.Dataset, tmp_path: Path
