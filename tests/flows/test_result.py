@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -66,6 +68,23 @@ class TestBesideARun:
             result = command(words[0], config, *words[1:], "--json")
         assert result.exit_code == 0, result.output
         assert json.loads(result.stdout)
+
+    def test_a_look_at_new_data_does_not_disturb_the_run_that_reads_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        config = world(tmp_path)
+        looks = [["inspect", config, "--json"]]
+        write = pq.write_table
+
+        def write_beside_a_look(*arguments: Any, **options: Any) -> None:
+            write(*arguments, **options)
+            if looks:
+                assert command(*looks.pop()).exit_code == 0
+
+        monkeypatch.setattr("pipeline.findings.pq.write_table", write_beside_a_look)
+        _, summary = quick_worlds.run(config)
+        assert not looks
+        assert summary["outcomes"]["completed"] == 8
 
     def test_afterwards_what_writes_goes_on(self, config: Path, tmp_path: Path) -> None:
         with Job(load_config(config)).lock():
