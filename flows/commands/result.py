@@ -101,9 +101,8 @@ def report(
       rag4dmc report examples/emoji/dmc.yaml
       rag4dmc report my.yaml --cards 2000
     """
-    with errors_in_one_line():
-        with locked_job(config) as job:
-            page = job.place(job.report(cards))
+    with errors_in_one_line(), locked_job(config) as job:
+        page = job.place(job.report(cards))
     print(page)
 
 
@@ -128,9 +127,8 @@ def review(
     Examples:
       rag4dmc review my.yaml ~/Downloads/marks.json && rag4dmc run my.yaml
     """
-    with errors_in_one_line():
-        with locked_job(config) as job:
-            taken = job.take_review(marks)
+    with errors_in_one_line(), locked_job(config) as job:
+        taken = job.take_review(marks)
     if as_json:
         print(json.dumps(vars(taken), indent=1))
         return

@@ -94,7 +94,8 @@ class Runs:
         with job.lock():
             self._borrow(job)
             job.begin()
-            job.build()
+            if not job.build():
+                job.mend()
             (job.folder / KB_KEY).write_text(self._kb_key(job), encoding="utf-8")
             if complete:
                 job.complete(rows_done=self._rows_done(arm))
