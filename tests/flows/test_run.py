@@ -123,9 +123,7 @@ class TestRun:
         assert result.exit_code == 3
         assert "another run holds the lock" in one_line(result)
 
-    def test_build_mends_a_damaged_knowledge_base(
-        self, first: dict[str, Any], world: Path
-    ) -> None:
+    def test_build_mends_a_damaged_knowledge_base(self, first: dict[str, Any], world: Path) -> None:
         path = world.parent / "runs" / "small" / "kb" / "embeddings" / "text.npy"
         whole = path.read_bytes()
         path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
