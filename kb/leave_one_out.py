@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from kb.embeddings import MODALITIES, Modality, opposite
+from kb.ranking import ranked
 from kb.retrieval import DEFAULT_ALPHA, DEFAULT_K, FusionRetriever, RetrievalSettings
 from kb.scattered import scattered
 
@@ -56,7 +57,7 @@ def retrieval_quality(
                 if alpha < 1 and not says_nothing:
                     score = alpha * score + (1 - alpha) * found.cross[part]
                 score = np.where(found.rows[part] < 0, -np.inf, score)
-                best = wide.order(score, found.rows[part])[:, : settings.examples]
+                best = ranked(score, found.rows[part], wide.ids)[:, : settings.examples]
                 quality = np.take_along_axis(truth[part], best, axis=1)
                 figures.setdefault((k, alpha), {})[modality] = quality
     return figures

@@ -16,6 +16,7 @@ from kb.hits import Hit, Neighbours
 from kb.index import REFINE, EmbeddingIndex
 from kb.mapping import CrossModalMapping
 from kb.neighbours import inner_products
+from kb.ranking import TOLERANCE, ranked
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +24,9 @@ DEFAULT_K = 10
 DEFAULT_ALPHA = 0.5
 # Fetched beyond k, so that the row itself and ties at the edge do not cost a place.
 SPARE = 4
-# Scores that differ by less are ties, and go to the lower id.
-DECIMALS = 6
+# Where more than those are level with the k-th, so many are fetched at most to find the lowest ids
+# among them: what faiss gives on a GPU. Of more level rows the index says which are considered.
+MOST_FETCHED = 2048
 # Candidates held at once, with their figures some 50 bytes each.
 CANDIDATES_AT_ONCE = 1024 * 1024
 
@@ -182,7 +184,7 @@ class FusionRetriever:
             alpha = self.alpha(modality)
             if self.settings.mode == "fusion" and alpha < 1:
                 score = alpha * intra + (1 - alpha) * cross
-        order = self.order(score, rows)[:, :m]
+        order = ranked(score, rows, self.ids)[:, :m]
         rows, intra, cross, score = (
             np.take_along_axis(array, order, axis=1) for array in (rows, intra, cross, score)
         )
@@ -200,20 +202,54 @@ class FusionRetriever:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Stage 1: at most k rows and their cosines, best first; -1 and -inf where there is none.
 
-        The queries' own rows are left out.
+        The queries' own rows are left out. A query whose k-th row is level with all that follow is
+        searched again for four times as many, until they end or `MOST_FETCHED` is reached: so the
+        rows do not depend on the order in which equal ones are stored.
+        """
+        fetched = k * REFINE[self.indexes[modality].kind] + SPARE
+        rows, cosines, open_ended = self._fetch(probe, modality, ids, k, fetched)
+        while open_ended.any() and fetched < MOST_FETCHED:
+            fetched = min(4 * fetched, MOST_FETCHED)
+            again = np.flatnonzero(open_ended)
+            step = max(1, CANDIDATES_AT_ONCE // fetched)
+            for start in range(0, len(again), step):
+                part = again[start : start + step]
+                own = None if ids is None else ids.take(pa.array(part))
+                rows[part], cosines[part], open_ended[part] = self._fetch(
+                    probe[part], modality, own, k, fetched
+                )
+        return rows, cosines
+
+    def _fetch(
+        self, probe: np.ndarray, modality: Modality, ids: pa.Array | None, k: int, fetched: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The best k of so many rows, their cosines, and whether rows like the k-th were left out.
+
+        Shapes [n, k], or less where the index holds less, and bool [n].
         """
         index = self.indexes[modality]
-        cosines, rows = index.search(probe, k * REFINE[index.kind] + SPARE)
+        by_index, rows = index.search(probe, fetched)
+        cut = (rows[:, -1] >= 0) if fetched < len(index) else np.zeros(len(rows), dtype=bool)
         if ids is not None and rows.size:
             found = self.ids.take(pa.array(rows.ravel().clip(0)))
             own = ids.take(pa.array(np.repeat(np.arange(len(rows)), rows.shape[1])))
             same = pc.equal(found, own).to_numpy(zero_copy_only=False).reshape(rows.shape)
             rows = np.where(same, -1, rows)
+        exact = by_index
         if REFINE[index.kind] > 1:
-            cosines = self.similarities(probe, modality, rows)
-        cosines = np.where(rows < 0, np.float32(-np.inf), cosines)
-        order = self.order(cosines, rows)[:, :k]
-        return np.take_along_axis(rows, order, axis=1), np.take_along_axis(cosines, order, axis=1)
+            exact = self.similarities(probe, modality, rows)
+        exact = np.where(rows < 0, np.float32(-np.inf), exact)
+        order = ranked(exact, rows, self.ids)[:, :k]
+        if cut.any():
+            # By the index's own figures, which decided what was fetched.
+            last = np.take_along_axis(by_index, order[:, -1:], axis=1)
+            # Most queries are told apart by what so many gaps could add up to.
+            cut &= last[:, 0] - by_index[:, -1] <= TOLERANCE * fetched
+            near = np.flatnonzero(cut)
+            gaps = by_index[near, :-1] - by_index[near, 1:] > TOLERANCE
+            cut[near] = ~(gaps & (by_index[near, :-1] <= last[near])).any(axis=1)
+        best = np.take_along_axis(rows, order, axis=1), np.take_along_axis(exact, order, axis=1)
+        return *best, cut
 
     def similarities(self, queries: np.ndarray, modality: Modality, rows: np.ndarray) -> np.ndarray:
         """Cosines of each unit query to its rows, float32 [n, k]; -inf where there is none.
@@ -221,32 +257,6 @@ class FusionRetriever:
         The rows are as they are stored: in half precision their length is 1 to within 1e-4.
         """
         return inner_products(queries, self.embeddings[modality], rows)
-
-    def order(self, score: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Columns by descending score, per query; scores that are level go by ascending id.
-
-        Parameters
-        ----------
-        score, rows : shapes [n, k]
-            Rows are negative where there is none.
-        """
-        with np.errstate(invalid="ignore"):
-            descending = -np.round(score, DECIMALS)
-        order = np.argsort(descending, axis=1, kind="stable")
-        ordered = np.take_along_axis(descending, order, axis=1)
-        level = (ordered[:, 1:] == ordered[:, :-1]) & np.isfinite(ordered[:, 1:])
-        tied = np.flatnonzero(level.any(axis=1))
-        if len(tied):
-            # Ids are strings, slow to fetch and to compare: only those that matter.
-            matters = np.zeros((len(tied), order.shape[1]), dtype=bool)
-            matters[:, 1:] |= level[tied]
-            matters[:, :-1] |= level[tied]
-            found = self.ids.take(pa.array(np.take_along_axis(rows[tied], order[tied], 1)[matters]))
-            ranks = np.zeros(matters.shape, dtype=np.int64)
-            ranks[matters] = pc.rank(found, tiebreaker="dense").to_numpy()
-            settled = np.lexsort((ranks, ordered[tied]), axis=1)
-            order[tied] = np.take_along_axis(order[tied], settled, axis=1)
-        return order
 
     def retrieve(
         self,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kb.embeddings import MODALITIES, Modality, opposite
-from kb.index import EmbeddingIndex
+from kb.index import EmbeddingIndex, IndexSettings
 from kb.leave_one_out import select_retrieval
 from kb.mapping import CrossModalMapping, MappingSettings
 from kb.neighbours import inner_products
@@ -122,19 +122,80 @@ def test_ties_go_to_the_lower_id_whatever_the_order_of_rows() -> None:
     assert [hit.id for hit in hits] == sorted(ids)
 
 
-def test_scores_that_are_level_go_by_id_and_what_is_absent_comes_last() -> None:
-    generator = np.random.default_rng(2)
-    ids = [f"p{number}" for number in generator.permutation(90)]
-    retriever = FusionRetriever({}, {}, ids)
-    rows = np.stack([generator.permutation(90)[:20] for _ in range(50)])
-    score = np.round(generator.random(rows.shape, dtype=np.float32), 1)
-    absent = generator.random(rows.shape) < 0.1
-    rows[absent], score[absent] = -1, -np.inf
-    for of_query, scores, order in zip(rows, score, retriever.order(score, rows), strict=True):
-        there = [c for c in range(20) if of_query[c] >= 0]
-        expected = sorted(there, key=lambda c: (-scores[c], ids[of_query[c]]))
-        assert list(order[: len(there)]) == expected
-        assert (of_query[order[len(there) :]] == -1).all()
+def with_copies(
+    copies: int, settings: IndexSettings, folder: Path, seed: int
+) -> tuple[FusionRetriever, np.ndarray]:
+    """A base on disk with many copies of one pair, its rows in an order by the seed; the pair."""
+    world = World(2)
+    one, others = world.draw(1), world.draw(400)
+    order = np.random.default_rng(seed).permutation(400 + copies)
+    ids = np.array([f"p{number:04d}" for number in range(400 + copies)])[order]
+    pairs = {}
+    for modality in MODALITIES:
+        rows = np.concatenate([others[modality], np.repeat(one[modality], copies, axis=0)])
+        path = folder / f"{modality}-{seed}.npy"
+        np.save(path, rows[order].astype(np.float16))
+        pairs[modality] = np.load(path, mmap_mode="r")
+    indexes = {m: EmbeddingIndex.build(pairs[m], settings) for m in MODALITIES}
+    fusion = RetrievalSettings(k=10, alpha=1.0)
+    return FusionRetriever(pairs, indexes, list(ids), None, fusion), one["image"]
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf", "ivf_sq8", "ivf_pq"])
+@pytest.mark.parametrize("copies", [15, 40, 300])
+def test_of_more_ties_than_are_fetched_the_lowest_ids_are_found_however_rows_are_stored(
+    kind: str, copies: int, tmp_path: Path
+) -> None:
+    lists = {"lists": 8, "probes": 8} if kind != "flat" else {}
+    for seed in range(3):
+        retriever, query = with_copies(copies, IndexSettings(index=kind, **lists), tmp_path, seed)
+        # Its own row is among them, and lower than all that may be found.
+        queries = np.repeat(query, 30, axis=0)
+        found = retriever.retrieve(queries, "image", ids=["p0400"] * 30, m=10)
+        expected = [f"p{400 + number:04d}" for number in range(1, 11)]
+        assert [[hit.id for hit in hits] for hits in found] == [expected] * 30
+
+
+def test_ties_beyond_the_bound_still_give_k_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kb.retrieval.MOST_FETCHED", 64)
+    retriever, query = with_copies(300, IndexSettings(index="flat"), tmp_path, 0)
+    hits = retriever.retrieve(query, "image", m=10)[0]
+    assert len({hit.id for hit in hits}) == 10
+    assert all(hit.id >= "p0400" for hit in hits)
+
+
+def test_lists_that_hold_too_few_leave_gaps_and_order_equal_rows(tmp_path: Path) -> None:
+    settings = IndexSettings(index="ivf", lists=100, probes=1)
+    retriever, query = with_copies(12, settings, tmp_path, 0)
+    retriever.settings = RetrievalSettings(k=60, alpha=1.0)
+    found = retriever.search(query, "image", m=60)
+    held = int((found.rows >= 0).sum())
+    assert 12 <= held < 60
+    assert (found.rows[0, held:] == -1).all()
+    assert np.isnan(found.score[0, held:]).all()
+    ids = [hit.id for hit in retriever.retrieve(query, "image", m=60)[0]]
+    assert ids[:12] == [f"p{400 + number:04d}" for number in range(12)]
+
+
+def test_equal_rows_are_ordered_alike_alone_and_in_bulk() -> None:
+    world = World(3)
+    pairs = {m: np.repeat(rows, 3, axis=0) for m, rows in world.draw(400).items()}
+    ids = [f"p{number:04d}" for number in np.random.default_rng(0).permutation(1200)]
+    indexes = {m: EmbeddingIndex.build(pairs[m]) for m in MODALITIES}
+    mapping = CrossModalMapping(MappingSettings(method="ridge")).fit(pairs["image"], pairs["text"])
+    settings = RetrievalSettings(k=10, alpha=0.5)
+    retriever = FusionRetriever(pairs, indexes, ids, mapping, settings)
+    queries = world.draw(400)["image"]
+    bulk = retriever.retrieve(queries, "image", m=6)
+    for query, hits in zip(queries, bulk, strict=True):
+        alone = retriever.retrieve(query[None], "image", m=6)[0]
+        assert [hit.id for hit in alone] == [hit.id for hit in hits]
+        copies = [
+            [hit.id for hit in hits if hit.row // 3 == pair] for pair in {h.row // 3 for h in hits}
+        ]
+        assert all(found == sorted(found) for found in copies)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
