@@ -20,7 +20,17 @@ SMALLEST_NORM = 1e-6
 
 
 class InvalidEmbedding(ValueError):
-    """An embedding that cannot be a direction: non-finite, all zero, or of the wrong shape."""
+    """An embedding that cannot be a direction: non-finite, all zero, or of the wrong shape.
+
+    Attributes
+    ----------
+    row : int or None
+        The first such row; None where it is not about a row.
+    """
+
+    def __init__(self, message: str, row: int | None = None) -> None:
+        super().__init__(message)
+        self.row = row
 
 
 class Rows(Protocol):
@@ -41,7 +51,9 @@ def opposite(modality: Modality) -> Modality:
     return "text" if modality == "image" else "image"
 
 
-def normalise(embeddings: ArrayLike, first_row: int = 0) -> np.ndarray:
+def normalise(
+    embeddings: ArrayLike, first_row: int = 0, row_numbers: np.ndarray | None = None
+) -> np.ndarray:
     """Rows scaled to unit length.
 
     Parameters
@@ -50,6 +62,8 @@ def normalise(embeddings: ArrayLike, first_row: int = 0) -> np.ndarray:
         Any real dtype.
     first_row : int
         Added to the row number in an error, for blocks of a larger array.
+    row_numbers : int64 [n], optional
+        What an error names rows by in place of that, for rows gathered from a larger array.
 
     Returns
     -------
@@ -65,12 +79,12 @@ def normalise(embeddings: ArrayLike, first_row: int = 0) -> np.ndarray:
     if rows.ndim != 2:
         raise InvalidEmbedding(f"embeddings must have shape [n, d]; got {rows.shape}")
     norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
-    if not np.isfinite(norms).all():
-        row = int(np.flatnonzero(~np.isfinite(norms))[0])
-        raise InvalidEmbedding(f"embedding in row {first_row + row} is not finite")
-    if (norms < SMALLEST_NORM).any():
-        row = int(np.flatnonzero(norms < SMALLEST_NORM)[0])
-        raise InvalidEmbedding(f"embedding in row {first_row + row} is all zero")
+    bad = np.flatnonzero(~(np.isfinite(norms) & (norms >= SMALLEST_NORM)))
+    if len(bad):
+        place = int(bad[0])
+        row = first_row + place if row_numbers is None else int(row_numbers[place])
+        fault = "all zero" if np.isfinite(norms[place]) else "not finite"
+        raise InvalidEmbedding(f"embedding in row {row} is {fault}", row)
     rows /= norms[:, None]
     return rows
 
@@ -112,7 +126,7 @@ def take(embeddings: Rows, rows: np.ndarray) -> np.ndarray:
     gathered = np.asarray(embeddings[rows[order]], dtype=np.float32)
     out = np.empty_like(gathered)
     out[order] = gathered
-    return normalise(out)
+    return normalise(out, row_numbers=rows)
 
 
 class Stacked:

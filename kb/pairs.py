@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kb.embeddings import MODALITIES, Modality, Rows, Subset, release
+from kb.embeddings import MODALITIES, InvalidEmbedding, Modality, Rows, Subset, chunks, release
 from kb.mapping import NoCompletePairs
 
 
@@ -59,6 +59,9 @@ def check(internal: Pairs, external: Sequence[Pairs]) -> None:
         There is no internal pair.
     ValueError
         An external set has another dimension, or an id comes twice; the message names it.
+    InvalidEmbedding
+        A pair's embedding is non-finite or all zero; the message names source and id. All are read
+        once, in chunks.
     """
     if len(internal) == 0:
         raise NoCompletePairs(
@@ -79,6 +82,20 @@ def check(internal: Pairs, external: Sequence[Pairs]) -> None:
         counts = pc.value_counts(ids)
         twice = counts.filter(pc.greater(counts.field("counts"), 1))
         raise ValueError(f"id {twice[0]['values'].as_py()!r} stands for more than one pair")
+    for pairs in (internal, *external):
+        for modality in MODALITIES:
+            _check_embeddings(pairs, modality)
+
+
+def _check_embeddings(pairs: Pairs, modality: Modality) -> None:
+    try:
+        for _ in chunks(pairs.embeddings[modality]):
+            pass
+    except InvalidEmbedding as error:
+        if error.row is None:
+            raise
+        source, name = (pairs.table[column][error.row].as_py() for column in ("source", "id"))
+        raise InvalidEmbedding(f"{source}, pair {name!r}: {modality} {error}", error.row) from None
 
 
 def string_column(sides: Sequence[Pairs], name: str) -> pa.ChunkedArray:

@@ -46,6 +46,16 @@ def test_an_all_zero_row_is_named_by_its_place_in_the_whole_array() -> None:
         list(chunks(given, 4))
 
 
+def test_a_bad_row_of_a_sample_is_named_by_its_place_in_the_whole_array() -> None:
+    given = rows(3000)
+    given[2999, 1] = np.nan
+    sample = np.random.default_rng(0).permutation(3000)[:1500]
+    sample[700] = 2999
+    with pytest.raises(InvalidEmbedding, match="row 2999 is not finite") as raised:
+        take(given, sample)
+    assert raised.value.row == 2999
+
+
 def test_chunks_join_to_the_whole() -> None:
     given = rows(11)
     np.testing.assert_array_equal(np.concatenate(list(chunks(given, 4))), normalise(given))
