@@ -53,6 +53,9 @@ def build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Reci
                     random_state,
                     settings.device,
                 )
+            purified.evidence["warnings"] += _irrelevant(purified, used)
+            for warning in purified.evidence["warnings"]:
+                logger.warning("%s", warning)
             _save_purified(building, purified, used)
         with watch.step("pairs"):
             dimensions = {m: int(internal.embeddings[m].shape[1]) for m in MODALITIES}
@@ -152,15 +155,32 @@ def _sides(
     return sides
 
 
+def _irrelevant(purified: Purified, external: Sequence[Pairs]) -> list[str]:
+    """A line for each external set of which nothing was kept."""
+    verdicts, fitted = purified.verdicts, purified.filter
+    lines = []
+    first = 0
+    for pairs in external:
+        part = slice(first, first + len(pairs))
+        first = part.stop
+        if verdicts.kept[part].any():
+            continue
+        s_cent = float(verdicts.centroid_similarity[part].max())
+        s_inst = float(verdicts.instance_similarity[part].max())
+        lines.append(
+            f"external set {pairs.table['source'][0].as_py()!r}: none of its {len(pairs)} pairs "
+            f"passed the filter, and none is used (largest s_cent {s_cent:.2f}, tau_cent "
+            f"{fitted.tau_cent_:.2f}; largest s_inst {s_inst:.2f}, tau_inst {fitted.tau_inst_:.2f})"
+        )
+    return lines
+
+
 def _save_purified(folder: Path, purified: Purified, external: Sequence[Pairs]) -> None:
     table = contents.verdict_table(purified.verdicts, external, 0)
     contents.write_table(folder / "verdicts.parquet", [table])
     (folder / "filter").mkdir()
     purified.filter.save(folder / "filter" / "filter")
     if purified.alignments is None:
-        logger.warning(
-            "no external pair passed the filter: the knowledge base holds internal pairs only"
-        )
         return
     (folder / "alignment").mkdir()
     for modality, alignment in purified.alignments.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -17,13 +16,12 @@ from kb.clusters import (
     k_means,
     match_centroids,
     nearest_centroid,
+    sample_rows,
 )
 from kb.likeness import contrast, likeness
 from kb.neighbours import resolve_device
-from kb.thresholds import common_percentile
+from kb.thresholds import NO_THRESHOLD, Threshold, common_percentile
 from kb.verdicts import Verdicts
-
-logger = logging.getLogger(__name__)
 
 SPLITS = 3
 # With fewer rows a half has too few to set a percentile by.
@@ -35,13 +33,14 @@ class FilterSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    tau_cent: float | Literal["auto"] = Field(
+    tau_cent: Threshold | Literal["auto"] = Field(
         default="auto",
-        description="least cosine of an external cluster to its internal one; paper: 0.6",
+        description="least cosine of an external cluster to its internal one; paper: 0.6; -2: none",
     )
-    tau_inst: float | Literal["auto"] = Field(
+    tau_inst: Threshold | Literal["auto"] = Field(
         default="auto",
-        description="least similarity of a pair to the internal side (see `instance`); paper: 0.6",
+        description="least figure of a pair, on the scale of `instance`: contrast lies about 0, "
+        "the other two are cosines (paper: 0.6, of centroid); -2: none",
     )
     provisional_alignment: bool = Field(
         default=True,
@@ -78,6 +77,10 @@ class FilterSettings(BaseModel):
 
 class ClusterFilter:
     """Drops external clusters, then external pairs, that are far from every internal cluster.
+
+    Thresholds that are `auto` need 16 internal pairs to be measured. With fewer nothing is dropped:
+    the paper's 0.6 by `centroid` would keep 0 to 4 % of what is relevant on the example world, and
+    the examples found among all of its external pairs are better by far than any among so few.
 
     K-means runs on joint embeddings of both sides, sqrt(n / 2) internal and sqrt(m) external
     clusters, at least 4. Each external centroid is matched to its nearest internal one.
@@ -120,18 +123,26 @@ class ClusterFilter:
         self.random_state = random_state
         self.device = device
 
-    def fit(self, internal: np.ndarray) -> ClusterFilter:
-        """Learns centroids and thresholds from internal joint embeddings, float32 [n, d]."""
+    def fit(self, internal: np.ndarray, count: int | None = None) -> ClusterFilter:
+        """Learns centroids and thresholds from a sample of the internal joint embeddings.
+
+        Parameters
+        ----------
+        internal : float32 [n, d]
+        count : int, optional
+            Internal rows in all, default n: sqrt(count / 2) clusters are formed, at least 4.
+        """
         if len(internal) == 0:
             raise ValueError("the filter needs internal pairs; got none")
-        self.centroids_ = self._cluster(internal, internal_clusters(len(internal)))
+        clusters = internal_clusters(len(internal) if count is None else count)
+        self.centroids_ = self._cluster(internal, clusters)
         size = self.settings.reference
         if self.settings.instance == "contrast":
             # The halves that the threshold is measured on are so large: likeness grows with size.
             size = min(size, max(1, len(internal) // 2))
-        self.reference_ = _sample(internal, size, self.random_state)
+        self.reference_ = internal[sample_rows(len(internal), size, self.random_state)]
         self.evidence_: dict[str, Any] = {"splits": []}
-        self.tau_cent_, self.tau_inst_ = self._thresholds(internal)
+        self.tau_cent_, self.tau_inst_ = self._thresholds(internal, clusters)
         return self
 
     def _cluster(self, rows: np.ndarray, clusters: int, random_state: int | None = None) -> Any:
@@ -145,24 +156,17 @@ class ClusterFilter:
             points_per_centroid=self.settings.points_per_centroid,
         )
 
-    def _thresholds(self, internal: np.ndarray) -> tuple[float, float]:
+    def _thresholds(self, internal: np.ndarray, clusters: int) -> tuple[float, float]:
         """The given thresholds, or those measured by filtering one half by the other."""
         given = (self.settings.tau_cent, self.settings.tau_inst)
-        if "auto" not in given:
-            return float(given[0]), float(given[1])
-        if len(internal) < FEWEST_TO_MEASURE:
-            logger.warning(
-                "only %d internal pairs: the filter's thresholds cannot be measured, "
-                "the paper's 0.6 is used",
-                len(internal),
-            )
-            measured = (0.6, 0.6)
-        else:
+        measured = (NO_THRESHOLD, NO_THRESHOLD)
+        if "auto" in given and len(internal) >= FEWEST_TO_MEASURE:
             generator = np.random.default_rng(self.random_state)
-            found = [self._split(internal, generator, number) for number in range(SPLITS)]
+            splits = [self._split(internal, clusters, generator, n) for n in range(SPLITS)]
+            self.evidence_["splits"] = splits
             measured = (
-                float(np.mean([split[0] for split in found])),
-                float(np.mean([split[1] for split in found])),
+                float(np.mean([split["tau_cent"] for split in splits])),
+                float(np.mean([split["tau_inst"] for split in splits])),
             )
         return (
             measured[0] if given[0] == "auto" else float(given[0]),
@@ -170,33 +174,45 @@ class ClusterFilter:
         )
 
     def _split(
-        self, internal: np.ndarray, generator: np.random.Generator, number: int
-    ) -> tuple[float, float]:
+        self, internal: np.ndarray, clusters: int, generator: np.random.Generator, number: int
+    ) -> dict[str, Any]:
         order = generator.permutation(len(internal))
         here, there = internal[order[: len(order) // 2]], internal[order[len(order) // 2 :]]
         seed = self.random_state + 1 + number
         # As many clusters as the whole has: coarser ones would set the thresholds too low.
-        known = self._cluster(here, internal_clusters(len(internal)), seed)
+        known = self._cluster(here, clusters, seed)
         foreign = self._cluster(there, external_clusters(len(there)), seed)
         device = resolve_device(self.device)
         matched, by_centroid = match_centroids(foreign, known, device)
         cluster = nearest_centroid(there, foreign, device)
-        if self.settings.instance == "centroid":
-            s_inst = np.einsum("nd,nd->n", there, known[matched[cluster]])
-        elif self.settings.instance == "neighbours":
-            k = self.settings.neighbours
-            s_inst = likeness(there, self.reference_, k, device, own=True)
-        else:
-            size = self.settings.reference
-            sides = _sample(here, size, seed), _sample(there, size, seed)
-            s_inst = self._contrast(there, *sides)
-        found = common_percentile(by_centroid[cluster], s_inst)
-        self.evidence_["splits"].append(found)
-        return found["tau_cent"], found["tau_inst"]
+        # Likeness alone does not grow with the size of the other side as contrast does: the whole
+        # is compared with, but for the row itself.
+        alone = self.settings.instance == "neighbours"
+        size = self.settings.reference
+        reference = self.reference_ if alone else here[sample_rows(len(here), size, seed)]
+        own = there[sample_rows(len(there), size, seed)]
+        s_inst = self._figures(there, known, matched[cluster], reference, own, among=alone)
+        return common_percentile(by_centroid[cluster], s_inst)
 
-    def _contrast(self, rows: np.ndarray, other: np.ndarray, own: np.ndarray) -> np.ndarray:
-        device = resolve_device(self.device)
-        return contrast(rows, other, own, self.settings.neighbours, device)
+    def _figures(
+        self,
+        rows: np.ndarray,
+        centroids: np.ndarray,
+        matched: np.ndarray,
+        reference: np.ndarray,
+        own_reference: np.ndarray,
+        among: bool = False,
+    ) -> np.ndarray:
+        """What each row is judged by, float32 [n]; `matched` [n] are the centroids' numbers.
+
+        With `among` the reference may hold the rows themselves.
+        """
+        k, device = self.settings.neighbours, resolve_device(self.device)
+        if self.settings.instance == "centroid":
+            return np.einsum("nd,nd->n", rows, centroids[matched])
+        if self.settings.instance == "neighbours":
+            return likeness(rows, reference, k, device, own=among)
+        return contrast(rows, reference, own_reference, k, device)
 
     def fit_external(self, sample: np.ndarray, count: int) -> ClusterFilter:
         """Clusters the external side, from a sample of its joint embeddings.
@@ -211,7 +227,8 @@ class ClusterFilter:
         self.matched_, self.centroid_similarity_ = match_centroids(
             self.external_centroids_, self.centroids_, resolve_device(self.device)
         )
-        self.own_reference_ = _sample(sample, len(self.reference_), self.random_state)
+        rows = sample_rows(len(sample), len(self.reference_), self.random_state)
+        self.own_reference_ = sample[rows]
         return self
 
     def judge(self, blocks: Iterable[np.ndarray]) -> Verdicts:
@@ -221,14 +238,8 @@ class ClusterFilter:
         for block in blocks:
             own = nearest_centroid(block, self.external_centroids_, device)
             clusters.append(own)
-            if self.settings.instance == "centroid":
-                matched = self.centroids_[self.matched_[own]]
-                similarities.append(np.einsum("nd,nd->n", block, matched))
-            elif self.settings.instance == "neighbours":
-                k = self.settings.neighbours
-                similarities.append(likeness(block, self.reference_, k, device))
-            else:
-                similarities.append(self._contrast(block, self.reference_, self.own_reference_))
+            sides = self.reference_, self.own_reference_
+            similarities.append(self._figures(block, self.centroids_, self.matched_[own], *sides))
         cluster = np.concatenate(clusters) if clusters else np.empty(0, np.int64)
         s_inst = np.concatenate(similarities) if similarities else np.empty(0, np.float32)
         s_cent = self.centroid_similarity_[cluster]
@@ -287,10 +298,3 @@ class ClusterFilter:
         loaded.tau_cent_, loaded.tau_inst_ = state["tau_cent"], state["tau_inst"]
         loaded.evidence_ = state["evidence"]
         return loaded
-
-
-def _sample(rows: np.ndarray, size: int, random_state: int) -> np.ndarray:
-    if len(rows) <= size:
-        return np.ascontiguousarray(rows)
-    chosen = np.random.default_rng(random_state).choice(len(rows), size, replace=False)
-    return np.ascontiguousarray(rows[np.sort(chosen)])

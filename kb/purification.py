@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,12 +9,10 @@ from typing import Any
 import numpy as np
 
 from kb.alignment import AlignmentSettings, OrthogonalAlignment
-from kb.clusters import external_clusters, joint
+from kb.clusters import external_clusters, joint, sample_rows
 from kb.embeddings import MODALITIES, Modality, Rows, Subset, chunks, take
-from kb.filtering import ClusterFilter, FilterSettings
+from kb.filtering import FEWEST_TO_MEASURE, ClusterFilter, FilterSettings
 from kb.verdicts import Verdicts
-
-logger = logging.getLogger(__name__)
 
 Alignments = dict[Modality, OrthogonalAlignment]
 
@@ -32,7 +29,7 @@ class Purified:
         Per modality; None where nothing was kept.
     filter : ClusterFilter
     evidence : dict
-        For the manifest.
+        For the manifest; `warnings` is a list of what the user should know.
     """
 
     verdicts: Verdicts
@@ -78,10 +75,7 @@ def _aligned(rows: np.ndarray, modality: Modality, alignments: Alignments | None
 def _joint_sample(
     pairs: Mapping[Modality, Rows], size: int, alignments: Alignments | None, random_state: int
 ) -> np.ndarray:
-    count = len(pairs["image"])
-    rows = np.arange(count)
-    if count > size:
-        rows = np.sort(np.random.default_rng(random_state).choice(count, size, replace=False))
+    rows = sample_rows(len(pairs["image"]), size, random_state)
     return joint(*(_aligned(take(pairs[m], rows), m, alignments) for m in MODALITIES))
 
 
@@ -110,13 +104,20 @@ def purify(
                 f"external {modality} embeddings must have dimension {widths[0]} as the internal "
                 f"ones have; got {widths[1]}"
             )
-    evidence: dict[str, Any] = {}
+    evidence: dict[str, Any] = {"warnings": []}
     provisional: Alignments | None = None
     if filter_settings.provisional_alignment:
         provisional = align(internal, external, alignment_settings, random_state, device)
         evidence["provisional_alignment"] = describe(provisional)
     cluster_filter = ClusterFilter(filter_settings, random_state, device)
-    cluster_filter.fit(_joint_sample(internal, filter_settings.sample, None, random_state))
+    own = len(internal["image"])
+    sample = _joint_sample(internal, filter_settings.sample, None, random_state)
+    cluster_filter.fit(sample, own)
+    if "auto" in (filter_settings.tau_cent, filter_settings.tau_inst) and own < FEWEST_TO_MEASURE:
+        evidence["warnings"].append(
+            f"{own} complete pairs are too few to measure which external pairs belong to them (it "
+            f"takes {FEWEST_TO_MEASURE}): thresholds that are auto drop none"
+        )
     count = len(external["image"])
     size = filter_settings.points_per_centroid * external_clusters(count)
     cluster_filter.fit_external(_joint_sample(external, size, provisional, random_state), count)

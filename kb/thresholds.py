@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
+
+# Below the least that either figure of a pair can be: nothing is dropped.
+NO_THRESHOLD = -2.0
+Threshold = Annotated[float, Field(ge=NO_THRESHOLD, le=1)]
 
 # Percentiles tried, from the largest down, and the share that must pass both thresholds.
 PERCENTILES = tuple(np.linspace(5.0, 0.0, 51))

@@ -263,6 +263,7 @@ class Job:
             last=read_summary(self.folder).get("run_id"),
             rewritten=rewritten,
             times=self.times,
+            warnings=self.bench.knowledge_base_warnings(),
         )
 
     def complete(

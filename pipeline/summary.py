@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ def summarise(
     last: str | None,
     rewritten: int,
     times: list[dict[str, Any]],
+    warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What a run did, and how the completed dataset stands now.
 
@@ -44,6 +45,8 @@ def summarise(
         Parts that lost rows or got other columns.
     times
         Seconds by step.
+    warnings
+        What the user should know of the knowledge base.
 
     Returns
     -------
@@ -52,7 +55,7 @@ def summarise(
         `outcomes` (rows by status), `by_missing` (outcomes by missing half, "none" for rows with
         both), `done_now`, `held_back`, `why` and `sections` (rows done or refreshed by reason, see
         `Plan`), `deleted`, `recovered` (rows that earlier runs did that were cut off before they
-        could leave a summary), `rewritten`, and `faults`: for "rejected" and "failed" a list of
+        could leave a summary), `rewritten`, `warnings`, and `faults`: for "rejected" and "failed" a list of
         `reason`, `rows` and a few `ids`, the most frequent first.
     """
     held = ledger.table()
@@ -82,12 +85,13 @@ def summarise(
             if m.run_id != run_id and m.run_id > (last or "")
         ),
         "rewritten": rewritten,
+        "warnings": list(warnings),
         "faults": _faults(ledger),
     }
 
 
 def told(summary: Mapping[str, Any]) -> list[str]:
-    """A summary in lines: what changed since the last run, what failed and why."""
+    """A summary in lines: what changed since the last run, warnings, what failed and why."""
     changes = [f"{count} {why}" for why, count in summary["why"].items()]
     if summary["sections"]:
         parts = ", ".join(f"{name} ({count})" for name, count in summary["sections"].items())
@@ -98,6 +102,7 @@ def told(summary: Mapping[str, Any]) -> list[str]:
         changes.append(f"{summary['recovered']} done by a run that was cut off")
     since = "since the last run" if summary["last"] else "in the first run"
     lines = [f"{since}: {'; '.join(changes) or 'nothing new'}"]
+    lines += [f"warning: {warning}" for warning in summary["warnings"]]
     for status, faults in summary["faults"].items():
         for fault in faults:
             ids = ", ".join(fault["ids"]) + (", …" if fault["rows"] > len(fault["ids"]) else "")

@@ -152,6 +152,14 @@ class Workbench:
             self._knowledge_base = KnowledgeBase.load(self.knowledge_base_folder)
         return self._knowledge_base
 
+    def knowledge_base_warnings(self) -> list[str]:
+        """What the last build found that the user should know; without loading anything."""
+        try:
+            manifest = read_manifest(self.knowledge_base_folder)
+        except DamagedKnowledgeBase:
+            return []
+        return list((manifest["purification"] or {}).get("warnings", []))
+
     @property
     def selector(self) -> Selector:
         """The selector with the standards that were measured at the build."""

@@ -48,6 +48,8 @@ def build(config: ConfigPath) -> None:
         counts = read_manifest(folder)["counts"]
         print(f"knowledge base {'built' if built else 'up to date'}: {counts}")
         print(f"  {folder}")
+        for warning in job.bench.knowledge_base_warnings():
+            print(f"  warning: {warning}")
 
 
 def run(

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kb.alignment import AlignmentSettings
 from kb.clusters import joint
 from kb.filtering import ClusterFilter, FilterSettings
+from kb.purification import purify
 from tests.kb.worlds import World, together
 
 
@@ -46,6 +47,22 @@ def test_verdicts_follow_from_the_two_thresholds(instance: str, tau_inst: float)
     assert sum(found.counts().values()) == 450
 
 
+def test_the_default_figure_is_its_formula() -> None:
+    world = World(1)
+    internal = joined(world.draw(400))
+    external = joined(together(world.draw(120), world.draw_noise(60)))
+    # So many that a row of either side is compared with all of them, but for the halving.
+    fitted = ClusterFilter(FilterSettings(neighbours=7)).fit(internal)
+    found = fitted.predict(external)
+    assert len(fitted.reference_) == 200
+    assert len(fitted.own_reference_) == 180
+    for row, u in enumerate(external):
+        to_internal = sorted((float(u @ v) for v in fitted.reference_), reverse=True)
+        others = (float(u @ v) for other, v in enumerate(external) if other != row)
+        expected = np.mean(to_internal[:7]) - np.mean(sorted(others, reverse=True)[:7]) / 2
+        assert found.instance_similarity[row] == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.parametrize(("internal", "clusters"), [(20, 4), (800, 20), (5000, 50)])
 def test_the_number_of_internal_clusters_is_the_root_of_half(internal: int, clusters: int) -> None:
     fitted = ClusterFilter(FilterSettings(tau_cent=0.5, tau_inst=0.5)).fit(
@@ -76,13 +93,40 @@ def test_auto_records_how_the_thresholds_came_about() -> None:
     assert fitted.tau_inst_ == pytest.approx(np.mean([split["tau_inst"] for split in splits]))
 
 
-def test_too_few_pairs_to_measure_fall_back_with_a_warning(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        fitted = ClusterFilter().fit(joined(World(4).draw(8)))
-    assert (fitted.tau_cent_, fitted.tau_inst_) == (0.6, 0.6)
-    assert "only 8 internal pairs" in caplog.text
+@pytest.mark.parametrize("count", [1, 2, 10, 15])
+def test_too_few_pairs_to_measure_by_drop_nothing(count: int) -> None:
+    world = World(0)
+    fitted = ClusterFilter().fit(joined(world.draw(count)))
+    assert fitted.evidence_["splits"] == []
+    assert fitted.predict(joined(world.draw(500))).kept.all()
+
+
+def test_a_given_threshold_counts_however_few_the_pairs() -> None:
+    world = World(0)
+    internal, external = joined(world.draw(10)), joined(world.draw(500))
+    by_cluster = ClusterFilter(FilterSettings(tau_cent=0.6)).fit(internal).predict(external)
+    assert set(by_cluster.verdict) == {"kept", "cluster"}
+    np.testing.assert_array_equal(by_cluster.kept, by_cluster.centroid_similarity >= 0.6)
+    alone = FilterSettings(tau_inst=0.0)
+    by_pair = ClusterFilter(alone).fit(internal).predict(external)
+    np.testing.assert_array_equal(by_pair.kept, by_pair.instance_similarity >= 0)
+
+
+def test_relevant_pairs_survive_from_the_first_internal_pairs_on() -> None:
+    kept = {}
+    for count in (1, 10, 16, 40):
+        world = World(0)
+        fitted = ClusterFilter().fit(joined(world.draw(count)))
+        kept[count] = fitted.predict(joined(world.draw(500))).kept.mean()
+    assert min(kept.values()) > 0.6
+
+
+def test_clusters_follow_from_all_internal_rows_not_from_the_sample() -> None:
+    world = World(2)
+    internal = {m: np.asarray(rows) for m, rows in world.draw(1800).items()}
+    settings = FilterSettings(sample=200, tau_cent=0.5, tau_inst=0.5)
+    purified = purify(internal, world.draw(100), settings, AlignmentSettings(gamma=0.0))
+    assert purified.evidence["filter"]["internal_clusters"] == 30
 
 
 def test_the_same_seed_gives_the_same_verdicts() -> None:

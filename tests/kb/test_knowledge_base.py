@@ -4,12 +4,15 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from kb.embeddings import InvalidEmbedding
+from kb.filtering import FilterSettings
 from kb.knowledge_base import KnowledgeBase
 from kb.mapping import NoCompletePairs
 from kb.pairs import Pairs
@@ -166,7 +169,9 @@ def test_a_wholly_irrelevant_external_set_leaves_the_internal_base_with_a_warnin
         )
     assert kb.manifest["counts"]["by_source"] == {"dataset": 300}
     assert kb.manifest["purification"]["filter"]["verdicts"]["kept"] == 0
-    assert "no external pair passed the filter" in caplog.text
+    [warning] = kb.manifest["purification"]["warnings"]
+    assert warning.startswith("external set 'noise': none of its 200 pairs passed the filter")
+    assert warning in caplog.text
 
 
 def test_nothing_to_retrieve_from_is_an_error_and_leaves_no_folder(
@@ -233,7 +238,53 @@ def test_a_bad_external_embedding_is_refused_and_the_old_base_stays(
     assert [path.name for path in tmp_path.iterdir()] == ["kb"]
 
 
+def test_of_two_external_sets_the_irrelevant_one_is_named(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]], world: World
+) -> None:
+    noise = as_pairs(world.draw_noise(80), "noise")
+    kb = KnowledgeBase.build(tmp_path / "kb", sides[0], [*sides[1], noise], QUICK)
+    warnings = kb.manifest["purification"]["warnings"]
+    assert [warning.split(":")[0] for warning in warnings] == ["external set 'noise'"]
+
+
+def test_a_threshold_on_the_wrong_scale_is_told_by_the_figures(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
+) -> None:
+    recipe = quick(filter=FilterSettings(tau_inst=0.9))
+    kb = KnowledgeBase.build(tmp_path / "kb", *sides, recipe)
+    verdicts = pq.read_table(tmp_path / "kb" / "verdicts.parquet")
+    largest = pa.compute.max(verdicts["instance_similarity"][:300]).as_py()
+    assert largest < 0.9
+    warnings = kb.manifest["purification"]["warnings"]
+    assert f"largest s_inst {largest:.2f}, tau_inst 0.90" in warnings[0]
+
+
+def test_a_few_internal_pairs_keep_all_external_ones_and_say_so(
+    tmp_path: Path, world: World
+) -> None:
+    external = as_pairs(world.draw(100), "web")
+    kb = KnowledgeBase.build(tmp_path / "kb", as_pairs(world.draw(10), "dataset"), [external])
+    assert kb.manifest["counts"]["external"] == 100
+    [warning] = kb.manifest["purification"]["warnings"]
+    assert warning.startswith("10 complete pairs are too few")
+
+
 def test_an_id_that_comes_twice_is_named(tmp_path: Path, world: World) -> None:
     pairs = as_pairs(world.draw(40), "dataset")
     with pytest.raises(ValueError, match="'dataset-0000.*more than one pair"):
         KnowledgeBase.build(tmp_path / "kb", pairs, [pairs], QUICK)
+
+
+@pytest.mark.parametrize(("side", "row"), [(0, 299), (1, 20)])
+@pytest.mark.parametrize("method", [KnowledgeBase.build, KnowledgeBase.update])
+def test_a_bad_embedding_is_named_by_source_and_id_before_anything_is_fitted(
+    method: Any, side: int, row: int, tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
+) -> None:
+    internal, external = sides
+    bad = [internal, external[1]][side]
+    bad.embeddings["text"][row, 3] = np.inf
+    name = f"{bad.table['source'][0]}, pair '{bad.table['id'][row]}'"
+    with pytest.raises(InvalidEmbedding) as raised:
+        method(tmp_path / "kb", internal, external, QUICK)
+    assert str(raised.value) == f"{name}: text embedding in row {row} is not finite"
+    assert not (tmp_path / "kb").exists()

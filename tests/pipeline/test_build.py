@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import io
 import json
 import shutil
 import weakref
@@ -21,6 +23,7 @@ from pipeline.dataset import DatasetError
 from pipeline.errors import ConfigError
 from pipeline.images import decode
 from pipeline.job import Job
+from pipeline.summary import told
 from pipeline.workbench import STANDARDS
 from tests import quick_worlds
 from tests.quick_parts import QuickEncoder
@@ -339,3 +342,35 @@ def test_a_report_encodes_nothing_and_reads_only_what_it_shows(
     shutil.rmtree(job.bench.embeddings_folder)
     Job(load_config(config)).report()
     assert not job.bench.embeddings_folder.exists()
+
+
+def strange(number: int) -> dict[str, Any]:
+    """A grey picture with a caption that names no colour."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (48, 48), (100 + number,) * 3).save(buffer, "PNG")
+    image = {"bytes": buffer.getvalue(), "path": None}
+    return {"id": f"odd {number}", "image": image, "text": f"chapter {number}", "note": None}
+
+
+def test_a_wholly_irrelevant_external_set_is_told_and_the_run_goes_on(tmp_path: Path) -> None:
+    quick_worlds.write(tmp_path / "data" / "a.parquet", ROWS)
+    quick_worlds.write(tmp_path / "odd" / "b.parquet", [strange(number) for number in range(40)])
+    config = quick_worlds.config(tmp_path, external=[{"name": "odd", "path": "odd"}])
+    job, summary = quick_worlds.run(config)
+    assert summary["outcomes"]["completed"] == 6
+    assert job.knowledge_base.manifest["counts"]["external"] == 0
+    [warning] = summary["warnings"]
+    assert warning.startswith("external set 'odd': none of its 40 pairs passed the filter")
+    assert f"warning: {warning}" in told(summary)
+    assert html.escape(warning).replace("&#x27;", "&#39;") in Path(summary["report"]).read_text()
+    for row in quick_worlds.completed(job).values():
+        for example in (row["completion"] or {}).get("examples", []):
+            assert example["source"] == "internal"
+    # It stands in later summaries too, until the knowledge base is another.
+    assert quick_worlds.run(config)[1]["warnings"] == [warning]
+
+
+def test_a_run_without_anything_amiss_warns_of_nothing(config: Path) -> None:
+    summary = quick_worlds.run(config)[1]
+    assert summary["warnings"] == []
+    assert not [line for line in told(summary) if line.startswith("warning")]
