@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -33,7 +33,7 @@ class AlignmentSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    gamma: float | Literal["auto"] = Field(
+    gamma: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] = Field(
         default="auto",
         description="weight of the pull towards the identity; auto: measured on held-out pairs; "
         "0: the paper's plain Procrustes",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -41,10 +41,10 @@ class RetrievalSettings(BaseModel):
         description="fusion: both stages; intra: stage 1 alone; cross: the query against the "
         "other modality",
     )
-    k: int | Literal["auto"] = Field(
+    k: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="neighbours that stage 1 hands to stage 2; paper: 10"
     )
-    alpha: float | Literal["auto"] = Field(
+    alpha: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
         default="auto", description="weight of the similarity in the row's own modality; paper: 0.5"
     )
     examples: int = Field(default=1, ge=1, description="pairs retrieved a row")

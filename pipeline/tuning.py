@@ -16,6 +16,7 @@ import numpy as np
 
 from kb.embeddings import MODALITIES, Modality
 from kb.leave_one_out import CANDIDATE_ALPHA, CANDIDATE_K, retrieval_quality
+from kb.thresholds import NO_THRESHOLD
 from pipeline.config import Config
 from pipeline.embedding import Progress, quiet
 from pipeline.errors import ConfigError
@@ -35,9 +36,8 @@ logger = logging.getLogger(__name__)
 # Hidden rows in each half of the share, below which nothing could be confirmed.
 FEWEST_ROWS = 10
 CANDIDATE_LAMBDA2 = (0.0, 0.1, 0.3, 1.0)
-# Thresholds tried around the measured ones, and none at all.
+# Thresholds tried around the measured ones.
 STEPS_OF_TAU = (-0.1, -0.05, 0.05, 0.1)
-NO_FILTER = -2.0
 
 CONFIGURED = Variant("configured", "the config as it is")
 K, ALPHA = "knowledge_base.retrieval.k", "knowledge_base.retrieval.alpha"
@@ -167,14 +167,17 @@ class Tuner:
         if measured is None:
             return None
         own = measured["tau_cent"], measured["tau_inst"]
-        points = [tuple(round(tau + step, 4) for tau in own) for step in STEPS_OF_TAU]
+        points = [
+            tuple(round(min(max(tau + step, NO_THRESHOLD), 1.0), 4) for tau in own)
+            for step in STEPS_OF_TAU
+        ]
         point_of = {K: changes.get(K), ALPHA: changes.get(ALPHA)}
         retriever = job.knowledge_base.retriever
         k = int(point_of[K] or retriever.k)
         given = point_of[ALPHA]
         alpha = float(retriever.settings.alpha if given is None else given)
         values = [(dict(zip(TAU, own, strict=True)), self._quality(job, [k], [alpha])[k, alpha])]
-        for number, point in enumerate([(NO_FILTER, NO_FILTER), *points]):
+        for number, point in enumerate([(NO_THRESHOLD, NO_THRESHOLD), *points]):
             self.progress("tune the filter", number, 1 + len(points))
             tried = dict(zip(TAU, point, strict=True))
             # At the same k and α, so that the threshold alone makes the difference.

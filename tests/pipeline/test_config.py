@@ -74,6 +74,29 @@ def test_a_file_that_is_no_config_is_refused_in_one_line(
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        ("retrieval.k", 0, "greater than or equal to 1, or 'auto'"),
+        ("retrieval.k", "many", "a valid integer, unable to parse string as an integer, or 'auto'"),
+        ("retrieval.alpha", 1.5, "less than or equal to 1, or 'auto'"),
+        ("retrieval.alpha", -0.1, "greater than or equal to 0, or 'auto'"),
+        ("retrieval.examples", 0, "greater than or equal to 1"),
+        ("alignment.gamma", -1.0, "greater than or equal to 0, or 'auto'"),
+        ("alignment.gamma", float("inf"), "a finite number, or 'auto'"),
+        ("filter.tau_cent", 1.5, "less than or equal to 1, or 'auto'"),
+        ("filter.tau_inst", -3.0, "greater than or equal to -2, or 'auto'"),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused_by_field_rule_and_value(
+    field: str, value: object, rule: str
+) -> None:
+    section, name = field.split(".")
+    with pytest.raises(ConfigError) as caught:
+        make_config(settings(knowledge_base={section: {name: value}}))
+    assert str(caught.value) == f"knowledge_base.{field}: input should be {rule}; got {value!r}"
+
+
 def test_two_external_sets_need_two_names() -> None:
     twice = [{"name": "one", "path": "a.parquet"}, {"name": "one", "path": "b.parquet"}]
     with pytest.raises(ConfigError, match="'one' stands twice"):
