@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,10 +44,10 @@ class IndexSettings(BaseModel):
         description="flat: exact; ivf: inverted lists in half precision; ivf_sq8, ivf_pq: inverted "
         "lists of one byte a dimension and of product-quantised codes; auto: by size",
     )
-    lists: int | Literal["auto"] = Field(
+    lists: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="inverted lists; auto: 2 sqrt(n), at least 32 rows each"
     )
-    probes: int | Literal["auto"] = Field(
+    probes: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto",
         description="lists searched a query; auto: the fewest that reach the recall goal",
     )

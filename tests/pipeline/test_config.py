@@ -85,6 +85,8 @@ def test_a_file_that_is_no_config_is_refused_in_one_line(
         ("alignment.gamma", -1.0, "greater than or equal to 0, or 'auto'"),
         ("alignment.gamma", float("inf"), "a finite number, or 'auto'"),
         ("filter.tau_cent", 1.5, "less than or equal to 1, or 'auto'"),
+        ("index.probes", 0, "greater than or equal to 1, or 'auto'"),
+        ("index.lists", -3, "greater than or equal to 1, or 'auto'"),
         ("filter.tau_inst", -3.0, "greater than or equal to -2, or 'auto'"),
     ],
 )
