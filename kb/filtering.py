@@ -79,7 +79,7 @@ class ClusterFilter:
     """Drops external clusters, then external pairs, that are far from every internal cluster.
 
     Thresholds that are `auto` need 16 internal pairs to be measured. With fewer nothing is dropped:
-    the paper's 0.6 by `centroid` would keep 0 to 4 % of what is relevant on the example world, and
+    the paper's 0.6 by `centroid` would keep 0 to 3 % of what is relevant on the example world, and
     the examples found among all of its external pairs are better by far than any among so few.
 
     K-means runs on joint embeddings of both sides, sqrt(n / 2) internal and sqrt(m) external
