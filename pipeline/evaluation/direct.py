@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from kb.embeddings import Modality
+from kb.embeddings import MODALITIES, Modality
 from pipeline.catalog import digest, encoded_images
 from pipeline.evaluation.captions import bleu_and_chrf, cider_d
 from pipeline.evaluation.pictures import frechet_distance, mean_niqe
@@ -20,7 +20,7 @@ from pipeline.files import read_json, write_whole
 from pipeline.images import decode
 from pipeline.job import Job
 
-VERSION = 2
+VERSION = 3
 
 
 class Direct:
@@ -50,7 +50,7 @@ class Direct:
             generated half don't count.
         """
         ids = table["id"].to_pylist()
-        made: dict[str, list[tuple[str, Any]]] = {"text": [], "image": []}
+        made: dict[Modality, list[tuple[str, Any]]] = {half: [] for half in MODALITIES}
         images = encoded_images(table).to_pylist()
         for row_id, image, text, status in zip(
             ids, images, table["text"].to_pylist(), table["status"].to_pylist(), strict=True
@@ -59,23 +59,28 @@ class Direct:
                 half = hidden[row_id]
                 text = text[0] if isinstance(text, list) and text else text
                 made[half].append((row_id, text if half == "text" else image))
-        judge = self.world.judge.bench
-        key = digest(
-            str(VERSION),
-            json.dumps(judge.identity(judge.config.encoder_part()), sort_keys=True),
-            json.dumps(job.config.selection.image.model_dump(mode="json"), sort_keys=True),
-            *(
-                digest(row_id, half, content)
-                for half in made
-                for row_id, content in sorted(made[half])
-            ),
-        )
-        path = self.folder / f"{key}.json"
+        path = self.folder / f"{self._key(job, made)}.json"
         if (held := read_json(path)) is not None:
             return list(held["figures"])
         figures = self._texts(made["text"]) + self._images(made["image"], job)
         write_whole(path, json.dumps({"figures": figures}))
         return figures
+
+    def _key(self, job: Job, made: Mapping[Modality, list[tuple[str, Any]]]) -> str:
+        """What the figures depend on: judge, NIQE model, and each row's made half and true one."""
+        judge = self.world.judge.bench
+        niqe_model = job.bench.selector.niqe_model
+        rows = self.world.rows
+        return digest(
+            str(VERSION),
+            json.dumps(judge.identity(judge.config.encoder_part()), sort_keys=True),
+            json.dumps(None if niqe_model is None else niqe_model.to_dict()),
+            *(
+                digest(row_id, half, content, *rows[row_id].half(half))
+                for half in MODALITIES
+                for row_id, content in sorted(made[half])
+            ),
+        )
 
     def _texts(self, made: list[tuple[str, str]]) -> list[dict[str, Any]]:
         if len(made) < 2:

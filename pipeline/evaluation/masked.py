@@ -24,6 +24,10 @@ class Row:
     image: bytes
     texts: tuple[str, ...]
 
+    def half(self, modality: Modality) -> tuple[bytes] | tuple[str, ...]:
+        """The content of one half."""
+        return (self.image,) if modality == "image" else self.texts
+
 
 @dataclass(frozen=True)
 class Masked:

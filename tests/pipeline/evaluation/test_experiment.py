@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tests.calls import LOG, calls
 EVERYTHING = [*TABLE, *ABLATIONS]
 
 
-def world(folder: Path, **evaluation: Any) -> Path:
+def world(folder: Path, changes: Mapping[str, Any] | None = None, **evaluation: Any) -> Path:
     """60 pairs and 60 external ones, of which two are copies of the dataset's."""
     pairs = quick_worlds.rows(60, 0, 0)
     quick_worlds.write(folder / "data" / "a.parquet", pairs)
@@ -36,6 +37,7 @@ def world(folder: Path, **evaluation: Any) -> Path:
         folder,
         external=[{"name": "others", "path": "others", "licence": "CC0"}],
         evaluation=settings,
+        **(changes or {}),
     )
 
 
@@ -141,6 +143,38 @@ def test_fewer_candidates_are_taken_from_those_that_were_drawn(
     gains = shown["Orderings by what was generated, 50% missing"]
     assert gains[-1][0] == "rag4dmc n=2 − rag4dmc"
     assert set(gains[-1][1:]) == {"+0.000 ± 0.000"}
+
+
+def test_another_truth_or_niqe_model_is_another_direct_figure(tmp_path: Path) -> None:
+    # The one candidate of a row follows from what is observed of it, whatever else changes.
+    once = {
+        "generation": {"n": 1},
+        "selection": {"image": {"niqe": "fitted", "niqe_block": 16}},
+    }
+    place = world(tmp_path / "a", once)
+    draw = Experiment(load_config(place)).draw()
+    before = Experiment(load_config(place)).run(["direct"])
+    hidden = draw.world.masks([0.5])[0].hidden
+    told = next(row_id for row_id, half in hidden.items() if half == "text")
+    seen = next(row_id for row_id in draw.world.train if row_id not in hidden)
+    changed = quick_worlds.rows(60, 0, 0)
+    for row in changed:
+        if row["id"] == told:
+            row["text"] = "a square of another kind altogether"
+        if row["id"] == seen:
+            row["image"] = quick_worlds.row(999)["image"]
+    found = []
+    for name in ("a", "b"):
+        again = world(tmp_path / name, once)
+        quick_worlds.write(tmp_path / name / "data" / "a.parquet", changed)
+        found.append(Experiment(load_config(again)).run(["direct"]))
+    for missing, measure in (("text", "CIDEr"), ("text", "cosine"), ("image", "NIQE")):
+        was, kept, fresh = (
+            one.value(0.5, "direct", group="direct", missing=missing, measure=measure)
+            for one in (before, *found)
+        )
+        assert was is not None and kept is not None
+        assert kept == fresh and kept.value != was.value, measure
 
 
 def test_results_are_kept_as_parquet_and_shown_as_a_page(results: Results, tmp_path: Path) -> None:
