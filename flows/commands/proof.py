@@ -11,7 +11,7 @@ import typer
 from flows.terminal import AsJson, ConfigPath, errors_in_one_line
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.tables import Table
+    from pipeline.evaluation.table import Table
 
 
 def evaluate(
@@ -52,7 +52,7 @@ def evaluate(
         from pipeline.evaluation.changes import parse_sweep
         from pipeline.evaluation.experiment import Experiment
         from pipeline.evaluation.page import write_page
-        from pipeline.evaluation.tables import markdown, tables
+        from pipeline.evaluation.tables import markdown, tables, warnings
         from pipeline.evaluation.variants import name_variants
         from pipeline.files import write_whole
 
@@ -72,9 +72,12 @@ def evaluate(
         write_whole(experiment.folder / "results.md", markdown(results))
         page = write_page(results, experiment.folder / "index.html")
     if as_json:
-        answer = results.answer() | {"parquet": str(path), "page": str(page)}
+        answer = results.answer() | {"warnings": warnings(results)}
+        answer |= {"parquet": str(path), "page": str(page)}
         print(json.dumps(answer, indent=1, default=float))
         return
+    for warning in warnings(results):
+        print(f"warning: {warning}")
     _show(tables(results))
     print(f"figures: {path}\npage: {page}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.evaluation.statistics import Interval
+from pipeline.evaluation.ranked import Spread
 
 # MSCOCO at 70 % missing, R@1 in per cent of image to text and text to image (the paper's table).
 PAPER = {
@@ -46,28 +46,29 @@ class Comparison:
 
     Attributes
     ----------
-    over_seeds : Interval
-        Paired over seeds of the fine-tuning: what another seed would change.
-    over_rows : Interval
-        Of the mean over seeds, paired over test pairs: what another test set would change.
+    gain : Spread
+    counts : bool
+        Whether there was enough to win at this rate for any difference to count.
     """
 
     rate: float
     better: str
     worse: str
     claim: str
-    over_seeds: Interval
-    over_rows: Interval
+    gain: Spread
+    counts: bool
 
     @property
     def holds(self) -> str:
-        """ "yes" beyond both intervals, "reversed" beyond both the other way, else "open"; with "on
-        these pairs" where it is beyond the one over seeds alone, so that another test set might say
-        otherwise."""
+        """ "yes" beyond the intervals over seeds and over test pairs, "reversed" beyond both the
+        other way, else "open"; with "on these pairs" where it is beyond the one over seeds alone, so
+        that another test set might say otherwise; "does not count" where nothing does."""
+        if not self.counts:
+            return "does not count"
         for sign, told in ((1, "yes"), (-1, "reversed")):
-            seeds, rows = sign * self.over_seeds.mean, sign * self.over_rows.mean
-            if seeds > self.over_seeds.half:
-                return told if rows > self.over_rows.half else f"{told}, on these pairs"
+            seeds, rows = self.gain.over_seeds, self.gain.over_rows
+            if sign * seeds.mean > seeds.half:
+                return told if sign * rows.mean > rows.half else f"{told}, on these pairs"
         return "open"
 
 

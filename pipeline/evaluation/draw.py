@@ -22,6 +22,7 @@ from pipeline.evaluation.found import MODES, gain, measure_retrieval
 from pipeline.evaluation.records import Record
 from pipeline.evaluation.results import Results
 from pipeline.evaluation.runs import Arm, Runs
+from pipeline.evaluation.statistics import interval
 from pipeline.evaluation.variants import VARIANTS
 from pipeline.evaluation.world import World
 from pipeline.job import Job
@@ -68,11 +69,12 @@ class Draw:
         if sweeps and not swept:
             raise ConfigError("--sweep: needs a variant that generates, such as rag4dmc")
         arms = []
-        for masked in self.world.masks(rates or self.settings.rates):
+        for masked in self.world.masks(sorted(set(rates or self.settings.rates))):
             arms += [Arm(variant, masked) for variant in chosen]
             for sweep in sweeps:
                 arms += [Arm(swept[0], masked, point, changes) for point, changes in sweep.points()]
-        return arms
+        # What is asked for twice is measured once: counted twice it would look surer than it is.
+        return list({(arm.masked.rate, arm.label): arm for arm in arms}.values())
 
     @cached_property
     def direct(self) -> Direct:
@@ -118,11 +120,12 @@ class Draw:
                 results.add(
                     Record(rate, label, "rows", status, statuses.count(status), draw=self.number)
                 )
-            for one in self.direct.measure(job, table, hidden):
-                results.add_direct(rate, label, draw=self.number, **one)
+            figures = self.direct.measure(job, table, hidden)
             if job.config.generation.grounded:
-                for one in self._retrieval(job, hidden):
-                    results.add(Record(rate, label, draw=self.number, **one))
+                figures += self._retrieval(job, hidden)
+            for one in figures:
+                rows = one.pop("rows", None)
+                results.add(Record(rate, label, draw=self.number, **one), rows)
             train = _filled(table, self.world)
         if self.downstream is not None:
             assert self.settings.downstream is not None
@@ -130,7 +133,7 @@ class Draw:
             name = f"fine-tune {label} at {rate:g}"
             self.progress(name, 0, count)
             ranks = self.downstream.measure(train, count)
-            results.add_ranks(rate, label, ranks, rows=len(train), draw=self.number)
+            results.add_ranks(rate, label, ranks, self.world.test, len(train), self.number)
             self.progress(name, count, count)
 
     def _retrieval(self, job: Job, hidden: Mapping[str, Modality]) -> list[dict[str, Any]]:
@@ -156,14 +159,17 @@ class Draw:
                 "mode": one["mode"],
                 "used": one["mode"] == used,
             }
-            means = {"quality": one["quality"]} | {
+            by_row = {"quality": one["values"]} | {
                 f"gain over {mode}": gain(found, one["observed"], one["mode"], mode)
                 for mode in MODES[: MODES.index(one["mode"])]
             }
-            records += [
-                common | {"measure": measure, "value": mean.mean, "half": mean.half}
-                for measure, mean in means.items()
-            ]
+            for measure, values in by_row.items():
+                mean = interval(values)
+                rows = dict(zip(ids[one["observed"]], values.tolist(), strict=True))
+                records.append(
+                    common
+                    | {"measure": measure, "value": mean.mean, "half": mean.half, "rows": rows}
+                )
             records += [common | {"measure": k, "value": one[k]} for k in one if k.startswith("R@")]
         return records
 

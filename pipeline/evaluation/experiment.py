@@ -77,7 +77,8 @@ class Experiment:
                     draw.measure(arm, results, seeds)
                 self.progress("variants", done + len(arms), total)
                 if draw.downstream is not None:
-                    results.add_start(draw.downstream.untrained(), number)
+                    ranks = draw.downstream.untrained()
+                    results.add_start(ranks, draw.world.test, number)
             return results
 
     def draw(self, number: int = 0) -> Draw:

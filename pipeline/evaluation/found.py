@@ -9,7 +9,7 @@ import numpy as np
 
 from kb.embeddings import MODALITIES, Modality, opposite
 from kb.retrieval import FusionRetriever
-from pipeline.evaluation.statistics import RECALL_AT, Interval, interval
+from pipeline.evaluation.statistics import RECALL_AT
 
 MODES = ("cross", "intra", "fusion")
 
@@ -51,8 +51,7 @@ def measure_retrieval(
     Returns
     -------
     list of dict
-        `observed`, `mode`, `rows`, `quality` (Interval), `values` (quality of each row) and
-        `R@1`, `R@5`, `R@10`.
+        `observed`, `mode`, `values` (quality of each row) and `R@1`, `R@5`, `R@10`.
     """
     results = []
     held = np.asarray(retriever.ids.to_pylist())
@@ -73,8 +72,6 @@ def measure_retrieval(
             result: dict[str, Any] = {
                 "observed": observed,
                 "mode": mode,
-                "rows": len(best),
-                "quality": interval(values),
                 "values": values,
             }
             hits = found.rows == best[:, None]
@@ -83,7 +80,8 @@ def measure_retrieval(
     return results
 
 
-def gain(results: Sequence[Mapping[str, Any]], observed: str, mode: str, over: str) -> Interval:
-    """Paired gain in quality of one mode over another."""
+def gain(results: Sequence[Mapping[str, Any]], observed: str, mode: str, over: str) -> np.ndarray:
+    """Gain in quality of one mode over another, of each row."""
     values = {r["mode"]: r["values"] for r in results if r["observed"] == observed}
-    return interval(values[mode] - values[over])
+    difference: np.ndarray = values[mode] - values[over]
+    return difference

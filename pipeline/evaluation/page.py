@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.evaluation.downstream_tables import paper_table
 from pipeline.evaluation.results import Results
-from pipeline.evaluation.tables import paper_table, tables
+from pipeline.evaluation.tables import tables, warnings
 from pipeline.files import write_whole
 from pipeline.report.charts import Curve, curve
 from pipeline.report.page import environment
@@ -21,7 +22,7 @@ def write_page(results: Results, path: Path) -> Path:
             tables=tables(results),
             paper=paper_table(),
             curves=curves(results),
-            uncertain=[rate for rate in results.rates if not results.certain(rate)],
+            warnings=warnings(results),
         )
     )
     write_whole(path, page)

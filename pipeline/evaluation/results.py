@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.evaluation.claims import ORDERINGS, Comparison
 from pipeline.evaluation.downstream import Ranks
+from pipeline.evaluation.ranked import Ranked, Spread, gain, way
 from pipeline.evaluation.records import SCHEMA, Record
 from pipeline.evaluation.statistics import RECALL_AT, Interval, interval, paired, recall
 from pipeline.files import write_whole
@@ -38,51 +39,64 @@ class Results:
     def __init__(self, facts: Mapping[str, Any]) -> None:
         self.facts = dict(facts)
         self.records: list[Record] = []
-        self._start: dict[int, Ranks] = {}
-        self._ranks: dict[tuple[float, str], dict[int, Ranks]] = {}
-        self._rows: dict[tuple[float, str, str, str], dict[tuple[int, str], float]] = {}
+        self._known: set[tuple[object, ...]] = set()
+        # Of figures that are means over rows: each row's value, by figure, draw and row.
+        self._rows: dict[tuple[object, ...], dict[tuple[int, str], float]] = {}
+        self._ranked: dict[tuple[float, str], Ranked] = {}
+        self._start = Ranked()
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Record, rows: Mapping[str, float] | None = None) -> None:
+        """A figure of one draw, with the values of its rows by id where it is their mean.
+
+        Raises
+        ------
+        ValueError
+            The draw has this figure already: counted twice, it would look surer than it is.
+        """
+        known = (record.figure, record.draw)
+        if known in self._known:
+            raise ValueError(f"draw {record.draw} has this figure already: {record}")
+        self._known.add(known)
         self.records.append(record)
-
-    def add_direct(
-        self, rate: float, label: str, rows: Mapping[str, float] | None = None, **figure: Any
-    ) -> None:
-        """A direct figure, with the values of its rows where it is their mean."""
-        record = Record(rate, label, **figure)
-        self.add(record)
         if rows is not None:
-            held = self._rows.setdefault((rate, label, str(record.missing), record.measure), {})
+            held = self._rows.setdefault(record.figure, {})
             held |= {(record.draw, row_id): value for row_id, value in rows.items()}
 
     def direct_gain(
         self, rate: float, better: str, worse: str, missing: str, measure: str
     ) -> Interval | None:
         """Gain in a direct figure, paired over the rows that both have generated."""
-        sides = [self._rows.get((rate, label, missing, measure)) for label in (better, worse)]
-        if sides[0] is None or sides[1] is None:
+        figures = [
+            Record(rate, label, "direct", measure, 0.0, missing=missing).figure
+            for label in (better, worse)
+        ]
+        a, b = (self._rows.get(figure, {}) for figure in figures)
+        both = sorted(a.keys() & b.keys())
+        ids = [row_id for _, row_id in both]
+        if len(set(ids)) < 2:
             return None
-        both = sorted(sides[0].keys() & sides[1].keys())
-        if len(both) < 2:
-            return None
-        return paired(*([side[row_id] for row_id in both] for side in sides if side is not None))
+        return paired([a[key] for key in both], [b[key] for key in both], ids)
 
-    def add_start(self, ranks: Ranks, draw: int = 0) -> None:
-        """Ranks of the checkpoint that fine-tuning starts from."""
-        self._start[draw] = ranks
+    def add_start(self, ranks: Ranks, pairs: Sequence[str], draw: int = 0) -> None:
+        """Ranks of the test pairs, by id, by the checkpoint that fine-tuning starts from."""
+        self._start.add(ranks, pairs, draw)
 
     @property
     def start(self) -> Ranks | None:
         """Ranks of the checkpoint that fine-tuning starts from, on the test pairs of all draws."""
-        return _together(self._start)
+        return self._start.ranks if self._start.pairs else None
 
-    def ranks(self, rate: float, label: str) -> Ranks | None:
-        """Downstream ranks of a variant on the test pairs of all draws."""
-        return _together(self._ranks.get((rate, label), {}))
-
-    def add_ranks(self, rate: float, label: str, ranks: Ranks, rows: int, draw: int = 0) -> None:
-        """Downstream ranks of a variant that trained on so many rows."""
-        self._ranks.setdefault((rate, label), {})[draw] = ranks
+    def add_ranks(
+        self,
+        rate: float,
+        label: str,
+        ranks: Ranks,
+        pairs: Sequence[str],
+        rows: int,
+        draw: int = 0,
+    ) -> None:
+        """Downstream ranks of the test pairs, by id, by a variant that trained on so many rows."""
+        self._ranked.setdefault((rate, label), Ranked()).add(ranks, pairs, draw)
         self.add(Record(rate, label, "rows", "trained on", rows, draw=draw))
         for direction, found in _directions(ranks).items():
             for seed, own in enumerate(found):
@@ -118,50 +132,45 @@ class Results:
         return None
 
     def pooled(self, record: Record) -> Record:
-        """A figure as its mean over draws; their intervals are taken as independent."""
+        """A figure over all draws: where it is a mean over rows, with an interval that counts a
+        row of several draws as one, else the mean of the draws without an interval."""
         alike = [one for one in self.records if one.figure == record.figure]
         if len(alike) == 1:
             return record
-        halves = [one.half for one in alike if one.half is not None]
-        half = float(np.sqrt(np.square(halves).sum()) / len(halves)) if halves else None
-        return replace(record, value=float(np.mean([one.value for one in alike])), half=half)
+        rows = self._rows.get(record.figure)
+        if rows is None:
+            return replace(record, value=float(np.mean([one.value for one in alike])), half=None)
+        found = interval(list(rows.values()), [row_id for _, row_id in rows])
+        return replace(record, value=found.mean, half=found.half)
+
+    def ranked(self, rate: float, label: str) -> Ranked | None:
+        """Ranks of the test pairs by a variant's fine-tuned models; None where there are none."""
+        return self._ranked.get((rate, label))
 
     def recall(self, rate: float, label: str, direction: str, k: int) -> Interval | None:
-        """Downstream recall: mean and interval over seeds."""
-        ranks = self.ranks(rate, label)
-        if ranks is None:
+        """Downstream recall on the test pairs of all draws: mean and interval over seeds."""
+        ranked = self.ranked(rate, label)
+        if ranked is None:
             return None
-        return interval([recall(own, k) for own in _directions(ranks)[direction]])
+        return interval([recall(own, k) for own in _directions(ranked.ranks)[direction]])
 
     def mean_recall(self, rate: float, label: str, k: int = 1) -> np.ndarray | None:
         """Downstream recall in the mean of both directions, [seeds]."""
-        ranks = self.ranks(rate, label)
-        return None if ranks is None else _hits(ranks, k).mean(axis=1)
+        ranked = self.ranked(rate, label)
+        return None if ranked is None else ranked.hits(k).mean(axis=1)
 
-    def compare(self, rate: float, better: str, worse: str, claim: str = "") -> Comparison | None:
-        """The gain of one variant over another; None where one was not measured."""
-        pair = [self.ranks(rate, label) for label in (better, worse)]
-        if pair[0] is None or pair[1] is None:
-            return None
-        a, b = (_hits(ranks, 1) for ranks in pair if ranks is not None)
-        seeds = min(len(a), len(b))
-        a, b = a[:seeds], b[:seeds]
-        return Comparison(
-            rate,
-            better,
-            worse,
-            claim,
-            paired(a.mean(axis=1), b.mean(axis=1)),
-            paired(a.mean(axis=0), b.mean(axis=0)),
-        )
+    def gain(self, rate: float, better: str, worse: str) -> Spread | None:
+        """The gain of one variant over another in mean R@1; None where one was not measured."""
+        ours, theirs = (self.ranked(rate, label) for label in (better, worse))
+        return None if ours is None or theirs is None else gain(ours, theirs)
 
     def draw_gains(self, rate: float, better: str, worse: str) -> dict[int, float]:
-        """The gain of one variant over another in each draw by itself, in the mean over seeds."""
-        ours, theirs = (self._ranks.get((rate, label), {}) for label in (better, worse))
-        return {
-            draw: float(_hits(ours[draw], 1).mean() - _hits(theirs[draw], 1).mean())
-            for draw in sorted(ours.keys() & theirs.keys())
-        }
+        """The same in each draw by itself, in the mean over seeds."""
+        ours, theirs = (self.ranked(rate, label) for label in (better, worse))
+        if ours is None or theirs is None:
+            return {}
+        less = theirs.by_draw()
+        return {draw: mean - less[draw] for draw, mean in ours.by_draw().items()}
 
     def orderings(self) -> list[tuple[str, str, str]]:
         """What is compared: the paper's orderings, and each point of a sweep with what it changes."""
@@ -171,37 +180,29 @@ class Results:
 
     def comparisons(self) -> list[Comparison]:
         """The orderings that can be looked at."""
-        orderings = self.orderings()
-        found = [self.compare(rate, *ordering) for rate in self.rates for ordering in orderings]
-        return [one for one in found if one is not None]
+        return [
+            Comparison(rate, better, worse, claim, found, self.certain(rate))
+            for rate in self.rates
+            for better, worse, claim in self.orderings()
+            if (found := self.gain(rate, better, worse)) is not None
+        ]
 
-    def span(self, rate: float) -> Comparison | None:
+    def span(self, rate: float) -> Spread | None:
         """complete − drop: what there is to win."""
-        return self.compare(rate, "complete", "drop", "there is something to win")
+        return self.gain(rate, "complete", "drop")
 
     def certain(self, rate: float) -> bool:
-        """Whether complete − drop exceeds its interval three times; below, nothing counts."""
+        """Whether complete − drop exceeds its intervals over seeds and over test pairs three times;
+        below, or where it was not measured, nothing downstream counts."""
         span = self.span(rate)
-        return span is not None and span.over_seeds.mean > CERTAIN * span.over_seeds.half
+        return span is not None and span.exceeds(CERTAIN)
 
-    def way(self, rate: float, label: str) -> Interval | None:
-        """Share of the way from drop to complete in mean R@1.
-
-        Its interval is that of a ratio of means over paired seeds (by linearisation): of
-        (gain − share · span) / mean span, so that what the seeds of both have in common is not
-        counted twice.
-        """
-        means = [self.mean_recall(rate, name) for name in (label, "drop", "complete")]
-        if any(one is None for one in means):
+    def way(self, rate: float, label: str) -> Spread | None:
+        """Share of the way from drop to complete in mean R@1; None where that does not count."""
+        own, *ends = (self.ranked(rate, name) for name in (label, "drop", "complete"))
+        if own is None or None in ends or not self.certain(rate):
             return None
-        own, drop, complete = (one for one in means if one is not None)
-        seeds = min(map(len, (own, drop, complete)))
-        gain, span = own[:seeds] - drop[:seeds], complete[:seeds] - drop[:seeds]
-        wide = float(span.mean())
-        if wide <= 0:
-            return None
-        share = float(gain.mean()) / wide
-        return Interval(share, interval((gain - share * span) / wide).half)
+        return way(own, *(one for one in ends if one is not None))
 
     def table(self) -> pa.Table:
         """All records."""
@@ -224,9 +225,9 @@ class Results:
             "certain": {f"{rate:g}": self.certain(rate) for rate in self.rates},
             "way": {
                 f"{rate:g}": {
-                    label: asdict(way)
+                    label: None if (found := self.way(rate, label)) is None else asdict(found)
                     for label in self.labels
-                    if (way := self.way(rate, label)) is not None
+                    if self.ranked(rate, label) is not None
                 }
                 for rate in self.rates
             },
@@ -238,24 +239,5 @@ class Results:
         }
 
 
-def _together(draws: Mapping[int, Ranks]) -> Ranks | None:
-    """The test pairs of all draws as if they were one test set; as many seeds as all draws have."""
-    if not draws:
-        return None
-    held = [draws[number] for number in sorted(draws)]
-    seeds = min(len(one.image_to_text) for one in held)
-    return Ranks(
-        *(
-            np.concatenate([getattr(one, name)[:seeds] for one in held], axis=1)
-            for name in ("image_to_text", "text_to_image")
-        )
-    )
-
-
 def _directions(ranks: Ranks) -> dict[str, np.ndarray]:
     return {"image to text": ranks.image_to_text, "text to image": ranks.text_to_image}
-
-
-def _hits(ranks: Ranks, k: int) -> np.ndarray:
-    """Share of both directions that is hit, [seeds, test pairs]."""
-    return ((ranks.image_to_text < k).astype(float) + (ranks.text_to_image < k)) / 2

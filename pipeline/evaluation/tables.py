@@ -1,44 +1,14 @@
-"""The results as tables of text, for the terminal, the page and Markdown alike."""
+"""The results as tables, and what has to be known before them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from pipeline.evaluation.claims import PAPER, paper_way
+from pipeline.evaluation.downstream_tables import comparison_table, downstream_table, uncertain
 from pipeline.evaluation.records import names_of
 from pipeline.evaluation.results import Results
 from pipeline.evaluation.statistics import RECALL_AT
+from pipeline.evaluation.table import NONE, Table, draws_told, ordering_told, signed
 
 RETRIEVAL = ("quality", "gain over cross", "gain over intra", *(f"R@{k}" for k in RECALL_AT))
-DIRECTIONS = (("I2T", "image to text"), ("T2I", "text to image"))
-_NONE = "–"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text.
-
-    Attributes
-    ----------
-    title, note : str
-    headings : tuple of str
-        Of the columns; the first column is text, the others are figures.
-    rows : tuple of tuples of str
-    """
-
-    title: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-
-    def markdown(self) -> str:
-        """The table in GitHub's Markdown, without its title."""
-        lines = [
-            "| " + " | ".join(self.headings) + " |",
-            "| --- |" + " ---: |" * (len(self.headings) - 1),
-            *("| " + " | ".join(row) + " |" for row in self.rows),
-        ]
-        return "\n".join(lines) + (f"\n\n{self.note}" if self.note else "")
 
 
 def tables(results: Results) -> list[Table]:
@@ -59,59 +29,28 @@ def tables(results: Results) -> list[Table]:
     return found + ([comparisons] if comparisons is not None else [])
 
 
-def markdown(results: Results) -> str:
-    """All tables in Markdown, each under a heading."""
-    return (
-        "\n\n".join(f"## {table.title}\n\n{table.markdown()}" for table in tables(results)) + "\n"
-    )
-
-
-def downstream_table(results: Results, rate: float) -> Table | None:
-    """R@k of the fine-tuned models, and the share of the way, beside the paper's."""
-    headings = ["variant", "rows"]
-    headings += [f"{name} R@{k}" for name, _ in DIRECTIONS for k in RECALL_AT]
-    headings += ["mean R@1", "of the way", "paper"]
-    theirs = paper_way()
-    rows = []
-    if results.start is not None:
-        both = results.start.image_to_text, results.start.text_to_image
-        figures = [f"{(ranks[0] < k).mean():.3f}" for ranks in both for k in RECALL_AT]
-        mean = sum(float((ranks[0] < 1).mean()) for ranks in both) / 2
-        rows.append(("(start)", _NONE, *figures, f"{mean:.3f}", _NONE, _NONE))
-    for label in results.labels:
-        found = [
-            results.recall(rate, label, direction, k)
-            for _, direction in DIRECTIONS
-            for k in RECALL_AT
+def warnings(results: Results) -> list[str]:
+    """What a reader has to know before any figure, a line each."""
+    found = []
+    if results.facts.get("judge_selects"):
+        found.append(
+            "Generated halves are judged by the encoder that selected them, which flatters: set"
+            " evaluation.judge."
+        )
+    if results.facts.get("downstream"):
+        found += [
+            f"At {rate:.0%} missing {reason}: the downstream figures do not count."
+            for rate in results.rates
+            if (reason := uncertain(results, rate)) is not None
         ]
-        mean_recall = results.mean_recall(rate, label)
-        if mean_recall is None:
-            continue
-        trained = results.value(rate, label, group="rows", measure="trained on")
-        way = results.way(rate, label)
-        rows.append(
-            (
-                label,
-                _NONE if trained is None else f"{trained.value:.0f}",
-                *(_NONE if one is None else str(one) for one in found),
-                f"{mean_recall.mean():.3f}",
-                _NONE if way is None else f"{way.mean:.0%} ± {way.half:.0%}",
-                f"{theirs[label]:.0%}" if label in theirs else _NONE,
-            )
-        )
-    if len(rows) < 2:
-        return None
-    span = results.span(rate)
-    if span is None:
-        note = "Without both drop and complete nothing says what there is to win."
-    else:
-        enough = "exceeds" if results.certain(rate) else "does not exceed"
-        note = (
-            f"complete − drop in mean R@1 is {span.over_seeds}, which {enough} its interval three"
-            f" times{'' if results.certain(rate) else ': these figures do not count'}."
-        )
-    note += f" Mean and 95 % interval over seeds{_draws(results)}; paper: MSCOCO at 70 % missing."
-    return Table(f"Downstream, {rate:.0%} missing", tuple(headings), tuple(rows), note)
+    return found
+
+
+def markdown(results: Results) -> str:
+    """Warnings and all tables in Markdown, each table under a heading."""
+    parts = [f"**{warning}**" for warning in warnings(results)]
+    parts += [f"## {table.title}\n\n{table.markdown()}" for table in tables(results)]
+    return "\n\n".join(parts) + "\n"
 
 
 def direct_table(results: Results, rate: float) -> Table | None:
@@ -126,7 +65,7 @@ def direct_table(results: Results, rate: float) -> Table | None:
         for missing, measure in columns:
             record = results.value(rate, label, group="direct", missing=missing, measure=measure)
             if record is None:
-                cells.append(_NONE)
+                cells.append(NONE)
             else:
                 half = "" if record.half is None else f" ± {record.half:.3f}"
                 cells.append(f"{record.value:.3f}{half}")
@@ -135,7 +74,8 @@ def direct_table(results: Results, rate: float) -> Table | None:
     headings = ("variant", "completed", *(f"{missing}: {measure}" for missing, measure in columns))
     note = (
         "Cosines and the Fréchet distance (lower is better) by the judge; NIQE: lower is better."
-        f" ± is the 95 % interval over rows{_draws(results)}."
+        f" ± is the 95 % interval over rows{draws_told(results)}; a row of several draws counts as"
+        " one."
     )
     return Table(f"Generated beside hidden, {rate:.0%} missing", headings, tuple(rows), note)
 
@@ -147,12 +87,12 @@ def direct_orderings(results: Results, rate: float) -> Table | None:
     for better, worse, claim in results.orderings():
         gains = [results.direct_gain(rate, better, worse, *measure) for measure in measures]
         if any(one is not None for one in gains):
-            cells = (_NONE if one is None else _signed(one.mean, one.half) for one in gains)
-            rows.append((_ordering(better, worse, claim), *cells))
+            cells = (NONE if one is None else signed(one.mean, one.half) for one in gains)
+            rows.append((ordering_told(better, worse, claim), *cells))
     if not rows:
         return None
     headings = ("ordering", *(f"{missing}: {measure}" for missing, measure in measures))
-    note = "Differences paired over rows, with 95 % intervals."
+    note = "Paired over rows, with 95 % intervals; a row of several draws counts as one."
     return Table(
         f"Orderings by what was generated, {rate:.0%} missing", headings, tuple(rows), note
     )
@@ -177,7 +117,7 @@ def retrieval_table(results: Results, rate: float) -> Table | None:
                 for measure in RETRIEVAL:
                     one = figures.get(measure)
                     half = "" if one is None or one.half is None else f" ± {one.half:.3f}"
-                    cells.append(_NONE if one is None else f"{one.value:.3f}{half}")
+                    cells.append(NONE if one is None else f"{one.value:.3f}{half}")
             rows.append((f"{label}: {mode}{' *' if own[0].used else ''}", *cells))
     if not rows:
         return None
@@ -187,63 +127,6 @@ def retrieval_table(results: Results, rate: float) -> Table | None:
     ]
     note = (
         "Quality: the judge's cosine of the example's half to the hidden one. R@k: the best pair by"
-        " that cosine is among the first k. * is the mode that the variant uses."
+        " that cosine is among the first k. * is the mode that the variant uses. ± as above."
     )
     return Table(f"Retrieval, {rate:.0%} missing", tuple(headings), tuple(rows), note)
-
-
-def comparison_table(results: Results) -> Table | None:
-    """Which orderings hold."""
-    comparisons = results.comparisons()
-    if not comparisons:
-        return None
-    several = results.facts.get("draws", 1) > 1
-    rows = []
-    for one in comparisons:
-        row = [
-            _ordering(one.better, one.worse, one.claim),
-            f"{one.rate:.0%}",
-            _signed(one.over_seeds.mean, one.over_seeds.half),
-            _signed(one.over_rows.mean, one.over_rows.half),
-        ]
-        if several:
-            gains = results.draw_gains(one.rate, one.better, one.worse).values()
-            row.append(", ".join(f"{gain:+.3f}" for gain in gains))
-        rows.append((*row, one.holds))
-    note = (
-        "Paired differences in mean R@1 with 95 % intervals: over seeds of the fine-tuning (the same"
-        " test pairs), and over test pairs (the same fine-tunings). Holds: yes or reversed beyond"
-        " both intervals, on these pairs beyond the one over seeds alone, else open."
-    )
-    headings = ("ordering", "missing", "over seeds", "over test pairs")
-    headings += (*(("by draw",) if several else ()), "holds")
-    return Table("Orderings", headings, tuple(rows), note)
-
-
-def _draws(results: Results) -> str:
-    """What a note says of several draws."""
-    draws = results.facts.get("draws", 1)
-    return f", {draws} draws of test set and mask together" if draws > 1 else ""
-
-
-def _ordering(better: str, worse: str, claim: str) -> str:
-    return f"{claim}{': ' if claim else ''}{better} − {worse}"
-
-
-def _signed(mean: float, half: float) -> str:
-    return f"{mean:+.3f} ± {half:.3f}"
-
-
-def paper_table() -> Table:
-    """The paper's own figures."""
-    theirs = paper_way()
-    rows = tuple(
-        (name, *(f"{figure:.1f}" for figure in figures), f"{theirs[name]:.0%}")
-        for name, figures in sorted(PAPER.items(), key=lambda item: sum(item[1]))
-    )
-    return Table(
-        "The paper: MSCOCO, 70 % missing",
-        ("variant", "I2T R@1", "T2I R@1", "of the way"),
-        rows,
-        "In per cent; purified is the paper's KFA. Other data, models and test set: for reference.",
-    )

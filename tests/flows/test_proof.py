@@ -33,6 +33,8 @@ def test_evaluate_prints_tables_and_writes_figures_and_page(place: Path) -> None
         assert text in done.output
     folder = place.parent / "runs" / "quick" / "evaluation"
     assert (folder / "results.parquet").is_file()
+    for text in (done.output, (folder / "results.md").read_text()):
+        assert "judged by the encoder that selected them, which flatters" in " ".join(text.split())
     assert "<title>quick · evaluation</title>" in (folder / "index.html").read_text()
 
 
@@ -41,6 +43,7 @@ def test_evaluate_answers_a_program(place: Path) -> None:
     answer = json.loads(done.stdout)
     assert {record["rate"] for record in answer["records"]} == {0.3}
     assert answer["facts"]["train"] == 32
+    assert len(answer["warnings"]) == 1
     assert Path(answer["page"]).is_file()
 
 

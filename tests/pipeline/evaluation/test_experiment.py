@@ -184,7 +184,7 @@ def test_results_are_kept_as_parquet_and_shown_as_a_page(results: Results, tmp_p
     page = write_page(results, tmp_path / "index.html").read_text()
     for one in tables(results):
         assert one.title in page
-        assert all(row[0] in one.markdown() for row in one.rows)
+        assert one.headings[0] in page and all(f">{row[0]}</th>" in page for row in one.rows)
     assert "48.9" in page and "84%" in page
     assert "judged by the encoder that selected them" in page
 
@@ -251,6 +251,16 @@ def test_draws_have_test_sets_and_masks_of_their_own(tmp_path: Path) -> None:
     assert pooled is not None and min(quality) <= pooled.value <= max(quality)
     page = write_page(found, tmp_path / "index.html").read_text()
     assert "2 draws" in page and "2 times, with test sets and masks of their own" in page
+
+
+def test_what_is_asked_for_twice_is_measured_once(place: Path, results: Results) -> None:
+    config = load_config(place)
+    sweeps = [parse_sweep(text, config) for text in ("n=2,2", "n=2")]
+    found = Experiment(config).run(["nearest", "rag4dmc"], [0.5, 0.5], sweeps=sweeps)
+    once = Experiment(config).run(
+        ["nearest", "rag4dmc"], [0.5], sweeps=[parse_sweep("n=2", config)]
+    )
+    assert found.records == once.records
 
 
 def test_the_second_of_two_draws_is_the_first_of_the_next_seed(tmp_path: Path) -> None:
