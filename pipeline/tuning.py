@@ -92,7 +92,15 @@ class Tuner:
             self.choosing = np.arange(len(order)) < len(order) // 2
             tuned = Tuned(len(order), pairs)
             changes: dict[str, Any] = {}
-            for step in (self._retrieval, self._filter, self._captions, self._images):
+            steps = [self._retrieval, self._filter]
+            if self.world.judge_selects:
+                tuned.skipped = (
+                    "selection.*.lambda2: not tried, for the encoder that selects would judge"
+                    " itself; set evaluation.judge to another"
+                )
+            else:
+                steps += [self._captions, self._images]
+            for step in steps:
                 trial = step(changes)
                 if trial is not None:
                     tuned.trials.append(trial)

@@ -99,6 +99,25 @@ class QuickEncoder(_Part):
         return np.tile(np.mean(named, axis=0) / 255, 4) + 0.01 + np.abs(jitter)
 
 
+class CloudedEncoder(QuickEncoder):
+    """Images are alike by their noise rather than by colour, which texts tell plainly.
+
+    So what an image has in common with other images misleads, and what its pseudo-text has in
+    common with other texts does not.
+    """
+
+    def _image(self, image: Image.Image) -> np.ndarray:
+        mean = np.asarray(image, np.float32).reshape(-1, 3).mean(axis=0)
+        near = [float(np.abs(mean - colour).sum()) for colour in COLOURS.values()]
+        seed = int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=4).digest(), "little")
+        cloud = np.random.default_rng(seed).normal(size=7)
+        return np.concatenate([0.3 * np.eye(5)[np.argmin(near)], cloud / np.linalg.norm(cloud)])
+
+    def _text(self, text: str) -> np.ndarray:
+        named = [name in text for name in COLOURS]
+        return np.concatenate([named, np.full(7, 0.01)])
+
+
 class _Generator(_Part):
     """Asks `_draw` for each candidate."""
 

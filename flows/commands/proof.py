@@ -113,7 +113,8 @@ def tune(
     """Set k, α, τ and λ for this dataset, each with its evidence, where the gain is sure.
 
     A share of the complete pairs is hidden: one half of it chooses, the other confirms. A setting
-    whose gain is not above zero with 95 % certainty stays as it is.
+    whose gain is not above zero with 95 % certainty stays as it is. λ is tried where
+    evaluation.judge is another encoder than the one that selects.
 
     \b
     Examples:
@@ -130,10 +131,11 @@ def tune(
         with RunView() as view:
             tuner = Tuner(loaded, share, rows, view.step)
             tuned = tuner.run()
-        if tuned.changes and not dry_run:
+        write = bool(tuned.changes) and not dry_run
+        if write:
             write_tuned(config, tuned)
     if as_json:
-        print(json.dumps(tuned.answer() | {"written": not dry_run}, indent=1, default=float))
+        print(json.dumps(tuned.answer() | {"written": write}, indent=1, default=float))
         return
     print(f"{tuned.rows} of {tuned.pairs} complete pairs hidden: half chose, half confirmed")
     for trial in tuned.trials:
@@ -141,5 +143,7 @@ def tune(
             held, best = trial.held[key], trial.best[key]
             verdict = f"{held:g} → {best:g}" if trial.changes else f"stays ({held:g})"
             print(f"  {key}: {verdict}   {trial.told()}")
-    written = f"written into {config}" if tuned.changes and not dry_run else "config left as it is"
+    if tuned.skipped:
+        print(f"  {tuned.skipped}")
+    written = f"written into {config}" if write else "config left as it is"
     print(f"{written}; evidence: {tuner.folder / 'tuning.json'}")

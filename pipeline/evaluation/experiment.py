@@ -88,18 +88,14 @@ class Experiment:
     def _facts(self, run_id: str, draw: Draw) -> dict[str, Any]:
         """What a reader has to know beside the figures."""
         downstream = self.settings.downstream
-        judge, own = (job.bench for job in (draw.world.judge, draw.world.job))
-        selects = judge.identity(judge.config.encoder_part()) == own.identity(
-            own.config.encoder_part()
-        )
         return {
             "name": self.config.name,
             "run_id": run_id,
             **draw.world.facts(),
             "draws": self.settings.draws,
             "n": self.config.generation.n,
-            "judge_selects": selects,
-            "judge": judge.config.encoder.get("model"),
+            "judge_selects": draw.world.judge_selects,
+            "judge": draw.world.judge.config.encoder.get("model"),
             "start": None if downstream is None else str(draw.start.settings.model),
             "downstream": None if downstream is None else downstream.model_dump(mode="json"),
         }

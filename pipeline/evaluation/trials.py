@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.evaluation.statistics import Interval
 from pipeline.files import write_whole
+
+if TYPE_CHECKING:
+    from ruamel.yaml.comments import CommentedMap
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,21 @@ class Trial:
 
 @dataclass
 class Tuned:
-    """What tuning found."""
+    """What tuning found.
+
+    Attributes
+    ----------
+    rows, pairs : int
+        Pairs that were hidden, and all of them.
+    trials : list of Trial
+    skipped : str or None
+        What was not tried, and why.
+    """
 
     rows: int
     pairs: int
     trials: list[Trial] = field(default_factory=list)
+    skipped: str | None = None
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -70,6 +83,7 @@ class Tuned:
             "pairs": self.pairs,
             "changes": self.changes,
             "trials": trials,
+            "skipped": self.skipped,
         }
 
 
@@ -81,7 +95,6 @@ def write_tuned(path: Path, tuned: Tuned) -> None:
     from io import StringIO
 
     from ruamel.yaml import YAML
-    from ruamel.yaml.comments import CommentedMap
 
     from pipeline.config import load_config
 
@@ -91,15 +104,7 @@ def write_tuned(path: Path, tuned: Tuned) -> None:
     values = yaml.load(path.read_text(encoding="utf-8"))
     for trial in tuned.trials:
         for key, value in trial.changes.items():
-            *sections, last = key.split(".")
-            place = values
-            for section in sections:
-                if not isinstance(place.get(section), dict):
-                    place[section] = CommentedMap()
-                place = place[section]
-            place[last] = value
-            if not place.fa.flow_style():
-                place.yaml_add_eol_comment(f"tuned, {trial.told()}", last)
+            _set(values, key.split("."), value, f"tuned, {trial.told()}")
     text = StringIO()
     yaml.dump(values, text)
     scratch = path.with_name(f".{path.name}.tuned")
@@ -109,3 +114,42 @@ def write_tuned(path: Path, tuned: Tuned) -> None:
     finally:
         scratch.unlink()
     write_whole(path, text.getvalue())
+
+
+def _set(values: CommentedMap, keys: list[str], value: Any, evidence: str) -> None:
+    """Set a nested value, with the evidence at the end of the line that it stands in."""
+    from ruamel.yaml.comments import CommentedMap
+
+    place, line, told = values, (values, keys[0]), evidence
+    for depth, key in enumerate(keys):
+        last = depth == len(keys) - 1
+        if last or not isinstance(place.get(key), dict):
+            made = value if last else CommentedMap()
+            if key in place or place is values:
+                place[key] = made
+            else:
+                # What follows the last key may be a comment on the next section.
+                place.insert(0, key, made)
+        if place.fa.flow_style():
+            # All of it is one line, which has to say which value is meant.
+            told = f"{keys[-1]} {evidence}"
+        else:
+            line = place, key
+        place = place[key]
+    _remark(*line, told)
+
+
+def _remark(place: CommentedMap, key: str, text: str) -> None:
+    """Put text behind the remark that a line has, in place of what tuning said there before."""
+    comment = place.ca.items.get(key)
+    token = comment[2] if comment else None
+    if token is None:
+        place.yaml_add_eol_comment(text, key)
+        return
+    # The token holds the lines that follow, too.
+    own, line_end, rest = token.value.partition("\n")
+    kind = text.split(",")[0]
+    kept = [part for part in own.strip().removeprefix("#").strip().split("; ") if part]
+    kept = [part for part in kept if part.split(",")[0] != kind]
+    token.value = f" # {'; '.join([*kept, text])}{line_end}{rest}"
+    token.column = 0

@@ -69,6 +69,14 @@ class World:
         return Job(derive(config, {**shared, **changes}, self.folder / name), progress)
 
     @cached_property
+    def judge_selects(self) -> bool:
+        """Whether generated halves are judged by the encoder that selects them, which flatters."""
+        judge, own = (
+            job.bench.identity(job.config.encoder_part()) for job in (self.judge, self.job)
+        )
+        return judge == own
+
+    @cached_property
     def embedded(self) -> dict[str, EmbeddedPairs]:
         """The pairs of every source by the encoder that selects."""
         return self.job.pairs()

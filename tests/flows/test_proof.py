@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
+from pipeline.config import load_config
 from tests import quick_worlds
 
 
@@ -63,6 +64,44 @@ def test_evaluate_refuses_in_one_line(place: Path, arguments: list[str], message
     assert done.exit_code == 2
     errors = [line for line in done.stderr.splitlines() if line.startswith("rag4dmc:")]
     assert len(errors) == 1 and message in errors[0]
+
+
+@pytest.fixture
+def misled(tmp_path: Path) -> Path:
+    """A config whose α = 1 looks at nothing but what misleads."""
+    quick_worlds.write(tmp_path / "data" / "a.parquet", quick_worlds.rows(100, 0, 0))
+    place = quick_worlds.config(tmp_path, encoder={"kind": "tests.quick_parts:CloudedEncoder"})
+    text = place.read_text().replace(
+        "  mapping:\n", "  retrieval: {k: 10, alpha: 1.0}  # to begin with\n  mapping:\n"
+    )
+    place.write_text(text)
+    assert load_config(place).knowledge_base.retrieval.alpha == 1
+    return place
+
+
+def test_tune_writes_a_sure_gain_and_finds_no_second_one(misled: Path) -> None:
+    done = invoke("tune", misled, "--share", "0.6", "--json")
+    assert done.exit_code == 0, done.output
+    answer = json.loads(done.stdout)
+    trial = answer["trials"][0]
+    assert answer["written"] and trial["gain"]["mean"] > 2 * trial["gain"]["half"] > 0
+    alpha = load_config(misled).knowledge_base.retrieval.alpha
+    assert alpha == answer["changes"]["knowledge_base.retrieval.alpha"] < 1
+    line = next(line for line in misled.read_text().splitlines() if "retrieval:" in line)
+    assert f"alpha: {alpha}" in line
+    assert "# to begin with; k tuned, cosine of the example's half to the hidden one: +" in line
+    assert "; alpha tuned, cosine of" in line
+
+    before = misled.read_text()
+    again = json.loads(invoke("tune", misled, "--share", "0.6", "--json").stdout)
+    assert again["changes"] == {} and again["written"] is False
+    assert misled.read_text() == before
+
+
+def test_tune_does_not_let_the_encoder_that_selects_judge_itself(misled: Path) -> None:
+    done = invoke("tune", misled, "--share", "0.6", "--dry-run")
+    assert "selection.*.lambda2: not tried, for the encoder that selects would judge" in done.stdout
+    assert "caption.lambda2" not in done.stdout
 
 
 def test_tune_says_what_it_found_and_a_dry_run_leaves_the_config(place: Path) -> None:

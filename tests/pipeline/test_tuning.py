@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,8 +28,10 @@ def world(folder: Path, **changes: object) -> Path:
 
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tuned]:
-    # Intra similarity alone, to begin with: squares of a colour are alike, their texts are not.
-    path = world(tmp_path_factory.mktemp("tuning"), generation={"n": 3})
+    judge = {"kind": "tests.quick_parts:QuickEncoder", "style": "another"}
+    path = world(
+        tmp_path_factory.mktemp("tuning"), generation={"n": 3}, evaluation={"judge": judge}
+    )
     return path, Tuner(load_config(path), share=0.5).run()
 
 
@@ -50,6 +53,7 @@ def test_everything_is_tried_on_rows_whose_truth_is_known(tuned: tuple[Path, Tun
     evidence = json.loads((path.parent / "runs" / "quick" / "tuning" / "tuning.json").read_text())
     assert evidence["changes"] == found.changes
     assert len(evidence["trials"]) == 4
+    assert found.skipped is None
 
 
 def trial(key: str, value: float, gain: float) -> Trial:
@@ -78,6 +82,45 @@ def test_what_is_sure_is_written_and_the_file_keeps_its_comments(tmp_path: Path)
         config.selection.image.lambda2 == load_config(world(tmp_path / "x")).selection.image.lambda2
     )
     assert not [p for p in tmp_path.iterdir() if "tuned" in p.name]
+
+
+def written(path: Path, text: str, values: dict[str, Any]) -> str:
+    """A config's text after two rounds of tuning, of which the second finds the first's values."""
+    path.write_text(path.read_text().replace("knowledge_base:\n", f"knowledge_base:\n{text}"))
+    trials = [trial(key, value, gain=0.1) for key, value in values.items()]
+    write_tuned(path, Tuned(50, 100, trials))
+    once = path.read_text()
+    write_tuned(path, Tuned(50, 100, trials))
+    assert path.read_text() == once
+    retrieval = load_config(path).knowledge_base.retrieval
+    assert {K: retrieval.k, ALPHA: retrieval.alpha}.items() >= values.items()
+    return re.sub(r"\+0\.\d+ ± 0\.\d+", "+", once)
+
+
+def test_evidence_stands_beside_a_flow_map_and_a_remark(tmp_path: Path) -> None:
+    text = "  retrieval: {k: 10, alpha: 0.5}  # as the paper\n  # of the mapping\n"
+    found = written(world(tmp_path), text, {K: 50, ALPHA: 0.25})
+    assert (
+        "  retrieval: {k: 50, alpha: 0.25}  # as the paper; k tuned, quality: +; alpha tuned,"
+        " quality: +\n  # of the mapping\n"
+    ) in found
+
+
+def test_evidence_stands_behind_a_users_remark(tmp_path: Path) -> None:
+    text = "  retrieval:\n    # how many\n    k: 10  # few\n    # mapping next\n"
+    found = written(world(tmp_path), text, {K: 50})
+    assert "    # how many\n    k: 50  # few; tuned, quality: +\n    # mapping next\n" in found, (
+        found
+    )
+
+
+def test_a_new_setting_does_not_part_a_section_from_its_remark(tmp_path: Path) -> None:
+    path = world(tmp_path)
+    text = path.read_text().replace("name: quick", "# what it is called\nname: quick")
+    path.write_text(text)
+    found = written(path, "", {ALPHA: 0.25})
+    assert "knowledge_base:\n  retrieval:\n    alpha: 0.25  # tuned, quality: +\n" in found
+    assert "\n# what it is called\nname: quick" in found
 
 
 def test_a_gain_that_may_be_none_changes_nothing() -> None:
