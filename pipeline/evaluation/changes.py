@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import yaml
 
-from pipeline.config import Config, make_config
+from pipeline.config import GENERATORS, Config, make_config
 from pipeline.errors import ConfigError
 
+# Sections that say how rows are completed.
+_SWEPT = ("knowledge_base", "generation", "selection", *GENERATORS.values())
 # Where a short name in a sweep may begin.
 _SECTIONS = ("", "knowledge_base.", "generation.", "selection.")
 
@@ -31,7 +34,8 @@ def change(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
             if not isinstance(place.get(section), dict):
                 raise ConfigError(f"{key}: no such setting")
             place = place[section]
-        place[last] = value
+        # Another change may go into it, and the variant's own must stay as it is.
+        place[last] = copy.deepcopy(value)
     return values
 
 
@@ -78,19 +82,40 @@ def parse_sweep(text: str, config: Config) -> Sweep:
 
     A key may be short for one under `knowledge_base`, `generation` or `selection`:
     `retrieval.k=5,10,15`, `n=1,4,10`, `filter.tau_cent+filter.tau_inst=0.4,0.6`. Settings of a
-    part have its section before them: `image_generator.strength=0.5,0.75`.
+    generator have its section before them: `image_generator.strength=0.5,0.75`. Other sections say
+    what is evaluated and how, not how rows are completed; encoders are compared by a config each,
+    since the protocol itself goes by the encoder.
 
     Raises
     ------
     ConfigError
-        It has another form, or the setting is unknown.
+        It has another form, the setting is unknown or not one to compare, or a value is refused.
     """
     label, equals, given = (part.strip() for part in text.partition("="))
     if not (label and equals and given):
         raise ConfigError(f"--sweep: must be key=a,b,c; got {text!r}")
     keys = tuple(_full(key.strip(), config) for key in label.split("+"))
-    values = tuple(yaml.safe_load(value) for value in given.split(","))
-    return Sweep(label, keys, values)
+    sweep = Sweep(label, keys, tuple(_values(text, given)))
+    for _, changes in sweep.points():
+        try:
+            derive(config, changes, config.folder)
+        except ConfigError as error:
+            raise ConfigError(f"--sweep: {error}") from None
+    return sweep
+
+
+def _values(text: str, given: str) -> list[Any]:
+    """The values of a sweep, each once."""
+    values: dict[str, Any] = {}
+    for one in given.split(","):
+        try:
+            value = yaml.safe_load(one)
+        except yaml.YAMLError:
+            raise ConfigError(f"--sweep: {one.strip()!r} is no value; got {text!r}") from None
+        if value is None and not one.strip():
+            raise ConfigError(f"--sweep: a value is empty; got {text!r}")
+        values[str(value)] = value
+    return list(values.values())
 
 
 def _full(key: str, config: Config) -> str:
@@ -103,6 +128,10 @@ def _full(key: str, config: Config) -> str:
         for part in parts:
             place = place.get(part, _MISSING) if isinstance(place, dict) else _MISSING
         if place is not _MISSING and not isinstance(place, dict):
+            if parts[0] not in _SWEPT:
+                raise ConfigError(
+                    f"--sweep: must be a setting under {', '.join(_SWEPT)}; got {key!r}"
+                )
             return section + key
     raise ConfigError(f"--sweep: no such setting: {key!r}")
 

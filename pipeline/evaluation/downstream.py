@@ -23,6 +23,8 @@ from pipeline.files import read_json, write_whole
 if TYPE_CHECKING:
     import torch
 
+# Pairs to train on, without which there is no contrast.
+FEWEST_PAIRS = 2
 CLIP_NORM = 1.0
 # CLIP's bound on the inverse temperature (Radford et al. 2021, section 2.5).
 MOST_SCALE = 100.0
@@ -98,8 +100,8 @@ class Downstream:
         ValueError
             Fewer than two pairs to train on.
         """
-        if len(train) < 2:
-            raise ValueError(f"fine-tuning needs at least 2 pairs; got {len(train)}")
+        if len(train) < FEWEST_PAIRS:
+            raise ValueError(f"fine-tuning needs at least {FEWEST_PAIRS} pairs; got {len(train)}")
         content = digest(self._common, train.digest())
         prepared: tuple[torch.Tensor, list[torch.Tensor]] | None = None
         found = []

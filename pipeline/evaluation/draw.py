@@ -17,7 +17,7 @@ from pipeline.embedding import Progress, quiet
 from pipeline.errors import ConfigError
 from pipeline.evaluation.changes import Sweep
 from pipeline.evaluation.direct import Direct
-from pipeline.evaluation.downstream import Downstream, Pairs
+from pipeline.evaluation.downstream import FEWEST_PAIRS, Downstream, Pairs
 from pipeline.evaluation.found import MODES, gain, measure_retrieval
 from pipeline.evaluation.records import Record
 from pipeline.evaluation.results import Results
@@ -60,7 +60,13 @@ class Draw:
         rates: Sequence[float] | None = None,
         sweeps: Sequence[Sweep] = (),
     ) -> list[Arm]:
-        """Every variant at every rate, and the points of the sweeps."""
+        """Every variant at every rate, and the points of the sweeps.
+
+        Raises
+        ------
+        ConfigError
+            One of them can't be, which is known here, before any is completed.
+        """
         both = len(self.config.made) > 1
         chosen = [VARIANTS[name] for name in variants if both or not VARIANTS[name].halves]
         swept = sorted(
@@ -68,11 +74,25 @@ class Draw:
         )
         if sweeps and not swept:
             raise ConfigError("--sweep: needs a variant that generates, such as rag4dmc")
+        if rates and self.settings.mask is not None:
+            raise ConfigError(
+                f"--rates: must not be given with evaluation.mask, which says what is hidden;"
+                f" got {', '.join(f'{rate:g}' for rate in rates)}"
+            )
         arms = []
         for masked in self.world.masks(sorted(set(rates or self.settings.rates))):
+            whole = len(self.world.train) - len(masked.hidden)
+            if self.settings.downstream is not None and whole < FEWEST_PAIRS:
+                raise ConfigError(
+                    f"evaluation: of {len(self.world.train)} training pairs a missing rate of"
+                    f" {masked.rate:g} leaves {whole} whole, and fine-tuning needs {FEWEST_PAIRS}"
+                )
             arms += [Arm(variant, masked) for variant in chosen]
             for sweep in sweeps:
                 arms += [Arm(swept[0], masked, point, changes) for point, changes in sweep.points()]
+        for arm in arms:
+            if arm.variant.generates:
+                self.runs.config_of(arm)
         # What is asked for twice is measured once: counted twice it would look surer than it is.
         return list({(arm.masked.rate, arm.label): arm for arm in arms}.values())
 

@@ -206,6 +206,13 @@ class World:
         """
         given = self._split[2]
         if given is not None:
+            for half, section in GENERATORS.items():
+                count = list(given.values()).count(half)
+                if count and half not in self.config.made:
+                    raise ConfigError(
+                        f"evaluation.mask: {self.settings.mask} hides the {half} of {count} rows,"
+                        f" and the config has no {section}"
+                    )
             return [self._write(round(len(given) / len(self.train), 4), given)]
         hidden, seed = self._hidden(), self.settings.seed
         return [self._write(rate, draw_mask(self.train, rate, hidden, seed)) for rate in rates]

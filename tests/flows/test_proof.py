@@ -56,6 +56,8 @@ def test_evaluate_answers_a_program(place: Path) -> None:
         (["--rates", "1.5"], "--rates: must lie between 0 and 1; got '1.5'"),
         (["--sweep", "k"], "--sweep: must be key=a,b,c; got 'k'"),
         (["--sweep", "k=1"], "--sweep: no such setting: 'k'"),
+        (["--sweep", "n=[1"], "--sweep: '[1' is no value"),
+        (["--sweep", "n=1,0"], "--sweep: generation.n: "),
         (["--variants", "drop", "--sweep", "n=1"], "--sweep: needs a variant that generates"),
     ],
 )
