@@ -13,6 +13,7 @@ import yaml
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
 from pipeline.evaluation.changes import parse_sweep
+from pipeline.evaluation.curves import curves
 from pipeline.evaluation.downstream import Downstream, Pairs, Ranks
 from pipeline.evaluation.draw import Draw
 from pipeline.evaluation.experiment import Experiment
@@ -351,6 +352,48 @@ def test_each_variant_trains_on_its_own_pairs(
         assert handed[rate, "rag4dmc n=1"].digest() != completed.digest()
     assert results.start is not None
     assert results.start.image_to_text.shape == (1, len(world.test))
+
+
+def test_rates_and_sweeps_are_drawn_as_curves(trained: Trained, tmp_path: Path) -> None:
+    _, _, results = trained
+    charts = {chart.label: chart for chart in curves(results)}
+    assert list(charts) == [
+        "mean R@1 over the missing rate",
+        "mean R@1 over n at 40% missing",
+        "mean R@1 over n at 70% missing",
+    ]
+    rates, sweep, _ = charts.values()
+    assert [line.name for line in rates.lines] == ["drop", "rag4dmc", "complete"]
+    assert [name for _, name in rates.columns] == ["40%", "70%"]
+    assert all(len(line.points) == 2 for line in rates.lines)
+    # One scale for all: a higher point is a higher recall, whichever line it is of.
+    recalls = [(results.mean_recall(0.7, line.name), line.points[1].y) for line in rates.lines]
+    means = [(float(own.mean()), y) for own, y in recalls if own is not None]
+    assert sorted(means) == sorted(means, key=lambda one: -one[1])
+    paper = {line.name: [mark.title for mark in line.marks] for line in rates.lines}
+    assert paper["drop"] == ["drop, 70%: 0.352"]
+    assert [line.name.split(":")[0] for line in sweep.lines] == [
+        *("drop", "rag4dmc", "complete"),
+        "rag4dmc n",
+    ]
+    assert [point.title.split(":")[0] for point in sweep.lines[-1].points] == [
+        "rag4dmc n, 1",
+        "rag4dmc n, 2",
+    ]
+    page = write_page(results, tmp_path / "index.html").read_text()
+    assert all(line.path in page for chart in charts.values() for line in chart.lines)
+
+
+def test_without_fine_tuning_curves_are_of_what_was_generated(place: Path) -> None:
+    config = load_config(place)
+    found = Experiment(config).run(["rag4dmc"], sweeps=[parse_sweep("n=1,2", config)])
+    charts = curves(found)
+    assert [chart.label for chart in charts] == [
+        "cosine of the generated text to the hidden one over n at 50% missing",
+        "cosine of the generated image to the hidden one over n at 50% missing",
+    ]
+    for point in charts[0].lines[-1].points:
+        assert point.low > point.y > point.high
 
 
 def test_what_is_asked_for_twice_is_measured_once(place: Path, results: Results) -> None:
