@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.evaluation.protocol import draw_mask
+from pipeline.evaluation.protocol import draw_mask, read_mask
 
 
 def image_path(image: Mapping[str, Any]) -> str:
@@ -31,6 +31,7 @@ def convert(
     rate: float = 0.7,
     missing: str = "mixed",
     seed: int = 0,
+    mask: Path | None = None,
 ) -> dict[str, int]:
     """Write `pairs.jsonl` and `mask.csv`.
 
@@ -45,17 +46,21 @@ def convert(
     rate, missing, seed
         Of the mask: what is hidden of the training images. Images of split `test` are tested on,
         those of `val` left out; `restval`, COCO's further training images, trains.
+    mask : Path, optional
+        A published mask in place of one that is drawn, as `evaluation.mask` describes it. Its
+        lines for images that are not written are left out; images that it does not name are
+        tested on or train complete, as their split says.
 
     Returns
     -------
     dict of str to int
-        "pairs" written, images "absent", and by what the mask says of them "text", "image",
-        "none" and "test".
+        "pairs" written, images "absent", lines of `mask` that are "left out", and by what the mask
+        says of the pairs "text", "image", "none" and "test".
 
     Raises
     ------
     ValueError
-        The file has another layout, or no image is there.
+        The file has another layout, no image is there, or `mask` can't be read or names none.
     """
     try:
         listed = json.loads(layout.read_text(encoding="utf-8"))["images"]
@@ -81,13 +86,22 @@ def convert(
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     if not splits:
         raise ValueError(f"{images}: none of the {absent} listed images is here")
-    hidden = draw_mask([i for i, s in splits.items() if s != "test"], rate, missing, seed)
     counts = {"pairs": len(splits), "absent": absent}
+    said: Mapping[str, str]
+    if mask is None:
+        trained = [row_id for row_id, split in splits.items() if split != "test"]
+        said = draw_mask(trained, rate, missing, seed)
+    else:
+        given = read_mask(mask)
+        said = {row_id: value for row_id, value in given.items() if row_id in splits}
+        counts["left out"] = len(given) - len(said)
+        if not said:
+            raise ValueError(f"{mask}: names none of the {len(splits)} images that are here")
     with (output / "mask.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", "missing"])
         for row_id, split in splits.items():
-            value = "test" if split == "test" else hidden.get(row_id, "none")
+            value = said.get(row_id, "test" if split == "test" else "none")
             counts[value] = counts.get(value, 0) + 1
             writer.writerow([row_id, value])
     return counts
@@ -101,6 +115,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.7, help="missing rate")
     parser.add_argument("--missing", choices=("mixed", "text", "image"), default="mixed")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--mask", type=Path, help="a published mask (id, missing) to go by instead")
     options = parser.parse_args()
     try:
         counts = convert(**vars(options))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from pipeline.evaluation.chart import Chart, draw_chart
 from pipeline.evaluation.claims import PAPER
@@ -38,7 +39,7 @@ def _measures(results: Results) -> list[tuple[str, Figure]]:
         return [(DOWNSTREAM, mean_recall)]
     groups = {record.group for record in results.records}
     # The examples' quality in the mode that each variant uses.
-    which = {"group": "direct", "measure": "cosine"}
+    which: dict[str, Any] = {"group": "direct", "measure": "cosine"}
     said = "cosine of the generated {} to the hidden one"
     if "direct" not in groups:
         which = {"group": "retrieval", "measure": "quality", "used": True}

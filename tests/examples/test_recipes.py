@@ -13,8 +13,12 @@ from examples.recipes.karpathy import convert
 from kb.encoders import ENCODERS
 from pipeline.config import load_config, make_config
 from pipeline.evaluation.experiment import Experiment
+from pipeline.evaluation.protocol import read_mask
 from pipeline.parts import Part
+from tests import quick_worlds
+from tests.pipeline.sources.form_writers import write_img2dataset_tar
 from tests.quick_parts import COLOURS, picture
+from tests.worlds import CHECKPOINTS
 
 RECIPES = Path(__file__).parents[2] / "examples" / "recipes"
 NAMES = ("coco", "flickr30k", "rsicd")
@@ -54,6 +58,18 @@ def publish(folder: Path, name: str) -> tuple[Path, Path]:
     return layout, folder / "images"
 
 
+def publish_external(folder: Path) -> None:
+    """What img2dataset leaves: some pairs, and a download that failed."""
+    folder.mkdir(parents=True)
+    rows = [
+        {"id": f"{number:09d}", "label": "", **pair}
+        for number, row in enumerate(quick_worlds.row(number) for number in range(100, 131))
+        for pair in [{"image": row["image"]["bytes"], "text": row["text"]}]
+    ]
+    rows[3]["image"] = None
+    write_img2dataset_tar(rows, folder)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_evaluates_its_dataset_in_its_own_layout(tmp_path: Path, name: str) -> None:
     data = tmp_path / "data" / name
@@ -71,24 +87,62 @@ def test_a_recipe_evaluates_its_dataset_in_its_own_layout(tmp_path: Path, name: 
     assert [part.kind for part in given.parts()] == ["open_clip", "blip2", "sdxl"]
     judge = Part.choose("evaluation.judge", given.evaluation.judge, ENCODERS).settings.models()
     assert judge["model"] != given.encoder_part().settings.models()["model"]
+    publish_external(tmp_path / "data" / "cc3m")
     values = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+    small = {"seeds": 2, "steps": 1, "batch_size": 8, "device": "cpu"}
     quick = {
-        "external": [],
         "encoder": {"kind": "tests.quick_parts:QuickEncoder"},
         "captioner": {"kind": "tests.quick_parts:QuickCaptioner"},
         "image_generator": {"kind": "tests.quick_parts:QuickPainter"},
         "knowledge_base": {"mapping": {"method": "start"}, "device": "cpu"},
         # Squares of one colour are near-duplicates of each other.
         "evaluation": values["evaluation"]
-        | {"judge": None, "downstream": None, "duplicate_cosine": 2.0},
+        | {
+            "judge": values["evaluation"]["judge"]
+            | {"model": str(CHECKPOINTS / "encoder-judge"), "pretrained": None},
+            "downstream": values["evaluation"]["downstream"] | small,
+            "duplicate_cosine": 2.0,
+        },
     }
     base = tmp_path / "examples" / "recipes"
     base.mkdir(parents=True)
-    results = Experiment(make_config(values | quick, base)).run(["rag4dmc"])
+    experiment = Experiment(make_config(values | quick, base))
+    results = experiment.run(["rag4dmc"])
     assert results.facts["test"] == 8
-    assert results.facts["texts_are_lists"]
+    assert results.facts["texts_are_lists"] and not results.facts["judge_selects"]
     done = results.value(0.5, "rag4dmc", group="rows", measure="completed")
     assert done is not None and done.value == 16
+    judged = results.value(0.5, "rag4dmc", group="direct", missing="text", measure="cosine")
+    assert judged is not None
+    recalls = results.mean_recall(0.5, "rag4dmc")
+    assert recalls is not None and len(recalls) == 2
+    draw = experiment.draw()
+    job = draw.runs.job_of(draw.arms(["rag4dmc"])[0])
+    sources = job.knowledge_base.pairs["source"].to_pylist()
+    assert "cc3m" in sources and sources.count("internal") == 16
+
+
+def test_a_published_mask_is_cut_to_the_rows_that_are_here(tmp_path: Path) -> None:
+    layout, images = publish(tmp_path, "flickr30k")
+    absent = f"{1000092795 + 2}.jpg"
+    (images / absent).unlink()
+    published = tmp_path / "published.csv"
+    kinds = {0: "test", 1: "none", 2: "text", 3: "text", 4: "image", 5: "none"}
+    lines = [f"{1000092795 + number}.jpg,{kind}" for number, kind in kinds.items()]
+    published.write_text("\n".join(["id,missing", *lines]))
+    counts = convert(layout, images, tmp_path / "out", mask=published)
+    # Of val is the second, and the third is not there.
+    assert counts["left out"] == 2 and counts["absent"] == 1
+    assert (counts["text"], counts["image"], counts["test"]) == (1, 1, 8)
+    written = read_mask(tmp_path / "out" / "mask.csv")
+    ids = [
+        json.loads(line)["id"]
+        for line in (tmp_path / "out" / "pairs.jsonl").read_text().splitlines()
+    ]
+    assert list(written) == ids and absent not in ids
+    published.write_text("id,missing\nelsewhere,text\n")
+    with pytest.raises(ValueError, match="names none of the 39 images that are here"):
+        convert(layout, images, tmp_path / "out", mask=published)
 
 
 def test_a_file_of_another_layout_or_without_its_images_is_named(tmp_path: Path) -> None:
