@@ -39,7 +39,8 @@ class Results:
     def __init__(self, facts: Mapping[str, Any]) -> None:
         self.facts = dict(facts)
         self.records: list[Record] = []
-        self._known: set[tuple[object, ...]] = set()
+        # Every figure by draw.
+        self._figures: dict[tuple[object, ...], dict[int, Record]] = {}
         # Of figures that are means over rows: each row's value, by figure, draw and row.
         self._rows: dict[tuple[object, ...], dict[tuple[int, str], float]] = {}
         self._ranked: dict[tuple[float, str], Ranked] = {}
@@ -53,10 +54,10 @@ class Results:
         ValueError
             The draw has this figure already: counted twice, it would look surer than it is.
         """
-        known = (record.figure, record.draw)
-        if known in self._known:
+        alike = self._figures.setdefault(record.figure, {})
+        if record.draw in alike:
             raise ValueError(f"draw {record.draw} has this figure already: {record}")
-        self._known.add(known)
+        alike[record.draw] = record
         self.records.append(record)
         if rows is not None:
             held = self._rows.setdefault(record.figure, {})
@@ -134,7 +135,7 @@ class Results:
     def pooled(self, record: Record) -> Record:
         """A figure over all draws: where it is a mean over rows, with an interval that counts a
         row of several draws as one, else the mean of the draws without an interval."""
-        alike = [one for one in self.records if one.figure == record.figure]
+        alike = self._figures[record.figure].values()
         if len(alike) == 1:
             return record
         rows = self._rows.get(record.figure)
@@ -232,11 +233,17 @@ class Results:
                 for rate in self.rates
             },
             "comparisons": [asdict(one) | {"holds": one.holds} for one in self.comparisons()],
-            "records": [
-                {name: value for name, value in asdict(one).items() if value is not None}
-                for one in self.records
+            # Of all draws together, which `draw` lists; the records are of each.
+            "pooled": [
+                _given(self.pooled(next(iter(draws.values())))) | {"draw": sorted(draws)}
+                for draws in self._figures.values()
             ],
+            "records": [_given(one) for one in self.records],
         }
+
+
+def _given(record: Record) -> dict[str, Any]:
+    return {name: value for name, value in asdict(record).items() if value is not None}
 
 
 def _directions(ranks: Ranks) -> dict[str, np.ndarray]:

@@ -198,6 +198,8 @@ def test_a_row_of_several_draws_counts_as_one(group: str) -> None:
     was, pooled = (one.value(0.7, "direct", measure="cosine") for one in (once, twice))
     assert was is not None and pooled is not None
     assert (pooled.value, pooled.half) == (pytest.approx(was.value), pytest.approx(was.half))
+    told = {one["label"]: one for one in twice.answer()["pooled"]}
+    assert told["direct"]["half"] == pooled.half and told["direct"]["draw"] == [0, 1]
     if group == "direct":
         gains = [
             one.direct_gain(0.7, "direct", "nearest", "text", "cosine") for one in (once, twice)
