@@ -49,7 +49,6 @@ def test_everything_is_tried_on_rows_whose_truth_is_known(tuned: tuple[Path, Tun
         assert trial.tried[0]["values"] == trial.held
         best = max(trial.tried, key=lambda one: one["quality"])
         assert trial.best == best["values"]
-        assert bool(trial.changes) == (trial.gain is not None and trial.gain.low > 0)
     evidence = json.loads((path.parent / "runs" / "quick" / "tuning" / "tuning.json").read_text())
     assert evidence["changes"] == found.changes
     assert len(evidence["trials"]) == 4
