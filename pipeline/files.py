@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,8 @@ FOLDER_NAME = r"^\w[\w.-]*$"
 
 
 def beside(path: Path) -> Path:
-    """Where this process writes a file before it is moved to its place: hidden, beside it."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """A place to write a file before it is moved to its own: hidden, beside it, another each time."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
 
 
 @contextmanager
