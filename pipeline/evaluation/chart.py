@@ -148,6 +148,6 @@ def _ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Round values from at most `low` to at least `high`."""
     span = max(high - low, 1e-3)
     power = 10.0 ** math.floor(math.log10(span / most))
-    step = next(power * m for m in (1, 2, 5, 10) if span / (power * m) <= most - 1)
+    step = next(power * m for m in (1, 2, 5, 10, 20) if span / (power * m) <= most - 1)
     start, end = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [number * step for number in range(start, max(end, start + 1) + 1)]

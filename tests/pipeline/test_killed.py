@@ -31,8 +31,8 @@ MOMENTS = 20
 
 BUILDING = {
     "while the catalog is kept": Point("os.rename", r"catalog/internal/"),
-    "between embeddings and their keys": Point("open", r"image/keys\.bin$", 2),
-    "amid an embedding": Point("open", r"text/keys\.bin$", 2, tear="rows.f16"),
+    "between embeddings and their keys": Point("open", r"image/keys\.bin$", 3),
+    "amid an embedding": Point("open", r"text/keys\.bin$", 3, tear="rows.f16"),
     "amid an index": Point("index written", r"\.faiss$", 2),
     "before the knowledge base's manifest": Point("open", r"kb\.building/manifest\.json"),
     "before the knowledge base is swapped in": Point("os.rename", r"quick/kb$"),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from pipeline.evaluation.chart import draw_chart
+from pipeline.evaluation.chart import _ticks, draw_chart
 from pipeline.evaluation.curves import curves
 from pipeline.evaluation.records import Record
 from pipeline.evaluation.results import Results
@@ -56,3 +57,14 @@ def test_without_anything_generated_curves_are_of_retrieval() -> None:
         "rag4dmc, 30%: 0.300 ± 0.100",
         "rag4dmc, 70%: 0.700 ± 0.100",
     ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_range_has_a_few_round_ticks_that_hold_it(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    for low, span in zip(
+        generator.normal(size=200), 10 ** generator.uniform(-3, 3, 200), strict=True
+    ):
+        ticks = _ticks(low, low + span)
+        assert 2 <= len(ticks) <= 7
+        assert ticks[0] <= low + 1e-9 and ticks[-1] >= low + span - 1e-9
