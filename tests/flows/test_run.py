@@ -144,10 +144,14 @@ class TestRun:
     def test_a_generator_whose_server_is_down_exits_with_1(
         self, server: None, tmp_path: Path
     ) -> None:
-        quick_worlds.write(tmp_path / "data" / "a.parquet", quick_worlds.rows(8, 1, 0))
+        # Pairs enough, and no NIQE of small pictures: nothing else to warn of.
+        quick_worlds.write(tmp_path / "data" / "a.parquet", quick_worlds.rows(40, 1, 0))
         with Server() as gone:
             captioner = gone.settings(kind="openai", retries=1)
-        result = command("run", quick_worlds.config(tmp_path, captioner=captioner))
+        config = quick_worlds.config(
+            tmp_path, captioner=captioner, selection={"image": {"niqe": "off"}}
+        )
+        result = command("run", config)
         assert result.exit_code == 1
         assert f"{captioner['base_url']} seems to be down" in one_line(result)
 
