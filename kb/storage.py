@@ -50,7 +50,7 @@ def replacing(folder: Path, owner: str = "") -> Iterator[Path]:
         if folder.exists():
             os.rename(folder, retired)
         os.rename(building, folder)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         recover(folder)
@@ -68,7 +68,8 @@ def recover(folder: Path) -> None:
             os.rename(retired, folder)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Makes a rename or a removal within a folder last through a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -29,6 +29,7 @@ from pipeline.evaluation.settings import EvaluationSettings
 from pipeline.external import ExternalSettings
 from pipeline.files import FOLDER_NAME
 from pipeline.formats.settings import ExportSettings
+from pipeline.generation import GenerationSettings
 from pipeline.parts import Part
 from selection.settings import ScoringSettings
 
@@ -44,49 +45,6 @@ PAPER: dict[str, Any] = {
 
 # Sections of what makes a missing half.
 GENERATORS: dict[Modality, str] = {"text": "captioner", "image": "image_generator"}
-
-
-class Ungrounded(BaseModel):
-    """Shares of the candidates that are drawn without an example, by missing half."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    text: float = Field(0.5, ge=0, le=1, description="share of the captions, rounded down")
-    image: float = Field(0.0, ge=0, le=1, description="share of the images, rounded down")
-
-
-class GenerationSettings(BaseModel):
-    """How many candidates are drawn for a row, and from what."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    n: int = Field(4, ge=1, description="candidates a row and attempt")
-    attempts: int = Field(
-        2, ge=1, description="rounds before a row without a candidate is rejected"
-    )
-    grounded: bool = Field(
-        True,
-        description="give the generator the retrieved pairs (false: the variant `direct`)",
-    )
-    ungrounded: Ungrounded = Field(
-        default_factory=lambda: Ungrounded(),
-        description="shares of the n candidates that are drawn without an example, in case it"
-        " misleads; paper: none",
-    )
-
-    def grounded_of(self, missing: Modality) -> int:
-        """How many of the n candidates are drawn from examples."""
-        if not self.grounded:
-            return 0
-        return self.n - int(self.n * getattr(self.ungrounded, missing))
-
-    def identity(self, missing: Modality) -> dict[str, Any]:
-        """What the candidates of rows that lack this half depend on, but for `attempts`."""
-        return {
-            "n": self.n,
-            "grounded": self.grounded,
-            "from examples": self.grounded_of(missing),
-        }
 
 
 class RunSettings(BaseModel):

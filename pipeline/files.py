@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kb.storage import sync_folder
+
 # A folder's name that is one folder right below, not hidden, and never one above.
 FOLDER_NAME = r"^\w[\w.-]*$"
 
@@ -55,15 +57,6 @@ def read_json(path: Path) -> Mapping[str, Any] | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename or a removal within a folder last through a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def clear_scratch(folder: Path) -> None:
