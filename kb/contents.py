@@ -21,7 +21,8 @@ from kb.embeddings import (
     open_embeddings,
     release,
 )
-from kb.index import EmbeddingIndex, IndexSettings
+from kb.index import EmbeddingIndex
+from kb.index_kinds import IndexSettings
 from kb.mapping import NoCompletePairs
 from kb.pairs import Pairs, PairsWriter, content_digests, read_pairs, string_column
 from kb.purification import Alignments

@@ -52,7 +52,10 @@ def opposite(modality: Modality) -> Modality:
 
 
 def normalise(
-    embeddings: ArrayLike, first_row: int = 0, row_numbers: np.ndarray | None = None
+    embeddings: ArrayLike,
+    first_row: int = 0,
+    row_numbers: np.ndarray | None = None,
+    copy: bool = True,
 ) -> np.ndarray:
     """Rows scaled to unit length.
 
@@ -64,18 +67,20 @@ def normalise(
         Added to the row number in an error, for blocks of a larger array.
     row_numbers : int64 [n], optional
         What an error names rows by in place of that, for rows gathered from a larger array.
+    copy : bool
+        False: a float32 array may be scaled where it lies.
 
     Returns
     -------
     ndarray of float32, shape [n, d]
-        Unit rows; always a fresh array.
+        Unit rows; a fresh array but for `copy`.
 
     Raises
     ------
     InvalidEmbedding
         A row is non-finite or all zero (the first such row is named), or the array is not 2-d.
     """
-    rows = np.array(embeddings, dtype=np.float32)
+    rows = np.array(embeddings, dtype=np.float32, copy=copy or None)
     if rows.ndim != 2:
         raise InvalidEmbedding(f"embeddings must have shape [n, d]; got {rows.shape}")
     norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))

@@ -4,84 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from kb.embeddings import InvalidEmbedding, Rows, chunks, take
 from kb.gpu import MOST_SELECTED, on_gpu
+from kb.index_kinds import PQ_FROM, REFINE, IndexSettings, Kind, kind_for
 from kb.neighbours import exact_search, resolve_device
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["flat", "ivf", "ivf_sq8", "ivf_pq"]
-
-# Rows up to which each kind is chosen. A flat search of 50,000 rows of 512-d takes about half a
-# millisecond a query on two cores; half-precision lists of ten million take 10 GB a modality.
-FLAT_UP_TO = 50_000
-IVF_UP_TO = 10_000_000
-SQ8_UP_TO = 30_000_000
-# Product quantisers learn 256 codes a part.
-PQ_FROM = 256
-# An index is trained anew once it holds so many times more or fewer rows.
-OUTGROWN = 2
 RECALL_GOAL = 0.96
 RECALL_QUERIES = 256
-# Compressed codes order candidates only roughly: so many times k are fetched and scored exactly.
-REFINE = {"flat": 1, "ivf": 1, "ivf_sq8": 2, "ivf_pq": 10}
-
-
-class IndexSettings(BaseModel):
-    """How embeddings are searched."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    index: Literal["auto", "flat", "ivf", "ivf_sq8", "ivf_pq"] = Field(
-        default="auto",
-        description="flat: exact; ivf: inverted lists in half precision; ivf_sq8, ivf_pq: inverted "
-        "lists of one byte a dimension and of product-quantised codes; auto: by size",
-    )
-    lists: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        default="auto", description="inverted lists; auto: 2 sqrt(n), at least 32 rows each"
-    )
-    probes: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        default="auto",
-        description="lists searched a query; auto: the fewest that reach the recall goal",
-    )
-    points_per_list: int = Field(
-        default=40, ge=1, description="rows a list that the quantiser learns from at most"
-    )
-
-    def identity(self) -> dict[str, Any]:
-        """The settings that change the result."""
-        return self.model_dump(mode="json")
-
-
-def kind_for(rows: int, asked: Kind | Literal["auto"] = "auto") -> Kind:
-    """The kind for a number of rows: the one asked for, where it can be, or by size."""
-    if asked == "ivf_pq" and rows < PQ_FROM:
-        return "flat"
-    if asked != "auto":
-        return asked
-    if rows <= FLAT_UP_TO:
-        return "flat"
-    if rows <= IVF_UP_TO:
-        return "ivf"
-    return "ivf_sq8" if rows <= SQ8_UP_TO else "ivf_pq"
-
-
-def outgrown(description: Mapping[str, Any], settings: IndexSettings, rows: int) -> bool:
-    """Whether an index of so many rows should be trained anew rather than follow.
-
-    `description` is `EmbeddingIndex.describe` of the index as it is.
-    """
-    if description["kind"] != kind_for(rows, settings.index):
-        return True
-    trained_for = description.get("trained_for", rows)
-    return not trained_for / OUTGROWN <= rows <= trained_for * OUTGROWN
+# Queries that a thread takes at once through the inverted lists.
+QUERIES_IN_TURN = 512
 
 
 class EmbeddingIndex:
@@ -166,7 +105,7 @@ class EmbeddingIndex:
         self, embeddings: Rows, settings: IndexSettings, generator: np.random.Generator
     ) -> None:
         if settings.probes != "auto":
-            self.index.nprobe = int(settings.probes)
+            self.index.nprobe = min(int(settings.probes), self.evidence["lists"])
             self.evidence["probes"] = self.index.nprobe
             return
         count = len(embeddings)
@@ -244,7 +183,34 @@ class EmbeddingIndex:
         k = min(k, len(self))
         if k == 0 or len(queries) == 0:
             return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        return self._searcher(k).search(queries, k)
+        searcher = self._searcher(k)
+        if searcher is self.index and self.kind != "flat":
+            return self._search_lists(queries, k)
+        return searcher.search(queries, k)
+
+    def _search_lists(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """What faiss's own search of inverted lists finds, with lists searched by neighbours in turn.
+
+        Queries that share their nearest lists come one after the other, so that a list is read
+        from the processor's cache after the first of them.
+        """
+        import faiss
+
+        likeness, lists = self.index.quantizer.search(queries, self.index.nprobe)
+        order = np.lexsort(lists.T[::-1])
+        similarities = np.empty((len(queries), k), dtype=np.float32)
+        rows = np.empty((len(queries), k), dtype=np.int64)
+
+        def search(start: int) -> None:
+            part = order[start : start + QUERIES_IN_TURN]
+            similarities[part], rows[part] = self.index.search_preassigned(
+                queries[part], k, lists[part], likeness[part]
+            )
+
+        # One call is searched by one thread.
+        with ThreadPoolExecutor(faiss.omp_get_max_threads()) as pool:
+            list(pool.map(search, range(0, len(queries), QUERIES_IN_TURN)))
+        return similarities, rows
 
     def _searcher(self, k: int) -> Any:
         """The index on the GPU where there is one that can do it, else on the CPU."""

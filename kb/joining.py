@@ -18,7 +18,7 @@ from kb.building import addition
 from kb.embeddings import MODALITIES, Stacked, Subset
 from kb.filtering import ClusterFilter
 from kb.growth import Growth
-from kb.index import outgrown
+from kb.index_kinds import outgrown
 from kb.pairs import Pairs
 from kb.progress import Stopwatch
 from kb.purification import joint_blocks

@@ -18,7 +18,9 @@ logger = logging.getLogger(__name__)
 # caches, and 1 GiB on a GPU.
 _BLOCK = {"cpu": 16 * 1024 * 1024, "cuda": 256 * 1024 * 1024}
 # Rows gathered at once: few enough to stay near the caches, enough to be worth a call.
-_GATHERED = 2048
+_GATHERED = 1024
+# Numbers converted at once: torch brings threads of its own to more, beside the readers.
+_CONVERTED = 32 * 1024
 # Reading scattered rows waits for the memory or the disk, which two at once hide from each other.
 _READERS = 2
 
@@ -170,21 +172,24 @@ def inner_products(queries: np.ndarray, base: np.ndarray, rows: np.ndarray) -> n
     if rows.size == 0:
         return products
     step = max(1, _GATHERED // width)
-    vectors = torch.from_numpy(np.ascontiguousarray(queries, dtype=np.float32))
-    out = torch.from_numpy(products)
+    vectors = np.ascontiguousarray(queries, dtype=np.float32)
 
     def fill(first: int, last: int) -> None:
         gathered = np.empty((min(step, last - first) * width, base.shape[1]), base.dtype)
-        block = torch.empty((len(gathered) // width, width, base.shape[1]))
-        with torch.inference_mode():
-            for start in range(first, last, step):
-                part = slice(start, min(start + step, last))
-                size = part.stop - start
-                found = gathered[: size * width]
-                # `clip` lets numpy write to `out` at once, and reads row 0 where there is none.
-                base.take(rows[part].ravel(), axis=0, out=found, mode="clip")
-                block[:size].copy_(torch.from_numpy(found).view(size, width, -1))
-                torch.bmm(block[:size], vectors[part, :, None], out=out[part, :, None])
+        block = np.empty(gathered.shape, np.float32)
+        # torch converts half precision ten times as fast as numpy.
+        halves = torch.from_numpy(gathered).view(-1).split(_CONVERTED)
+        pieces = list(zip(torch.from_numpy(block).view(-1).split(_CONVERTED), halves, strict=True))
+        for start in range(first, last, step):
+            part = slice(start, min(start + step, last))
+            size = part.stop - start
+            # `clip` lets numpy write to `out` at once, and reads row 0 where there is none.
+            base.take(rows[part].ravel(), axis=0, out=gathered[: size * width], mode="clip")
+            for converted, piece in pieces:
+                converted.copy_(piece)
+            # Products of matrices with one column take fifteen times as long.
+            found = block[: size * width].reshape(size, width, -1)
+            np.vecdot(found, vectors[part, None], out=products[part])
 
     readers = min(_READERS, torch.get_num_threads(), -(-count // step))
     edges = [count * number // readers for number in range(readers + 1)]

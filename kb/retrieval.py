@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kb.embeddings import Modality, normalise, opposite
 from kb.hits import Hit, Neighbours
-from kb.index import REFINE, EmbeddingIndex
+from kb.index import EmbeddingIndex
+from kb.index_kinds import REFINE
 from kb.mapping import CrossModalMapping
 from kb.neighbours import inner_products
 from kb.ranking import TOLERANCE, ranked

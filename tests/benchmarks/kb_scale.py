@@ -36,7 +36,8 @@ from kb.embeddings import (
     open_embeddings,
     take,
 )
-from kb.index import EmbeddingIndex, IndexSettings
+from kb.index import EmbeddingIndex
+from kb.index_kinds import IndexSettings
 from kb.knowledge_base import KnowledgeBase
 from kb.mapping import MappingSettings
 from kb.neighbours import top_k

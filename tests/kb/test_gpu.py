@@ -15,7 +15,8 @@ import torch
 from kb import gpu
 from kb.clusters import k_means
 from kb.filtering import ClusterFilter
-from kb.index import EmbeddingIndex, IndexSettings
+from kb.index import EmbeddingIndex
+from kb.index_kinds import IndexSettings
 from kb.knowledge_base import KnowledgeBase
 from kb.neighbours import exact_products, inner_products, resolve_device
 from kb.pairs import Pairs

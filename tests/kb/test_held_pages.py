@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from kb.embeddings import MODALITIES, EmbeddingWriter, Modality, open_embeddings, release
-from kb.index import EmbeddingIndex, IndexSettings
+from kb.index import EmbeddingIndex
+from kb.index_kinds import IndexSettings
 from kb.knowledge_base import KnowledgeBase
 from kb.leave_one_out import retrieval_quality
 from kb.pairs import Pairs, content_digests

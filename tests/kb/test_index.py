@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from kb.embeddings import InvalidEmbedding, normalise
-from kb.index import EmbeddingIndex, IndexSettings, kind_for, outgrown
+from kb.index import EmbeddingIndex
+from kb.index_kinds import IndexSettings, kind_for, outgrown
 from kb.neighbours import exact_search
 from tests.kb.worlds import World
 
@@ -49,6 +50,22 @@ def test_auto_probes_reach_the_recall_goal(kind: str) -> None:
 def test_auto_goes_from_flat_to_lists_to_compressed_codes_with_size() -> None:
     sizes = (1000, 200_000, 20_000_000, 100_000_000)
     assert [kind_for(size) for size in sizes] == ["flat", "ivf", "ivf_sq8", "ivf_pq"]
+
+
+@pytest.mark.parametrize("kind", ["ivf", "ivf_sq8", "ivf_pq"])
+@pytest.mark.parametrize("probes", [1, 5, 100])
+def test_queries_taken_in_the_order_of_their_lists_find_what_faiss_finds(
+    kind: str, probes: int
+) -> None:
+    world = World(10, topics=30)
+    base, queries = world.draw(3000)["image"], world.draw(1300)["image"]
+    index = EmbeddingIndex.build(base, IndexSettings(index=kind, lists=40, probes=probes))
+    similarities, rows = index.search(queries, 90)
+    expected, found = index.index.search(queries, 90)
+    np.testing.assert_array_equal(similarities, expected)
+    np.testing.assert_array_equal(rows, found)
+    # Some lists are short of so many rows.
+    assert (rows < 0).any() == (probes == 1)
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf"])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from kb.embeddings import MODALITIES, Modality, opposite
-from kb.index import EmbeddingIndex, IndexSettings
+from kb.index import EmbeddingIndex
+from kb.index_kinds import IndexSettings
 from kb.leave_one_out import select_retrieval
 from kb.mapping import CrossModalMapping, MappingSettings
 from kb.neighbours import inner_products
