@@ -13,7 +13,10 @@ FEWEST_CLUSTERS = 4
 
 def joint(image_embeddings: np.ndarray, text_embeddings: np.ndarray) -> np.ndarray:
     """u = [z_image ; z_text] / sqrt(2) of unit rows: float32 [n, d_image + d_text], unit rows."""
-    both = np.concatenate([normalise(image_embeddings), normalise(text_embeddings)], axis=1)
+    first = image_embeddings.shape[1]
+    both = np.empty((len(image_embeddings), first + text_embeddings.shape[1]), dtype=np.float32)
+    both[:, :first] = normalise(image_embeddings)
+    both[:, first:] = normalise(text_embeddings)
     both *= np.float32(np.sqrt(0.5))
     return both
 

@@ -17,6 +17,8 @@ MODALITIES: tuple[Modality, ...] = ("image", "text")
 
 # Below this a norm is noise: float16 cannot even hold its square.
 SMALLEST_NORM = 1e-6
+# Scattered rows read of a file before its pages are given back: of a mebibyte each at worst.
+TAKEN = 256
 
 
 class InvalidEmbedding(ValueError):
@@ -124,14 +126,17 @@ def release(embeddings: Rows) -> None:
 def take(embeddings: Rows, rows: np.ndarray) -> np.ndarray:
     """The named rows as unit float32, shape [len(rows), d].
 
-    A memory map is read in ascending order of rows, so that the disk is swept once.
+    A memory map is read in ascending order of rows, so that the disk is swept once, and its pages
+    are given back on the way: each row brings up to a mebibyte around it into memory.
     """
     rows = np.asarray(rows)
     order = np.argsort(rows, kind="stable")
-    gathered = np.asarray(embeddings[rows[order]], dtype=np.float32)
-    out = np.empty_like(gathered)
-    out[order] = gathered
-    return normalise(out, row_numbers=rows)
+    out = np.empty((len(rows), embeddings.shape[1]), dtype=np.float32)
+    for start in range(0, len(rows), TAKEN):
+        part = order[start : start + TAKEN]
+        out[part] = embeddings[rows[part]]
+        release(embeddings)
+    return normalise(out, row_numbers=rows, copy=False)
 
 
 class Stacked:

@@ -8,7 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kb.embeddings import MODALITIES, EmbeddingWriter, Modality, open_embeddings, release
+from kb.embeddings import (
+    MODALITIES,
+    EmbeddingWriter,
+    Modality,
+    Rows,
+    Subset,
+    normalise,
+    open_embeddings,
+    release,
+    take,
+)
 from kb.index import EmbeddingIndex
 from kb.index_kinds import IndexSettings
 from kb.knowledge_base import KnowledgeBase
@@ -36,6 +46,27 @@ def test_digests_of_pairs_leave_no_pages_behind(tmp_path: Path) -> None:
     pairs = on_disk(tmp_path, World(0, dimensions=(256, 256)).draw(40_000))
     content_digests(pairs)
     assert resident("/image.npy") + resident("/text.npy") < 2e6
+
+
+@LINUX
+def test_a_sample_holds_only_a_part_of_the_file_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = on_disk(tmp_path, World(0, dimensions=(256, 256)).draw(60_000))
+    embeddings = pairs.embeddings["image"]
+    rows = np.random.default_rng(0).permutation(60_000)[:8000]
+    expected = normalise(np.array(embeddings)[rows])
+    release(embeddings)
+    seen: list[int] = []
+
+    def watched(array: Rows) -> None:
+        seen.append(resident("/image.npy"))
+        release(array)
+
+    monkeypatch.setattr("kb.embeddings.release", watched)
+    np.testing.assert_array_equal(take(Subset(embeddings, np.arange(60_000)), rows), expected)
+    assert resident("/image.npy") == 0
+    assert max(seen) < (tmp_path / "image.npy").stat().st_size / 4
 
 
 @LINUX
