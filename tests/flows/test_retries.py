@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from generators.base import Generated
 from pipeline.dataset import DatasetError
 from tests import quick_worlds as worlds
 from tests.quick_parts import QuickCaptioner
+from tests.task_runs import settled_task_runs
 
 ERRORS = {
     "io": lambda: OSError(errno.EIO, "the disk stumbled"),
@@ -98,8 +99,6 @@ def server() -> Iterator[None]:
 
 def attempts(tmp_path: Path, error: str) -> tuple[int, int, BaseException | None]:
     """Calls of the captioner, attempts that the server counted, and what the run ended with."""
-    from prefect import get_client
-
     from flows.run import run_flow
 
     worlds.write(tmp_path / "data" / "a.parquet", worlds.rows(40, 4, 0))
@@ -107,19 +106,15 @@ def attempts(tmp_path: Path, error: str) -> tuple[int, int, BaseException | None
     captioner = {"kind": kind, "error": error, "calls": str(tmp_path / "calls")}
     config = worlds.config(tmp_path, captioner=captioner)
     failure: BaseException | None = None
+    started = datetime.now(UTC)
     try:
         run_flow(str(config))
     except Exception as raised:
         failure = raised
 
-    async def read() -> list[Any]:
-        async with get_client() as client:
-            return await client.read_task_runs()
-
-    runs = [run for run in asyncio.run(read()) if run.name == "shard-000006"]
-    newest = max(runs, key=lambda run: run.expected_start_time)
+    (run,) = settled_task_runs("shard-000006", since=started)
     calls = (tmp_path / "calls").read_text(encoding="utf-8").splitlines()
-    return len(calls), newest.run_count, failure
+    return len(calls), run.run_count, failure
 
 
 @pytest.mark.slow

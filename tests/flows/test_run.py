@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typer.testing import CliRunner, Result
 from flows.cli import app
 from tests import quick_worlds
 from tests.generators.server import Server
+from tests.task_runs import settled_task_runs
 from tests.worlds import CHECKPOINTS, emoji_rows, settings, write_rows, write_world
 
 
@@ -51,16 +51,6 @@ def first(server: None, world: Path) -> dict[str, Any]:
     return json.loads(result.stdout)
 
 
-def task_runs() -> list[Any]:
-    from prefect import get_client
-
-    async def read() -> list[Any]:
-        async with get_client() as client:
-            return await client.read_task_runs()
-
-    return asyncio.run(read())
-
-
 class TestRun:
     def test_it_completes_the_dataset_and_writes_the_report(
         self, first: dict[str, Any], world: Path
@@ -70,7 +60,7 @@ class TestRun:
         assert list(Path(first["completed"]).glob("part-*.parquet"))
 
     def test_the_server_shows_one_task_run_a_shard(self, first: dict[str, Any]) -> None:
-        runs = [run for run in task_runs() if run.name.startswith("shard-")]
+        runs = settled_task_runs("shard-")
         # Forty whole rows make five shards of eight, the others one a missing half.
         assert Counter(run.name for run in runs) == Counter(f"shard-{n:06d}" for n in range(1, 8))
         assert all(run.state.is_completed() for run in runs)
