@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 RECALL_GOAL = 0.96
 RECALL_QUERIES = 256
-# Queries that a thread takes at once through the inverted lists.
+# Queries that a thread takes at once through the inverted lists at most.
 QUERIES_IN_TURN = 512
 
 
@@ -198,18 +198,20 @@ class EmbeddingIndex:
 
         likeness, lists = self.index.quantizer.search(queries, self.index.nprobe)
         order = np.lexsort(lists.T[::-1])
+        # One call is searched by one thread.
+        threads = faiss.omp_get_max_threads()
+        size = min(QUERIES_IN_TURN, -(-len(queries) // threads))
         similarities = np.empty((len(queries), k), dtype=np.float32)
         rows = np.empty((len(queries), k), dtype=np.int64)
 
         def search(start: int) -> None:
-            part = order[start : start + QUERIES_IN_TURN]
+            part = order[start : start + size]
             similarities[part], rows[part] = self.index.search_preassigned(
                 queries[part], k, lists[part], likeness[part]
             )
 
-        # One call is searched by one thread.
-        with ThreadPoolExecutor(faiss.omp_get_max_threads()) as pool:
-            list(pool.map(search, range(0, len(queries), QUERIES_IN_TURN)))
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(search, range(0, len(queries), size)))
         return similarities, rows
 
     def _searcher(self, k: int) -> Any:
