@@ -21,6 +21,8 @@ RECALL_GOAL = 0.96
 RECALL_QUERIES = 256
 # Queries that a thread takes at once through the inverted lists at most.
 QUERIES_IN_TURN = 512
+# So few share too few lists for their order to pay.
+FEW_QUERIES = 1024
 
 
 class EmbeddingIndex:
@@ -184,7 +186,8 @@ class EmbeddingIndex:
         if k == 0 or len(queries) == 0:
             return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         searcher = self._searcher(k)
-        if searcher is self.index and self.kind != "flat":
+        ordered = self.kind != "flat" and len(queries) > FEW_QUERIES
+        if searcher is self.index and ordered:
             return self._search_lists(queries, k)
         return searcher.search(queries, k)
 
