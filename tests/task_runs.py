@@ -10,8 +10,8 @@ from typing import Any
 PATIENCE = 120.0
 
 
-def settled_task_runs(prefix: str, since: datetime | None = None) -> list[Any]:
-    """The task runs of such a name that were made since, once there are some and all have ended.
+def settled_task_runs(prefix: str, count: int = 1, since: datetime | None = None) -> list[Any]:
+    """The task runs of such a name that were made since, once there are so many, all ended.
 
     What a task did reaches the server as events, some time after the flow that ran it has ended.
     """
@@ -28,7 +28,9 @@ def settled_task_runs(prefix: str, since: datetime | None = None) -> list[Any]:
             for run in asyncio.run(read())
             if run.name.startswith(prefix) and (since is None or run.expected_start_time >= since)
         ]
-        if runs and all(run.state is not None and run.state.is_final() for run in runs):
+        if len(runs) >= count and all(
+            run.state is not None and run.state.is_final() for run in runs
+        ):
             return runs
         assert time.monotonic() < deadline, f"not ended: {runs}"
         time.sleep(0.5)

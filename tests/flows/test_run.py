@@ -60,7 +60,7 @@ class TestRun:
         assert list(Path(first["completed"]).glob("part-*.parquet"))
 
     def test_the_server_shows_one_task_run_a_shard(self, first: dict[str, Any]) -> None:
-        runs = settled_task_runs("shard-")
+        runs = settled_task_runs("shard-", count=7)
         # Forty whole rows make five shards of eight, the others one a missing half.
         assert Counter(run.name for run in runs) == Counter(f"shard-{n:06d}" for n in range(1, 8))
         assert all(run.state.is_completed() for run in runs)
