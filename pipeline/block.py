@@ -21,7 +21,7 @@ from generators.base import (
     derive_seed,
 )
 from kb.embeddings import Modality, opposite
-from kb.hits import Hit
+from kb.retrieval.ranking import Hit
 from pipeline.images import UndecodableImage, decode, encode
 from pipeline.ledger import Entry
 from pipeline.review import REFUSED, half_digest
