@@ -17,12 +17,12 @@ from flows.artifacts import RowsProgress, publish
 from flows.engines import check_installed, run_tasks
 from flows.progress import RunView
 from flows.retries import RETRIES, RETRY_SECONDS, worth_a_retry
-from pipeline.config import load_config
-from pipeline.dataset import DatasetError
-from pipeline.files import write_whole
+from pipeline.config.config import load_config
+from pipeline.dataset.dataset import DatasetError
 from pipeline.job import Job
-from pipeline.ledger import count_outcomes, shard_name
-from pipeline.plan import ShardPlan
+from pipeline.ledger.ledger import count_outcomes, shard_name
+from pipeline.ledger.plan import ShardPlan
+from pipeline.storage.files import write_whole
 
 _TRIES: dict[str, Any] = {
     "retries": RETRIES,

@@ -16,28 +16,28 @@ import pyarrow.dataset as ds
 from generators.service import ServiceRefused
 from kb.knowledge_base import KnowledgeBase, Pairs
 from kb.storage import DamagedKnowledgeBase
-from pipeline.build import INPUTS, build, scan, scan_externals
-from pipeline.catalog import Catalog, digest
-from pipeline.compaction import compact
-from pipeline.comparison import compare
-from pipeline.completion import RowsDone, complete_shard
-from pipeline.config import Config
-from pipeline.embedding import Progress, embedded_pairs, quiet
-from pipeline.errors import ConfigError, RunLocked
-from pipeline.export import Exported, export
-from pipeline.external import INTERNAL
-from pipeline.files import clear_scratch, write_whole
-from pipeline.formats.settings import ExportSettings
-from pipeline.ledger import Ledger, Manifest, shard_name
-from pipeline.lock import hold
-from pipeline.mirror import Mirror
-from pipeline.plan import Plan, ShardPlan, make_plan
-from pipeline.presentation import present
-from pipeline.review import Review, Reviewed, Verdict, take_marks
-from pipeline.schema import completed_schema
-from pipeline.search import search
-from pipeline.summary import read_summary, summarise
-from pipeline.workbench import Workbench
+from pipeline.advice.search import search
+from pipeline.completion.completion import RowsDone, complete_shard
+from pipeline.completion.workbench import Workbench
+from pipeline.config.config import Config
+from pipeline.dataset.catalog import Catalog, digest
+from pipeline.dataset.external import INTERNAL
+from pipeline.dataset.schema import completed_schema
+from pipeline.export.export import Exported, export
+from pipeline.export.settings import ExportSettings
+from pipeline.knowledge.build import INPUTS, build, scan, scan_externals
+from pipeline.knowledge.embedding import Progress, embedded_pairs, quiet
+from pipeline.ledger.compaction import compact
+from pipeline.ledger.comparison import compare
+from pipeline.ledger.ledger import Ledger, Manifest, shard_name
+from pipeline.ledger.plan import Plan, ShardPlan, make_plan
+from pipeline.ledger.review import Review, Reviewed, Verdict, take_marks
+from pipeline.ledger.summary import read_summary, summarise
+from pipeline.report.presentation import present
+from pipeline.storage.errors import ConfigError, RunLocked
+from pipeline.storage.files import clear_scratch, write_whole
+from pipeline.storage.lock import hold
+from pipeline.storage.mirror import Mirror
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Job:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run's folder, and its URL; see `pipeline.lock.hold` and `Mirror.hold`."""
+        """Hold the run's folder, and its URL; see `pipeline.storage.lock.hold` and `Mirror.hold`."""
         with hold(self.folder, self.run_id):
             if self.mirror is None:
                 yield
@@ -223,7 +223,7 @@ class Job:
         return self.planned.shards
 
     def complete_shard(self, plan: ShardPlan, rows_done: RowsDone | None = None) -> Manifest:
-        """Do one shard, unless this run has; see `pipeline.completion.complete_shard`."""
+        """Do one shard, unless this run has; see `pipeline.completion.completion.complete_shard`."""
         try:
             manifest = self._done(plan) or complete_shard(self.bench, plan, rows_done)
         except ServiceRefused:
@@ -250,7 +250,7 @@ class Job:
         Returns
         -------
         dict
-            See `pipeline.summary.summarise`.
+            See `pipeline.ledger.summary.summarise`.
         """
         self.bench.close_generator()
         if self.planned.shards:
@@ -280,7 +280,7 @@ class Job:
         return self.finish()
 
     def present(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """Keep the summary, export and write the report; see `pipeline.presentation`."""
+        """Keep the summary, export and write the report; see `pipeline.report.presentation`."""
         return present(self, summary)
 
     def place(self, path: Path) -> str:
@@ -290,7 +290,7 @@ class Job:
         return f"{self.mirror.url}/{path.relative_to(self.folder).as_posix()}"
 
     def export(self, settings: ExportSettings, folder: Path | None = None) -> Exported:
-        """Write the completed dataset in a consumer's layout; see `pipeline.export.export`.
+        """Write the completed dataset in a consumer's layout; see `pipeline.export.export.export`.
 
         Needs the lock, for parts that are read here may be written again by a run.
 
@@ -368,7 +368,7 @@ class Job:
     def search(
         self, image: Path | None = None, text: str | None = None, count: int = 5
     ) -> list[dict[str, Any]]:
-        """What the knowledge base retrieves; see `pipeline.search.search`."""
+        """What the knowledge base retrieves; see `pipeline.advice.search.search`."""
         return search(self, image, text, count)
 
     def completed(self) -> ds.Dataset:

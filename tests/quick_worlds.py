@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from pipeline.config import Config, load_config
+from pipeline.config.config import Config, load_config
 from pipeline.job import Job
 from tests.calls import calls
 from tests.quick_parts import COLOURS, picture

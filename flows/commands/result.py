@@ -57,8 +57,8 @@ def export(
     with errors_in_one_line():
         from pydantic import ValidationError
 
-        from pipeline.errors import ConfigError, first_error
-        from pipeline.formats.settings import ExportSettings
+        from pipeline.export.settings import ExportSettings
+        from pipeline.storage.errors import ConfigError, first_error
 
         values: dict[str, Any] = {"format": format, "name": name, "only": only}
         values |= {"best": _by_half(best, "best"), "min_score": _by_half(min_score, "min-score")}
@@ -76,7 +76,7 @@ def export(
 
 def _by_half(given: list[str] | None, option: str) -> dict[str, str]:
     """`text=NUMBER` and `image=NUMBER`; what the numbers may be, the settings know."""
-    from pipeline.errors import ConfigError
+    from pipeline.storage.errors import ConfigError
 
     values: dict[str, str] = {}
     for each in given or []:
@@ -155,7 +155,7 @@ def search(
       rag4dmc search my.yaml --image photo.jpg -n 10 --json
     """
     with errors_in_one_line():
-        from pipeline.errors import ConfigError
+        from pipeline.storage.errors import ConfigError
 
         if (image is None) == (text is None):
             raise ConfigError("search: give either --image FILE or --text TEXT")

@@ -95,7 +95,7 @@ def run(
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
-    from pipeline.summary import told
+    from pipeline.ledger.summary import told
 
     outcomes = ", ".join(f"{count} {name}" for name, count in summary["outcomes"].items())
     print(f"{summary['rows']} rows: {outcomes}")

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from pipeline.config import GENERATORS, Config, make_config
-from pipeline.errors import ConfigError
+from pipeline.config.config import GENERATORS, Config, make_config
+from pipeline.storage.errors import ConfigError
 
 # Sections that say how rows are completed.
 _SWEPT = ("knowledge_base", "generation", "selection", *GENERATORS.values())

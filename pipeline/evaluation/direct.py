@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from kb.embeddings import MODALITIES, Modality
-from pipeline.catalog import digest, encoded_images
+from pipeline.dataset.catalog import digest, encoded_images
+from pipeline.dataset.images import decode
 from pipeline.evaluation.captions import bleu_and_chrf, cider_d
 from pipeline.evaluation.pictures import frechet_distance, mean_niqe
 from pipeline.evaluation.statistics import interval
 from pipeline.evaluation.world import World
-from pipeline.files import read_json, write_whole
-from pipeline.images import decode
 from pipeline.job import Job
+from pipeline.storage.files import read_json, write_whole
 
 VERSION = 3
 

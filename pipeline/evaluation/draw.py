@@ -10,11 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from kb.embeddings import MODALITIES, Modality, opposite
-from pipeline.catalog import encoded_images
-from pipeline.config import Config
-from pipeline.cutoff import keep_best
-from pipeline.embedding import Progress, quiet
-from pipeline.errors import ConfigError
+from pipeline.config.config import Config
+from pipeline.dataset.catalog import encoded_images
 from pipeline.evaluation.changes import Sweep
 from pipeline.evaluation.direct import Direct
 from pipeline.evaluation.downstream import FEWEST_PAIRS, Downstream, Pairs
@@ -25,8 +22,11 @@ from pipeline.evaluation.runs import Arm, Runs
 from pipeline.evaluation.statistics import interval
 from pipeline.evaluation.variants import VARIANTS
 from pipeline.evaluation.world import World
+from pipeline.export.cutoff import keep_best
 from pipeline.job import Job
-from pipeline.parts import Part
+from pipeline.knowledge.embedding import Progress, quiet
+from pipeline.models.components import Part
+from pipeline.storage.errors import ConfigError
 
 
 class Draw:

@@ -10,16 +10,16 @@ from functools import cached_property
 from typing import Any
 
 from kb.recipe import METHOD
-from pipeline.build import INPUTS
-from pipeline.catalog import digest
-from pipeline.config import Config
-from pipeline.embedding import Progress, quiet
+from pipeline.completion.memory import Memory
+from pipeline.completion.workbench import STANDARDS
+from pipeline.config.config import Config
+from pipeline.dataset.catalog import digest
 from pipeline.evaluation.changes import derive
 from pipeline.evaluation.variants import Variant
 from pipeline.evaluation.world import Masked, World
 from pipeline.job import Job
-from pipeline.memory import Memory
-from pipeline.workbench import STANDARDS
+from pipeline.knowledge.build import INPUTS
+from pipeline.knowledge.embedding import Progress, quiet
 
 # What a run's knowledge base was made of, beside it.
 KB_KEY = "kb.key"

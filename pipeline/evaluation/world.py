@@ -11,10 +11,9 @@ import numpy as np
 
 from kb.embeddings import MODALITIES, Modality, Subset, take
 from kb.pairs import Pairs as EmbeddedPairs
-from pipeline.catalog import digest, encoded_images, fetch
-from pipeline.config import GENERATORS, Config
-from pipeline.embedding import Progress, quiet
-from pipeline.errors import ConfigError
+from pipeline.config.config import GENERATORS, Config
+from pipeline.dataset.catalog import digest, encoded_images, fetch
+from pipeline.dataset.external import INTERNAL
 from pipeline.evaluation.changes import derive
 from pipeline.evaluation.downstream import Pairs
 from pipeline.evaluation.masked import Masked, Row, write_masked
@@ -26,9 +25,10 @@ from pipeline.evaluation.protocol import (
     shuffled,
     split,
 )
-from pipeline.external import INTERNAL
-from pipeline.files import write_whole
 from pipeline.job import Job
+from pipeline.knowledge.embedding import Progress, quiet
+from pipeline.storage.errors import ConfigError
+from pipeline.storage.files import write_whole
 
 ROWS_AT_ONCE = 256
 

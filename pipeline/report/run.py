@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 import yaml
 
 from kb.embeddings import Subset
-from pipeline.embedding import held_embeddings
+from pipeline.knowledge.embedding import held_embeddings
+from pipeline.ledger.summary import told
 from pipeline.report.page import completed_rows, write_report
 from pipeline.report.projection import Projection, project
-from pipeline.summary import told
 
 if TYPE_CHECKING:
     from pipeline.job import Job

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kb.embeddings import MODALITIES
-from pipeline.config import load_config
+from pipeline.config.config import load_config
 from pipeline.job import Job
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "emoji" / "dmc.yaml"

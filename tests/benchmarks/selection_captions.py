@@ -19,7 +19,7 @@ import numpy as np
 from sacrebleu.metrics import CHRF
 
 from kb.embeddings import normalise
-from pipeline.config import load_config
+from pipeline.config.config import load_config
 from pipeline.evaluation.changes import derive
 from pipeline.evaluation.experiment import Experiment
 from selection.bleu import sentence_bleu

@@ -20,13 +20,13 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from kb.embeddings import Modality, opposite
-from pipeline.config import Config, load_config, make_config
+from pipeline.completion.memory import Memory
+from pipeline.config.config import Config, load_config, make_config
+from pipeline.dataset.images import decode
 from pipeline.evaluation.changes import change
 from pipeline.evaluation.statistics import paired
-from pipeline.images import decode
+from pipeline.evaluation.tuning import ALPHA, K, Tuner
 from pipeline.job import Job
-from pipeline.memory import Memory
-from pipeline.tuning import ALPHA, K, Tuner
 
 EMOJI = Path(__file__).parents[2] / "examples" / "emoji"
 

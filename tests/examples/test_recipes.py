@@ -11,12 +11,12 @@ import yaml
 
 from examples.recipes.karpathy import convert
 from kb.encoders import ENCODERS
-from pipeline.config import load_config, make_config
+from pipeline.config.config import load_config, make_config
 from pipeline.evaluation.experiment import Experiment
 from pipeline.evaluation.protocol import read_mask
-from pipeline.parts import Part
+from pipeline.models.components import Part
 from tests import quick_worlds
-from tests.pipeline.sources.form_writers import write_img2dataset_tar
+from tests.pipeline.dataset.forms.form_writers import write_img2dataset_tar
 from tests.quick_parts import COLOURS, picture
 from tests.worlds import CHECKPOINTS
 

@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 from flows import engines
 from flows import run as flow
 from flows.cli import app
-from pipeline.config import load_config
-from pipeline.engine import EngineSettings
-from pipeline.errors import ConfigError, RunFailed
+from pipeline.config.config import load_config
+from pipeline.config.engine import EngineSettings
 from pipeline.job import Job
-from pipeline.ledger import shard_name, write_whole
+from pipeline.ledger.ledger import shard_name, write_whole
+from pipeline.storage.errors import ConfigError, RunFailed
 from tests import quick_worlds as worlds
 from tests.calls import FILE, LOG, calls, wait_for_calls
 from tests.quick_parts import QuickCaptioner, QuickEncoder

@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 import pytest
 
-from pipeline.config import load_config
-from pipeline.errors import RunLocked
+from pipeline.config.config import load_config
 from pipeline.job import Job
+from pipeline.storage.errors import RunLocked
 from tests import quick_worlds as worlds
 from tests.calls import LOG, calls
 

@@ -51,7 +51,7 @@ def test_a_setting_that_it_does_not_have_is_refused() -> None:
 
 def test_the_config_finds_it_by_its_address() -> None:
     from generators import CAPTIONERS
-    from pipeline.parts import Part
+    from pipeline.models.components import Part
 
     part = Part.choose("captioner", {"kind": ADDRESS, "sharpness": 2}, CAPTIONERS)
     assert part.kind == ADDRESS

@@ -17,8 +17,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pipeline.catalog import Catalog
-from pipeline.dataset import Dataset, DatasetError, DatasetSettings
+from pipeline.dataset.catalog import Catalog
+from pipeline.dataset.dataset import Dataset, DatasetError, DatasetSettings
 from pipeline.job import Job
 from tests import quick_worlds
 from tests.pictures import endless_jpeg

@@ -15,11 +15,11 @@ from PIL import Image
 from generators.blip2 import Blip2Captioner
 from generators.sdxl import SdxlImageGenerator
 from kb.mapping import NoCompletePairs
-from pipeline.config import load_config
-from pipeline.dataset import DatasetError
-from pipeline.errors import ConfigError, RunFailed, RunLocked
+from pipeline.config.config import load_config
+from pipeline.dataset.dataset import DatasetError
+from pipeline.dataset.schema import completed_schema
 from pipeline.job import Job
-from pipeline.schema import completed_schema
+from pipeline.storage.errors import ConfigError, RunFailed, RunLocked
 from tests.worlds import EMOJI, emoji_rows, write_rows, write_world
 
 BROKEN = {"id": "broken", "image": {"bytes": b"no image", "path": None}, "text": "a red apple"}

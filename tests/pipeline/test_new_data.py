@@ -7,8 +7,8 @@ import os
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.ledger import Ledger
-from pipeline.summary import told
+from pipeline.ledger.ledger import Ledger
+from pipeline.ledger.summary import told
 from tests import quick_worlds
 from tests.quick_worlds import FinishedRun
 

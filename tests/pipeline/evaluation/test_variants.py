@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Config, load_config, make_config
-from pipeline.errors import ConfigError
+from pipeline.config.config import Config, load_config, make_config
 from pipeline.evaluation.changes import derive, parse_sweep
 from pipeline.evaluation.variants import TABLE, VARIANTS, name_variants
+from pipeline.storage.errors import ConfigError
 from tests import quick_worlds
 
 
