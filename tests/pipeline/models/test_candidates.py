@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from generators.base import Candidate, CaptionRequest, Example, Generated, ImageRequest
-from pipeline.completion.memory import Memory
+from pipeline.models.candidates import CandidateStore
 from tests.quick_parts import picture
 
 
@@ -58,19 +58,23 @@ def generator() -> Counting:
 
 
 def test_only_new_seeds_are_asked_for_and_order_stays(tmp_path: Path, generator: Counting) -> None:
-    memory = Memory(tmp_path / "m.sqlite").around(generator, {"model": 1})
+    memory = CandidateStore(tmp_path / "m.sqlite").around(generator, {"model": 1})
     first = memory.generate([caption("a", (1, 2))])
     again = memory.generate([caption("a", (3, 2, 1)), caption("b", (1,), "blue")])
     assert generator.asked == [1, 2, 3, 1]
     assert [c.text for c in again[0].candidates] == ["text 3", "text 2", "text 1"]
     assert again[0].candidates[2] == first[0].candidates[0]
     fresh = Counting()
-    held = Memory(tmp_path / "m.sqlite").around(fresh, {"model": 1}).generate([caption("z", (2,))])
+    held = (
+        CandidateStore(tmp_path / "m.sqlite")
+        .around(fresh, {"model": 1})
+        .generate([caption("z", (2,))])
+    )
     assert not fresh.asked and held[0].candidates[0].notes == ("a note",)
 
 
 def test_pictures_come_back_pixel_by_pixel(tmp_path: Path, generator: Counting) -> None:
-    memory = Memory(tmp_path / "m.sqlite").around(generator, {})
+    memory = CandidateStore(tmp_path / "m.sqlite").around(generator, {})
     request = ImageRequest("a", "a red hat", (Example("e", "hat", picture("blue", 1)),), (5,))
     drawn, held = (memory.generate([request])[0].candidates[0].image for _ in range(2))
     assert drawn is not None and held is not None
@@ -83,7 +87,7 @@ def test_pictures_come_back_pixel_by_pixel(tmp_path: Path, generator: Counting) 
 def test_another_model_is_asked_anew_and_errors_are_not_kept(
     tmp_path: Path, generator: Counting
 ) -> None:
-    store = Memory(tmp_path / "m.sqlite")
+    store = CandidateStore(tmp_path / "m.sqlite")
     for revision in (1, 2):
         store.around(generator, {"revision": revision}).generate([caption("a", (1,))])
     assert generator.asked == [1, 1] and len(store) == 2
@@ -98,7 +102,7 @@ def test_another_model_is_asked_anew_and_errors_are_not_kept(
 def test_a_row_may_be_asked_for_twice_with_other_examples(
     tmp_path: Path, generator: Counting
 ) -> None:
-    memory = Memory(tmp_path / "m.sqlite").around(generator, {})
+    memory = CandidateStore(tmp_path / "m.sqlite").around(generator, {})
     shown, alone = caption("a", (1,)), replace(caption("a", (2,)), examples=())
     for _ in range(2):
         answers = memory.generate([shown, alone])

@@ -23,7 +23,7 @@ from pipeline.dataset.images import encode
 Request = CaptionRequest | ImageRequest
 
 
-class Memory:
+class CandidateStore:
     """A store of candidates by content, one SQLite file.
 
     Parameters
@@ -87,7 +87,7 @@ class Remembering:
     """A captioner or image generator that answers from a memory what it can."""
 
     def __init__(
-        self, generator: Any, identity: str, memory: Memory, load: Callable[[Any], None]
+        self, generator: Any, identity: str, memory: CandidateStore, load: Callable[[Any], None]
     ) -> None:
         self._generator = generator
         self._identity = identity

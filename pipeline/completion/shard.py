@@ -17,10 +17,13 @@ from generators.service import ServiceRefused
 from kb.embeddings import opposite
 from pipeline.completion.block import Block
 from pipeline.completion.portion import Portion, completed, pass_through
-from pipeline.completion.workbench import Workbench
+from pipeline.completion.record import Recorder
+from pipeline.config.config import Config
 from pipeline.dataset.catalog import fetch
 from pipeline.dataset.dataset import Dataset, DatasetError
 from pipeline.dataset.schema import completed_schema, row_group_rows
+from pipeline.dataset.sources import Sources
+from pipeline.knowledge.standing import StandingKnowledge
 from pipeline.ledger.compaction import layout_of
 from pipeline.ledger.ledger import (
     Entry,
@@ -32,12 +35,18 @@ from pipeline.ledger.ledger import (
     writing_part,
 )
 from pipeline.ledger.plan import ShardPlan
+from pipeline.models.loaded import LoadedModels
 
 RowsDone = Callable[[dict[str, int]], None]
 
 
 def complete_shard(
-    bench: Workbench, plan: ShardPlan, rows_done: RowsDone | None = None
+    config: Config,
+    sources: Sources,
+    models: LoadedModels,
+    knowledge: StandingKnowledge,
+    plan: ShardPlan,
+    rows_done: RowsDone | None = None,
 ) -> Manifest:
     """Do a shard: write its part, then its manifest.
 
@@ -47,7 +56,7 @@ def complete_shard(
 
     Parameters
     ----------
-    bench
+    config, sources, models, knowledge
     plan
     rows_done
         Called after each block with the outcomes of its rows.
@@ -57,12 +66,13 @@ def complete_shard(
     ServiceRefused
         The generator's server takes no more requests. The blocks before are a shard of their own.
     """
-    dataset = bench.dataset
-    ledger = Ledger(bench.config.folder)
+    dataset = sources.dataset
+    ledger = Ledger(config.folder)
+    recorder = Recorder(config, models, knowledge, plan.run_id)
     schema = completed_schema(dataset.text_is_list, dataset.extra_schema)
     path = ledger.parts / part_name(plan.number)
     statuses: list[str] = []
-    size = bench.config.run.block_size
+    size = config.run.block_size
     spans = [slice(start, start + size) for start in range(0, len(plan.rows), size)]
     waiting: list[pa.Table] = []
     stopped: ServiceRefused | None = None
@@ -74,7 +84,7 @@ def complete_shard(
                 portion.block.judge(answers)
                 if portion.block.open_rows():
                     return None
-                table = completed(bench, plan, portion, schema)
+                table = completed(recorder, plan, portion, schema)
             else:
                 table = pass_through(plan, portion, schema)
             waiting.append(table)
@@ -96,13 +106,33 @@ def complete_shard(
             if rows_done:
                 rows_done(outcomes)
 
-        ahead = beside.submit(_prepare, bench, plan, spans[0])
+        def prepare(span: slice) -> Portion:
+            """Read some rows, and ground those that miss a half."""
+            entries = plan.entries[span]
+            found = _fetch(dataset, plan.rows[span], entries)
+            if plan.missing not in config.made:
+                return Portion(span, found)
+            cells = found[opposite(plan.missing)].to_pylist()
+            block = Block(
+                config,
+                models,
+                knowledge,
+                plan.missing,
+                entries,
+                cells,
+                plan.reasons[span],
+                plan.refused,
+            )
+            block.ground()
+            return Portion(span, found, block)
+
+        ahead = beside.submit(prepare, spans[0])
         before: tuple[Portion, Future[dict[str, int] | None]] | None = None
         try:
             for number in range(len(spans)):
                 portion = ahead.result()
                 if number + 1 < len(spans):
-                    ahead = beside.submit(_prepare, bench, plan, spans[number + 1])
+                    ahead = beside.submit(prepare, spans[number + 1])
                 answers = _generate(portion)
                 if before is not None:
                     settle(*before)
@@ -133,18 +163,6 @@ def complete_shard(
     if stopped is not None:
         raise stopped
     return manifest
-
-
-def _prepare(bench: Workbench, plan: ShardPlan, span: slice) -> Portion:
-    """Read some rows, and ground those that miss a half."""
-    entries = plan.entries[span]
-    found = _fetch(bench.dataset, plan.rows[span], entries)
-    if plan.missing not in bench.config.made:
-        return Portion(span, found)
-    cells = found[opposite(plan.missing)].to_pylist()
-    block = Block(bench, plan.missing, entries, cells, plan.reasons[span], plan.refused)
-    block.ground()
-    return Portion(span, found, block)
 
 
 def _generate(portion: Portion) -> list[Generated]:
