@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kb.embeddings import MODALITIES, Modality, opposite
-from kb.hits import Hit
+from kb.retrieval import Hit
 from pipeline.completion.block import Block
 from pipeline.completion.row import Grounds
 from pipeline.dataset.catalog import encoded_images, fetch

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from generators.base import Candidate
-from kb.hits import Hit
+from kb.retrieval import Hit
 from pipeline.knowledge.standing import Pair
 from selection.judgement import Judgement
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from kb.embeddings import MODALITIES, Modality
-from kb.leave_one_out import CANDIDATE_ALPHA, CANDIDATE_K, retrieval_quality
-from kb.thresholds import NO_THRESHOLD
+from kb.filtering import NO_THRESHOLD
+from kb.retrieval.leave_one_out import CANDIDATE_ALPHA, CANDIDATE_K, retrieval_quality
 from pipeline.config.config import Config
 from pipeline.dataset.images import decode
 from pipeline.dataset.sources import Progress, quiet
