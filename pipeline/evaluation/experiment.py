@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.config.config import Config
 from pipeline.evaluation.changes import Sweep
 from pipeline.evaluation.draw import Draw
-from pipeline.evaluation.results import Results
+from pipeline.evaluation.results.results import Results
 from pipeline.knowledge.embedding import Progress, quiet
 from pipeline.storage.lock import hold
 

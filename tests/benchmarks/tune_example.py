@@ -24,8 +24,8 @@ from pipeline.completion.memory import Memory
 from pipeline.config.config import Config, load_config, make_config
 from pipeline.dataset.images import decode
 from pipeline.evaluation.changes import change
-from pipeline.evaluation.statistics import paired
-from pipeline.evaluation.tuning import ALPHA, K, Tuner
+from pipeline.evaluation.results.intervals import paired
+from pipeline.evaluation.tuning.tuner import ALPHA, K, Tuner
 from pipeline.job import Job
 
 EMOJI = Path(__file__).parents[2] / "examples" / "emoji"
