@@ -20,7 +20,7 @@ from pipeline.job import Job
 from pipeline.storage.files import read_json, write_whole
 from selection.niqe import NiqeModel, niqe
 
-VERSION = 3
+VERSION = 4
 
 
 class Direct:

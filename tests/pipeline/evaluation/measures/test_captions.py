@@ -76,3 +76,43 @@ def test_bleu_and_chrf_take_several_references_and_no_case() -> None:
     np.testing.assert_allclose(perfect, (1, 1))
     worse = bleu_and_chrf(texts, [["a red dog sat there"], ["the small cat"]])
     assert 0 < worse[0] < worse[1] < 1
+
+
+# A dog runs, a dog drinks; a boat and a ghat; differ by their vowel signs alone.
+HINDI = [("कुत्ता दौड़ता है और नाव", "कत्ता दौड़ती है और नवा"), ("दिन की नदी में घाट", "दीन का नदी मे घटी")]
+
+
+@pytest.mark.parametrize(("text", "other"), HINDI)
+def test_captions_that_differ_in_combining_marks_differ(text: str, other: str) -> None:
+    assert words(text) == text.split()
+    assert words(text) != words(other)
+    others = ["पानी पर एक लाल जहाज", "एक बड़ा मैदान और पेड़"]
+    references = [[text], *([one] for one in others)]
+    same, another = (cider_d([one, *others], references)[0] for one in (text, other))
+    assert same == pytest.approx(10) and another < 5
+    exact, off = (bleu_and_chrf([one, *others], references) for one in (text, other))
+    assert exact == pytest.approx((1, 1)) and off[0] < 1 and off[1] < 1
+
+
+def test_a_mark_is_the_same_however_it_is_composed() -> None:
+    assert words("cafe\u0301 no\u0308el") == words("caf\u00e9 n\u00f6el") == ["café", "nöel"]
+    assert words("می\u200cروم") == ["می\u200cروم"]
+
+
+@pytest.mark.parametrize(
+    ("text", "near", "far"),
+    [
+        ("一只狗在绿色的草地上跑", "一只狗在草地上跑", "海边有三艘白色的船"),
+        ("緑の草の上を犬が走る", "草の上を犬が走る", "白い船が三つ並ぶ"),
+        ("สุนัขวิ่งบนสนามหญ้าสีเขียว", "สุนัขวิ่งบนสนามหญ้า", "เรือสีขาวสามลำ"),
+    ],
+)
+def test_scripts_without_spaces_are_compared_letter_by_letter(
+    text: str, near: str, far: str
+) -> None:
+    assert len(words(text)) > 8
+    references = [[text], ["a red boat on the sea"], [far]]
+    like, unlike = (cider_d([one, "x", "x"], references)[0] for one in (near, far))
+    assert like > 2 > 0.5 > unlike
+    blue = [bleu_and_chrf([one], [[text]])[0] for one in (near, far)]
+    assert blue[0] > 0.4 > blue[1]
