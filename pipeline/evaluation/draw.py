@@ -11,6 +11,7 @@ import pyarrow as pa
 from pipeline.config.config import Config
 from pipeline.config.variants import VARIANTS
 from pipeline.dataset.catalog import encoded_images
+from pipeline.dataset.sources import Progress, quiet
 from pipeline.evaluation.changes import Sweep
 from pipeline.evaluation.measures.direct import Direct
 from pipeline.evaluation.measures.fine_tuning import FEWEST_PAIRS, Downstream
@@ -21,8 +22,7 @@ from pipeline.evaluation.results.records import Record
 from pipeline.evaluation.results.results import Results
 from pipeline.evaluation.runs import Arm, Runs
 from pipeline.export.cutoff import keep_best
-from pipeline.knowledge.embedding import Progress, quiet
-from pipeline.models.components import Part
+from pipeline.models.components import Component
 from pipeline.storage.errors import ConfigError
 
 
@@ -108,7 +108,7 @@ class Draw:
         return Downstream(settings, model.path, model.revision, test, self.folder / "downstream")
 
     @cached_property
-    def start(self) -> Part:
+    def start(self) -> Component:
         """The checkpoint that fine-tuning starts from."""
         given = self.settings.downstream
         assert given is not None
@@ -120,7 +120,7 @@ class Draw:
             )
         from kb.encoders import ENCODERS
 
-        return Part.choose("evaluation.downstream.start", values, ENCODERS)
+        return Component.choose("evaluation.downstream.start", values, ENCODERS)
 
     def measure(self, arm: Arm, results: Results, seeds: int | None) -> None:
         """Complete an arm, and add everything that is measured of it."""

@@ -36,7 +36,7 @@ def retrieval_figures(
         `value`; where the measure is a mean over rows also `half` (of its 95 % interval) and `rows`,
         the value of each by id.
     """
-    retriever = job.knowledge_base.retriever
+    retriever = job.knowledge.checked().retriever
     ids: dict[Modality, list[str]] = {
         observed: [row_id for row_id, half in hidden.items() if half == opposite(observed)]
         for observed in MODALITIES
