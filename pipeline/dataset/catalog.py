@@ -27,6 +27,7 @@ from pipeline.dataset.findings import (
     read,
     reading_of,
 )
+from pipeline.dataset.forms.reasons import by_kind
 from pipeline.dataset.images import ImageInspector
 from pipeline.dataset.known_images import KnownImages
 
@@ -131,11 +132,7 @@ class Catalog:
     def reasons(self) -> dict[str, dict[str, int]]:
         """Per half, how often each reason of its absence was found."""
         return {
-            half: {
-                reason: count
-                for reason, count in Counter(_tally(self.table[f"{half}_reason"])).most_common()
-                if reason
-            }
+            half: by_kind({r: n for r, n in _tally(self.table[f"{half}_reason"]).items() if r})
             for half in ("image", "text")
         }
 

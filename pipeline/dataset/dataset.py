@@ -23,8 +23,9 @@ from pipeline.dataset.columns import (
     resolve_columns,
 )
 from pipeline.dataset.forms.base import DatasetError, Source, SourceFile
+from pipeline.dataset.forms.pictures import Pictures
 from pipeline.dataset.forms.registry import guess_format, open_source
-from pipeline.dataset.forms.root import Root, is_image
+from pipeline.dataset.forms.root import Root
 from pipeline.dataset.halves import check_images
 from pipeline.dataset.images import DECODE_SECONDS, MAX_PIXELS
 from pipeline.dataset.unified import Unified, Unread
@@ -113,7 +114,7 @@ class Dataset:
         format: str,
         source: Source,
         columns: ColumnSettings,
-        images: Root,
+        images: Pictures,
     ) -> None:
         self.settings = settings
         self.format = format
@@ -155,7 +156,7 @@ class Dataset:
             raise DatasetError(f"path {settings.path!r} has no rows")
         columns = resolve_columns(settings.columns, schema)
         images = Root.of(settings.image_root, base) if settings.image_root else root
-        dataset = cls(settings, format, source, columns, Root(images.fs, images.path))
+        dataset = cls(settings, format, source, columns, Pictures(images))
         dataset.excluded = _excluded(settings.exclude, base)
         dataset._look()
         return dataset
@@ -170,7 +171,7 @@ class Dataset:
         files = sorted(self._source.files(), key=lambda file: file.name)
         if self.format in ("imagefolder", "img2dataset") or not self._by_path:
             return files
-        images = self._images.listing_version([n for n in self._images.names() if is_image(n)])
+        images = self._images.listing_version()
         return [SourceFile(f.name, f.url, f"{f.version}+{images}") for f in files]
 
     def batches(
@@ -188,11 +189,9 @@ class Dataset:
         ------
         pyarrow.RecordBatch
             With `schema`: `position` (int64, the row in the file), `id` (null only without an id
-            column), `image` {bytes, path}, `image_reason` (null if there are bytes, else "absent",
-            "null", "empty", "url", "outside", "not found", "not readable", "not a file",
-            "too large", or what img2dataset said), `text` (the captions that are not blank),
-            `text_reason` (null if there is one, else "absent", "null", "empty", "whitespace",
-            "invisible characters"), and `extra` if columns pass through.
+            column), `image` {bytes, path}, `image_reason` (null if there are bytes; see
+            `pipeline.dataset.forms.reasons`), `text` (the captions that are not blank),
+            `text_reason` (null if there is one), and `extra` if columns pass through.
 
         Raises
         ------

@@ -14,6 +14,9 @@ import pyarrow as pa
 BATCH_ROWS = 256
 BATCH_BYTES = 64 << 20
 
+# An image of more bytes is not read.
+MAX_IMAGE_BYTES = 1 << 28
+
 # An image of a row as sources hand it on. `reason` says why it is missing, where the source knows.
 IMAGE_CELL = pa.struct([("bytes", pa.binary()), ("path", pa.string()), ("reason", pa.string())])
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 
 from pipeline.dataset.forms.base import DatasetError, Source
-from pipeline.dataset.forms.root import Root, is_image
+from pipeline.dataset.forms.names import is_image
+from pipeline.dataset.forms.root import Root
 
 SOURCES: dict[str, str] = {
     "parquet": "pipeline.dataset.forms.parquet:ParquetSource",
