@@ -14,7 +14,7 @@ from pipeline.dataset.forms import reasons
 from pipeline.dataset.forms.archives import Archives
 from pipeline.dataset.forms.base import MAX_IMAGE_BYTES
 from pipeline.dataset.forms.names import AlikeNames, is_image
-from pipeline.dataset.forms.root import LFS_POINTER, Root
+from pipeline.dataset.forms.root import Root
 
 _REQUESTS = 16
 
@@ -79,8 +79,6 @@ class Pictures:
         if "\0" in path:
             return None, reasons.about(reasons.NO_FILE, repr(path)[1:-1])
         data, reason = self._read(path)
-        if reason is None and data is not None and data.startswith(LFS_POINTER):
-            data, reason = None, reasons.LFS_POINTER
         return data, reason and reasons.about(reason, path)
 
     def read_images(self, paths: Sequence[str]) -> list[Answer]:
