@@ -29,8 +29,10 @@ INVISIBLE = "only invisible characters"
 # Reasons of one kind that are about as many things as this are told one by one.
 FEW = 2
 _LONGEST = 200
-_OF_PATHS = (ONLY_URL, OUTSIDE, NO_FILE, NOT_ALLOWED, NOT_A_FILE, EMPTY_FILE, TOO_LARGE)
-_OF_PATHS += (LOCKED, PACKED, DAMAGED)
+_OF_PATHS = (
+    *(ONLY_URL, OUTSIDE, NO_FILE, NOT_ALLOWED, NOT_A_FILE, EMPTY_FILE, TOO_LARGE),
+    *(LOCKED, PACKED, DAMAGED),
+)
 _ABOUT = re.compile(rf"({'|'.join(map(re.escape, _OF_PATHS))}) '[^']*'")
 
 
