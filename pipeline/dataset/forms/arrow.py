@@ -61,10 +61,6 @@ class ArrowSource:
             ]
         return self._names
 
-    def used(self) -> list[str]:
-        """See `Source.used`."""
-        return self.names()
-
     def files(self) -> list[SourceFile]:
         return [SourceFile(n, self.root.url(n), self.root.version(n)) for n in self.names()]
 

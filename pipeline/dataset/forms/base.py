@@ -50,7 +50,12 @@ Batch = tuple[Positions, pa.RecordBatch]
 
 
 class Source(Protocol):
-    """One form of dataset."""
+    """One form of dataset.
+
+    Besides what is here, a source may have `names` (its tables, where `files` would take long),
+    `used` (the names of all files that it reads, beside images that rows name by their paths) and
+    `advice` (lines on what to change about the files).
+    """
 
     def files(self) -> list[SourceFile]:
         """The files in order of their names."""

@@ -76,10 +76,6 @@ class CocoSource:
             self._names = captions_files(self.root)
         return self._names
 
-    def used(self) -> list[str]:
-        """See `Source.used`."""
-        return self.names()
-
     def files(self) -> list[SourceFile]:
         return [SourceFile(n, self.root.url(n), self.root.version(n)) for n in self.names()]
 
@@ -132,7 +128,7 @@ class CocoSource:
         captions: dict[Any, list[str]] = {}
         with self.root.open(name) as file, damage_named(name):
             reader = JsonReader(plain(file), name)
-            for key in reader.keys():
+            for key in reader.entries():
                 if key == "images":
                     images = [_object(name, item) for item in reader.array()]
                 elif key == "annotations":
@@ -158,8 +154,8 @@ class CocoSource:
             image = {"id": number, FILE_NAME: path} | {
                 key: value for key, value in image.items() if key not in drop
             }
-        path = image.get(FILE_NAME)
-        cell = {"path": self._place(name, path)} if isinstance(path, str) else None
+        named = image.get(FILE_NAME)
+        cell = {"path": self._place(name, named)} if isinstance(named, str) else None
         return image | {FILE_NAME: cell, CAPTIONS: told}
 
     def _place(self, name: str, path: str) -> str:

@@ -67,17 +67,20 @@ class ImageFolderSource:
         self.root = root
         names = root.names()
         self._metadata = [n for n in names if is_metadata(n)]
-        self._folders = [f for f in root.folders() if root.images(f)]
+        pictured = [f for f in root.folders() if root.images(f)]
+        self._sidecars = Sidecars(root, [n for f in pictured for n in root.images(f)])
+        self._folders = sorted({*pictured, *self._sidecars.alone})
         self._table = self._open_table()
         self._alike = AlikeNames(n for n in names if is_image(n))
-        self._sidecars = Sidecars(root, [n for f in self._folders for n in root.images(f)])
         self._named: set[str] | None = None
         self._rest_of: tuple[str, list[str]] | None = None
 
     def used(self) -> list[str]:
-        """See `Source.used`."""
-        texts = list(self._sidecars.names.values()) if self._reads_sidecars else []
-        return self._metadata + texts
+        """The metadata, and the texts beside images."""
+        if not self._reads_sidecars:
+            return self._metadata
+        alone = [name for names in self._sidecars.alone.values() for name in names]
+        return self._metadata + list(self._sidecars.names.values()) + alone
 
     def files(self) -> list[SourceFile]:
         # What an image file holds may change while the metadata stays, so a version takes in both.
@@ -149,7 +152,8 @@ class ImageFolderSource:
         """The images of a folder, and their texts."""
         images = self.root.images(folder)
         texts = self._sidecars.names
-        return images + [texts[name] for name in images if name in texts]
+        beside = [texts[name] for name in images if name in texts]
+        return images + beside + self._sidecars.alone.get(folder, [])
 
     def _asked(self, columns: Sequence[str]) -> list[str]:
         """The columns of the metadata that take part in those that are asked for."""
@@ -182,6 +186,12 @@ class ImageFolderSource:
                     arrays[self._text] = pa.array(filled, kind)
             found = [arrays[column] for column in columns]
             yield positions, pa.RecordBatch.from_arrays(found, names=list(columns))
+
+    def _cell(self, name: str) -> dict[str, str] | None:
+        return {"path": name} if is_image(name) else None
+
+    def _beside_text(self, name: str) -> str | None:
+        return self._sidecars.read(name) if is_image(name) else self._sidecars.text(name)
 
     def _place(self, path: str) -> str:
         """The image of the folder that a path in the metadata means."""
@@ -225,11 +235,12 @@ class ImageFolderSource:
         return named
 
     def _unnamed(self, folder: str) -> list[str]:
-        """The images right in a folder that no metadata names, in order."""
+        """The images right in a folder that no metadata names, in order; then texts without one."""
         if self._named is None:
             self._named = self._names_in_metadata()
         if self._rest_of is None or self._rest_of[0] != folder:
             names = [n for n in self.root.images(folder) if n not in self._named]
+            names += self._sidecars.alone.get(folder, []) if self._reads_sidecars else []
             self._rest_of = (folder, names)
         return self._rest_of[1]
 
@@ -241,14 +252,14 @@ class ImageFolderSource:
         wanted = wanted[wanted < len(names)]
         for start in range(0, len(wanted), BATCH_ROWS):
             part = wanted[start : start + BATCH_ROWS]
-            images = [names[position] for position in part]
+            part_names = [names[position] for position in part]
             arrays = []
             for column in columns:
                 kind = schema.field(column).type
                 if column == self._naming:
-                    arrays.append(pa.array([{"path": image} for image in images], kind))
+                    arrays.append(pa.array([self._cell(name) for name in part_names], kind))
                 elif column == self._text and self._reads_sidecars:
-                    arrays.append(pa.array([self._sidecars.read(i) for i in images], kind))
+                    arrays.append(pa.array([self._beside_text(n) for n in part_names], kind))
                 else:
                     arrays.append(pa.nulls(len(part), kind))
             yield part, pa.RecordBatch.from_arrays(arrays, names=list(columns))

@@ -53,6 +53,11 @@ class Img2DatasetSource:
             found.append(SourceFile(shard.name, shard.url, version))
         return found
 
+    def used(self) -> list[str]:
+        """The shards and their tars."""
+        shards = self._shards.names()
+        return shards + [tar for tar in (_stem(n) + ".tar" for n in shards) if tar in self.root]
+
     def schema(self) -> pa.Schema:
         schema = self._shards.schema()
         if "key" not in schema.names or "status" not in schema.names:

@@ -60,7 +60,7 @@ class JsonReader:
                 self._take(",")
         self._place += 1
 
-    def keys(self) -> Iterator[str]:
+    def entries(self) -> Iterator[str]:
         """The keys of the object that comes next, each to be followed by reading its value."""
         self._take("{")
         while self.peek() != "}":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 
 from pipeline.dataset.forms.base import DatasetError
 from pipeline.dataset.forms.root import Root
@@ -26,6 +27,8 @@ class Sidecars:
     ----------
     names : dict of str to str
         The text's file by the picture's.
+    alone : dict of str to list
+        By folder, texts whose picture is not there: files with names like the others', in digits.
     """
 
     def __init__(self, root: Root, pictures: list[str]) -> None:
@@ -52,6 +55,7 @@ class Sidecars:
             if name is not None:
                 found[picture] = name
         self.names = {} if self._are_figures(list(found.values())) else found
+        self.alone = self._alone(by_stem)
 
     def read(self, picture: str) -> str | None:
         """The text of a picture, without the line break at its end; None where there is none.
@@ -62,9 +66,18 @@ class Sidecars:
             It is not UTF-8.
         """
         name = self.names.get(picture)
-        return None if name is None else self._read(name)
+        return None if name is None else self.text(name)
 
-    def _read(self, name: str) -> str:
+    def _alone(self, by_stem: dict[str, str]) -> dict[str, list[str]]:
+        taken = set(self.names.values())
+        shapes = {_shape(name) for name in taken}
+        found: dict[str, list[str]] = {}
+        for name in sorted(by_stem.values()):
+            if name not in taken and _shape(name) in shapes:
+                found.setdefault(posixpath.dirname(name), []).append(name)
+        return found
+
+    def text(self, name: str) -> str:
         with self.root.open(name) as file:
             data = file.read(_MOST_BYTES + 1)
         if len(data) > _MOST_BYTES:
@@ -82,6 +95,12 @@ class Sidecars:
     def _words(self, name: str) -> list[bytes]:
         with self.root.open(name) as file:
             return file.read(1 << 12).split()
+
+
+def _shape(name: str) -> str:
+    """A name with all its numbers alike."""
+    folder, base = posixpath.split(name)
+    return posixpath.join(folder, re.sub(r"\d+", "0", base))
 
 
 def _is_figure(word: bytes) -> bool:
