@@ -21,6 +21,7 @@ from pipeline.completion.shard import RowsDone, complete_shard
 from pipeline.config.config import Config
 from pipeline.config.dependencies import row_dependencies
 from pipeline.dataset.catalog import Catalog
+from pipeline.dataset.overlooked import as_warning, overlooked
 from pipeline.dataset.schema import completed_schema
 from pipeline.dataset.sources import Progress, Sources, quiet
 from pipeline.knowledge.build import INPUTS, build
@@ -208,6 +209,8 @@ class Job:
         """The shards of the plan, once the knowledge base that they need is known to be whole."""
         if any(shard.missing for shard in self.planned.shards):
             self.mend()
+            for warning in self.overlooked():
+                logger.warning("%s", warning)
         return self.planned.shards
 
     def complete_shard(self, plan: ShardPlan, rows_done: RowsDone | None = None) -> Manifest:
@@ -231,6 +234,13 @@ class Job:
         if manifest is not None:
             self.home.send_shard(manifest.part, f"{manifest.shard}.json", manifest.run_id)
 
+    def overlooked(self) -> list[str]:
+        """A warning, where a run generates halves while files or columns lie there unused."""
+        pending = self.planned.pending
+        rows = sum(pending.get(half, 0) for half in self.config.made)
+        warning = as_warning(overlooked(self.catalog), rows) if rows else None
+        return [warning] if warning else []
+
     def finish(self) -> dict[str, Any]:
         """Drop rows that no longer count from the completed dataset, and sum up.
 
@@ -253,7 +263,7 @@ class Job:
             last=read_summary(self.folder).get("run_id"),
             rewritten=rewritten,
             times=self.times,
-            warnings=self.knowledge.warnings(),
+            warnings=[*self.knowledge.warnings(), *self.overlooked()],
         )
 
     def complete(
