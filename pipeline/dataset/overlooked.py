@@ -37,15 +37,14 @@ def _columns(catalog: Catalog) -> Iterator[str]:
                 )
 
 
-def as_warning(lines: Iterable[str], rows: int) -> str | None:
-    """What a run says that would generate for rows while something is overlooked; None if nothing is."""
-    told = list(lines)
-    if not told or not rows:
-        return None
-    return (
-        f"{rows} rows get a generated half, and what they lack may lie in what is not used:"
-        f" {'; '.join(told)}"
-    )
+def as_warnings(lines: Iterable[str], rows: int) -> list[str]:
+    """What a run says that generates for so many rows while something is overlooked."""
+    told = "; ".join(lines)
+    if not told:
+        return []
+    return [
+        f"{rows} rows get a generated half, and what they lack may lie in what is not used: {told}"
+    ]
 
 
 def without_pairs(name: str, catalog: Catalog) -> str | None:
