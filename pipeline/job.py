@@ -238,7 +238,7 @@ class Job:
         """A warning, where a run generates halves while files or columns lie there unused."""
         pending = self.planned.pending
         rows = sum(pending.get(half, 0) for half in self.config.made)
-        warning = as_warning(overlooked(self.catalog), rows) if rows else None
+        warning = as_warning(overlooked(self.catalog, in_use=True), rows) if rows else None
         return [warning] if warning else []
 
     def finish(self) -> dict[str, Any]:
