@@ -235,7 +235,7 @@ class Job:
         """A warning, where a run generates halves while files or columns lie there unused."""
         pending = self.planned.pending
         rows = sum(pending.get(half, 0) for half in self.config.made)
-        return as_warnings(overlooked(self.catalog), rows) if rows else []
+        return as_warnings(overlooked(self.catalog, in_use=True), rows) if rows else []
 
     def finish(self) -> dict[str, Any]:
         """Drop rows that no longer count from the completed dataset, and sum up.
