@@ -24,7 +24,7 @@ from prefect.artifacts import (
 from prefect.exceptions import PrefectException
 
 from flows.progress import RunView
-from pipeline.summary import told
+from pipeline.ledger.summary import told
 
 logger = logging.getLogger(__name__)
 

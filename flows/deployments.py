@@ -22,7 +22,7 @@ from prefect.context import refresh_global_settings_context
 from prefect.settings import PREFECT_API_URL
 
 from flows.run import run_flow
-from pipeline.errors import ConfigError, RunFailed
+from pipeline.storage.errors import ConfigError, RunFailed
 
 START_SECONDS = 180.0
 

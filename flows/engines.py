@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from pipeline.engine import EngineSettings
-from pipeline.errors import ConfigError, RunFailed
+from pipeline.config.engine import EngineSettings
+from pipeline.storage.errors import ConfigError, RunFailed
 
 # Tasks that are handed to a cluster ahead of those at work.
 AHEAD = 256

@@ -29,8 +29,8 @@ def errors_in_one_line() -> Iterator[None]:
     """Turn what a user can mend into one line and an exit status; let the rest show itself."""
     from generators.service import ServiceRefused
     from kb.mapping import NoCompletePairs
-    from pipeline.dataset import DatasetError
-    from pipeline.errors import ConfigError, RunFailed, RunLocked
+    from pipeline.dataset.dataset import DatasetError
+    from pipeline.storage.errors import ConfigError, RunFailed, RunLocked
 
     try:
         yield
@@ -99,8 +99,8 @@ def locked_job(config: Path) -> Iterator[Job]:
 
 
 def _job(config: Path, view: RunView | None = None) -> Job:
-    from pipeline.config import load_config
-    from pipeline.embedding import quiet
+    from pipeline.config.config import load_config
     from pipeline.job import Job
+    from pipeline.knowledge.embedding import quiet
 
     return Job(load_config(config), view.step if view else quiet)

@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pipeline.config import make_config
+from pipeline.config.config import make_config
 from tests.worlds import emoji_rows, write_world
 
 ROOT = Path(__file__).parents[1]

@@ -20,7 +20,7 @@ from PIL import Image
 from examples.emoji.captions import load_concepts
 from examples.emoji.pictures import SIZE, TRAINING_STYLES, load_pictures
 from examples.emoji.sources import HERE
-from pipeline.config import Config, load_config
+from pipeline.config.config import Config, load_config
 from pipeline.evaluation.downstream import Pairs
 from pipeline.evaluation.draw import Draw
 from pipeline.evaluation.experiment import Experiment

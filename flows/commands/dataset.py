@@ -63,7 +63,7 @@ def init(
     """
     with errors_in_one_line():
         from flows.progress import RunView
-        from pipeline.draft import draft, name_of
+        from pipeline.advice.draft import draft, name_of
 
         path = output or Path(f"{name_of(dataset)}.yaml")
         columns = {"id": id_column, "image": image_column, "text": text_column}
@@ -124,8 +124,8 @@ def inspect(
     """
     with errors_in_one_line():
         from flows.progress import RunView
-        from pipeline.config import load_config
-        from pipeline.estimate import estimate
+        from pipeline.advice.estimate import estimate
+        from pipeline.config.config import load_config
 
         with RunView() as view:
             answer = estimate(load_config(config), view.step, time)

@@ -47,14 +47,14 @@ def evaluate(
     """
     with errors_in_one_line():
         from flows.progress import RunView
-        from pipeline.config import load_config
-        from pipeline.errors import ConfigError
+        from pipeline.config.config import load_config
         from pipeline.evaluation.changes import parse_sweep
         from pipeline.evaluation.experiment import Experiment
         from pipeline.evaluation.page import write_page
         from pipeline.evaluation.tables import markdown, tables, warnings
         from pipeline.evaluation.variants import name_variants
-        from pipeline.files import write_whole
+        from pipeline.storage.errors import ConfigError
+        from pipeline.storage.files import write_whole
 
         try:
             wanted = None if rates is None else [float(rate) for rate in rates.split(",")]
@@ -123,9 +123,9 @@ def tune(
     """
     with errors_in_one_line():
         from flows.progress import RunView
-        from pipeline.config import load_config
+        from pipeline.config.config import load_config
         from pipeline.evaluation.trials import write_tuned
-        from pipeline.tuning import Tuner
+        from pipeline.evaluation.tuning import Tuner
 
         loaded = load_config(config)
         with RunView() as view:

@@ -57,8 +57,8 @@ def export(
     with errors_in_one_line():
         from pydantic import ValidationError
 
-        from pipeline.errors import ConfigError, first_error
-        from pipeline.formats.settings import ExportSettings
+        from pipeline.export.settings import ExportSettings
+        from pipeline.storage.errors import ConfigError, first_error
 
         values: dict[str, Any] = {"format": format, "name": name, "only": only}
         values |= {"best": _by_half(best, "best"), "min_score": _by_half(min_score, "min-score")}
@@ -76,7 +76,7 @@ def export(
 
 def _by_half(given: list[str] | None, option: str) -> dict[str, str]:
     """`text=NUMBER` and `image=NUMBER`; what the numbers may be, the settings know."""
-    from pipeline.errors import ConfigError
+    from pipeline.storage.errors import ConfigError
 
     values: dict[str, str] = {}
     for each in given or []:
@@ -102,7 +102,9 @@ def report(
       rag4dmc report my.yaml --cards 2000
     """
     with errors_in_one_line(), locked_job(config) as job:
-        page = job.place(job.report(cards))
+        from pipeline.report.run import report_run
+
+        page = job.place(report_run(job, cards))
     print(page)
 
 
@@ -128,7 +130,9 @@ def review(
       rag4dmc review my.yaml ~/Downloads/marks.json && rag4dmc run my.yaml
     """
     with errors_in_one_line(), locked_job(config) as job:
-        taken = job.take_review(marks)
+        from pipeline.report.presentation import review as take_marks
+
+        taken = take_marks(job, marks)
     if as_json:
         print(json.dumps(vars(taken), indent=1))
         return
@@ -155,11 +159,13 @@ def search(
       rag4dmc search my.yaml --image photo.jpg -n 10 --json
     """
     with errors_in_one_line():
-        from pipeline.errors import ConfigError
+        from pipeline.storage.errors import ConfigError
 
         if (image is None) == (text is None):
             raise ConfigError("search: give either --image FILE or --text TEXT")
-        hits: list[dict[str, Any]] = job_of(config).search(image, text, count)
+        from pipeline.advice.search import search as search_pairs
+
+        hits = search_pairs(job_of(config), image, text, count)
     if as_json:
         print(json.dumps(hits, indent=1))
         return

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from pipeline.config import GENERATORS, Config, make_config
-from pipeline.errors import ConfigError
+from pipeline.config.config import GENERATORS, Config, make_config
+from pipeline.storage.errors import ConfigError
 
 # Sections that say how rows are completed.
 _SWEPT = ("knowledge_base", "generation", "selection", *GENERATORS.values())
@@ -121,7 +121,7 @@ def _values(text: str, given: str) -> list[Any]:
 def _full(key: str, config: Config) -> str:
     values = config.model_dump(mode="json")
     # The config holds of its parts what was given; their settings have the rest.
-    values |= {part.section: part.settings.model_dump(mode="json") for part in config.parts()}
+    values |= {part.section: part.settings.model_dump(mode="json") for part in config.components()}
     for section in _SECTIONS:
         place: Any = values
         parts = (section + key).split(".")

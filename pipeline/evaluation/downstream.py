@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.catalog import digest
-from pipeline.evaluation.settings import DownstreamSettings
+from pipeline.config.evaluation import DownstreamSettings
+from pipeline.dataset.catalog import digest
 from pipeline.evaluation.statistics import ranks
-from pipeline.files import read_json, write_whole
+from pipeline.storage.files import read_json, write_whole
 
 if TYPE_CHECKING:
     import torch

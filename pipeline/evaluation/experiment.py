@@ -12,12 +12,12 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.config import Config
-from pipeline.embedding import Progress, quiet
+from pipeline.config.config import Config
+from pipeline.dataset.sources import Progress, quiet
 from pipeline.evaluation.changes import Sweep
 from pipeline.evaluation.draw import Draw
 from pipeline.evaluation.results import Results
-from pipeline.lock import hold
+from pipeline.storage.lock import hold
 
 logger = logging.getLogger(__name__)
 

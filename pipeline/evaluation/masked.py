@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kb.embeddings import Modality
-from pipeline.catalog import digest
-from pipeline.errors import ConfigError
-from pipeline.files import writing_whole
-from pipeline.schema import IMAGE
+from pipeline.dataset.catalog import digest
+from pipeline.dataset.schema import IMAGE
+from pipeline.storage.errors import ConfigError
+from pipeline.storage.files import writing_whole
 
 
 @dataclass(frozen=True)

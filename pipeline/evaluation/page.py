@@ -8,8 +8,8 @@ from pipeline.evaluation.curves import curves
 from pipeline.evaluation.downstream_tables import paper_table
 from pipeline.evaluation.results import Results
 from pipeline.evaluation.tables import tables, warnings
-from pipeline.files import write_whole
 from pipeline.report.page import environment
+from pipeline.storage.files import write_whole
 
 
 def write_page(results: Results, path: Path) -> Path:

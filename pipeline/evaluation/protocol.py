@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from kb.embeddings import MODALITIES, Modality, Rows, chunks
-from pipeline.errors import ConfigError
+from pipeline.storage.errors import ConfigError
 
 MASKED = ("text", "image", "none", "test")
 

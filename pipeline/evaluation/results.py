@@ -17,7 +17,7 @@ from pipeline.evaluation.downstream import Ranks
 from pipeline.evaluation.ranked import Ranked, Spread, gain, way
 from pipeline.evaluation.records import SCHEMA, Record
 from pipeline.evaluation.statistics import RECALL_AT, Interval, interval, paired, recall
-from pipeline.files import write_whole
+from pipeline.storage.files import write_whole
 
 # The share of the way that counts as certain: complete - drop this many times its interval.
 CERTAIN = 3.0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.evaluation.statistics import Interval
-from pipeline.files import write_whole
+from pipeline.storage.files import write_whole
 
 if TYPE_CHECKING:
     from ruamel.yaml.comments import CommentedMap
@@ -96,7 +96,7 @@ def write_tuned(path: Path, tuned: Tuned) -> None:
 
     from ruamel.yaml import YAML
 
-    from pipeline.config import load_config
+    from pipeline.config.config import load_config
 
     yaml = YAML()
     yaml.preserve_quotes = True

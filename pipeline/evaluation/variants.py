@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.cutoff import Half
-from pipeline.errors import ConfigError
+from pipeline.export.cutoff import Half
+from pipeline.storage.errors import ConfigError
 
 
 @dataclass(frozen=True)

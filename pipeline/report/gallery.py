@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.images import UndecodableImage, decode
+from pipeline.dataset.images import UndecodableImage, decode
 
 PARTS = ("score", "cosine", "bleu", "niqe")
 THUMBNAIL = 256

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import write_whole
+from pipeline.dataset.schema import STATUSES
+from pipeline.ledger.review import Verdict, state
 from pipeline.report.charts import Curve, Histogram, clouds, curve, histogram
 from pipeline.report.gallery import Figures, Row, Sample, StoredImage, Thumbnails, card
 from pipeline.report.projection import Projection
-from pipeline.review import Verdict, state
-from pipeline.schema import STATUSES
+from pipeline.storage.files import write_whole
 
 _LABELS = {
     "score": "Score",
@@ -57,7 +57,7 @@ def write_report(
     path : path
         Where the page goes; written beside and moved there whole.
     rows : iterable of mapping
-        Completed rows as `pipeline.schema` has them (:func:`completed_rows`); read once.
+        Completed rows as `pipeline.dataset.schema` has them (:func:`completed_rows`); read once.
     summary : mapping
         What is known of the run, all of it optional: "name", "run_id", "finished" (text),
         "settings" (YAML text), "models" (list of mappings with role, model, revision), "times"
@@ -126,7 +126,7 @@ def environment() -> Any:
     from jinja2 import ChainableUndefined, Environment, PackageLoader
 
     environment = Environment(
-        loader=PackageLoader("pipeline", "templates"),
+        loader=PackageLoader("pipeline.report", "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

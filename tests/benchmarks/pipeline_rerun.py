@@ -25,12 +25,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.compaction import layout_of
-from pipeline.config import load_config
+from pipeline.config.config import load_config
+from pipeline.dataset.schema import completed_schema
 from pipeline.job import Job
-from pipeline.ledger import Manifest, entry_table, part_name, shard_name
-from pipeline.plan import ShardPlan
-from pipeline.schema import completed_schema
+from pipeline.ledger.compaction import layout_of
+from pipeline.ledger.ledger import Manifest, entry_table, part_name, shard_name
+from pipeline.ledger.plan import ShardPlan
 from tests import quick_worlds
 
 PAIRS = 200
@@ -64,7 +64,7 @@ def make(folder: Path, count: int) -> Path:
 def finish(config: Path) -> int:
     """Write every pending shard as if its rows had been completed; how many."""
     job = Job(load_config(config))
-    schema = completed_schema(job.bench.dataset.text_is_list, job.bench.dataset.extra_schema)
+    schema = completed_schema(job.sources.dataset.text_is_list, job.sources.dataset.extra_schema)
     image = quick_worlds.row(0)["image"]
     with job.lock():
         job.begin()

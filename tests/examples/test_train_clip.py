@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from examples.train_clip import clip_loss, row_weights
-from pipeline.export import export
-from pipeline.formats.settings import ExportSettings
-from pipeline.schema import completed_schema
+from pipeline.dataset.schema import completed_schema
+from pipeline.export.export import export
+from pipeline.export.settings import ExportSettings
 from tests.worlds import CHECKPOINTS, EMOJI
 
 pytestmark = pytest.mark.slow

@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 from flows import engines
 from flows import run as flow
 from flows.cli import app
-from pipeline.config import load_config
-from pipeline.engine import EngineSettings
-from pipeline.errors import ConfigError, RunFailed
+from pipeline.config.config import load_config
+from pipeline.config.engine import EngineSettings
 from pipeline.job import Job
-from pipeline.ledger import shard_name, write_whole
+from pipeline.ledger.ledger import shard_name, write_whole
+from pipeline.storage.errors import ConfigError, RunFailed
 from tests import quick_worlds as worlds
 from tests.calls import FILE, LOG, calls, wait_for_calls
 from tests.quick_parts import QuickCaptioner, QuickEncoder
@@ -204,7 +204,7 @@ class TestWorker:
         shard = next(shard for shard in job.plan().shards if shard.missing == "text")
         name = shard_name(shard.number)
         write_whole(job.folder / flow.PLAN / f"{name}.json", shard.dump())
-        files = [file.name for file in job.bench.dataset.files]
+        files = [file.name for file in job.sources.dataset.files]
         write_whole(job.folder / flow.PLAN / flow.FILES, json.dumps(files))
         job.close()
         return {"config": str(config), "name": name, "run_id": job.run_id}

@@ -140,7 +140,7 @@ def test_gpu_memory_is_told_of_gpus_in_use_alone() -> None:
 
 def test_an_interrupted_command_ends_in_one_line(tmp_path: Path) -> None:
     script = (
-        "import os, signal, sys; import pipeline.catalog as catalog; from flows.cli import main;"
+        "import os, signal, sys; import pipeline.dataset.catalog as catalog; from flows.cli import main;"
         # Where the tests run in the background, an interrupt would be ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler);"
         "catalog.Catalog.scan = lambda *_: os.kill(os.getpid(), signal.SIGINT);"

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pipeline.config import load_config
+from pipeline.config.config import load_config
 from tests import quick_worlds
 
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
-from pipeline.config import load_config
+from pipeline.config.config import load_config
 from pipeline.job import Job
 from tests import quick_worlds
 
@@ -81,7 +81,7 @@ class TestBesideARun:
             if looks:
                 assert command(*looks.pop()).exit_code == 0
 
-        monkeypatch.setattr("pipeline.findings.pq.write_table", write_beside_a_look)
+        monkeypatch.setattr("pipeline.dataset.findings.pq.write_table", write_beside_a_look)
         _, summary = quick_worlds.run(config)
         assert not looks
         assert summary["outcomes"]["completed"] == 8

@@ -14,7 +14,7 @@ import pytest
 
 from flows.retries import may_pass
 from generators.base import Generated
-from pipeline.dataset import DatasetError
+from pipeline.dataset.dataset import DatasetError
 from tests import quick_worlds as worlds
 from tests.quick_parts import QuickCaptioner
 from tests.task_runs import settled_task_runs

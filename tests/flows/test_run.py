@@ -105,7 +105,7 @@ class TestRun:
         assert message in one_line(result)
 
     def test_a_locked_run_exits_with_3(self, first: dict[str, Any], world: Path) -> None:
-        from pipeline.config import load_config
+        from pipeline.config.config import load_config
         from pipeline.job import Job
 
         with Job(load_config(world)).lock():

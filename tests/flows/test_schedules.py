@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 import pytest
 
-from pipeline.config import load_config
-from pipeline.errors import RunLocked
+from pipeline.config.config import load_config
 from pipeline.job import Job
+from pipeline.storage.errors import RunLocked
 from tests import quick_worlds as worlds
 from tests.calls import LOG, calls
 
@@ -202,7 +202,7 @@ class TestWorker:
         )
         assert api.state(run) == "COMPLETED"
         job = Job(load_config(config))
-        assert job.knowledge_base.manifest["counts"]["internal"] == 40
+        assert job.knowledge.checked().manifest["counts"]["internal"] == 40
         assert not calls(folder)
 
     def test_of_two_runs_at_once_the_second_is_cancelled(

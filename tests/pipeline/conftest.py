@@ -13,7 +13,7 @@ import pytest
 
 from tests import quick_worlds
 from tests.calls import LOG
-from tests.pipeline.completed_rows import write_completed
+from tests.pipeline.export.completed_rows import write_completed
 from tests.quick_worlds import FinishedRun
 
 
@@ -45,7 +45,7 @@ def finished(
 
 @pytest.fixture(scope="session")
 def completed(tmp_path_factory: pytest.TempPathFactory) -> ds.Dataset:
-    """See `tests.pipeline.completed_rows`."""
+    """See `tests.pipeline.export.completed_rows`."""
     return write_completed(tmp_path_factory.mktemp("run") / "completed")
 
 

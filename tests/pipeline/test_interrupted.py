@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.dataset import DatasetError
-from pipeline.formats.settings import ExportSettings
+from pipeline.dataset.dataset import DatasetError
+from pipeline.export.settings import ExportSettings
 from pipeline.job import Job
-from pipeline.ledger import Ledger
+from pipeline.ledger.ledger import Ledger
 from tests import quick_worlds
 from tests.calls import LOG, calls
 

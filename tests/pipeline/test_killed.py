@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipeline.config import load_config
+from pipeline.config.config import load_config
 from pipeline.job import Job
-from pipeline.ledger import Ledger
+from pipeline.ledger.ledger import Ledger
 from tests import quick_worlds
 from tests.calls import FILE, LOG, calls, wait_for_calls
 from tests.killing import ROOT, Point, Runs

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import ConfigError
+from pipeline.storage.errors import ConfigError
 from tests import quick_worlds
 from tests.quick_worlds import FinishedRun
 

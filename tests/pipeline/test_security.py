@@ -14,10 +14,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import load_config, make_config
-from pipeline.dataset import Dataset, DatasetSettings
-from pipeline.errors import ConfigError
+from pipeline.config.config import load_config, make_config
+from pipeline.dataset.dataset import Dataset, DatasetSettings
 from pipeline.job import Job
+from pipeline.storage.errors import ConfigError
 from tests import quick_worlds
 from tests.generators.server import Server
 from tests.pickles import telling_pickle

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.config.evaluation import DownstreamSettings
 from pipeline.evaluation.downstream import Downstream, Pairs
-from pipeline.evaluation.settings import DownstreamSettings
 from tests.worlds import CHECKPOINTS, EMOJI
 
 SETTINGS = DownstreamSettings(steps=3, batch_size=8, device="cpu")

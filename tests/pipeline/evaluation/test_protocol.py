@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import ConfigError
 from pipeline.evaluation.protocol import (
     apply_mask,
     draw_mask,
@@ -17,6 +16,7 @@ from pipeline.evaluation.protocol import (
     read_mask,
     split,
 )
+from pipeline.storage.errors import ConfigError
 
 IDS = [f"row {number}" for number in range(200)]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import load_config
-from pipeline.errors import ConfigError
+from pipeline.config.config import load_config
 from pipeline.evaluation.changes import parse_sweep
 from pipeline.evaluation.experiment import Experiment
+from pipeline.storage.errors import ConfigError
 from tests import quick_worlds
 from tests.calls import LOG, calls
 from tests.pipeline.evaluation.evaluated import world

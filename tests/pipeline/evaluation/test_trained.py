@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import load_config
+from pipeline.config.config import load_config
 from pipeline.evaluation.changes import parse_sweep
 from pipeline.evaluation.curves import curves
 from pipeline.evaluation.downstream import Downstream, Pairs, Ranks

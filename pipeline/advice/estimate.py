@@ -1,0 +1,197 @@
+"""What a run would do and take, said before it is started; nothing is downloaded or generated."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kb.embeddings import MODALITIES, Modality, opposite
+from pipeline.config.config import Config
+from pipeline.dataset.catalog import Catalog, encoded_images, fetch
+from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.sources import Progress, quiet
+from pipeline.job import Job
+from pipeline.models.components import Component
+from pipeline.storage.errors import ConfigError
+
+SAMPLE_ROWS = 64
+SAMPLE_FILES = 4
+# What a generated row holds besides its halves, and an observed one (measured on the example).
+PROVENANCE_BYTES = 700
+ROW_BYTES = 60
+
+
+def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> dict[str, Any]:
+    """Look at a config's data and models, and say what `rag4dmc run` would do.
+
+    Parameters
+    ----------
+    config
+    progress
+        Called with the name of a step, what is done of it, and the total (0: unknown).
+    time
+        Load the models, and time them on a handful of rows.
+
+    Returns
+    -------
+    dict
+        `rows`, `files`, `counts` (rows by what is missing), `reasons` (per half, why), `pending`
+        (rows to do by missing half; "none" pass through), `why` and `sections` (see
+        `pipeline.ledger.plan.Plan`), `made` (those of them that have a generator), `done` (rows that stand; None where a model is not here, since what
+        was done with it can't be told then), `shards`, `calls` (candidates to draw and items to
+        embed, [least, most]), `external` (complete pairs by name; None where not read yet),
+        `models` (of each: `role`, `model`, `here`, `bytes` to download, None where not known),
+        `disk` (`completed` and `exports` in bytes, `free`), `output`, `advice` (what to change
+        about the data, a line each), and `time` of `pipeline.advice.timing.measure`.
+
+    Raises
+    ------
+    RunFailed
+        More rows vanished from the input than `run.max_deleted_share` allows.
+    ConfigError
+        `time` is asked for while a model is not on this machine.
+    """
+    offline = config.run.model_copy(update={"offline": True})
+    job = Job(config.model_copy(update={"run": offline}), progress)
+    job.refresh()
+    catalog, counts = job.catalog, job.catalog.counts()
+    models = [model for each in config.components() for model in _models(config, each)]
+    answer: dict[str, Any] = {
+        "rows": len(catalog),
+        "files": len(catalog.dataset.files),
+        "counts": counts,
+        "reasons": catalog.reasons(),
+    }
+    if all(model["here"] for model in models):
+        plan = job.plan()
+        names = ("pending", "why", "sections", "done")
+        answer |= {name: getattr(plan, name) for name in names} | {"shards": len(plan.shards)}
+    else:
+        answer |= _all_pending(counts, config.run.shard_size)
+    external = _external(job)
+    # Rows that have no generator are rejected, which takes next to nothing.
+    made: dict[str, int] = {
+        half: answer["pending"][half] if half in config.made else 0 for half in MODALITIES
+    }
+    answer |= {
+        "made": made,
+        "calls": _calls(config, made, counts, external),
+        "external": external,
+        "models": models,
+        "disk": _disk(job, made),
+        "output": config.output_url or str(job.folder),
+        "advice": [line for dataset in _read(job, external) for line in dataset.advice()],
+    }
+    if time:
+        gone = [model["model"] for model in models if not model["here"]]
+        if gone:
+            raise ConfigError(
+                f"--time: {gone[0]} is not on this machine; first: rag4dmc fetch CONFIG"
+            )
+        from pipeline.advice.timing import measure
+
+        answer["time"] = measure(job, made, external)
+    return answer
+
+
+def _read(job: Job, external: Mapping[str, int | None]) -> list[Dataset]:
+    """The datasets that were read."""
+    known = [name for name, pairs in external.items() if pairs is not None]
+    return [job.sources.dataset, *(job.sources.externals[name] for name in known)]
+
+
+def _all_pending(counts: Mapping[str, int], shard_size: int) -> dict[str, Any]:
+    pending = {
+        "none": counts["complete"] + counts["both"],
+        "text": counts["text"],
+        "image": counts["image"],
+    }
+    return {
+        "pending": pending,
+        "why": {},
+        "sections": {},
+        "done": None,
+        "shards": sum(-(-rows // shard_size) for rows in pending.values()),
+    }
+
+
+def _models(config: Config, component: Component) -> list[dict[str, Any]]:
+    """A component's models, and what is to be downloaded of them."""
+    names = {role: name for role, (name, _) in component.models().items()}
+    return [
+        {
+            "role": component.section if role == "model" else f"{component.section} {role}",
+            "model": names[role],
+            "here": missing == 0,
+            "bytes": missing,
+        }
+        for role, missing in component.missing_bytes(config.base).items()
+    ]
+
+
+def _external(job: Job) -> dict[str, int | None]:
+    """Complete pairs of each external dataset that was read before; reading one takes its time."""
+    folder = job.folder / "catalog"
+    names = [settings.name for settings in job.config.external]
+    if not all((folder / name).is_dir() for name in names):
+        return dict.fromkeys(names)
+    found = job.catalogs()
+    return {name: len(found[name].complete()) for name in names}
+
+
+def _calls(
+    config: Config,
+    pending: Mapping[str, int],
+    counts: Mapping[str, int],
+    external: Mapping[str, int | None],
+) -> dict[str, list[int]]:
+    n, attempts = config.generation.n, config.generation.attempts
+    drawn = {half: [n * pending[half], n * attempts * pending[half]] for half in MODALITIES}
+    pairs = counts["complete"] + sum(count or 0 for count in external.values())
+    embedded: dict[Modality, list[int]] = {}
+    for half in MODALITIES:
+        other = opposite(half)
+        least = pending[other] + drawn[half][0]
+        embedded[half] = [least, least + pairs + drawn[half][1] - drawn[half][0]]
+    return {
+        "captions": drawn["text"],
+        "images": drawn["image"],
+        "images_embedded": embedded["image"],
+        "texts_embedded": embedded["text"],
+    }
+
+
+def _disk(job: Job, pending: Mapping[str, int]) -> dict[str, int]:
+    """Bytes that the completed dataset will take, taking generated images for as large as others."""
+    counts, each = job.catalog.counts(), image_bytes(job.catalog)
+    images = counts["complete"] + counts["text"] + pending["image"]
+    generated = pending["image"] + pending["text"]
+    completed = int(images * each + generated * PROVENANCE_BYTES + len(job.catalog) * ROW_BYTES)
+    place = next(p for p in (job.folder, *job.folder.parents) if p.is_dir())
+    return {
+        "completed": completed,
+        "exports": completed * len(job.config.export),
+        "free": shutil.disk_usage(place).free,
+    }
+
+
+def image_bytes(catalog: Catalog) -> float:
+    """Mean size of an encoded image of the dataset, over a few rows of a few files."""
+    table = catalog.table
+    rows = np.flatnonzero(np.asarray(pc.is_valid(table["image"].combine_chunks())))
+    generator = np.random.default_rng(0)
+    files = np.unique(table["file"].to_numpy()[rows])
+    chosen = generator.choice(files, min(len(files), SAMPLE_FILES), replace=False)
+    rows = rows[np.isin(table["file"].to_numpy()[rows], chosen)]
+    rows = generator.choice(rows, min(len(rows), SAMPLE_ROWS), replace=False)
+    if not len(rows):
+        return 0.0
+    picked = table.take(pa.array(np.sort(rows)))
+    places = zip(picked["file"].to_pylist(), picked["position"].to_pylist(), strict=True)
+    data = encoded_images(fetch(catalog.dataset, places))
+    return float(pc.mean(pc.binary_length(data)).as_py())

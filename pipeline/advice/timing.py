@@ -1,0 +1,169 @@
+"""How long a run would take: each model timed on a handful of the rows that it would do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kb.embeddings import MODALITIES, Modality, opposite
+from kb.retrieval import Hit
+from pipeline.completion.block import Block
+from pipeline.completion.row import Grounds
+from pipeline.dataset.catalog import encoded_images, fetch
+from pipeline.dataset.external import INTERNAL
+from pipeline.dataset.images import decode
+from pipeline.job import Job
+from pipeline.knowledge.standing import Pair
+from pipeline.ledger.ledger import Entry
+
+# Timed after a first group that warms the model up; the fastest and the slowest give the range.
+GROUPS = 3
+ENCODED = 32
+
+
+def measure(
+    job: Job, pending: Mapping[str, int], external: Mapping[str, int | None]
+) -> dict[str, Any]:
+    """Time the encoder and the generators on rows of the dataset.
+
+    A group of rows fills the generator's batch. They are grounded in pairs of the dataset itself, as
+    near as can be had before there is a knowledge base.
+
+    Parameters
+    ----------
+    job
+        Its models are on this machine.
+    pending
+        Rows to do by missing half.
+    external
+        Complete pairs of the external datasets; those that were not read (None) are left out.
+
+    Returns
+    -------
+    dict
+        `rows` (timed, by missing half), `seconds_a_row` (by missing half, [least, most]),
+        `seconds_an_embedding` (by modality), `loading` (seconds, all models together), and
+        `seconds` (of the whole run, [least, most]). What is left out: fitting the knowledge base,
+        further attempts for rows without a valid candidate, and the report.
+    """
+    models, n = job.models, job.config.generation.n
+    with _Loading() as loading:
+        models.encoder  # noqa: B018 - loads it
+    each = {modality: _encoding(job, modality) for modality in MODALITIES}
+    a_row: dict[Modality, list[float]] = {}
+    timed: dict[Modality, int] = {}
+    for missing in MODALITIES:
+        if pending[missing]:
+            job.progress(f"time {missing}s", 0, GROUPS + 1)
+            with loading:
+                models.generator(missing)
+            timed[missing], a_row[missing] = _generating(job, missing)
+    models.close_generator()
+    pairs = job.catalog.counts()["complete"] + sum(count or 0 for count in external.values())
+    embedding = pairs * sum(each.values())
+    least = most = loading.seconds + embedding
+    for missing, (fast, slow) in a_row.items():
+        judged = each[opposite(missing)] + n * each[missing]
+        least += pending[missing] * fast
+        # The encoder may work while the generator does, or wait for it.
+        most += pending[missing] * (slow + judged)
+    return {
+        "rows": timed,
+        "seconds_a_row": a_row,
+        "seconds_an_embedding": each,
+        "loading": loading.seconds,
+        "seconds": [least, most],
+    }
+
+
+class _Loading:
+    """Adds up the time of its blocks."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __enter__(self) -> _Loading:
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.seconds += time.perf_counter() - self._started
+
+
+def _encoding(job: Job, modality: Modality) -> float:
+    """Seconds that an item takes to embed."""
+    rows = _some(job, pc.is_valid(job.catalog.table[modality]), ENCODED)
+    if not len(rows):
+        return 0.0
+    items = _items(job, _fetch(job, rows), modality)
+    job.models.embed(items[:1], modality)
+    started = time.perf_counter()
+    job.models.embed(items, modality)
+    return (time.perf_counter() - started) / len(items)
+
+
+def _generating(job: Job, missing: Modality) -> tuple[int, list[float]]:
+    """Rows that were timed, and the seconds a row in the fastest and in the slowest group."""
+    config = job.config
+    batch = getattr(config.generator_component(missing).settings, "batch_size", 1)
+    size = max(1, -(-batch // config.generation.n))
+    found = _some(job, pc.equal(job.catalog.table["missing"], missing), size * (GROUPS + 1))
+    seconds = []
+    for group in range(GROUPS + 1):
+        # A few rows go round: with other seeds nothing, but the time stays the same.
+        part = found.take(pa.array([(group * size + i) % len(found) for i in range(size)]))
+        block = _block(job, missing, part)
+        started = time.perf_counter()
+        block.generate()
+        seconds.append((time.perf_counter() - started) / size)
+        job.progress(f"time {missing}s", group + 1, GROUPS + 1)
+    return size * GROUPS, [min(seconds[1:]), max(seconds[1:])]
+
+
+def _block(job: Job, missing: Modality, rows: pa.Table) -> Block:
+    """Rows for a generator, grounded in complete pairs of the dataset."""
+    observed = opposite(missing)
+    names = ("id", "content", "extra", "missing")
+    columns = (rows[name].to_pylist() for name in names)
+    entries = [
+        Entry(row_id, content, extra, "", half, 1)
+        for row_id, content, extra, half in zip(*columns, strict=True)
+    ]
+    cells = _fetch(job, rows)[observed].to_pylist()
+    block = Block(
+        job.config, job.models, job.knowledge, missing, entries, cells, [None] * len(entries)
+    )
+    if not job.config.generation.grounded:
+        return block
+    pairs = _some(job, pc.is_null(job.catalog.table["missing"]), len(entries))
+    fetched = _fetch(job, pairs)
+    texts, images = fetched["text"].to_pylist(), _items(job, fetched, "image")
+    for number, row in enumerate(block.rows):
+        pair = number % len(pairs)
+        stand_in = Pair(0, "pair", INTERNAL, None, tuple(texts[pair]), images[pair])
+        row.examples = [Grounds(stand_in, texts[pair][0], Hit("pair", 0, 0.0, 0.0, 0.0))]
+    return block
+
+
+def _some(job: Job, mask: pa.ChunkedArray, count: int) -> pa.Table:
+    """Some rows of the catalog, spread over it."""
+    rows = np.flatnonzero(np.asarray(mask.fill_null(False)))
+    chosen = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+    return job.catalog.table.take(pa.array(chosen))
+
+
+def _fetch(job: Job, rows: pa.Table) -> pa.Table:
+    places = zip(rows["file"].to_pylist(), rows["position"].to_pylist(), strict=True)
+    return fetch(job.catalog.dataset, places)
+
+
+def _items(job: Job, fetched: pa.Table, modality: Modality) -> list[Any]:
+    if modality == "text":
+        return fetched["text"].to_pylist()
+    limit = job.config.dataset.max_pixels
+    return [decode(data, limit) for data in encoded_images(fetched).to_pylist()]

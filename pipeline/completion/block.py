@@ -1,0 +1,249 @@
+"""A block of incomplete rows on its way: grounded, answered by the generator, judged.
+
+What a generator needs stands before it is asked, and what follows needs it no more, so that
+`pipeline.completion.shard` can do both for other blocks while a generator works on one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from generators.base import (
+    Candidate,
+    CaptionRequest,
+    Example,
+    Generated,
+    ImageRequest,
+    derive_seed,
+)
+from kb.embeddings import Modality, opposite
+from pipeline.completion.row import Grounds, Row, Tried
+from pipeline.config.config import Config
+from pipeline.dataset.images import UndecodableImage, decode, encode
+from pipeline.knowledge.standing import StandingKnowledge
+from pipeline.ledger.ledger import Entry
+from pipeline.ledger.review import REFUSED, half_digest
+from pipeline.models.loaded import LoadedModels
+from selection.judgement import Judged
+
+UNGROUNDED = "without an example"
+
+
+class Block:
+    """Incomplete rows that miss the same half.
+
+    Parameters
+    ----------
+    config : Config
+    models : LoadedModels
+    knowledge : StandingKnowledge
+    missing : {"image", "text"}
+    entries : sequence of Entry
+    cells : list
+        Each row's observed half as the dataset gives it.
+    reasons : sequence of str or None
+        Why the other half is missing.
+    refused : mapping
+        Digests (`pipeline.ledger.review.half_digest`) of the halves that a person rejected, by id: they
+        are not chosen again.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        models: LoadedModels,
+        knowledge: StandingKnowledge,
+        missing: Modality,
+        entries: Sequence[Entry],
+        cells: Sequence[Any],
+        reasons: Sequence[str | None],
+        refused: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.config = config
+        self.models = models
+        self.knowledge = knowledge
+        self.refused = refused or {}
+        self.missing: Modality = missing
+        self.observed = opposite(missing)
+        self.turn = 0
+        self.rows = [
+            self._row(entry, cell, reason)
+            for entry, cell, reason in zip(entries, cells, reasons, strict=True)
+        ]
+
+    def _row(self, entry: Entry, cell: Any, reason: str | None) -> Row:
+        row = Row(entry.id, None, reason or "unknown", entry.first_attempt)
+        if self.observed == "text":
+            row.item = cell
+            return row
+        try:
+            row.item = decode(cell["bytes"], self.config.dataset.max_pixels)
+        except UndecodableImage as error:
+            row.error = f"the observed image can't be decoded any more: {error}"
+        return row
+
+    def ground(self) -> None:
+        """Embed the observed halves, find the pairs that ground them, predict the missing ones."""
+        rows = [row for row in self.rows if row.error is None]
+        if not rows:
+            return
+        knowledge, observed = self.knowledge.base, self.observed
+        embeddings = self.models.embed([row.item for row in rows], observed)
+        if not knowledge.mapping.constant_[observed]:
+            for row, pseudo in zip(rows, knowledge.pseudo(embeddings, observed), strict=True):
+                row.pseudo = pseudo
+        if not self.config.generation.grounded:
+            return
+        found = knowledge.retriever.retrieve(embeddings, observed, ids=[row.id for row in rows])
+        pairs = self.knowledge.pairs(
+            [hit.row for hits in found for hit in hits], with_images=observed == "text"
+        )
+        for row, hits in zip(rows, found, strict=True):
+            for hit in hits:
+                if (pair := pairs.get(hit.row)) is not None:
+                    caption = self._nearest_caption(pair.captions, row)
+                    row.examples.append(Grounds(pair, caption, hit))
+
+    def _nearest_caption(self, captions: Sequence[str], row: Row) -> str:
+        """Of a pair's captions the one nearest to the row's text, pseudo or own."""
+        if len(captions) == 1:
+            return captions[0]
+        pseudo = self.observed == "image"
+        target = row.pseudo if pseudo else self.models.embed([row.item], "text")[0]
+        if target is None:
+            return captions[0]
+        embeddings = self.models.encoder.encode(list(captions), "text")
+        return captions[int(np.argmax(embeddings @ target))]
+
+    def open_rows(self) -> list[Row]:
+        """Rows that wait for the generator, while there are attempts left."""
+        if self.turn >= self.config.generation.attempts:
+            return []
+        return [row for row in self.rows if row.chosen is None and row.error is None]
+
+    def generate(self) -> list[Generated]:
+        """Ask the generator for n candidates of every open row."""
+        rows = self.open_rows()
+        if not rows:
+            return []
+        requests = [self._requests(row) for row in rows]
+        answers = iter(
+            self.models.generator(self.missing).generate([one for own in requests for one in own])
+        )
+        return [_joined([(one, next(answers)) for one in own]) for own in requests]
+
+    def _requests(self, row: Row) -> list[CaptionRequest | ImageRequest]:
+        """What is asked for a row: candidates from its examples, and some without, if so set."""
+        settings, attempt = self.config.generation, row.first_attempt + self.turn
+        seeds = tuple(
+            derive_seed(self.config.run.seed, row.id, n, attempt) for n in range(settings.n)
+        )
+        examples = tuple(
+            Example(example.pair.id, example.caption, example.pair.image)
+            for example in row.examples
+        )
+        grounded = settings.grounded_of(self.missing) if examples else 0
+        parts = ((examples, seeds[:grounded]), ((), seeds[grounded:]))
+        return [self._request(row, shown, drawn) for shown, drawn in parts if drawn]
+
+    def _request(
+        self, row: Row, examples: tuple[Example, ...], seeds: tuple[int, ...]
+    ) -> CaptionRequest | ImageRequest:
+        if self.missing == "text":
+            return CaptionRequest(row.id, row.item, examples, seeds)
+        return ImageRequest(row.id, row.item[0], examples, seeds)
+
+    def judge(self, answers: Sequence[Generated]) -> None:
+        """Judge what `generate` gave, and choose each row's best where one holds."""
+        rows = self.open_rows()
+        made = [c for answer in answers for c in answer.candidates]
+        embeddings = self._embed(made)
+        start = 0
+        for row, answer in zip(rows, answers, strict=True):
+            if answer.error is not None:
+                row.error = answer.error
+                continue
+            own = embeddings[start : start + len(answer.candidates)]
+            start += len(answer.candidates)
+            judged = self._judge(row, answer.candidates, own, self._refused(row, answer))
+            offset = len(row.tried)
+            attempt = row.first_attempt + self.turn
+            row.tried += [
+                Tried(attempt, candidate, judgement)
+                for candidate, judgement in zip(answer.candidates, judged.judgements, strict=True)
+            ]
+            row.notes = judged.notes
+            if judged.chosen is None:
+                row.faults.append(f"attempt {attempt}: {judged.reason}")
+            else:
+                row.chosen = offset + judged.chosen
+        self.turn += 1
+
+    def _embed(self, candidates: Sequence[Candidate]) -> np.ndarray:
+        """Unit embeddings [n, d]; zeros stand for candidates that are nothing to embed."""
+        encoder, missing = self.models.encoder, self.missing
+        embeddings = np.zeros((len(candidates), encoder.dimension(missing)), np.float32)
+        if missing == "text":
+            items: list[Any] = [candidate.text for candidate in candidates]
+            real = [i for i, text in enumerate(items) if text and text.strip()]
+        else:
+            items = [candidate.image for candidate in candidates]
+            real = [i for i, image in enumerate(items) if image is not None]
+        if real:
+            embeddings[real] = encoder.encode([items[i] for i in real], missing)
+        return embeddings
+
+    def _judge(
+        self,
+        row: Row,
+        candidates: Sequence[Candidate],
+        embeddings: np.ndarray,
+        known_faults: Mapping[int, str],
+    ) -> Judged:
+        selector = self.knowledge.selector
+        if self.missing == "text":
+            references = [caption for each in row.examples for caption in each.pair.captions]
+            return selector.judge_captions(
+                [candidate.text or "" for candidate in candidates],
+                embeddings,
+                row.pseudo,
+                references,
+                [candidate.prompt for candidate in candidates],
+                known_faults,
+            )
+        return selector.judge_images(
+            [candidate.image for candidate in candidates], embeddings, row.pseudo, known_faults
+        )
+
+    def _refused(self, row: Row, answer: Generated) -> dict[int, str]:
+        """Candidates that are what a person rejected, by number."""
+        digests = self.refused.get(row.id, ())
+        if not digests:
+            return {}
+        return {
+            number: REFUSED
+            for number, candidate in enumerate(answer.candidates)
+            if _digest(candidate) in digests
+        }
+
+
+def _joined(asked: Sequence[tuple[CaptionRequest | ImageRequest, Generated]]) -> Generated:
+    """The answers to a row's requests as one; an error of any is the row's."""
+    if len(asked) == 1:
+        return asked[0][1]
+    candidates: list[Candidate] = []
+    for request, answer in asked:
+        if answer.error is not None:
+            return answer
+        notes = () if request.examples else (UNGROUNDED,)
+        candidates += [replace(one, notes=(*one.notes, *notes)) for one in answer.candidates]
+    return Generated(asked[0][1].row_id, tuple(candidates))
+
+
+def _digest(candidate: Candidate) -> str:
+    image = None if candidate.image is None else encode(candidate.image)
+    return half_digest(candidate.text, image)

@@ -1,0 +1,232 @@
+"""What a dataset holds, row by row: its id, which half is missing and why, and digests of content."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.dataset.dataset import Dataset, DatasetError
+from pipeline.dataset.findings import (
+    DETAILS,
+    FILE_SCHEMA,
+    HELD,
+    Advance,
+    digest,
+    keep,
+    kept,
+    known_images,
+    place_of,
+    read,
+    reading_of,
+)
+from pipeline.dataset.images import ImageInspector
+from pipeline.dataset.known_images import KnownImages
+
+logger = logging.getLogger(__name__)
+
+
+class DuplicateIds(DatasetError):
+    """An id stands twice, where each must be one row's; `twice` names both rows."""
+
+    def __init__(self, twice: str) -> None:
+        super().__init__(f"{twice}; make ids unique, or set dataset.on_duplicate: first")
+        self.twice = twice
+
+
+class Catalog:
+    """The rows of a dataset in reading order.
+
+    Attributes
+    ----------
+    dataset : Dataset
+    table : pyarrow.Table
+        Columns `file` (number in `dataset.files`), `position`, `id`, `image` and `text` (digest of
+        the half, null where it is missing), `image_reason`, `text_reason` (why), `content` (digest
+        of the id and both halves), `extra` (digest of the pass-through columns), `missing`
+        ("image", "text", "both" or null).
+    """
+
+    def __init__(self, dataset: Dataset, table: pa.Table, folder: Path) -> None:
+        self.dataset = dataset
+        self.table = table
+        self._folder = folder
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @classmethod
+    def scan(cls, dataset: Dataset, folder: Path, advance: Advance | None = None) -> Catalog:
+        """Read what is new since the last scan, and put all files together.
+
+        Parameters
+        ----------
+        dataset
+        folder
+            Where the findings are kept, a file each; made when needed.
+        advance
+            Called with the number of rows after each batch.
+
+        Raises
+        ------
+        DatasetError
+            No rows, a null id, or an id that stands twice while `on_duplicate` is "error".
+        """
+        settings = dataset.settings
+        reading = reading_of(settings)
+        tables = []
+        with ImageInspector(settings.max_pixels, settings.decode_seconds) as inspector:
+            for number, file in enumerate(dataset.files):
+                found = kept(folder, file, reading)
+                if found is None:
+                    known = KnownImages(dataset, known_images(folder, file, reading))
+                    found = read(dataset, file, inspector, known, advance)
+                    keep(folder, file, reading, found)
+                    found = found.select(HELD)
+                elif advance:
+                    advance(len(found))
+                files = pa.array(np.full(len(found), number, np.int32))
+                tables.append(found.append_column("file", files))
+        table = pa.concat_tables(tables or [FILE_SCHEMA.empty_table()])
+        if not len(table):
+            raise DatasetError(f"{settings.path}: no rows")
+        table = _with_missing(table)
+        table = _with_ids(table) if not dataset.has_id else table
+        if dataset.excluded:
+            left_out = pc.is_in(table["id"], pa.array(sorted(dataset.excluded), pa.string()))
+            table = table.filter(pc.invert(left_out))
+        # In one piece: rows are picked from it again and again.
+        return cls(dataset, _without_duplicates(table, dataset).combine_chunks(), folder)
+
+    def details(self) -> pa.Table:
+        """Columns `captions` and `licence` of the complete rows, in their order."""
+        complete = self.complete()
+        numbers = complete["file"].to_numpy()
+        tables = []
+        for number, file in enumerate(self.dataset.files):
+            found = pq.read_table(place_of(self._folder, file), columns=["position", *DETAILS])
+            places = pc.index_in(
+                complete["position"].filter(pa.array(numbers == number)), found["position"]
+            )
+            tables.append(found.select(DETAILS).take(places))
+        return pa.concat_tables(tables)
+
+    def complete(self) -> pa.Table:
+        """The rows with both halves."""
+        return self.table.filter(pc.is_null(self.table["missing"]))
+
+    def counts(self) -> dict[str, int]:
+        """Rows by what is missing: complete, text, image, both."""
+        found = _tally(self.table["missing"])
+        names = {"complete": None, "text": "text", "image": "image", "both": "both"}
+        return {name: found.get(value, 0) for name, value in names.items()}
+
+    def reasons(self) -> dict[str, dict[str, int]]:
+        """Per half, how often each reason of its absence was found."""
+        return {
+            half: {
+                reason: count
+                for reason, count in Counter(_tally(self.table[f"{half}_reason"])).most_common()
+                if reason
+            }
+            for half in ("image", "text")
+        }
+
+    def content(self) -> str:
+        """A digest of all ids and contents, whatever the files and the order of rows."""
+        # A sum does not mind the order, and takes a tenth of the time of sorting a million.
+        halves = np.frombuffer(bytes.fromhex("".join(self.table["content"].to_pylist())), "<u8")
+        sums = halves.reshape(-1, 2).sum(axis=0, dtype=np.uint64)
+        return digest(str(len(self)), *map(str, sums.tolist()))
+
+
+def _tally(column: pa.ChunkedArray) -> dict[str | None, int]:
+    return {item["values"]: item["counts"] for item in pc.value_counts(column).to_pylist()}
+
+
+def _with_missing(table: pa.Table) -> pa.Table:
+    no_image, no_text = pc.is_null(table["image"]), pc.is_null(table["text"])
+    missing = pc.case_when(
+        pc.make_struct(pc.and_(no_image, no_text), no_image, no_text),
+        "both",
+        "image",
+        "text",
+    )
+    return table.append_column("missing", missing.cast(pa.string()))
+
+
+def _with_ids(table: pa.Table) -> pa.Table:
+    """Ids of rows that have none: a digest of the observed halves and an occurrence number."""
+    seen: Counter[str] = Counter()
+    ids = []
+    for content in pc.utf8_slice_codeunits(table["content"], 0, 24).to_pylist():
+        seen[content] += 1
+        ids.append(f"{content}-{seen[content]}")
+    return table.set_column(table.schema.get_field_index("id"), "id", pa.array(ids, pa.string()))
+
+
+def _without_duplicates(table: pa.Table, dataset: Dataset) -> pa.Table:
+    ids = table["id"]
+    if pc.count_distinct(ids).as_py() == len(table):
+        return table
+    first: dict[str, int] = {}
+    kept = []
+    for row, row_id in enumerate(ids.to_pylist()):
+        if row_id not in first:
+            first[row_id] = row
+            kept.append(row)
+        elif dataset.settings.on_duplicate == "error":
+            places = [_name_row(table, dataset, r) for r in (first[row_id], row)]
+            raise DuplicateIds(f"id {row_id!r} stands twice: {places[0]} and {places[1]}")
+    logger.warning("%d rows with an id that stood before were left out", len(table) - len(kept))
+    return table.take(pa.array(kept))
+
+
+def _name_row(table: pa.Table, dataset: Dataset, row: int) -> str:
+    file, position = table["file"][row].as_py(), table["position"][row].as_py()
+    return f"{dataset.files[file].name} row {position}"
+
+
+def fetch(dataset: Dataset, places: Iterable[tuple[int, int]]) -> pa.Table:
+    """Rows by (number of the file, position), in the order asked for; columns as `Dataset.fetch`.
+
+    Their images may be more than one array of Arrow's holds (2 GB): see `encoded_images`.
+    """
+    wanted = list(places)
+    by_file: dict[int, list[int]] = {}
+    for file, position in wanted:
+        by_file.setdefault(file, []).append(position)
+    order: dict[tuple[int, int], int] = {}
+    tables = []
+    for file, positions in by_file.items():
+        unique = sorted(set(positions))
+        table = dataset.fetch(dataset.files[file], unique)
+        for position in table["position"].to_pylist():
+            order[file, position] = len(order)
+        tables.append(table)
+    table = pa.concat_tables(tables)
+    rows = [order[place] for place in wanted]
+    if rows == list(range(len(table))):
+        return table
+    # Slices share their bytes; a take would copy all images into one array.
+    return pa.concat_tables([table.slice(row, 1) for row in rows])
+
+
+def stream(dataset: Dataset, rows: pa.Table) -> Iterator[pa.RecordBatch]:
+    """Some of a catalog's rows in reading order, as `Dataset.stream` gives them."""
+    files, positions = rows["file"].to_numpy(), rows["position"].to_numpy()
+    starts = np.flatnonzero(np.diff(files, prepend=-1)).tolist()
+    for start, end in pairwise([*starts, len(files)]):
+        yield from dataset.stream(dataset.files[files[start]], positions[start:end])
+
+
+def encoded_images(rows: pa.Table | pa.RecordBatch) -> pa.ChunkedArray | pa.Array:
+    """The encoded images of rows as they were read, in as many pieces."""
+    return pc.struct_field(rows["image"], "bytes")

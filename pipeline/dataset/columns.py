@@ -1,0 +1,177 @@
+"""Which column holds what: the settings, the guess by name and type, and the check of both.
+
+Images are bytes, paths, or a struct of both; texts are strings or lists of strings; ids are
+strings or whole numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.dataset.forms.base import DatasetError, is_binary, is_string
+from pipeline.dataset.schema import OWN_COLUMNS
+
+NONE = "none"
+
+_ID_NAMES = ("id", "__key__", "key", "uid", "uuid", "sample_id")
+_IMAGE_NAMES = (
+    *("image", "img", "images", "jpg", "jpeg", "png", "webp", "picture", "photo"),
+    *("image_bytes", "file_name", "filename", "image_path", "filepath", "file_path", "path"),
+)
+_TEXT_NAMES = (
+    *("text", "caption", "captions", "txt", "texts", "sentence", "sentences", "description"),
+    *("alt_text", "title"),
+)
+
+
+class ColumnSettings(BaseModel):
+    """Which columns hold what."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str | None = Field(
+        default=None,
+        description="Column of unique ids; found by name if left out; 'none': a digest of the row.",
+    )
+    image: str | None = Field(
+        default=None,
+        description="Column of images (bytes, paths, or {bytes, path}); found by name if left out;"
+        " 'none': no row has an image.",
+    )
+    text: str | None = Field(
+        default=None,
+        description="Column of captions (strings or lists of strings); found by name if left out;"
+        " 'none': no row has a text.",
+    )
+    extra: list[str] | None = Field(
+        default=None, description="Columns that pass through; all others if left out."
+    )
+
+
+def guess_columns(schema: pa.Schema) -> ColumnSettings:
+    """Find the columns by their names and types; None where none fits.
+
+    Names are compared in lower case, in an order of preference: `text` before `caption`, `image`
+    before `file_name`.
+    """
+    images = _by_name(schema, _IMAGE_NAMES, lambda field: image_kind(field) is not None)
+    if images is None:
+        held = [f.name for f in schema if image_kind(f) in ("bytes", "struct")]
+        images = held[0] if len(held) == 1 else None
+    texts = _by_name(
+        schema,
+        _TEXT_NAMES,
+        lambda field: field.name != images and text_kind(field) is not None,
+    )
+    if texts is None:
+        held = [f.name for f in schema if "caption" in f.name.lower() and text_kind(f)]
+        texts = held[0] if len(held) == 1 else None
+    ids = _by_name(schema, _ID_NAMES, _is_id)
+    return ColumnSettings(id=ids, image=images, text=texts)
+
+
+def resolve_columns(asked: ColumnSettings, schema: pa.Schema) -> ColumnSettings:
+    listed = ", ".join(f"{field.name} ({field.type})" for field in schema)
+    for role in ("id", "image", "text"):
+        column = getattr(asked, role)
+        if column not in (None, NONE) and column not in schema.names:
+            raise DatasetError(f"columns.{role}: there is no column {column!r}; there are {listed}")
+    for column in asked.extra or ():
+        if column not in schema.names:
+            raise DatasetError(f"columns.extra: there is no column {column!r}; there are {listed}")
+    twice = [name for name in set(schema.names) if schema.names.count(name) > 1]
+    if twice:
+        raise DatasetError(f"column {twice[0]!r} is there twice; rename one")
+    guessed = guess_columns(schema)
+    found = {
+        role: None
+        if getattr(asked, role) == NONE
+        else getattr(asked, role) or getattr(guessed, role)
+        for role in ("id", "image", "text")
+    }
+    if found["image"] is None and found["text"] is None:
+        raise DatasetError(
+            f"no column of images or texts was found; set columns.image, columns.text;"
+            f" there are {listed}"
+        )
+    if found["image"] and image_kind(schema.field(found["image"])) is None:
+        kind = schema.field(found["image"]).type
+        raise DatasetError(
+            f"columns.image: column {found['image']!r} is {kind}, not images"
+            " (bytes, paths, or a struct of bytes and path)"
+        )
+    if found["text"] and text_kind(schema.field(found["text"])) is None:
+        kind = schema.field(found["text"]).type
+        raise DatasetError(f"columns.text: column {found['text']!r} is {kind}, not text")
+    if found["text"] and found["text"] == found["image"]:
+        raise DatasetError(f"columns.image and columns.text are both {found['text']!r}")
+    if found["id"] and not _is_id(schema.field(found["id"])):
+        kind = schema.field(found["id"]).type
+        raise DatasetError(
+            f"columns.id: column {found['id']!r} is {kind}; ids are strings or whole numbers"
+        )
+    used = {column for column in found.values() if column}
+    rest = [c for c in schema.names if c not in used]
+    extra = rest if asked.extra is None else [c for c in asked.extra if c not in used]
+    return ColumnSettings(**found, extra=extra)
+
+
+def _by_name(schema: pa.Schema, names: Sequence[str], fits: Any) -> str | None:
+    for name in names:
+        for field in schema:
+            if field.name.lower() == name and fits(field):
+                return field.name
+    return None
+
+
+def image_kind(field: pa.Field) -> str | None:
+    kind = field.type
+    if pa.types.is_struct(kind):
+        names = {child.name for child in kind}
+        return "struct" if names & {"bytes", "path"} and _struct_fits(kind) else None
+    if is_binary(kind):
+        return "bytes"
+    return "path" if is_string(kind) else None
+
+
+def _struct_fits(kind: pa.StructType) -> bool:
+    fits = {"bytes": is_binary, "path": is_string}
+    return all(fits[c.name](c.type) or pa.types.is_null(c.type) for c in kind if c.name in fits)
+
+
+def text_kind(field: pa.Field) -> str | None:
+    kind = field.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return "list" if is_string(kind.value_type) else None
+    return "string" if is_string(kind) or pa.types.is_null(kind) else None
+
+
+def _is_id(field: pa.Field) -> bool:
+    kind = field.type
+    if pa.types.is_struct(kind):
+        return "path" in {child.name for child in kind}
+    return is_string(kind) or pa.types.is_integer(kind)
+
+
+def image_cells(column: pa.Array) -> list[dict[str, Any] | None]:
+    """The image column's values as {bytes, path, reason}."""
+    if pa.types.is_struct(column.type):
+        names = {child.name for child in column.type}
+        cells = column.to_pylist()
+        whole = {"bytes", "path", "reason"} <= names
+        return cells if whole else [c and {"bytes": None, "path": None, **c} for c in cells]
+    key = "bytes" if is_binary(column.type) else "path"
+    other = "path" if key == "bytes" else "bytes"
+    return [None if v is None else {key: v, other: None} for v in column.to_pylist()]
+
+
+def free_name(name: str, taken: set[str]) -> str:
+    if name not in OWN_COLUMNS:
+        return name
+    while name in taken or name in OWN_COLUMNS:
+        name = f"source_{name}"
+    return name

@@ -1,0 +1,285 @@
+"""The dataset that comes in: any of the forms in `pipeline.dataset.forms`, with the same columns.
+
+A row is read with the bytes of its image and its captions, or with the reason why it has none;
+whether those bytes are an image is for `pipeline.dataset.images` to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from pipeline.dataset.columns import (
+    ColumnSettings,
+    guess_columns,
+    image_cells,
+    image_kind,
+    resolve_columns,
+)
+from pipeline.dataset.forms.base import DatasetError, Source, SourceFile
+from pipeline.dataset.forms.registry import guess_format, open_source
+from pipeline.dataset.forms.root import Root, is_image
+from pipeline.dataset.halves import check_images
+from pipeline.dataset.images import DECODE_SECONDS, MAX_PIXELS
+from pipeline.dataset.unified import Unified, Unread
+from pipeline.storage.errors import without_password
+
+__all__ = [
+    "ColumnSettings",
+    "Dataset",
+    "DatasetError",
+    "DatasetSettings",
+    "SourceFile",
+    "guess_columns",
+    "guess_format",
+]
+
+
+class DatasetSettings(BaseModel):
+    """Where a dataset is, and how to read it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str = Field(
+        min_length=1,
+        description="File, folder or glob, local (relative to the config) or an fsspec URL.",
+    )
+    format: Literal[
+        "auto", "parquet", "imagefolder", "jsonl", "csv", "webdataset", "img2dataset"
+    ] = Field("auto", description="The form of the data; 'auto' goes by the files' names.")
+    columns: ColumnSettings = Field(
+        default_factory=lambda: ColumnSettings(), description="Which columns hold what."
+    )
+    on_duplicate: Literal["error", "first"] = Field(
+        "error",
+        description="A second row with the same id ends the run, or is left out.",
+    )
+    max_pixels: int = Field(
+        MAX_PIXELS,
+        ge=1,
+        description="Images with more pixels (width x height) are not decoded.",
+    )
+    decode_seconds: float = Field(
+        DECODE_SECONDS,
+        gt=0,
+        description="Time limit for decoding one image, in seconds.",
+    )
+    image_root: str | None = Field(
+        default=None,
+        description="Folder that paths of images are relative to and may not leave;"
+        " the dataset's own folder if left out.",
+    )
+    exclude: str | None = Field(
+        default=None,
+        description="Text file with the ids of rows to leave out, one a line.",
+    )
+
+    @field_validator("path", "image_root", "exclude")
+    @classmethod
+    def _without_password(cls, value: str | None) -> str | None:
+        return without_password(value)
+
+
+class Dataset:
+    """An incomplete image-text dataset. Made by `Dataset.open`.
+
+    Attributes
+    ----------
+    settings
+        As given.
+    format
+        The form, found out where the settings say "auto".
+    columns
+        The columns in use, None where there is none: `id`, `image`, `text`, and `extra`.
+    text_is_list
+        Whether the text column holds lists of captions.
+    has_id
+        Whether there is a column of ids.
+    excluded
+        Ids of rows to leave out; what is read here still has them, a catalog does not.
+    extra_schema
+        The pass-through columns, by the names that they have in the completed dataset.
+    """
+
+    def __init__(
+        self,
+        settings: DatasetSettings,
+        format: str,
+        source: Source,
+        columns: ColumnSettings,
+        images: Root,
+    ) -> None:
+        self.settings = settings
+        self.format = format
+        self.columns = columns
+        self.has_id = columns.id is not None
+        self.excluded: frozenset[str] = frozenset()
+        self._source = source
+        self._images = images
+        self._unified = Unified(columns, source.schema(), images)
+        self.text_is_list = self._unified.text_is_list
+        self.extra_schema = self._unified.extra_schema
+        self.schema = self._unified.schema
+
+    @classmethod
+    def open(cls, settings: DatasetSettings, base: Path) -> Dataset:
+        """Look at a dataset: its form, its columns and its first rows.
+
+        Parameters
+        ----------
+        settings
+            What to open.
+        base
+            The folder that relative paths in the settings are relative to.
+
+        Raises
+        ------
+        DatasetError
+            If it cannot be used as it is, with what to change. What lies deeper in the files
+            (drift of columns, cut files, text that is not UTF-8, null ids) is raised when they
+            are read.
+        """
+        root = Root.of(settings.path, base)
+        format = settings.format if settings.format != "auto" else guess_format(root)
+        source = open_source(format, root)
+        if not _has_files(source):
+            raise DatasetError(f"path {settings.path!r} holds no file of format {format}")
+        schema = source.schema()
+        if not schema.names:
+            raise DatasetError(f"path {settings.path!r} has no rows")
+        columns = resolve_columns(settings.columns, schema)
+        images = Root.of(settings.image_root, base) if settings.image_root else root
+        dataset = cls(settings, format, source, columns, Root(images.fs, images.path))
+        dataset.excluded = _excluded(settings.exclude, base)
+        dataset._look()
+        return dataset
+
+    @cached_property
+    def files(self) -> list[SourceFile]:
+        """The files, sorted by name. Looks at names and times, not into the files.
+
+        Where rows point to image files, a version takes in those as well, so that an image that
+        was added or changed makes the files that may name it new.
+        """
+        files = sorted(self._source.files(), key=lambda file: file.name)
+        if self.format in ("imagefolder", "img2dataset") or not self._by_path:
+            return files
+        images = self._images.listing_version([n for n in self._images.names() if is_image(n)])
+        return [SourceFile(f.name, f.url, f"{f.version}+{images}") for f in files]
+
+    def batches(
+        self, file: SourceFile, unread: Unread = lambda path: False
+    ) -> Iterator[pa.RecordBatch]:
+        """Read a file row by row, in order; at most 256 rows and about 64 MB a batch.
+
+        Parameters
+        ----------
+        file
+        unread
+            Says of the path of an image whether to leave it unread: no bytes, and no reason either.
+
+        Yields
+        ------
+        pyarrow.RecordBatch
+            With `schema`: `position` (int64, the row in the file), `id` (null only without an id
+            column), `image` {bytes, path}, `image_reason` (null if there are bytes, else "absent",
+            "null", "empty", "url", "outside", "not found", "not readable", "not a file",
+            "too large", or what img2dataset said), `text` (the captions that are not blank),
+            `text_reason` (null if there is one, else "absent", "null", "empty", "whitespace",
+            "invisible characters"), and `extra` if columns pass through.
+
+        Raises
+        ------
+        DatasetError
+            For a file that is damaged, has other columns than the first one, text that is not
+            UTF-8, or a null id.
+        """
+        for batch in self._source.batches(file.name, self._unified.needed):
+            yield from self._unified.batches(file.name, batch, unread)
+
+    def stream(self, file: SourceFile, positions: np.ndarray) -> Iterator[pa.RecordBatch]:
+        """Read some rows of a file, as `batches` would give them; `positions` being sorted.
+
+        Raises
+        ------
+        DatasetError
+            If the file has changed so that it has no such rows.
+        """
+        if not len(positions):
+            return
+        rows = 0
+        for read in self._source.take(file.name, positions, self._unified.needed):
+            for batch in self._unified.batches(file.name, read):
+                rows += batch.num_rows
+                yield batch
+        if rows != len(positions):
+            raise DatasetError(f"{file.name} has no row {positions[-1]}: it has changed")
+
+    def fetch(self, file: SourceFile, positions: Sequence[int]) -> pa.Table:
+        """Read some rows of a file, as `batches` would give them, in the order asked for.
+
+        Raises
+        ------
+        DatasetError
+            If the file has changed so that it has no such rows.
+        """
+        wanted = np.asarray(positions, dtype=np.int64)
+        sorted_ = np.unique(wanted)
+        if len(sorted_) and sorted_[0] < 0:
+            raise DatasetError(f"{file.name} has no row {sorted_[0]}")
+        table = pa.Table.from_batches(self.stream(file, sorted_), self.schema)
+        order = np.searchsorted(sorted_, wanted)
+        if np.array_equal(order, np.arange(len(sorted_))):
+            return table
+        # Slices share their bytes; a take would copy all images into one array of at most 2 GB.
+        return pa.concat_tables(table.slice(row, 1) for row in order.tolist())
+
+    def image_version(self, path: str) -> str | None:
+        """Changes when an image that a row names has; None where it can't be told at once."""
+        return self._images.image_version(path)
+
+    def advice(self) -> list[str]:
+        """What to change about the files for them to be read faster, a line each."""
+        return getattr(self._source, "advice", list)()
+
+    def _look(self) -> None:
+        """Read the first rows, to find an image column that holds none and an empty dataset."""
+        asked = [c for c in (self.columns.image, self.columns.text) if c]
+        self._by_path = False
+        for name in _names(self._source):
+            for _, batch in self._source.batches(name, asked):
+                if batch.num_rows == 0:
+                    continue
+                if self.columns.image:
+                    cells = image_cells(batch.column(0).slice(0, 64))
+                    self._by_path = any(c and c["bytes"] is None and c["path"] for c in cells)
+                    self._by_path |= image_kind(batch.schema.field(0)) == "path"
+                    check_images(self.columns.image, cells)
+                return
+        raise DatasetError(f"path {self.settings.path!r} has no rows")
+
+
+def _has_files(source: Source) -> bool:
+    return next(iter(_names(source)), None) is not None
+
+
+def _names(source: Source) -> list[str]:
+    names = getattr(source, "names", None)
+    return names() if names else [file.name for file in source.files()]
+
+
+def _excluded(name: str | None, base: Path) -> frozenset[str]:
+    """The ids in the file of rows to leave out."""
+    if name is None:
+        return frozenset()
+    try:
+        lines = (base / name).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"exclude {name!r} can't be read: {error}") from None
+    return frozenset(line.strip() for line in lines if line.strip())

@@ -1,0 +1,171 @@
+"""What was found in a file of a dataset, row by row, and kept beside the run.
+
+Reading every row and trying every image is dear: what was found is used again as long as the file's
+version and the settings of reading stay the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.dataset.dataset import Dataset, DatasetSettings
+from pipeline.dataset.forms.base import SourceFile
+from pipeline.dataset.images import ImageInspector
+from pipeline.dataset.known_images import COLUMNS, KnownImages
+from pipeline.storage.files import writing_whole
+
+FINDINGS_VERSION = 4
+
+FILE_SCHEMA = pa.schema(
+    [
+        ("position", pa.int64()),
+        ("id", pa.string()),
+        ("image", pa.string()),
+        ("image_reason", pa.string()),
+        ("text", pa.string()),
+        ("text_reason", pa.string()),
+        ("content", pa.string()),
+        ("extra", pa.string()),
+        ("captions", pa.list_(pa.string())),
+        ("licence", pa.string()),
+        # Of an image in a file of its own.
+        ("image_path", pa.string()),
+        ("image_version", pa.string()),
+    ]
+)
+# Read again only for the complete rows that a knowledge base is made of.
+DETAILS = ("captions", "licence")
+# What a catalog holds of every row.
+HELD = [n for n in FILE_SCHEMA.names if n not in (*DETAILS, "image_path", "image_version")]
+
+# Settings that change nothing of what is read.
+NOT_OF_READING = {"name", "licence", "on_duplicate", "exclude"}
+
+Advance = Callable[[int], None]
+
+
+def digest(*parts: bytes | str) -> str:
+    """A 128-bit BLAKE2b digest in hex of the parts, each told apart by its length."""
+    state = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        state.update(len(data).to_bytes(8, "little"))
+        state.update(data)
+    return state.hexdigest()
+
+
+def reading_of(settings: DatasetSettings) -> str:
+    """A digest of the settings that decide what is found."""
+    told = json.dumps(settings.model_dump(mode="json", exclude=NOT_OF_READING), sort_keys=True)
+    return digest(str(FINDINGS_VERSION), told)
+
+
+def read(
+    dataset: Dataset,
+    file: SourceFile,
+    inspector: ImageInspector,
+    known: KnownImages,
+    advance: Advance | None,
+) -> pa.Table:
+    """Read a file's rows and try their images but for those known; a table of `FILE_SCHEMA`.
+
+    `advance` is called with the number of rows after each batch.
+    """
+    batches = [FILE_SCHEMA.empty_table()]
+    for batch in dataset.batches(file, known.holds):
+        cells = batch.column("image")
+        images, paths = (cells.field(name).to_pylist() for name in ("bytes", "path"))
+        reasons = batch.column("image_reason").to_pylist()
+        digests: list[str | None] = [None] * len(batch)
+        versions: list[str | None] = [None] * len(batch)
+        there = [i for i, reason in enumerate(reasons) if reason is None]
+        new = [i for i in there if images[i] is not None]
+        for i in there:
+            if images[i] is None:
+                digests[i], reasons[i], versions[i] = known.finding(paths[i])
+        for i, fault in zip(new, inspector.inspect([images[i] for i in new]), strict=True):
+            digests[i] = digest(images[i]) if fault is None else None
+            reasons[i], versions[i] = fault, known.version_read(paths[i], fault)
+        texts = batch.column("text").to_pylist()
+        text_reasons = batch.column("text_reason").to_pylist()
+        extras = batch.column("extra").to_pylist() if "extra" in batch.schema.names else None
+        ids = batch.column("id").to_pylist()
+        captions = [
+            None if reason else digest(*text)
+            for text, reason in zip(texts, text_reasons, strict=True)
+        ]
+        rows = {
+            "position": batch.column("position"),
+            "id": ids,
+            "image": digests,
+            "image_reason": reasons,
+            "text": captions,
+            "text_reason": text_reasons,
+            "content": [
+                digest(*(part or "" for part in row))
+                for row in zip(ids, digests, captions, strict=True)
+            ],
+            "captions": texts,
+            "image_path": [p if v else None for p, v in zip(paths, versions, strict=True)],
+            "image_version": versions,
+            "licence": [_licence(row) for row in extras or [None] * len(batch)],
+            "extra": [None] * len(batch) if extras is None else [_extra(row) for row in extras],
+        }
+        batches.append(pa.table(rows, schema=FILE_SCHEMA))
+        if advance:
+            advance(len(batch))
+    return pa.concat_tables(batches)
+
+
+def _licence(extra: dict[str, Any] | None) -> str | None:
+    """What a row says of its licence, in a column of that name."""
+    for name in ("licence", "license"):
+        if extra and extra.get(name) is not None:
+            return str(extra[name])
+    return None
+
+
+def _extra(row: Any) -> str:
+    return digest(json.dumps(row, sort_keys=True, default=repr, ensure_ascii=False))
+
+
+def place_of(folder: Path, file: SourceFile) -> Path:
+    """Where the findings of a file are kept."""
+    return folder / f"{digest(file.name)}.parquet"
+
+
+def kept(folder: Path, file: SourceFile, reading: str) -> pa.Table | None:
+    """What was found in a file, columns `HELD`; None where it has to be read (again)."""
+    return _found(folder, file, {"version": file.version, "reading": reading}, HELD)
+
+
+def known_images(folder: Path, file: SourceFile, reading: str) -> pa.Table | None:
+    """What was found in a file's images, of whatever version it was; None if it was never read."""
+    return _found(folder, file, {"reading": reading}, COLUMNS)
+
+
+def _found(
+    folder: Path, file: SourceFile, wanted: Mapping[str, str], columns: Sequence[str]
+) -> pa.Table | None:
+    try:
+        with pq.ParquetFile(place_of(folder, file)) as found:
+            metadata = found.schema_arrow.metadata or {}
+            if any(metadata.get(key.encode()) != value.encode() for key, value in wanted.items()):
+                return None
+            return found.read(columns=list(columns)).replace_schema_metadata(None)
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None
+
+
+def keep(folder: Path, file: SourceFile, reading: str, table: pa.Table) -> None:
+    """Keep what was found in a file."""
+    told = {"file": file.name, "version": file.version, "reading": reading}
+    with writing_whole(place_of(folder, file)) as scratch:
+        pq.write_table(table.replace_schema_metadata(told), scratch, compression="zstd")

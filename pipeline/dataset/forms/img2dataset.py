@@ -1,0 +1,159 @@
+"""img2dataset's output folders: its downloads, and its failed downloads as rows without an image.
+
+Each shard has a Parquet file that lists every row tried, with `key`, `status` and `error_message`;
+the images are in a tar, a folder, or a column of that file, as its `output_format` had it.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.dataset.forms.base import IMAGE_CELL, Batch, DatasetError, SourceFile
+from pipeline.dataset.forms.parquet import ParquetSource
+from pipeline.dataset.forms.root import IMAGE_SUFFIXES, Root
+from pipeline.dataset.forms.webdataset import IMAGE, Member, WebDatasetSource, read_member
+
+_SHARD = re.compile(r"(?:.*/)?\d+\.parquet")
+_COLUMNS = ("jpg", "jpeg", "png", "webp")
+
+
+class _Shards(ParquetSource):
+    def names(self) -> list[str]:
+        return [n for n in super().names() if _SHARD.fullmatch(n)]
+
+
+class Img2DatasetSource:
+    """Every shard below a root."""
+
+    def __init__(self, root: Root) -> None:
+        self.root = root
+        self._shards = _Shards(root)
+        self._tars = WebDatasetSource(root)
+        self._offsets: tuple[str, dict[str, Member]] | None = None
+        self._files: tuple[str, dict[str, str]] | None = None
+
+    def files(self) -> list[SourceFile]:
+        found = []
+        for shard in self._shards.files():
+            tar = _stem(shard.name) + ".tar"
+            version = shard.version
+            if tar in self.root:
+                version += f"+{self.root.version(tar)}"
+            elif inside := sorted(self._images_of(shard.name).values()):
+                version += f"+{self.root.listing_version(inside)}"
+            found.append(SourceFile(shard.name, shard.url, version))
+        return found
+
+    def schema(self) -> pa.Schema:
+        schema = self._shards.schema()
+        if "key" not in schema.names or "status" not in schema.names:
+            raise DatasetError(
+                f"{self._shards.names()[0]} is not img2dataset's: it has no columns key and status"
+                f" (columns: {', '.join(schema.names)})"
+            )
+        kept = [field for field in schema if field.name not in (self._image_column(), IMAGE)]
+        return pa.schema([*kept, pa.field(IMAGE, IMAGE_CELL)])
+
+    def advice(self) -> list[str]:
+        """See `ParquetSource.advice`."""
+        return self._shards.advice()
+
+    def batches(self, name: str, columns: Sequence[str]) -> Iterator[Batch]:
+        asked = self._asked(columns)
+        yield from self._with_images(name, self._shards.batches(name, asked), columns)
+
+    def take(self, name: str, positions: np.ndarray, columns: Sequence[str]) -> Iterator[Batch]:
+        asked = self._asked(columns)
+        yield from self._with_images(name, self._shards.take(name, positions, asked), columns)
+
+    def _image_column(self) -> str | None:
+        schema = self._shards.schema()
+        held = [c for c in _COLUMNS if c in schema.names]
+        return next((c for c in held if pa.types.is_binary(schema.field(c).type)), None)
+
+    def _asked(self, columns: Sequence[str]) -> list[str]:
+        needed = [column for column in columns if column != IMAGE]
+        if IMAGE in columns:
+            held = self._image_column()
+            needed += [c for c in ("key", "status", held) if c and c not in needed]
+        return needed
+
+    def _with_images(
+        self, name: str, batches: Iterator[Batch], columns: Sequence[str]
+    ) -> Iterator[Batch]:
+        tar = _stem(name) + ".tar"
+        packed = IMAGE in columns and not self._image_column() and tar in self.root
+        file = self.root.open(tar) if packed else None
+        try:
+            for positions, batch in batches:
+                arrays = [
+                    self._cells(name, batch, tar, file) if column == IMAGE else batch[column]
+                    for column in columns
+                ]
+                yield positions, pa.RecordBatch.from_arrays(arrays, names=list(columns))
+        finally:
+            if file is not None:
+                file.close()
+
+    def _cells(
+        self, name: str, batch: pa.RecordBatch, tar: str, file: IO[bytes] | None
+    ) -> pa.Array:
+        keys = [str(key) for key in batch["key"].to_pylist()]
+        statuses = batch["status"].to_pylist()
+        held = self._image_column()
+        if held:
+            images = batch[held].to_pylist()
+            found = [{"bytes": data} if data is not None else None for data in images]
+        elif file is not None:
+            found = [self._from_tar(tar, file, key) for key in keys]
+        else:
+            files = self._images_of(name)
+            found = [{"path": files[key]} if key in files else None for key in keys]
+        cells = [
+            cell if cell is not None else {"reason": _reason(status)}
+            for cell, status in zip(found, statuses, strict=True)
+        ]
+        return pa.array(cells, IMAGE_CELL)
+
+    def _from_tar(self, tar: str, file: IO[bytes], key: str) -> dict[str, Any] | None:
+        if self._offsets is None or self._offsets[0] != tar:
+            members = {
+                posixpath.basename(sample): member
+                for sample, held in self._tars.index(tar).samples
+                for member in held
+                if f".{member.extension}" in IMAGE_SUFFIXES
+            }
+            self._offsets = (tar, members)
+        member = self._offsets[1].get(key)
+        if member is None:
+            return None
+        return {
+            "bytes": read_member(tar, file, member),
+            "path": f"{key}.{member.extension}",
+        }
+
+    def _images_of(self, name: str) -> dict[str, str]:
+        """The image files in a shard's folder, by key."""
+        folder = _stem(name)
+        if self._files is None or self._files[0] != folder:
+            inside = self.root.images(folder)
+            by_key = {posixpath.splitext(posixpath.basename(n))[0]: n for n in inside}
+            self._files = (folder, by_key)
+        return self._files[1]
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(".parquet")
+
+
+def _reason(status: str | None) -> str:
+    """img2dataset's own word for what went wrong, "failed_to_download" for one."""
+    if status is None or status == "success":
+        return "not found"
+    return status.replace("_", " ")

@@ -1,0 +1,94 @@
+"""The halves of a row as they are stored: which are there, and why the others are not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.dataset.forms.base import DatasetError
+from pipeline.dataset.forms.root import is_image
+from pipeline.dataset.images import UndecodableImage, decode
+
+Cell = dict[str, Any] | None
+
+# Characters that show nothing, besides whitespace: NUL, zero-width ones, the byte order mark.
+_INVISIBLE = "\0\u200b\u200c\u200d\u2060\ufeff"
+
+
+def captions(values: list[Any], is_list: bool) -> tuple[list[list[str]], list[str | None]]:
+    """The captions of each row that are not blank, and why there are none."""
+    lists = values if is_list else [None if value is None else [value] for value in values]
+    texts = [[text for text in row or () if text and _visible(text)] for row in lists]
+    reasons = [None if kept else _blank_reason(row) for kept, row in zip(texts, lists, strict=True)]
+    return texts, reasons
+
+
+def path_to_read(cell: Cell) -> str | None:
+    """The path that an image has to be read from, or None if its cell says all there is."""
+    if cell is None or cell["bytes"] is not None or cell.get("reason") is not None:
+        return None
+    return cell["path"]
+
+
+def in_cell(cell: Cell) -> tuple[bytes | None, str | None]:
+    """The bytes in a cell, or why there are none."""
+    if cell is None:
+        return None, "null"
+    if cell["bytes"]:
+        return cell["bytes"], None
+    return None, "empty" if cell["bytes"] is not None else cell.get("reason") or "null"
+
+
+def check_images(column: str | None, cells: list[Cell]) -> None:
+    """Raise a `DatasetError` if the first cells of an image column show that it holds none."""
+    paths = [c["path"] for c in cells if c and c["bytes"] is None and c["path"]]
+    strange = [p for p in paths if not is_image(p) and "://" not in p and not _like_path(p)]
+    if len(paths) >= 4 and len(strange) == len(paths):
+        raise DatasetError(
+            f"column {column!r} holds texts, not images or paths of images"
+            f" (the first: {strange[0][:60]!r}); set columns.image"
+        )
+    held = [c["bytes"] for c in cells if c and c["bytes"]]
+    if len(held) >= 8 and not any(_like_image(data) for data in held):
+        raise DatasetError(f"column {column!r} holds bytes that are no images; set columns.image")
+
+
+def _visible(text: str) -> bool:
+    return bool(text.strip()) and any(not (char in _INVISIBLE or char.isspace()) for char in text)
+
+
+def _blank_reason(captions: list[str | None] | None) -> str:
+    if captions is None or (captions and all(caption is None for caption in captions)):
+        return "null"
+    joined = "".join(caption or "" for caption in captions)
+    if not joined:
+        return "empty"
+    return "invisible characters" if joined.strip() else "whitespace"
+
+
+def check_utf8(name: str, positions: np.ndarray, column: str, values: pa.Array) -> None:
+    """Arrow takes a file's word for its strings being UTF-8; we look."""
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise DatasetError(
+            f"{name}, rows {positions[0]} to {positions[-1]}: column {column!r} is not UTF-8"
+            if "utf8" in str(error).lower()
+            else f"{name}, rows {positions[0]} to {positions[-1]}: column {column!r} is damaged"
+            f" ({str(error)[:120]})"
+        ) from None
+
+
+def _like_path(text: str) -> bool:
+    """Whether a string may be a path without an image's suffix: short, and not a sentence."""
+    return len(text) < 256 and len(text.split()) < 3 and ("/" in text or "." in text)
+
+
+def _like_image(data: bytes) -> bool:
+    try:
+        decode(data, max_pixels=4096)
+    except UndecodableImage as fault:
+        return fault.reason != "undecodable"
+    return True

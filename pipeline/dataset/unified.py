@@ -1,0 +1,162 @@
+"""Batches of any form of dataset made alike: ids, images with their bytes, captions, other columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.dataset.columns import ColumnSettings, free_name, image_cells, text_kind
+from pipeline.dataset.forms.base import BATCH_BYTES, Batch, DatasetError
+from pipeline.dataset.forms.root import Root
+from pipeline.dataset.halves import Cell, captions, check_utf8, in_cell, path_to_read
+from pipeline.dataset.schema import IMAGE
+
+# Images that are read by their paths at the same time, where that takes a server.
+IMAGES_AT_ONCE = 32
+
+Unread = Callable[[str], bool]
+
+
+class Unified:
+    """Makes the same columns of what a source reads, whatever its form.
+
+    Parameters
+    ----------
+    columns
+        Which of the source's columns hold what.
+    read : pyarrow.Schema
+        The source's columns.
+    images
+        Where images that are named by their paths lie.
+
+    Attributes
+    ----------
+    schema : pyarrow.Schema
+        Of the batches that come out; see `pipeline.dataset.dataset.Dataset.batches`.
+    extra_schema : pyarrow.Schema
+        The pass-through columns. One with a name that the completed dataset has itself is called
+        `source_NAME`.
+    text_is_list : bool
+        Whether the text column holds lists of captions.
+    needed : list of str
+        The source's columns that have to be read.
+    """
+
+    def __init__(self, columns: ColumnSettings, read: pa.Schema, images: Root) -> None:
+        self.columns = columns
+        self._images = images
+        self.text_is_list = bool(columns.text) and text_kind(read.field(columns.text)) == "list"
+        self._extra_names = list(columns.extra or ())
+        asked = [columns.id, columns.image, columns.text]
+        self.needed = list(dict.fromkeys([c for c in asked if c] + self._extra_names))
+        taken = set(read.names)
+        self.extra_schema = pa.schema(
+            [
+                field.with_name(free_name(field.name, taken)).remove_metadata()
+                for field in map(read.field, self._extra_names)
+            ]
+        )
+        fields = [
+            pa.field("position", pa.int64()),
+            pa.field("id", pa.string()),
+            pa.field("image", IMAGE),
+            pa.field("image_reason", pa.string()),
+            pa.field("text", pa.list_(pa.string())),
+            pa.field("text_reason", pa.string()),
+        ]
+        if self._extra_names:
+            fields.append(pa.field("extra", pa.struct(list(self.extra_schema))))
+        self.schema = pa.schema(fields)
+
+    def batches(
+        self, name: str, read: Batch, unread: Unread = lambda path: False
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of a batch of the source, at most about 64 MB of images at a time.
+
+        Images are not read of whose path `unread` says so: no bytes, and no reason either.
+
+        Raises
+        ------
+        DatasetError
+            Text that is not UTF-8, or a null id, in the file called `name`.
+        """
+        positions, batch = read
+        if batch.num_rows == 0:
+            return
+        for field, column in zip(batch.schema, batch.columns, strict=True):
+            check_utf8(name, positions, field.name, column)
+        ids = self._ids(name, positions, batch)
+        texts, text_reasons = (
+            captions(batch.column(self.columns.text).to_pylist(), self.text_is_list)
+            if self.columns.text
+            else ([[]] * batch.num_rows, ["absent"] * batch.num_rows)
+        )
+        extra = self._extra(batch)
+        cells: list[Cell] = (
+            image_cells(batch.column(self.columns.image))
+            if self.columns.image
+            else [{"bytes": None, "path": None, "reason": "absent"}] * batch.num_rows
+        )
+        start, size = 0, 0
+        images: list[dict[str, Any]] = []
+        reasons: list[str | None] = []
+        for row, (image, reason) in enumerate(self._read_images(cells, unread)):
+            images.append(image)
+            reasons.append(reason)
+            size += len(image["bytes"] or b"")
+            if size >= BATCH_BYTES or row + 1 == batch.num_rows:
+                end = row + 1
+                columns = [
+                    pa.array(positions[start:end], pa.int64()),
+                    ids.slice(start, end - start),
+                    pa.array(images, IMAGE),
+                    pa.array(reasons, pa.string()),
+                    pa.array(texts[start:end], pa.list_(pa.string())),
+                    pa.array(text_reasons[start:end], pa.string()),
+                ]
+                if extra is not None:
+                    columns.append(extra.slice(start, end - start))
+                yield pa.RecordBatch.from_arrays(columns, schema=self.schema)
+                start, size, images, reasons = end, 0, [], []
+
+    def _read_images(
+        self, cells: list[Cell], unread: Unread
+    ) -> Iterator[tuple[dict[str, Any], str | None]]:
+        """Each cell's image with its bytes, and the reason where there are none."""
+        for start in range(0, len(cells), IMAGES_AT_ONCE):
+            part = cells[start : start + IMAGES_AT_ONCE]
+            named = [path_to_read(cell) for cell in part]
+            left = {path for path in named if path is not None and unread(path)}
+            asked = [path for path in named if path is not None and path not in left]
+            found = iter(self._images.read_images(asked))
+            for cell, path in zip(part, named, strict=True):
+                if path in left:
+                    yield {"bytes": None, "path": path}, None
+                    continue
+                data, reason = next(found) if path is not None else in_cell(cell)
+                yield {"bytes": data, "path": cell and cell["path"]}, reason
+
+    def _ids(self, name: str, positions: np.ndarray, batch: pa.RecordBatch) -> pa.Array:
+        if self.columns.id is None:
+            return pa.nulls(batch.num_rows, pa.string())
+        column = batch.column(self.columns.id)
+        if pa.types.is_struct(column.type):
+            column = column.field("path")
+        ids = column.cast(pa.string())
+        for row, value in enumerate(ids.to_pylist()):
+            if not value:
+                kind = "null" if value is None else "empty"
+                raise DatasetError(
+                    f"{name}, row {positions[row]}: the id (column {self.columns.id!r}) is {kind};"
+                    " give every row an id, or set columns.id to 'none'"
+                )
+        return ids
+
+    def _extra(self, batch: pa.RecordBatch) -> pa.Array | None:
+        if not self._extra_names:
+            return None
+        columns = [batch.column(name) for name in self._extra_names]
+        return pa.StructArray.from_arrays(columns, fields=list(self.extra_schema))

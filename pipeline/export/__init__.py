@@ -1,0 +1,1 @@
+"""The completed dataset in the layouts that other tools read."""

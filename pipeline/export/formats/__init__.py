@@ -1,0 +1,18 @@
+"""The layouts that consumers read, one writer each."""
+
+from __future__ import annotations
+
+from pipeline.export.formats.base import Writer
+from pipeline.export.formats.files import ImageFolderWriter, LlavaWriter, OpenClipWriter
+from pipeline.export.formats.parquet import ParquetWriter
+from pipeline.export.formats.webdataset import WebDatasetWriter
+
+FORMATS: dict[str, type[Writer]] = {
+    "parquet": ParquetWriter,
+    "webdataset": WebDatasetWriter,
+    "imagefolder": ImageFolderWriter,
+    "llava": LlavaWriter,
+    "open_clip": OpenClipWriter,
+}
+
+__all__ = ["FORMATS", "Writer"]

@@ -1,0 +1,172 @@
+"""What the writers of all layouts share: rows in, images as files, and what JSON says of a row."""
+
+from __future__ import annotations
+
+import math
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+
+from pipeline.dataset.images import decode, encode
+from pipeline.dataset.schema import COMPLETION, OWN_COLUMNS
+from pipeline.export.settings import ExportSettings
+
+# Image formats by the bytes that they start with.
+_MAGIC = {
+    b"\xff\xd8\xff": "jpg",
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"GIF8": "gif",
+    b"BM": "bmp",
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+}
+# Ends the name of a column whose own name a layout uses itself.
+IN_SOURCE = "_in_source"
+_IMAGES_A_FOLDER = 1000
+_MANY_PIXELS = 1 << 40
+
+
+class Writer:
+    """Writes rows to a folder in one layout. Use as a context manager.
+
+    Parameters
+    ----------
+    scratch
+        The folder that is written to.
+    final
+        Where it will stand.
+    settings
+        The export's.
+    schema
+        Of the completed dataset.
+    columns
+        Columns beside id, image and text; None for all.
+
+    Attributes
+    ----------
+    rows : int
+        Rows written so far.
+    keys : dict of str to str
+        By column what a JSON layout calls it: its own name, unless the layout means something else
+        by that.
+    """
+
+    # What a JSON layout calls its own.
+    own = frozenset({"id", "text", "texts", "provenance"})
+
+    def __init__(
+        self,
+        scratch: Path,
+        final: Path,
+        settings: ExportSettings,
+        schema: pa.Schema,
+        columns: list[str] | None,
+    ) -> None:
+        self.scratch = scratch
+        self.final = final
+        self.settings = settings
+        self.schema = schema
+        self.columns = columns
+        self.rows = 0
+        if columns is None:
+            passed = [name for name in schema.names if name not in OWN_COLUMNS]
+            columns = [*passed, "status", "missing"]
+        self.keys = {name: self._key(name) for name in columns}
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Write the rows of a batch of the completed dataset."""
+        for row in batch.to_pylist():
+            texts = row["text"] if isinstance(row["text"], list) else [row["text"]]
+            self.write(row, [text for text in texts if text])
+            self.rows += 1
+
+    def write(self, row: dict[str, Any], texts: list[str]) -> None:
+        """Write a row; `self.rows` is its number."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Finish the files."""
+
+    def usage(self) -> str:
+        """How to read the layout, as Markdown."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def record(self, row: dict[str, Any], texts: list[str]) -> dict[str, Any]:
+        """What a JSON layout says of a row: its columns, and in short where a half came from."""
+        record: dict[str, Any] = {"id": row["id"], "text": texts[0]}
+        if pa.types.is_list(self.schema.field("text").type):
+            record["texts"] = texts
+        record |= {key: row[name] for name, key in self.keys.items()}
+        if self.columns is None:
+            record["provenance"] = _provenance(row)
+        return record
+
+    def reserved(self, name: str) -> bool:
+        """Whether the layout means something of its own by a key."""
+        return name in self.own
+
+    def _key(self, column: str) -> str:
+        key = column
+        while self.reserved(key) or (key != column and key in self.schema.names):
+            key = f"{key}{IN_SOURCE}"
+        return key
+
+    def save_image(self, row: dict[str, Any]) -> str:
+        """Write the row's image as a file of its own; its path in the export."""
+        extension, data = image_file(row["image"]["bytes"])
+        folder = f"images/{self.rows // _IMAGES_A_FOLDER:05d}"
+        if self.rows % _IMAGES_A_FOLDER == 0:
+            (self.scratch / folder).mkdir(parents=True)
+        name = f"{folder}/{self.rows:09d}.{extension}"
+        (self.scratch / name).write_bytes(data)
+        return name
+
+
+def image_file(data: bytes, known: tuple[str, ...] = ()) -> tuple[str, bytes]:
+    """A file's extension and bytes: as they are where the format is known, else as PNG."""
+    extension = next((e for magic, e in _MAGIC.items() if data.startswith(magic)), None)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        extension = "webp"
+    if extension is not None and (not known or extension in known):
+        return extension, data
+    return "png", encode(decode(data, _MANY_PIXELS), "png")
+
+
+def _provenance(row: dict[str, Any]) -> dict[str, Any]:
+    completion = row["completion"] or dict.fromkeys(field.name for field in COMPLETION)
+    names = ("generator", "model", "revision", "score", "seed", "kb_version", "run_id")
+    told = {name: completion[name] for name in names}
+    return {**told, "examples": [example["id"] for example in completion["examples"] or ()]}
+
+
+def jsonable(value: Any) -> Any:
+    """JSON knows no bytes, dates or NaN: Base64, ISO 8601 and null stand for them."""
+    if isinstance(value, dict):
+        return {key: jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, (bytes, bytearray)):
+        import base64
+
+        return base64.b64encode(value).decode()
+    if isinstance(value, (datetime, date, time)):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return str(value) if isinstance(value, Decimal) else value
+
+
+def code(text: str) -> str:
+    """Python code in Markdown."""
+    return f"```python\n{text}\n```"

@@ -1,0 +1,1 @@
+"""The knowledge base of a run: pairs embedded, built, measured."""

@@ -1,0 +1,138 @@
+"""The complete pairs of a dataset with their embeddings, which are kept by content.
+
+Pictures are decoded as the encoder asks for them; what was embedded once is not read again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from kb.cache import EmbeddingCache
+from kb.embeddings import MODALITIES, Modality, Subset
+from kb.pairs import Pairs
+from pipeline.dataset.catalog import Catalog, digest, encoded_images, stream
+from pipeline.dataset.external import INTERNAL
+from pipeline.dataset.images import UndecodableImage, decode
+from pipeline.dataset.sources import Progress, Sources, quiet
+from pipeline.models.loaded import LoadedModels
+
+logger = logging.getLogger(__name__)
+
+
+class PairEmbeddings:
+    """The embeddings of the sources' complete rows, kept in a folder by content.
+
+    Parameters
+    ----------
+    folder : Path
+        Runs may share it.
+    sources : Sources
+    models : LoadedModels
+    """
+
+    def __init__(self, folder: Path, sources: Sources, models: LoadedModels) -> None:
+        self.folder = folder
+        self._sources = sources
+        self._models = models
+
+    def pairs(self, source: str, progress: Progress = quiet) -> Pairs:
+        """The complete rows of a source with their embeddings, in reading order.
+
+        A picture or text that this encoder has seen before, in whatever file, is not encoded
+        again. Rows whose picture can't be decoded any more are left out, with a warning.
+
+        Raises
+        ------
+        ConfigError
+            The encoder gives what is no embedding.
+        """
+        catalog = self._sources.catalog(source, progress)
+        complete, details = catalog.complete(), catalog.details()
+        items = {
+            "image": lambda numbers: decoded(catalog, complete, numbers),
+            "text": lambda numbers: ((n, details["captions"][n].as_py()) for n in numbers),
+        }
+        caches: dict[Modality, EmbeddingCache] = {}
+        places: dict[Modality, np.ndarray] = {}
+        for modality in MODALITIES:
+            caches[modality] = self._cache(modality, self._models.encoder.dimension(modality))
+            places[modality] = caches[modality].encode(
+                complete[modality].to_pylist(),
+                items[modality],
+                partial(self._models.embed, modality=modality),
+                progress=partial(progress, f"embed {source} {modality}s"),
+            )
+        held = (places["image"] >= 0) & (places["text"] >= 0)
+        if not held.all():
+            first = complete["id"][int(np.argmin(held))].as_py()
+            logger.warning(
+                "%s: %d pairs are left out, for their pictures can't be decoded any more (%r first)",
+                source,
+                len(held) - int(held.sum()),
+                first,
+            )
+        table = _pair_table(
+            source, catalog, complete, details, self._sources.licence(source)
+        ).filter(pa.array(held))
+        return Pairs(table, {m: caches[m].rows(places[m][held]) for m in MODALITIES})
+
+    def held(self, source: str, modality: Modality) -> Subset:
+        """The embeddings of a source's complete rows as far as they are kept; nothing is encoded."""
+        cache = self._cache(modality)
+        places = cache.find(self._sources.catalog(source).complete()[modality].to_pylist())
+        return cache.rows(places[places >= 0])
+
+    def _cache(self, modality: Modality, dimension: int | None = None) -> EmbeddingCache:
+        identity = self._models.identity(self._models.encoder_component)
+        fingerprint = digest(json.dumps(identity, sort_keys=True))
+        return EmbeddingCache(self.folder, fingerprint, modality, dimension)
+
+
+def decoded(
+    catalog: Catalog, rows: pa.Table, numbers: Sequence[int]
+) -> Iterator[tuple[int, Image.Image]]:
+    """The pictures of rows of a catalog by their (ascending) numbers, one at a time.
+
+    Left out are those that can't be decoded any more.
+    """
+    limit, left = catalog.dataset.settings.max_pixels, iter(numbers)
+    for batch in stream(catalog.dataset, rows.take(pa.array(numbers, pa.int64()))):
+        for data, number in zip(encoded_images(batch), left, strict=False):
+            try:
+                picture = decode(data.as_py() or b"", limit)
+            except UndecodableImage:
+                continue
+            yield number, picture
+
+
+def pair_ids(source: str, complete: pa.Table) -> pa.ChunkedArray:
+    """What complete rows are called as pairs: an external one has its source before its id."""
+    prefix = "" if source == INTERNAL else f"{source}/"
+    return pc.binary_join_element_wise(prefix, complete["id"], "")
+
+
+def _pair_table(
+    source: str, catalog: Catalog, complete: pa.Table, details: pa.Table, licence: str | None
+) -> pa.Table:
+    """What the knowledge base keeps of each pair besides its embeddings."""
+    names = pa.array([file.name for file in catalog.dataset.files])
+    own = details["licence"]
+    return pa.table(
+        {
+            "id": pair_ids(source, complete),
+            "source": pa.repeat(source, len(complete)),
+            "licence": own if licence is None else pc.fill_null(own, licence),
+            "text": details["captions"],
+            "file": names.take(complete["file"].combine_chunks()),
+            "position": complete["position"],
+        }
+    )

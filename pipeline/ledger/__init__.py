@@ -1,0 +1,1 @@
+"""What is done, what is pending, and what a person said of it."""

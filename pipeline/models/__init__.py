@@ -1,0 +1,1 @@
+"""Components (encoder, captioner, image generator) by `kind`, and the checkpoints that they name."""

@@ -1,0 +1,1 @@
+"""Files written whole, locks, and a run's folder with the URL that it may mirror. Knows nothing of datasets."""

@@ -1,0 +1,112 @@
+"""Nightly images that join a folder: only they are read, and what is found is what a first scan finds."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from PIL import Image
+
+from pipeline.dataset.catalog import Catalog
+from pipeline.dataset.dataset import Dataset, DatasetSettings
+from pipeline.dataset.forms.root import Root
+from pipeline.dataset.known_images import KnownImages
+
+
+def png(number: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (number, 0, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class Folder:
+    """Images, local or on a URL, and rows that name most of them."""
+
+    def __init__(self, url: str, table: str) -> None:
+        self.url = url
+        self.fs, self.path = fsspec.url_to_fs(url)
+        self.table = table
+        for number in range(8):
+            self.put(f"{number}.png", png(number))
+        self.put("8.png", b"no image")
+        self.write(range(9))
+
+    def put(self, name: str, content: bytes) -> None:
+        self.fs.pipe_file(f"{self.path}/{name}", content)
+
+    def write(self, numbers: Any) -> None:
+        rows = [{"id": str(n), "file_name": f"{n}.png", "text": f"text {n}"} for n in numbers]
+        rows += [{"id": "twice", "file_name": "3.png"}, {"id": "none", "file_name": "gone.png"}]
+        self.put(self.table, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    def scan(self, place: Path) -> list[dict[str, Any]]:
+        dataset = Dataset.open(DatasetSettings(path=self.url), Path("/"))
+        table = Catalog.scan(dataset, place).table.drop_columns(["file", "position"])
+        return sorted(table.to_pylist(), key=lambda row: row["id"])
+
+
+@pytest.fixture(params=["metadata.jsonl", "rows.jsonl", "on a server"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
+    if request.param != "on a server":
+        (tmp_path / "data").mkdir()
+        yield Folder(str(tmp_path / "data"), request.param)
+        return
+    yield Folder(f"memory://{tmp_path.name}", "metadata.jsonl")
+    fsspec.filesystem("memory").store.clear()
+
+
+@pytest.fixture
+def images_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    names: list[str] = []
+    whole = Root.read_image
+
+    def read_image(root: Root, path: str) -> tuple[bytes | None, str | None]:
+        names.append(path)
+        return whole(root, path)
+
+    monkeypatch.setattr(Root, "read_image", read_image)
+    return names
+
+
+def test_one_image_more_is_the_only_one_that_is_read(
+    folder: Folder, tmp_path: Path, images_read: list[str]
+) -> None:
+    folder.scan(tmp_path / "kept")
+    folder.put("9.png", png(9))
+    folder.write(range(10))
+    images_read.clear()
+    found = folder.scan(tmp_path / "kept")
+    assert sorted(images_read) == ["9.png", "gone.png"]
+    assert found == folder.scan(tmp_path / "anew")
+    assert [row["image_reason"] for row in found if row["id"] in ("8", "none")] == [
+        "undecodable",
+        "not found",
+    ]
+
+
+def test_an_image_that_changed_or_went_is_found_so(
+    folder: Folder, tmp_path: Path, images_read: list[str]
+) -> None:
+    before = folder.scan(tmp_path / "kept")
+    folder.put("1.png", png(100) + b" ")
+    folder.put("8.png", png(8))
+    folder.fs.rm(f"{folder.path}/2.png")
+    images_read.clear()
+    found = folder.scan(tmp_path / "kept")
+    assert sorted(images_read) == ["1.png", "2.png", "8.png", "gone.png"]
+    assert found == folder.scan(tmp_path / "anew")
+    changed = [a["id"] for a, b in zip(before, found, strict=True) if a["image"] != b["image"]]
+    assert changed == ["1", "2", "8"]
+
+
+def test_a_fault_of_the_moment_is_not_known_for_good(folder: Folder) -> None:
+    dataset = Dataset.open(DatasetSettings(path=folder.url), Path("/"))
+    known = KnownImages(dataset, None)
+    for fault, kept in (("timeout", False), ("crashed", False), ("undecodable", True)):
+        assert not known.holds("1.png")
+        assert (known.version_read("1.png", fault) is not None) is kept
