@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from generators import CAPTIONERS, IMAGE_GENERATORS
+from generators.base import needs_of
 from kb.embeddings import Modality
 from kb.encoders import ENCODERS
 from kb.recipe import KnowledgeBaseSettings
@@ -246,6 +247,12 @@ def make_config(values: dict[str, Any], base: str | Path = ".") -> Config:
             f" got {config.working_folder!r} with output {config.output!r}"
         )
     config.components()
+    for component in map(config.generator_component, config.made):
+        if needs_of(component.settings).example and not config.generation.grounded:
+            raise ConfigError(
+                f"generation.grounded: must be true, since {component.section} {component.kind}"
+                " makes nothing without an example; got False"
+            )
     return config
 
 
