@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -66,6 +66,8 @@ class Job:
         self.folder = config.folder
         self.bench = Workbench(config)
         self.progress = progress
+        if progress is not quiet:
+            self.bench.loading.progress = progress
         self.times: list[dict[str, Any]] = []
         self.planned = Plan()
         self.run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}"
@@ -222,10 +224,15 @@ class Job:
             self.mend()
         return self.planned.shards
 
-    def complete_shard(self, plan: ShardPlan, rows_done: RowsDone | None = None) -> Manifest:
+    def complete_shard(
+        self,
+        plan: ShardPlan,
+        rows_done: RowsDone | None = None,
+        answered: Callable[[int], None] | None = None,
+    ) -> Manifest:
         """Do one shard, unless this run has; see `pipeline.completion.completion.complete_shard`."""
         try:
-            manifest = self._done(plan) or complete_shard(self.bench, plan, rows_done)
+            manifest = self._done(plan) or complete_shard(self.bench, plan, rows_done, answered)
         except ServiceRefused:
             self._send(self._done(plan))
             raise

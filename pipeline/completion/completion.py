@@ -37,7 +37,10 @@ RowsDone = Callable[[dict[str, int]], None]
 
 
 def complete_shard(
-    bench: Workbench, plan: ShardPlan, rows_done: RowsDone | None = None
+    bench: Workbench,
+    plan: ShardPlan,
+    rows_done: RowsDone | None = None,
+    answered: Callable[[int], None] | None = None,
 ) -> Manifest:
     """Do a shard: write its part, then its manifest.
 
@@ -51,6 +54,8 @@ def complete_shard(
     plan
     rows_done
         Called after each block with the outcomes of its rows.
+    answered
+        Called with how many rows the generator has answered, a block before those are done.
 
     Raises
     ------
@@ -104,6 +109,8 @@ def complete_shard(
                 if number + 1 < len(spans):
                     ahead = beside.submit(_prepare, bench, plan, spans[number + 1])
                 answers = _generate(portion)
+                if answered and portion.block is not None:
+                    answered(len(portion.block.rows))
                 if before is not None:
                     settle(*before)
                 before = portion, beside.submit(judge, portion, answers)

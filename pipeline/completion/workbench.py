@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from pipeline.dataset.images import UndecodableImage, decode
 from pipeline.dataset.schema import SCHEMA_VERSION
 from pipeline.ledger.comparison import ATTEMPTS, PASSING
 from pipeline.models.components import Part
+from pipeline.models.loading import Loading
 from pipeline.models.resolution import ResolvedModel
 from pipeline.storage.errors import ConfigError
 from selection.niqe import NiqeModel
@@ -52,6 +53,8 @@ class Workbench:
     ----------
     memory : Memory or None
         Candidates of earlier runs, which the generators are not asked for again.
+    loading : Loading
+        Models that are being loaded.
     catalogs : dict
         What was scanned, by source: once a job.
     """
@@ -61,6 +64,7 @@ class Workbench:
         self._resolved: dict[str, dict[str, ResolvedModel]] = {}
         self._generator: tuple[str, Any] | None = None
         self.memory: Memory | None = None
+        self.loading = Loading()
         self._knowledge_base: KnowledgeBase | None = None
         self._selector: Selector | None = None
         self.catalogs: dict[str, Catalog] = {}
@@ -93,7 +97,7 @@ class Workbench:
         """The encoder, loaded."""
         part = self.config.encoder_part()
         made = part.create(self.models(part))
-        part.load(made)
+        self._load(part, made)
         return made
 
     def generator(self, missing: Modality) -> Any:
@@ -108,9 +112,10 @@ class Workbench:
             if self.memory is None and self.config.run.remember:
                 self.memory = Memory(self.config.folder / CANDIDATES)
             if self.memory is None:
-                part.load(made)
+                self._load(part, made)
             else:
-                made = self.memory.around(made, self.identity(part), part.load)
+                load = partial(self._load, part)
+                made = self.memory.around(made, self.identity(part), load)
             self._generator = (missing, made)
         return self._generator[1]
 
@@ -119,9 +124,14 @@ class Workbench:
         part = self.config.generator_part(missing)
         made = part.create(self.models(part))
         try:
-            part.load(made)
+            self._load(part, made)
         finally:
             made.close()
+
+    def _load(self, part: Part, made: Any) -> None:
+        names = ", ".join(model.name for model in self.models(part).values())
+        with self.loading.of(f"{part.section} {names or part.kind}"):
+            part.load(made)
 
     def close_generator(self) -> None:
         if self._generator is not None:
