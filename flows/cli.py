@@ -5,13 +5,11 @@ Heavy libraries are imported by the commands that need them, so that `--help` an
 
 from __future__ import annotations
 
-import signal
-import sys
-
 import typer
 
 from flows.commands import dataset, proof, result, work
-from flows.terminal import quiet_libraries
+from flows.terminal import end_as_interrupted, quiet_libraries
+from flows.watchdog import watch
 
 app = typer.Typer(
     name="rag4dmc",
@@ -41,12 +39,12 @@ for _command in (
 @app.callback()
 def _start() -> None:
     quiet_libraries()
+    watch()
 
 
 def main() -> None:
     """The entry point `rag4dmc`."""
-    # Without a handler the process would be gone, and Prefect's temporary server stay.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    end_as_interrupted()
     app()
 
 
