@@ -63,7 +63,8 @@ def errors_in_one_line() -> Iterator[None]:
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, Terminated) else signal.SIGINT
         fail(
-            128 + number, "interrupted; what was done stands, and the same command goes on from there"
+            128 + number,
+            "interrupted; what was done stands, and the same command goes on from there",
         )
     except OSError as error:
         # A full disk, a read-only output, a vanished input: what was done stands.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-Progress = Callable[[str, int, int], None]
+from pipeline.dataset.sources import Progress
 
 # Between two words on a load that lasts.
 TICK = 1.0
