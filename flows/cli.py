@@ -5,6 +5,11 @@ Heavy libraries are imported by the commands that need them, so that `--help` an
 
 from __future__ import annotations
 
+import atexit
+import os
+import sys
+from contextlib import suppress
+
 import typer
 
 from flows.commands import dataset, proof, result, work
@@ -44,8 +49,23 @@ def _start() -> None:
 
 def main() -> None:
     """The entry point `rag4dmc`."""
+    status: int | str | None = 1
+
+    def leave() -> None:
+        # What is left would be to take apart every object of torch and Prefect: seconds for nothing.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status if isinstance(status, int) else int(status is not None))
+
+    # Of what is done at the end this is the last, since it is the first that is asked for.
+    atexit.register(leave)
     end_as_interrupted()
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        status = end.code
+        raise
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ class _Step:
     done: int = 0
     total: int = 0
     note: str = ""
+    printed: int = 0
     bar: Any = None
 
     def report(self, done: int, total: int, note: str) -> None:
@@ -123,8 +124,8 @@ class RunView:
             del self._steps[name]
         if self._live:
             self._draw(step, name, over)
-        elif over or time.monotonic() - step.told >= LINE_SECONDS:
-            step.told = time.monotonic()
+        elif over or (step.printed != done and time.monotonic() - step.told >= LINE_SECONDS):
+            step.told, step.printed = time.monotonic(), done
             print(_line(name, step), file=sys.stderr, flush=True)
 
     def _draw(self, step: _Step, name: str, over: bool) -> None:

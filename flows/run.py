@@ -22,6 +22,7 @@ from flows.engines import check_installed, run_tasks
 from flows.pace import Pace
 from flows.progress import RunView
 from flows.retries import RETRIES, RETRY_SECONDS, worth_a_retry
+from flows.watchdog import watch
 from pipeline.config.config import load_config
 from pipeline.dataset.dataset import DatasetError
 from pipeline.job import Job
@@ -189,6 +190,7 @@ def _complete(config: str, job: Job) -> None:
 @flow(name="rag4dmc-build")
 def build_flow(config: str) -> bool:
     """Build the knowledge base of a config where it is stale or damaged; whether it was."""
+    watch()
     try:
         job = job_of(config)
         with job.lock():
@@ -217,6 +219,7 @@ def run_flow(config: str, limit: int | None = None, retry_failed: bool = False) 
     dict
         The summary of `pipeline.job.Job.finish`, with what this run did.
     """
+    watch()
     try:
         job = job_of(config)
         check_installed(job.config.engine)
