@@ -134,7 +134,9 @@ def draft(
         warnings.append(f"{error.twice}: the first of them counts (on_duplicate: first)")
         job = Job(make_config(values, base), progress)
         catalog = job.catalog
-    found = {name: each for name, each in job.catalogs().items() if name != INTERNAL}
+    found = {
+        name: each for name, each in job.sources.catalogs(job.progress).items() if name != INTERNAL
+    }
     pairs = {name: len(catalog.complete()) for name, catalog in found.items()}
     warnings += _warnings(catalog, pairs)
     text = config_text(values, catalog, found, path.name)

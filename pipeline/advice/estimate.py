@@ -140,7 +140,7 @@ def _external(job: Job) -> dict[str, int | None]:
     names = [settings.name for settings in job.config.external]
     if not all((folder / name).is_dir() for name in names):
         return dict.fromkeys(names)
-    found = job.catalogs()
+    found = job.sources.catalogs(job.progress)
     return {name: len(found[name].complete()) for name in names}
 
 

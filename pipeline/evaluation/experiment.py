@@ -16,7 +16,7 @@ from pipeline.config.config import Config
 from pipeline.dataset.sources import Progress, quiet
 from pipeline.evaluation.changes import Sweep
 from pipeline.evaluation.draw import Draw
-from pipeline.evaluation.results import Results
+from pipeline.evaluation.results.results import Results
 from pipeline.storage.lock import hold
 
 logger = logging.getLogger(__name__)

@@ -85,6 +85,10 @@ class PairEmbeddings:
         ).filter(pa.array(held))
         return Pairs(table, {m: caches[m].rows(places[m][held]) for m in MODALITIES})
 
+    def pairs_by_source(self, progress: Progress = quiet) -> dict[str, Pairs]:
+        """The pairs of every source, the incomplete dataset's own first."""
+        return {name: self.pairs(name, progress) for name in self._sources.catalogs(progress)}
+
     def held(self, source: str, modality: Modality) -> Subset:
         """The embeddings of a source's complete rows as far as they are kept; nothing is encoded."""
         cache = self._cache(modality)
