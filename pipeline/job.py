@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -78,6 +78,8 @@ class Job:
             self.folder, self.sources, config.selection, config.run.seed
         )
         self.progress = progress
+        if progress is not quiet:
+            self.models.loading.progress = progress
         self.times: list[dict[str, Any]] = []
         self.planned = Plan()
         self._ledger: Ledger | None = None
@@ -211,12 +213,17 @@ class Job:
                 logger.warning("%s", warning)
         return self.planned.shards
 
-    def complete_shard(self, plan: ShardPlan, rows_done: RowsDone | None = None) -> Manifest:
+    def complete_shard(
+        self,
+        plan: ShardPlan,
+        rows_done: RowsDone | None = None,
+        answered: Callable[[int], None] | None = None,
+    ) -> Manifest:
         """Do one shard, unless this run has; see `pipeline.completion.shard.complete_shard`."""
         manifest = None
         try:
             manifest = self._done(plan) or complete_shard(
-                self.config, self.sources, self.models, self.knowledge, plan, rows_done
+                self.config, self.sources, self.models, self.knowledge, plan, rows_done, answered
             )
         except ServiceRefused:
             manifest = self._done(plan)
