@@ -1,48 +1,46 @@
-"""A run from start to end as plain functions: what is pending, doing it, and tidying up after."""
+"""The front door: a run's parts put together, and its steps as plain functions.
+
+Report, advice and evaluation lie above and take a `Job`.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pyarrow.dataset as ds
 
 from generators.service import ServiceRefused
-from kb.knowledge_base import KnowledgeBase, Pairs
 from kb.storage import DamagedKnowledgeBase
-from pipeline.advice.search import search
-from pipeline.completion.completion import RowsDone, complete_shard
-from pipeline.completion.workbench import Workbench
+from pipeline.completion.shard import RowsDone, complete_shard
 from pipeline.config.config import Config
-from pipeline.dataset.catalog import Catalog, digest
-from pipeline.dataset.external import INTERNAL
+from pipeline.config.dependencies import row_dependencies
+from pipeline.dataset.catalog import Catalog
+from pipeline.dataset.overlooked import as_warnings, overlooked
 from pipeline.dataset.schema import completed_schema
-from pipeline.export.export import Exported, export
-from pipeline.export.settings import ExportSettings
-from pipeline.knowledge.build import INPUTS, build, scan, scan_externals
-from pipeline.knowledge.embedding import Progress, embedded_pairs, quiet
+from pipeline.dataset.sources import Progress, Sources, quiet
+from pipeline.knowledge.build import INPUTS, build
+from pipeline.knowledge.embedding import PairEmbeddings
+from pipeline.knowledge.standing import StandingKnowledge
 from pipeline.ledger.compaction import compact
 from pipeline.ledger.comparison import compare
 from pipeline.ledger.ledger import Ledger, Manifest, shard_name
 from pipeline.ledger.plan import Plan, ShardPlan, make_plan
-from pipeline.ledger.review import Review, Reviewed, Verdict, take_marks
+from pipeline.ledger.review import Review, Verdict
 from pipeline.ledger.summary import read_summary, summarise
-from pipeline.report.presentation import present
-from pipeline.storage.errors import ConfigError, RunLocked
+from pipeline.models.loaded import LoadedModels
+from pipeline.storage.errors import ConfigError
 from pipeline.storage.files import clear_scratch, write_whole
-from pipeline.storage.lock import hold
-from pipeline.storage.mirror import Mirror
+from pipeline.storage.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
-# Rows in the report's gallery: enough to judge by, few enough to open on a phone.
-CARDS = 400
+CANDIDATES = "candidates.sqlite"
 
 
 class Job:
@@ -64,43 +62,50 @@ class Job:
     def __init__(self, config: Config, progress: Progress = quiet) -> None:
         self.config = config
         self.folder = config.folder
-        self.bench = Workbench(config)
+        self.home = RunFolder(self.folder, config.output_url)
+        self.sources = Sources(
+            config.dataset, config.external, config.base, self.folder / "catalog"
+        )
+        self.models = LoadedModels(
+            config.encoder_component(),
+            {missing: config.generator_component(missing) for missing in config.made},
+            config.base,
+            config.run.offline,
+            self.folder / CANDIDATES if config.run.remember else None,
+        )
+        self.embeddings = PairEmbeddings(config.embeddings_folder, self.sources, self.models)
+        self.knowledge = StandingKnowledge(
+            self.folder, self.sources, config.selection, config.run.seed
+        )
         self.progress = progress
+        if progress is not quiet:
+            self.models.loading.progress = progress
         self.times: list[dict[str, Any]] = []
         self.planned = Plan()
+        self._ledger: Ledger | None = None
         self.run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}"
-
-    @cached_property
-    def mirror(self) -> Mirror | None:
-        """The URL that the run's folder mirrors, where the output is one."""
-        url = self.config.output_url
-        return None if url is None else Mirror(url, self.folder)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run's folder, and its URL; see `pipeline.storage.lock.hold` and `Mirror.hold`."""
-        with hold(self.folder, self.run_id):
-            if self.mirror is None:
-                yield
-                return
-            with self.mirror.hold(self.run_id):
-                yield
+        """Hold the run's folder, and its URL; see `RunFolder.hold`."""
+        with self.home.hold(self.run_id):
+            yield
 
     def refresh(self) -> None:
         """Fetch what is new on the output's URL, unless a run on this machine is at it."""
-        if self.mirror is None:
-            return
-        with suppress(RunLocked), hold(self.folder, self.run_id):
-            self.mirror.pull()
+        self.home.refresh(self.run_id)
 
-    @cached_property
+    @property
     def catalog(self) -> Catalog:
         """The rows of the dataset, scanned once a job."""
-        return scan(self.bench, self.progress)
+        return self.sources.catalog(progress=self.progress)
 
-    @cached_property
+    @property
     def ledger(self) -> Ledger:
-        return Ledger(self.folder).load()
+        """What is done, as it stood when it was first asked for or a run last ended."""
+        if self._ledger is None:
+            self._ledger = Ledger(self.folder).load()
+        return self._ledger
 
     @cached_property
     def review(self) -> Review:
@@ -117,18 +122,25 @@ class Job:
         ConfigError
             One can't be loaded.
         """
-        if (self.bench.knowledge_base_folder / "manifest.json").is_file():
+        if self.knowledge.stands:
             return
         counts = self.catalog.counts()
         for missing in self.config.made:
             if counts[missing]:
-                self.bench.try_generator(missing)
+                self.models.try_generator(missing)
 
     def build(self) -> bool:
         """Build the knowledge base where it is stale; whether it was. Needs the lock."""
-        built = build(self.bench, self.catalog, self.progress)
-        if built and self.mirror is not None:
-            self.mirror.push()
+        built = build(
+            self.config,
+            self.sources,
+            self.models,
+            self.embeddings,
+            self.knowledge,
+            self.progress,
+        )
+        if built:
+            self.home.push()
         return built
 
     def mend(self) -> bool:
@@ -137,36 +149,12 @@ class Job:
         Needs the lock.
         """
         try:
-            self.bench.knowledge_base  # noqa: B018 - opens it
+            self.knowledge.base  # noqa: B018 - opens it
         except DamagedKnowledgeBase as error:
             logger.warning("building the knowledge base again: %s", error)
             (self.folder / INPUTS).unlink(missing_ok=True)
             return self.build()
         return False
-
-    @property
-    def knowledge_base(self) -> KnowledgeBase:
-        """The knowledge base of the last build.
-
-        Raises
-        ------
-        ConfigError
-            It is damaged.
-        """
-        try:
-            return self.bench.knowledge_base
-        except DamagedKnowledgeBase as error:
-            raise ConfigError(
-                f"the knowledge base is damaged ({error}); first: rag4dmc build CONFIG"
-            ) from error
-
-    def pairs(self) -> dict[str, Pairs]:
-        """The complete pairs of every source with their raw embeddings, the dataset's own first."""
-        return {n: embedded_pairs(self.bench, n, found) for n, found in self.catalogs().items()}
-
-    def catalogs(self) -> dict[str, Catalog]:
-        """The rows of every source, the dataset's own first."""
-        return {INTERNAL: self.catalog} | scan_externals(self.bench, self.progress)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -190,7 +178,8 @@ class Job:
         RunFailed
             More rows vanished from the input than `run.max_deleted_share` allows.
         """
-        rows, settings, run = self.catalog.table, self.bench.row_settings(), self.config.run
+        rows, run = self.catalog.table, self.config.run
+        settings = row_dependencies(self.config, self.models.identity, self.knowledge.version)
         compared = compare(rows, self.ledger, settings, self.review.verdicts, retry_failed)
         compared.check_deleted(run.max_deleted_share)
         self.planned = make_plan(
@@ -220,16 +209,28 @@ class Job:
         """The shards of the plan, once the knowledge base that they need is known to be whole."""
         if any(shard.missing for shard in self.planned.shards):
             self.mend()
+            for warning in self.overlooked():
+                logger.warning("%s", warning)
         return self.planned.shards
 
-    def complete_shard(self, plan: ShardPlan, rows_done: RowsDone | None = None) -> Manifest:
-        """Do one shard, unless this run has; see `pipeline.completion.completion.complete_shard`."""
+    def complete_shard(
+        self,
+        plan: ShardPlan,
+        rows_done: RowsDone | None = None,
+        answered: Callable[[int], None] | None = None,
+    ) -> Manifest:
+        """Do one shard, unless this run has; see `pipeline.completion.shard.complete_shard`."""
+        manifest = None
         try:
-            manifest = self._done(plan) or complete_shard(self.bench, plan, rows_done)
+            manifest = self._done(plan) or complete_shard(
+                self.config, self.sources, self.models, self.knowledge, plan, rows_done, answered
+            )
         except ServiceRefused:
-            self._send(self._done(plan))
+            manifest = self._done(plan)
             raise
-        self._send(manifest)
+        finally:
+            if manifest is not None:
+                self.home.send_shard(manifest.part, f"{manifest.shard}.json", manifest.run_id)
         return manifest
 
     def _done(self, plan: ShardPlan) -> Manifest | None:
@@ -237,9 +238,11 @@ class Job:
         manifest = Ledger(self.folder).find(shard_name(plan.number))
         return manifest if manifest is not None and manifest.run_id == plan.run_id else None
 
-    def _send(self, manifest: Manifest | None) -> None:
-        if manifest is not None and self.mirror is not None:
-            self.mirror.send_shard(manifest.part, f"{manifest.shard}.json", manifest.run_id)
+    def overlooked(self) -> list[str]:
+        """A warning, where a run generates halves while files or columns lie there unused."""
+        pending = self.planned.pending
+        rows = sum(pending.get(half, 0) for half in self.config.made)
+        return as_warnings(overlooked(self.catalog, in_use=True), rows) if rows else []
 
     def finish(self) -> dict[str, Any]:
         """Drop rows that no longer count from the completed dataset, and sum up.
@@ -252,10 +255,10 @@ class Job:
         dict
             See `pipeline.ledger.summary.summarise`.
         """
-        self.bench.close_generator()
+        self.models.close_generator()
         if self.planned.shards:
-            self.__dict__.pop("ledger", None)  # shards may have been done in other processes
-        rewritten = compact(self.ledger, self.catalog.table, self.bench.dataset)
+            self._ledger = None  # shards may have been done in other processes
+        rewritten = compact(self.ledger, self.catalog.table, self.sources.dataset)
         return summarise(
             self.ledger,
             self.planned,
@@ -263,7 +266,7 @@ class Job:
             last=read_summary(self.folder).get("run_id"),
             rewritten=rewritten,
             times=self.times,
-            warnings=self.bench.knowledge_base_warnings(),
+            warnings=[*self.knowledge.warnings(), *self.overlooked()],
         )
 
     def complete(
@@ -279,100 +282,26 @@ class Job:
             self.complete_shard(shard, rows_done)
         return self.finish()
 
-    def present(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """Keep the summary, export and write the report; see `pipeline.report.presentation`."""
-        return present(self, summary)
-
-    def place(self, path: Path) -> str:
-        """Where others find a file of the run's folder: on the URL, where the output is one."""
-        if self.mirror is None:
-            return str(path)
-        return f"{self.mirror.url}/{path.relative_to(self.folder).as_posix()}"
-
-    def export(self, settings: ExportSettings, folder: Path | None = None) -> Exported:
-        """Write the completed dataset in a consumer's layout; see `pipeline.export.export.export`.
-
-        Needs the lock, for parts that are read here may be written again by a run.
-
-        Parameters
-        ----------
-        settings
-        folder
-            Default `exports/NAME` in the run's folder.
-
-        Raises
-        ------
-        ConfigError
-            Nothing was completed yet, or what `export` refuses.
-        """
-        self._check_completed()
-        place = folder or self.folder / "exports" / settings.place
-        # Our lock keeps no other run out of a folder that is not ours.
-        owner = "" if folder is None else digest(str(self.folder))[:8]
-        done = export(
-            self.completed(), place, settings, self.config.name, self.verdicts(), owner=owner
-        )
-        if folder is None and self.mirror is not None:
-            self.mirror.check()
-            self.mirror.exports.send(place, settings.place, self.run_id)
-        return done
-
     def close(self) -> None:
         """Free what was loaded; what is used after all is loaded again."""
-        self.bench.close()
+        self.models.close()
+        self.knowledge.forget()
 
     def verdicts(self) -> dict[str, Verdict]:
         """A person's verdicts by id, of rows whose observed half is as it was."""
         return self.review.standing(self.ledger.entries(list(self.review.verdicts)))
 
-    def take_review(self, marks: Path) -> Reviewed:
-        """Keep the marks of a report, and show them in it; needs the lock.
-
-        Rejected rows are pending then; accepted ones stay, whatever becomes of the settings.
-
-        Raises
-        ------
-        ConfigError
-            Nothing was completed yet, the marks are not of this run, or none of them counts.
-        """
-        self._check_completed()
-        result = take_marks(marks, self.config.name, self.review, self.ledger)
-        if result.accepted or result.rejected:
-            self.report()
-        return result
-
-    def _check_completed(self) -> None:
+    def check_completed(self) -> None:
+        """Raises `ConfigError` where nothing was completed yet."""
         if not self.ledger.files():
             raise ConfigError(
                 f"{self.folder} holds no completed dataset; first: rag4dmc run CONFIG"
             )
 
-    def report(self, cards: int = CARDS) -> Path:
-        """Write the report page of the completed dataset; its path. Needs the lock.
-
-        Parameters
-        ----------
-        cards
-            About how many rows the gallery shows.
-
-        Raises
-        ------
-        ConfigError
-            Nothing was completed yet.
-        """
-        from pipeline.report.run import report_run
-
-        self._check_completed()
-        return report_run(self, read_summary(self.folder), cards)
-
-    def search(
-        self, image: Path | None = None, text: str | None = None, count: int = 5
-    ) -> list[dict[str, Any]]:
-        """What the knowledge base retrieves; see `pipeline.advice.search.search`."""
-        return search(self, image, text, count)
-
     def completed(self) -> ds.Dataset:
         """The completed dataset; `.to_table()` reads it whole."""
-        schema = completed_schema(self.bench.dataset.text_is_list, self.bench.dataset.extra_schema)
+        schema = completed_schema(
+            self.sources.dataset.text_is_list, self.sources.dataset.extra_schema
+        )
         files = [str(path) for path in self.ledger.files()]
         return ds.dataset(files, schema=schema, format="parquet")

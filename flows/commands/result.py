@@ -69,7 +69,9 @@ def export(
         except ValidationError as error:
             raise ConfigError(first_error(error, "export")) from None
         with locked_job(config) as job:
-            done = job.export(settings, output)
+            from pipeline.report.presentation import export_run
+
+            done = export_run(job, settings, output)
     left = ", ".join(f"{count} {why}" for why, count in done.left_out.items() if count)
     print(f"{done.rows} rows in {done.folder}" + (f"; left out: {left}" if left else ""))
 
@@ -102,7 +104,9 @@ def report(
       rag4dmc report my.yaml --cards 2000
     """
     with errors_in_one_line(), locked_job(config) as job:
-        page = job.place(job.report(cards))
+        from pipeline.report.run import report_run
+
+        page = job.home.place(report_run(job, cards))
     print(page)
 
 
@@ -128,7 +132,9 @@ def review(
       rag4dmc review my.yaml ~/Downloads/marks.json && rag4dmc run my.yaml
     """
     with errors_in_one_line(), locked_job(config) as job:
-        taken = job.take_review(marks)
+        from pipeline.report.presentation import review as take_marks
+
+        taken = take_marks(job, marks)
     if as_json:
         print(json.dumps(vars(taken), indent=1))
         return
@@ -159,7 +165,9 @@ def search(
 
         if (image is None) == (text is None):
             raise ConfigError("search: give either --image FILE or --text TEXT")
-        hits: list[dict[str, Any]] = job_of(config).search(image, text, count)
+        from pipeline.advice.search import search as search_pairs
+
+        hits = search_pairs(job_of(config), image, text, count)
     if as_json:
         print(json.dumps(hits, indent=1))
         return

@@ -12,14 +12,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.completion.workbench import Workbench
 from pipeline.config.config import load_config, make_config
 from pipeline.config.text import config_text
 from pipeline.dataset.catalog import Catalog, DuplicateIds
 from pipeline.dataset.columns import NONE
 from pipeline.dataset.dataset import Dataset, DatasetSettings
-from pipeline.knowledge.build import scan, scan_externals
-from pipeline.knowledge.embedding import Progress, quiet
+from pipeline.dataset.external import INTERNAL
+from pipeline.dataset.overlooked import overlooked, without_pairs
+from pipeline.dataset.sources import Progress, quiet
+from pipeline.job import Job
 from pipeline.storage.errors import ConfigError, first_error
 from pipeline.storage.files import FOLDER_NAME, write_whole
 
@@ -125,18 +126,20 @@ def draft(
     for section, standard in MODELS.items():
         asked = (models or {}).get(section)
         values[section] = standard if asked is None else _model(section, asked, base)
-    bench = Workbench(make_config(values, base))
+    job = Job(make_config(values, base), progress)
     warnings: list[str] = []
     try:
-        catalog = scan(bench, progress)
+        catalog = job.catalog
     except DuplicateIds as error:
         values["dataset"]["on_duplicate"] = "first"
         warnings.append(f"{error.twice}: the first of them counts (on_duplicate: first)")
-        bench = Workbench(make_config(values, base))
-        catalog = scan(bench, progress)
-    found = scan_externals(bench, progress)
+        job = Job(make_config(values, base), progress)
+        catalog = job.catalog
+    found = {
+        name: each for name, each in job.sources.catalogs(job.progress).items() if name != INTERNAL
+    }
     pairs = {name: len(catalog.complete()) for name, catalog in found.items()}
-    warnings += _warnings(catalog, pairs)
+    warnings += _warnings(catalog, found)
     text = config_text(values, catalog, found, path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
@@ -153,7 +156,7 @@ def draft(
     )
 
 
-def _warnings(catalog: Catalog, pairs: Mapping[str, int]) -> list[str]:
+def _warnings(catalog: Catalog, externals: Mapping[str, Catalog]) -> list[str]:
     counts = catalog.counts()
     found = []
     if not counts["complete"]:
@@ -170,7 +173,10 @@ def _warnings(catalog: Catalog, pairs: Mapping[str, int]) -> list[str]:
         found.append(
             "no column of ids: a row is known by what it holds, and is a new one when that changes"
         )
-    found += [f"external {name}: no complete pair" for name, count in pairs.items() if not count]
+    found += [*overlooked(catalog), *catalog.dataset.advice()]
+    for name, external in externals.items():
+        found += [f"external {name}: {line}" for line in overlooked(external)]
+        found += filter(None, [without_pairs(name, external)])
     return found
 
 
@@ -182,7 +188,7 @@ def name_of(path: str) -> str:
     >>> name_of("s3://bucket/my photos/*.parquet"), name_of("data/rows.csv")
     ('my-photos', 'rows')
     """
-    parts = [p for p in path.split("/") if p and not set(p) & set("*?[")]
+    parts = [p for p in path.split("/") if p and not set(p) & set("*?")]
     stem = re.sub(r"(\.[A-Za-z]\w*)+$", "", parts[-1] if parts else "")
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "run"
 

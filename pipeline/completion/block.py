@@ -1,13 +1,12 @@
 """A block of incomplete rows on its way: grounded, answered by the generator, judged.
 
 What a generator needs stands before it is asked, and what follows needs it no more, so that
-`pipeline.completion.completion` can do both for other blocks while a generator works on one.
+`pipeline.completion.shard` can do both for other blocks while a generator works on one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,34 +18,19 @@ from generators.base import (
     Generated,
     ImageRequest,
     derive_seed,
+    needs_of,
 )
+from generators.prompts import joined
 from kb.embeddings import Modality, opposite
-from kb.retrieval import Hit
-from pipeline.completion.workbench import Workbench
+from pipeline.completion.row import Grounds, Row, Tried
+from pipeline.config.config import Config
 from pipeline.dataset.images import UndecodableImage, decode, encode
+from pipeline.knowledge.standing import StandingKnowledge
 from pipeline.ledger.ledger import Entry
 from pipeline.ledger.review import REFUSED, half_digest
-from selection.judgement import Judged, Judgement
-
-UNGROUNDED = "without an example"
-
-
-@dataclass
-class Row:
-    """An incomplete row on its way through the stages."""
-
-    id: str
-    item: Any
-    reason: str
-    first_attempt: int
-    hits: list[Hit] = field(default_factory=list)
-    examples: list[dict[str, Any]] = field(default_factory=list)
-    pseudo: np.ndarray | None = None
-    candidates: list[tuple[int, Candidate, Judgement]] = field(default_factory=list)
-    chosen: int | None = None
-    notes: tuple[str, ...] = ()
-    faults: list[str] = field(default_factory=list)
-    error: str | None = None
+from pipeline.models.loaded import LoadedModels
+from pipeline.storage.errors import ConfigError
+from selection.judgement import Judged
 
 
 class Block:
@@ -54,7 +38,9 @@ class Block:
 
     Parameters
     ----------
-    bench : Workbench
+    config : Config
+    models : LoadedModels
+    knowledge : StandingKnowledge
     missing : {"image", "text"}
     entries : sequence of Entry
     cells : list
@@ -68,18 +54,25 @@ class Block:
 
     def __init__(
         self,
-        bench: Workbench,
+        config: Config,
+        models: LoadedModels,
+        knowledge: StandingKnowledge,
         missing: Modality,
         entries: Sequence[Entry],
         cells: Sequence[Any],
         reasons: Sequence[str | None],
         refused: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self.bench = bench
+        self.config = config
+        self.models = models
+        self.knowledge = knowledge
         self.refused = refused or {}
         self.missing: Modality = missing
         self.observed = opposite(missing)
         self.turn = 0
+        self.component = config.generator_component(missing)
+        self.needs = needs_of(self.component.settings)
+        self.grounded = config.generation.grounded_of(missing, self.needs)
         self.rows = [
             self._row(entry, cell, reason)
             for entry, cell, reason in zip(entries, cells, reasons, strict=True)
@@ -91,36 +84,50 @@ class Block:
             row.item = cell
             return row
         try:
-            row.item = decode(cell["bytes"], self.bench.config.dataset.max_pixels)
+            row.item = decode(cell["bytes"], self.config.dataset.max_pixels)
         except UndecodableImage as error:
             row.error = f"the observed image can't be decoded any more: {error}"
         return row
 
     def ground(self) -> None:
         """Embed the observed halves, find the pairs that ground them, predict the missing ones."""
-        bench, rows = self.bench, [row for row in self.rows if row.error is None]
+        rows = [row for row in self.rows if row.error is None]
         if not rows:
             return
-        knowledge, observed = bench.knowledge_base, self.observed
-        embeddings = bench.embed([row.item for row in rows], observed)
+        knowledge, observed = self.knowledge.base, self.observed
+        embeddings = self.models.embed([row.item for row in rows], observed)
         if not knowledge.mapping.constant_[observed]:
             for row, pseudo in zip(rows, knowledge.pseudo(embeddings, observed), strict=True):
                 row.pseudo = pseudo
-        if not bench.config.generation.grounded:
+        if not self.grounded:
             return
         found = knowledge.retriever.retrieve(embeddings, observed, ids=[row.id for row in rows])
-        pairs = bench.example_pairs(
-            [hit.row for hits in found for hit in hits], with_images=observed == "text"
+        pairs = self.knowledge.pairs(
+            [hit.row for hits in found for hit in hits], with_images=self.needs.image
         )
         for row, hits in zip(rows, found, strict=True):
-            row.hits = [hit for hit in hits if hit.row in pairs]
-            row.examples = [dict(pairs[hit.row]) for hit in row.hits]
-            for example in row.examples:
-                example["caption"] = _nearest_caption(bench, example["text"], row, observed)
+            for hit in hits:
+                pair = pairs[hit.row]
+                example = Grounds(pair, self._nearest_caption(pair.captions, row), hit)
+                if pair.fault is None:
+                    row.examples.append(example)
+                else:
+                    row.dropped.append((example, pair.fault))
+
+    def _nearest_caption(self, captions: Sequence[str], row: Row) -> str:
+        """Of a pair's captions the one nearest to the row's text, pseudo or own."""
+        if len(captions) == 1:
+            return captions[0]
+        pseudo = self.observed == "image"
+        target = row.pseudo if pseudo else self.models.embed([row.item], "text")[0]
+        if target is None:
+            return captions[0]
+        embeddings = self.models.encoder.encode(list(captions), "text")
+        return captions[int(np.argmax(embeddings @ target))]
 
     def open_rows(self) -> list[Row]:
         """Rows that wait for the generator, while there are attempts left."""
-        if self.turn >= self.bench.config.generation.attempts:
+        if self.turn >= self.config.generation.attempts:
             return []
         return [row for row in self.rows if row.chosen is None and row.error is None]
 
@@ -130,22 +137,33 @@ class Block:
         if not rows:
             return []
         requests = [self._requests(row) for row in rows]
-        answers = iter(
-            self.bench.generator(self.missing).generate([one for own in requests for one in own])
-        )
-        return [_joined([(one, next(answers)) for one in own]) for own in requests]
+        asked = [one for own in requests for one in own]
+        answers = iter(self.models.generator(self.missing).generate(asked))
+        return [
+            self._joined(row, [(one, next(answers)) for one in own])
+            for row, own in zip(rows, requests, strict=True)
+        ]
 
     def _requests(self, row: Row) -> list[CaptionRequest | ImageRequest]:
-        """What is asked for a row: candidates from its examples, and some without, if so set."""
-        settings, attempt = self.bench.config.generation, row.first_attempt + self.turn
+        """What is asked for a row: candidates from its examples, and some without, if so set.
+
+        Nothing, where there is no example and the generator makes nothing without one.
+        """
+        settings, attempt = self.config.generation, row.first_attempt + self.turn
         seeds = tuple(
-            derive_seed(self.bench.config.run.seed, row.id, n, attempt) for n in range(settings.n)
+            derive_seed(self.config.run.seed, row.id, n, attempt) for n in range(settings.n)
         )
         examples = tuple(
-            Example(example["id"], example["caption"], example.get("image"))
+            Example(
+                example.pair.id,
+                example.caption if self.needs.text else "",
+                example.pair.image if self.needs.image else None,
+            )
             for example in row.examples
         )
-        grounded = settings.grounded_of(self.missing) if examples else 0
+        if self.needs.example and not examples:
+            return []
+        grounded = self.grounded if examples else 0
         parts = ((examples, seeds[:grounded]), ((), seeds[grounded:]))
         return [self._request(row, shown, drawn) for shown, drawn in parts if drawn]
 
@@ -154,35 +172,99 @@ class Block:
     ) -> CaptionRequest | ImageRequest:
         if self.missing == "text":
             return CaptionRequest(row.id, row.item, examples, seeds)
-        return ImageRequest(row.id, row.item[0], examples, seeds)
+        return ImageRequest(row.id, joined(row.item), examples, seeds)
+
+    def _joined(
+        self, row: Row, asked: Sequence[tuple[CaptionRequest | ImageRequest, Generated]]
+    ) -> Generated:
+        """The answers to a row's requests as one, with the error of any.
+
+        Raises
+        ------
+        ConfigError
+            A candidate tells of an example that was not handed over: its class can't be trusted.
+        """
+        if not asked:
+            why = row.dropped[0][1] if row.dropped else "none was retrieved"
+            return Generated(
+                row.id, error=f"no example, and {self.component.kind} needs one: {why}"
+            )
+        candidates: list[Candidate] = []
+        for request, answer in asked:
+            given = {example.id for example in request.examples}
+            for candidate in answer.candidates:
+                if unknown := [one for one in candidate.shown if one not in given]:
+                    raise ConfigError(
+                        f"{self.component.section}: a candidate of row {row.id!r} says that it was"
+                        f" shown example {unknown[0]!r}, which was not given"
+                    )
+                candidates.append(candidate)
+        errors = [answer.error for _, answer in asked if answer.error is not None]
+        return Generated(row.id, tuple(candidates), errors[0] if errors else None)
 
     def judge(self, answers: Sequence[Generated]) -> None:
         """Judge what `generate` gave, and choose each row's best where one holds."""
         rows = self.open_rows()
         made = [c for answer in answers for c in answer.candidates]
-        embeddings = _embed_candidates(self.bench, made, self.missing)
+        embeddings = self._embed(made)
         start = 0
         for row, answer in zip(rows, answers, strict=True):
-            if answer.error is not None:
-                row.error = answer.error
+            if not answer.candidates:
+                row.error = answer.error or "the generator gave no candidate"
                 continue
             own = embeddings[start : start + len(answer.candidates)]
             start += len(answer.candidates)
-            judged = _judge(
-                self.bench, row, answer.candidates, own, self.missing, self._refused(row, answer)
-            )
-            offset = len(row.candidates)
+            judged = self._judge(row, answer.candidates, own, self._refused(row, answer))
+            offset = len(row.tried)
             attempt = row.first_attempt + self.turn
-            row.candidates += [
-                (attempt, candidate, judgement)
+            row.tried += [
+                Tried(attempt, candidate, judgement)
                 for candidate, judgement in zip(answer.candidates, judged.judgements, strict=True)
             ]
-            row.notes = judged.notes
+            lacking = () if answer.error is None else (f"others failed: {answer.error}",)
+            row.notes = (*judged.notes, *lacking)
             if judged.chosen is None:
-                row.faults.append(f"attempt {attempt}: {judged.reason}")
+                row.faults.append("; ".join([f"attempt {attempt}: {judged.reason}", *lacking]))
             else:
                 row.chosen = offset + judged.chosen
         self.turn += 1
+
+    def _embed(self, candidates: Sequence[Candidate]) -> np.ndarray:
+        """Unit embeddings [n, d]; zeros stand for candidates that are nothing to embed."""
+        encoder, missing = self.models.encoder, self.missing
+        embeddings = np.zeros((len(candidates), encoder.dimension(missing)), np.float32)
+        if missing == "text":
+            items: list[Any] = [candidate.text for candidate in candidates]
+            real = [i for i, text in enumerate(items) if text and text.strip()]
+        else:
+            items = [candidate.image for candidate in candidates]
+            real = [i for i, image in enumerate(items) if image is not None]
+        if real:
+            embeddings[real] = encoder.encode([items[i] for i in real], missing)
+        return embeddings
+
+    def _judge(
+        self,
+        row: Row,
+        candidates: Sequence[Candidate],
+        embeddings: np.ndarray,
+        known_faults: Mapping[int, str],
+    ) -> Judged:
+        selector = self.knowledge.selector
+        if self.missing == "text":
+            shown = row.shown(candidates)
+            references = [caption for each in shown for caption in each.pair.captions]
+            return selector.judge_captions(
+                [candidate.text or "" for candidate in candidates],
+                embeddings,
+                row.pseudo,
+                references,
+                [candidate.prompt for candidate in candidates],
+                known_faults,
+            )
+        return selector.judge_images(
+            [candidate.image for candidate in candidates], embeddings, row.pseudo, known_faults
+        )
 
     def _refused(self, row: Row, answer: Generated) -> dict[int, str]:
         """Candidates that are what a person rejected, by number."""
@@ -196,71 +278,6 @@ class Block:
         }
 
 
-def _joined(asked: Sequence[tuple[CaptionRequest | ImageRequest, Generated]]) -> Generated:
-    """The answers to a row's requests as one; an error of any is the row's."""
-    if len(asked) == 1:
-        return asked[0][1]
-    candidates: list[Candidate] = []
-    for request, answer in asked:
-        if answer.error is not None:
-            return answer
-        notes = () if request.examples else (UNGROUNDED,)
-        candidates += [replace(one, notes=(*one.notes, *notes)) for one in answer.candidates]
-    return Generated(asked[0][1].row_id, tuple(candidates))
-
-
 def _digest(candidate: Candidate) -> str:
     image = None if candidate.image is None else encode(candidate.image)
     return half_digest(candidate.text, image)
-
-
-def _nearest_caption(
-    bench: Workbench, captions: Sequence[str], row: Row, observed: Modality
-) -> str:
-    """Of a pair's captions the one nearest to the row's text, pseudo or own."""
-    if len(captions) == 1:
-        return captions[0]
-    target = row.pseudo if observed == "image" else bench.embed([row.item], "text")[0]
-    if target is None:
-        return captions[0]
-    embeddings = bench.encoder.encode(list(captions), "text")
-    return captions[int(np.argmax(embeddings @ target))]
-
-
-def _embed_candidates(
-    bench: Workbench, candidates: Sequence[Candidate], missing: Modality
-) -> np.ndarray:
-    """Unit embeddings [n, d]; zeros stand for candidates that are nothing to embed."""
-    embeddings = np.zeros((len(candidates), bench.encoder.dimension(missing)), np.float32)
-    if missing == "text":
-        items: list[Any] = [candidate.text for candidate in candidates]
-        real = [i for i, text in enumerate(items) if text and text.strip()]
-    else:
-        items = [candidate.image for candidate in candidates]
-        real = [i for i, image in enumerate(items) if image is not None]
-    if real:
-        embeddings[real] = bench.encoder.encode([items[i] for i in real], missing)
-    return embeddings
-
-
-def _judge(
-    bench: Workbench,
-    row: Row,
-    candidates: Sequence[Candidate],
-    embeddings: np.ndarray,
-    missing: Modality,
-    known_faults: Mapping[int, str],
-) -> Judged:
-    if missing == "text":
-        references = [caption for example in row.examples for caption in example["text"]]
-        return bench.selector.judge_captions(
-            [candidate.text or "" for candidate in candidates],
-            embeddings,
-            row.pseudo,
-            references,
-            [candidate.prompt for candidate in candidates],
-            known_faults,
-        )
-    return bench.selector.judge_images(
-        [candidate.image for candidate in candidates], embeddings, row.pseudo, known_faults
-    )

@@ -52,14 +52,6 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, .
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[None]:
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=300):
-        yield
-
-
-@pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where workers, which have the environment that was there when they began, log their rows."""
     folder = tmp_path_factory.mktemp("log")
@@ -204,7 +196,7 @@ class TestWorker:
         shard = next(shard for shard in job.plan().shards if shard.missing == "text")
         name = shard_name(shard.number)
         write_whole(job.folder / flow.PLAN / f"{name}.json", shard.dump())
-        files = [file.name for file in job.bench.dataset.files]
+        files = [file.name for file in job.sources.dataset.files]
         write_whole(job.folder / flow.PLAN / flow.FILES, json.dumps(files))
         job.close()
         return {"config": str(config), "name": name, "run_id": job.run_id}

@@ -80,21 +80,35 @@ TABLE = {
     "right to left": (PNG, None, "קפה ומאפה", None, None, None),
     "100,000 characters": (PNG, None, "long " * 20_000, None, None, None),
     "truncated": (PNG[: len(PNG) // 2], None, "a", "image", "truncated", None),
-    "empty image": (b"", None, "a", "image", "empty", None),
+    "empty image": (b"", None, "a", "image", "empty image", None),
     "bomb": (BOMB, None, "a", "image", "over the pixel limit", None),
     "svg": (SVG, None, "a", "image", "svg without a decoder", None),
     "heic": (HEIC, None, "a", "image", "heic without a decoder", None),
-    "a url": (None, "https://example.com/a.png", "a", "image", "url", None),
-    "out of the folder": (None, "../../etc/passwd", "a", "image", "outside", None),
-    "no such file": (None, "nowhere.png", "a", "image", "not found", None),
-    "takes for ever": (endless_jpeg(), None, "a", "image", "timeout", None),
-    "null image": (None, None, "a", "image", "null", None),
-    "null text": (PNG, None, None, "text", None, "null"),
-    "empty text": (PNG, None, "", "text", None, "empty"),
-    "white space": (PNG, None, " \n\t", "text", None, "whitespace"),
-    "nul alone": (PNG, None, "\0", "text", None, "invisible characters"),
-    "neither": (None, None, None, "both", "null", "null"),
-    "both bad": (b"", None, " ", "both", "empty", "whitespace"),
+    "a url": (
+        None,
+        "https://example.com/a.png",
+        "a",
+        "image",
+        "only a URL 'https://example.com/a.png'",
+        None,
+    ),
+    "out of the folder": (
+        None,
+        "../../etc/passwd",
+        "a",
+        "image",
+        "outside the data's folder '../../etc/passwd'",
+        None,
+    ),
+    "no such file": (None, "nowhere.png", "a", "image", "no such file 'nowhere.png'", None),
+    "takes for ever": (endless_jpeg(), None, "a", "image", "took too long to decode", None),
+    "null image": (None, None, "a", "image", "no image in the row", None),
+    "null text": (PNG, None, None, "text", None, "no text in the row"),
+    "empty text": (PNG, None, "", "text", None, "empty text"),
+    "white space": (PNG, None, " \n\t", "text", None, "only white space"),
+    "nul alone": (PNG, None, "\0", "text", None, "only invisible characters"),
+    "neither": (None, None, None, "both", "no image in the row", "no text in the row"),
+    "both bad": (b"", None, " ", "both", "empty image", "only white space"),
 }
 
 
@@ -185,10 +199,10 @@ def _as_seen() -> dict[str, Image.Image]:
 
 @pytest.mark.parametrize("name", _as_seen())
 def test_odd_pictures_are_embedded_as_they_look(job: Job, name: str) -> None:
-    knowledge = job.knowledge_base
+    knowledge = job.knowledge.checked()
     place = knowledge.pairs["id"].to_pylist().index(name)
     held = np.asarray(knowledge.embeddings["image"][place], np.float32)
-    (expected,) = job.bench.encoder.encode([_as_seen()[name]], "image")
+    (expected,) = job.models.encoder.encode([_as_seen()[name]], "image")
     assert held @ expected > 0.9995
 
 

@@ -12,6 +12,8 @@ import pytest
 from generators.base import derive_seed
 from pipeline.export.settings import ExportSettings
 from pipeline.ledger.review import Review, Reviewed
+from pipeline.report import presentation
+from pipeline.report.presentation import export_run
 from pipeline.storage.errors import ConfigError
 from tests import quick_worlds
 from tests.quick_worlds import FinishedRun
@@ -43,7 +45,7 @@ def review(finished: FinishedRun, marks: dict[str, Any]) -> Reviewed:
     path.write_text(json.dumps(marks), encoding="utf-8")
     job = finished.job()
     with job.lock():
-        return job.take_review(path)
+        return presentation.review(job, path)
 
 
 def again(finished: FinishedRun, **options: Any) -> dict[str, dict[str, Any]]:
@@ -136,7 +138,7 @@ class TestRejected:
         review(finished, marks_of(rows, {texts[0]: "reject", texts[1]: "accept"}))
 
         def exported() -> tuple[set[str], dict[str, int]]:
-            done = finished.job().export(ExportSettings(only="completed"))
+            done = export_run(finished.job(), ExportSettings(only="completed"))
             table = pq.read_table(done.folder / "data")
             return set(table["id"].to_pylist()), done.left_out
 
@@ -152,7 +154,9 @@ class TestRejected:
         self, finished: FinishedRun, rows: dict[str, Any], texts: list[str]
     ) -> None:
         review(finished, marks_of(rows, {texts[0]: "accept"}))
-        done = finished.job().export(ExportSettings(only="completed", best={"text": 0, "image": 0}))
+        done = export_run(
+            finished.job(), ExportSettings(only="completed", best={"text": 0, "image": 0})
+        )
         assert pq.read_table(done.folder / "data")["id"].to_pylist() == [texts[0]]
 
 
