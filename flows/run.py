@@ -22,6 +22,7 @@ from pipeline.dataset.dataset import DatasetError
 from pipeline.job import Job
 from pipeline.ledger.ledger import count_outcomes, shard_name
 from pipeline.ledger.plan import ShardPlan
+from pipeline.report.presentation import present
 from pipeline.storage.files import write_whole
 
 _TRIES: dict[str, Any] = {
@@ -76,12 +77,12 @@ def _worker_job(config: str, run_id: str) -> Job:
         job.run_id = run_id
         if job.mirror is not None:
             job.mirror.pull(KNOWLEDGE)
-        named = {file.name: file for file in job.bench.dataset.files}
+        named = {file.name: file for file in job.sources.dataset.files}
         names = json.loads(_planned(job, FILES))
         gone = next((name for name in names if name not in named), None)
         if gone is not None:
             raise DatasetError(f"{gone} is no longer there, or this worker does not see it")
-        job.bench.dataset.files = [named[name] for name in names]
+        job.sources.dataset.files = [named[name] for name in names]
         _jobs[config] = job
     return job
 
@@ -124,7 +125,7 @@ def finish_task(config: str) -> dict[str, Any]:
 @task(name="report", **_TRIES)
 def report_task(config: str, summary: dict[str, Any]) -> dict[str, Any]:
     """Keep the summary, export, and write the report page."""
-    return job_of(config).present(summary)
+    return present(job_of(config), summary)
 
 
 def _complete(config: str, job: Job) -> None:
@@ -135,7 +136,7 @@ def _complete(config: str, job: Job) -> None:
     engine, mirror = job.config.engine, job.mirror
     folder = job.folder / PLAN
     shutil.rmtree(folder, ignore_errors=True)
-    write_whole(folder / FILES, json.dumps([file.name for file in job.bench.dataset.files]))
+    write_whole(folder / FILES, json.dumps([file.name for file in job.sources.dataset.files]))
     for shard in shards:
         write_whole(folder / f"{shard_name(shard.number)}.json", shard.dump())
     if engine.kind != "local" and mirror is not None:

@@ -13,13 +13,13 @@ import pyarrow as pa
 
 from kb import contents
 from kb.embeddings import MODALITIES, Modality, Stacked, take
-from kb.leave_one_out import select_retrieval
 from kb.mapping import CrossModalMapping
 from kb.pairs import Pairs, read_pairs
-from kb.progress import Stopwatch
 from kb.purification import Purified, purify
 from kb.recipe import KnowledgeBaseSettings, Recipe
 from kb.retrieval import FusionRetriever, RetrievalSettings
+from kb.retrieval.leave_one_out import select_retrieval
+from kb.stopwatch import Stopwatch
 from kb.storage import FORMAT_VERSION, digest_files, replacing, write_manifest
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Reci
                 ),
             },
             "mapping": {
-                "pairs": mapping.pairs_,
+                "pairs": mapping.n_pairs_,
                 "chosen": mapping.chosen_,
                 "constant": mapping.constant_,
                 "scores": mapping.scores_,

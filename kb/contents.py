@@ -21,13 +21,12 @@ from kb.embeddings import (
     open_embeddings,
     release,
 )
-from kb.index import EmbeddingIndex
-from kb.index_kinds import IndexSettings
+from kb.filtering import VERDICTS, FilterVerdicts
+from kb.index import EmbeddingIndex, IndexSettings
 from kb.mapping import NoCompletePairs
 from kb.pairs import Pairs, PairsWriter, content_digests, read_pairs, string_column
 from kb.purification import Alignments
 from kb.storage import version_of
-from kb.verdicts import VERDICTS, Verdicts
 
 Origin = Literal["internal", "external"]
 ORIGINS: tuple[Origin, ...] = ("internal", "external")
@@ -132,7 +131,7 @@ def known_table(sides: Sequence[tuple[Pairs, Origin]], addition: int) -> pa.Tabl
     return pa.concat_tables(pieces)
 
 
-def verdict_table(verdicts: Verdicts, external: Sequence[Pairs], addition: int) -> pa.Table:
+def verdict_table(verdicts: FilterVerdicts, external: Sequence[Pairs], addition: int) -> pa.Table:
     """One row for every external pair: id, source, verdict, cluster, both figures."""
     return pa.table(
         {

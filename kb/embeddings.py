@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Literal, Protocol, Self, cast
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import ArrayLike
 
 Modality = Literal["image", "text"]
@@ -214,9 +215,6 @@ class EmbeddingWriter:
         Width of every row.
     """
 
-    # The header is written last, over a place of this size, since the row count comes last.
-    _HEADER = 128
-
     def __init__(self, path: str | os.PathLike[str], dimension: int) -> None:
         if dimension < 1:
             raise ValueError(f"dimension must be at least 1; got {dimension}")
@@ -225,7 +223,13 @@ class EmbeddingWriter:
         self.rows = 0
         self._part = self.path.with_name(self.path.name + ".part")
         self._file = self._part.open("wb")
-        self._file.write(b"\0" * self._HEADER)
+        self._write_header()
+
+    def _write_header(self) -> None:
+        # numpy leaves room for the number of rows to grow: the header keeps its size.
+        shape = (self.rows, self.dimension)
+        described = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        npy.write_array_header_1_0(self._file, described)
 
     def append(self, embeddings: ArrayLike) -> None:
         """Adds unit rows, shape [n, dimension]; InvalidEmbedding names a bad row."""
@@ -250,13 +254,8 @@ class EmbeddingWriter:
         """Completes the header, flushes to disk and gives the file its name; once is enough."""
         if self._file.closed:
             return
-        header = (
-            f"{{'descr': '<f2', 'fortran_order': False, 'shape': ({self.rows}, {self.dimension}), }}"
-        ).encode("latin1")
-        magic = b"\x93NUMPY\x01\x00"
-        room = self._HEADER - len(magic) - 2
         self._file.seek(0)
-        self._file.write(magic + room.to_bytes(2, "little") + header.ljust(room - 1) + b"\n")
+        self._write_header()
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()

@@ -32,9 +32,9 @@ class Growth:
         New internal pairs.
     external : list of Pairs
         New external pairs.
-    known : bool [n]
+    staying_known : bool [n]
         Rows of known.parquet that stay.
-    pairs : bool [m]
+    staying_pairs : bool [m]
         Rows of pairs.arrow that stay.
     table : pyarrow.Table
         The staying pairs' columns as they are now: a renamed file is no new pair, but it has to
@@ -48,8 +48,8 @@ class Growth:
     rebuild: str | None
     internal: Pairs | None = None
     external: list[Pairs] = field(default_factory=list)
-    known: np.ndarray = field(default_factory=lambda: _EMPTY)
-    pairs: np.ndarray = field(default_factory=lambda: _EMPTY)
+    staying_known: np.ndarray = field(default_factory=lambda: _EMPTY)
+    staying_pairs: np.ndarray = field(default_factory=lambda: _EMPTY)
     table: pa.Table | None = None
     internal_changed: int = 0
     moved: bool = False
@@ -57,7 +57,7 @@ class Growth:
     @property
     def news(self) -> bool:
         """Whether pairs came or went."""
-        return self.internal is not None or bool(self.external) or not self.known.all()
+        return self.internal is not None or bool(self.external) or not self.staying_known.all()
 
     @property
     def empty(self) -> bool:

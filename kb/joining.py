@@ -18,11 +18,11 @@ from kb.building import addition
 from kb.embeddings import MODALITIES, Stacked, Subset
 from kb.filtering import ClusterFilter
 from kb.growth import Growth
-from kb.index_kinds import outgrown
+from kb.index.kinds import outgrown
 from kb.pairs import Pairs
-from kb.progress import Stopwatch
 from kb.purification import joint_blocks
 from kb.recipe import KnowledgeBaseSettings
+from kb.stopwatch import Stopwatch
 from kb.storage import digest_files, replacing, write_manifest
 
 KEPT_FOLDERS = ("mapping", "alignment", "filter")
@@ -47,13 +47,13 @@ def join(
     watch = Stopwatch()
     number = len(manifest["additions"])
     known = pq.read_table(folder / "known.parquet")
-    gone = len(known) - int(growth.known.sum())
+    gone = len(known) - int(growth.staying_known.sum())
     with replacing(folder) as building:
         for name in KEPT_FOLDERS:
             if (folder / name).is_dir():
                 shutil.copytree(folder / name, building / name)
         assert growth.table is not None
-        stays = np.flatnonzero(growth.pairs)
+        stays = np.flatnonzero(growth.staying_pairs)
         embeddings = contents.open_contents(folder)
         held = Pairs(growth.table, {m: Subset(embeddings[m], stays) for m in MODALITIES})
         sides = [contents.Side(held, None)]
@@ -67,7 +67,7 @@ def join(
             new: list[tuple[Pairs, contents.Origin]] = [(p, "external") for p in growth.external]
             if growth.internal is not None:
                 new.insert(0, (growth.internal, "internal"))
-            tables = [known.filter(pa.array(growth.known))]
+            tables = [known.filter(pa.array(growth.staying_known))]
             if new:
                 tables.append(contents.known_table(new, number))
             contents.write_table(building / "known.parquet", tables)
@@ -81,7 +81,7 @@ def join(
                 )
                 indexes = {m: index.describe() for m, index in built.items()}
             else:
-                left = np.flatnonzero(~growth.pairs)
+                left = np.flatnonzero(~growth.staying_pairs)
                 indexes = contents.update_indexes(
                     folder, building, embeddings, left, settings.device
                 )
@@ -125,9 +125,9 @@ def _judged(
     if not (folder / "verdicts.parquet").exists():
         return []
     verdicts = pq.read_table(folder / "verdicts.parquet")
-    if not growth.known.all():
+    if not growth.staying_known.all():
         ids = pq.read_table(folder / "known.parquet", columns=["id"])["id"].combine_chunks()
-        stays = pc.is_in(verdicts["id"], value_set=ids.filter(pa.array(growth.known)))
+        stays = pc.is_in(verdicts["id"], value_set=ids.filter(pa.array(growth.staying_known)))
         verdicts = verdicts.filter(stays)
     if not growth.external:
         contents.write_table(building / "verdicts.parquet", [verdicts])

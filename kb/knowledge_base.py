@@ -243,6 +243,6 @@ def _growth(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Re
     purifies = settings.purify and "external" in settings.sources
     if growth.external and purifies and not (folder / "alignment").is_dir():
         return Growth("no rotation to bring new external pairs in by")
-    if growth.rebuild is None and not growth.pairs.any() and growth.internal is None:
+    if growth.rebuild is None and not growth.staying_pairs.any() and growth.internal is None:
         return Growth("no pair stays")
     return growth

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from kb.alignment import AlignmentSettings, OrthogonalAlignment
-from kb.clusters import external_clusters, joint, sample_rows
 from kb.embeddings import MODALITIES, Modality, Rows, Subset, chunks, take
-from kb.filtering import FEWEST_TO_MEASURE, ClusterFilter, FilterSettings
-from kb.verdicts import Verdicts
+from kb.filtering import FEWEST_TO_MEASURE, ClusterFilter, FilterSettings, FilterVerdicts
+from kb.filtering.clusters import external_clusters, joint, sample_rows
 
 Alignments = dict[Modality, OrthogonalAlignment]
 
@@ -23,7 +22,7 @@ class Purified:
 
     Attributes
     ----------
-    verdicts : Verdicts
+    verdicts : FilterVerdicts
         One for every external row.
     alignments : dict or None
         Per modality; None where nothing was kept.
@@ -32,7 +31,7 @@ class Purified:
         For the manifest; `warnings` is a list of what the user should know.
     """
 
-    verdicts: Verdicts
+    verdicts: FilterVerdicts
     alignments: Alignments | None
     filter: ClusterFilter
     evidence: dict[str, Any] = field(default_factory=dict)
@@ -87,7 +86,7 @@ def purify(
     random_state: int = 0,
     device: str = "cpu",
 ) -> Purified:
-    """Verdicts on all external pairs, and the rotations for those that are kept.
+    """FilterVerdicts on all external pairs, and the rotations for those that are kept.
 
     Memory is that of the samples which k-means and the alignment learn from; external rows are
     read in chunks.

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kb.alignment import AlignmentSettings
 from kb.filtering import FilterSettings
-from kb.index_kinds import IndexSettings
+from kb.index import IndexSettings
 from kb.mapping import MappingSettings
 from kb.retrieval import RetrievalSettings
 

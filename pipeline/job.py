@@ -1,4 +1,7 @@
-"""A run from start to end as plain functions: what is pending, doing it, and tidying up after."""
+"""The front door: a run's parts put together, and its steps as plain functions.
+
+Report, advice and evaluation lie above and take a `Job`.
+"""
 
 from __future__ import annotations
 
@@ -14,26 +17,26 @@ from typing import Any
 import pyarrow.dataset as ds
 
 from generators.service import ServiceRefused
-from kb.knowledge_base import KnowledgeBase, Pairs
+from kb.knowledge_base import Pairs
 from kb.storage import DamagedKnowledgeBase
-from pipeline.advice.search import search
-from pipeline.completion.completion import RowsDone, complete_shard
-from pipeline.completion.workbench import Workbench
+from pipeline.completion.shard import RowsDone, complete_shard
 from pipeline.config.config import Config
+from pipeline.config.dependencies import row_dependencies
 from pipeline.dataset.catalog import Catalog, digest
-from pipeline.dataset.external import INTERNAL
 from pipeline.dataset.schema import completed_schema
+from pipeline.dataset.sources import Progress, Sources, quiet
 from pipeline.export.export import Exported, export
 from pipeline.export.settings import ExportSettings
-from pipeline.knowledge.build import INPUTS, build, scan, scan_externals
-from pipeline.knowledge.embedding import Progress, embedded_pairs, quiet
+from pipeline.knowledge.build import INPUTS, build
+from pipeline.knowledge.embedding import PairEmbeddings
+from pipeline.knowledge.standing import StandingKnowledge
 from pipeline.ledger.compaction import compact
 from pipeline.ledger.comparison import compare
 from pipeline.ledger.ledger import Ledger, Manifest, shard_name
 from pipeline.ledger.plan import Plan, ShardPlan, make_plan
 from pipeline.ledger.review import Review, Reviewed, Verdict, take_marks
 from pipeline.ledger.summary import read_summary, summarise
-from pipeline.report.presentation import present
+from pipeline.models.loaded import LoadedModels
 from pipeline.storage.errors import ConfigError, RunLocked
 from pipeline.storage.files import clear_scratch, write_whole
 from pipeline.storage.lock import hold
@@ -41,8 +44,7 @@ from pipeline.storage.mirror import Mirror
 
 logger = logging.getLogger(__name__)
 
-# Rows in the report's gallery: enough to judge by, few enough to open on a phone.
-CARDS = 400
+CANDIDATES = "candidates.sqlite"
 
 
 class Job:
@@ -64,10 +66,26 @@ class Job:
     def __init__(self, config: Config, progress: Progress = quiet) -> None:
         self.config = config
         self.folder = config.folder
-        self.bench = Workbench(config)
+        self.sources = Sources(
+            config.dataset, config.external, config.base, self.folder / "catalog"
+        )
+        self.models = LoadedModels(
+            config.encoder_component(),
+            {missing: config.generator_component(missing) for missing in config.made},
+            config.base,
+            config.run.offline,
+            self.folder / CANDIDATES if config.run.remember else None,
+        )
+        own, shared = self.folder / "embeddings", config.run.embeddings
+        place = own if shared is None else (config.base / shared).resolve()
+        self.embeddings = PairEmbeddings(place, self.sources, self.models)
+        self.knowledge = StandingKnowledge(
+            self.folder, self.sources, config.selection, config.run.seed
+        )
         self.progress = progress
         self.times: list[dict[str, Any]] = []
         self.planned = Plan()
+        self._ledger: Ledger | None = None
         self.run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}"
 
     @cached_property
@@ -93,14 +111,17 @@ class Job:
         with suppress(RunLocked), hold(self.folder, self.run_id):
             self.mirror.pull()
 
-    @cached_property
+    @property
     def catalog(self) -> Catalog:
         """The rows of the dataset, scanned once a job."""
-        return scan(self.bench, self.progress)
+        return self.sources.catalog(progress=self.progress)
 
-    @cached_property
+    @property
     def ledger(self) -> Ledger:
-        return Ledger(self.folder).load()
+        """What is done, as it stood when it was first asked for or a run last ended."""
+        if self._ledger is None:
+            self._ledger = Ledger(self.folder).load()
+        return self._ledger
 
     @cached_property
     def review(self) -> Review:
@@ -117,16 +138,23 @@ class Job:
         ConfigError
             One can't be loaded.
         """
-        if (self.bench.knowledge_base_folder / "manifest.json").is_file():
+        if self.knowledge.stands:
             return
         counts = self.catalog.counts()
         for missing in self.config.made:
             if counts[missing]:
-                self.bench.try_generator(missing)
+                self.models.try_generator(missing)
 
     def build(self) -> bool:
         """Build the knowledge base where it is stale; whether it was. Needs the lock."""
-        built = build(self.bench, self.catalog, self.progress)
+        built = build(
+            self.config,
+            self.sources,
+            self.models,
+            self.embeddings,
+            self.knowledge,
+            self.progress,
+        )
         if built and self.mirror is not None:
             self.mirror.push()
         return built
@@ -137,36 +165,20 @@ class Job:
         Needs the lock.
         """
         try:
-            self.bench.knowledge_base  # noqa: B018 - opens it
+            self.knowledge.base  # noqa: B018 - opens it
         except DamagedKnowledgeBase as error:
             logger.warning("building the knowledge base again: %s", error)
             (self.folder / INPUTS).unlink(missing_ok=True)
             return self.build()
         return False
 
-    @property
-    def knowledge_base(self) -> KnowledgeBase:
-        """The knowledge base of the last build.
-
-        Raises
-        ------
-        ConfigError
-            It is damaged.
-        """
-        try:
-            return self.bench.knowledge_base
-        except DamagedKnowledgeBase as error:
-            raise ConfigError(
-                f"the knowledge base is damaged ({error}); first: rag4dmc build CONFIG"
-            ) from error
-
     def pairs(self) -> dict[str, Pairs]:
         """The complete pairs of every source with their raw embeddings, the dataset's own first."""
-        return {n: embedded_pairs(self.bench, n, found) for n, found in self.catalogs().items()}
+        return {name: self.embeddings.pairs(name) for name in self.catalogs()}
 
     def catalogs(self) -> dict[str, Catalog]:
         """The rows of every source, the dataset's own first."""
-        return {INTERNAL: self.catalog} | scan_externals(self.bench, self.progress)
+        return self.sources.catalogs(self.progress)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -190,7 +202,8 @@ class Job:
         RunFailed
             More rows vanished from the input than `run.max_deleted_share` allows.
         """
-        rows, settings, run = self.catalog.table, self.bench.row_settings(), self.config.run
+        rows, run = self.catalog.table, self.config.run
+        settings = row_dependencies(self.config, self.models.identity, self.knowledge.version)
         compared = compare(rows, self.ledger, settings, self.review.verdicts, retry_failed)
         compared.check_deleted(run.max_deleted_share)
         self.planned = make_plan(
@@ -223,9 +236,11 @@ class Job:
         return self.planned.shards
 
     def complete_shard(self, plan: ShardPlan, rows_done: RowsDone | None = None) -> Manifest:
-        """Do one shard, unless this run has; see `pipeline.completion.completion.complete_shard`."""
+        """Do one shard, unless this run has; see `pipeline.completion.shard.complete_shard`."""
         try:
-            manifest = self._done(plan) or complete_shard(self.bench, plan, rows_done)
+            manifest = self._done(plan) or complete_shard(
+                self.config, self.sources, self.models, self.knowledge, plan, rows_done
+            )
         except ServiceRefused:
             self._send(self._done(plan))
             raise
@@ -252,10 +267,10 @@ class Job:
         dict
             See `pipeline.ledger.summary.summarise`.
         """
-        self.bench.close_generator()
+        self.models.close_generator()
         if self.planned.shards:
-            self.__dict__.pop("ledger", None)  # shards may have been done in other processes
-        rewritten = compact(self.ledger, self.catalog.table, self.bench.dataset)
+            self._ledger = None  # shards may have been done in other processes
+        rewritten = compact(self.ledger, self.catalog.table, self.sources.dataset)
         return summarise(
             self.ledger,
             self.planned,
@@ -263,7 +278,7 @@ class Job:
             last=read_summary(self.folder).get("run_id"),
             rewritten=rewritten,
             times=self.times,
-            warnings=self.bench.knowledge_base_warnings(),
+            warnings=self.knowledge.warnings(),
         )
 
     def complete(
@@ -278,10 +293,6 @@ class Job:
         for shard in self.shards():
             self.complete_shard(shard, rows_done)
         return self.finish()
-
-    def present(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """Keep the summary, export and write the report; see `pipeline.report.presentation`."""
-        return present(self, summary)
 
     def place(self, path: Path) -> str:
         """Where others find a file of the run's folder: on the URL, where the output is one."""
@@ -305,7 +316,7 @@ class Job:
         ConfigError
             Nothing was completed yet, or what `export` refuses.
         """
-        self._check_completed()
+        self.check_completed()
         place = folder or self.folder / "exports" / settings.place
         # Our lock keeps no other run out of a folder that is not ours.
         owner = "" if folder is None else digest(str(self.folder))[:8]
@@ -319,14 +330,15 @@ class Job:
 
     def close(self) -> None:
         """Free what was loaded; what is used after all is loaded again."""
-        self.bench.close()
+        self.models.close()
+        self.knowledge.forget()
 
     def verdicts(self) -> dict[str, Verdict]:
         """A person's verdicts by id, of rows whose observed half is as it was."""
         return self.review.standing(self.ledger.entries(list(self.review.verdicts)))
 
     def take_review(self, marks: Path) -> Reviewed:
-        """Keep the marks of a report, and show them in it; needs the lock.
+        """Keep the marks of a report; needs the lock. The report is to be written anew then.
 
         Rejected rows are pending then; accepted ones stay, whatever becomes of the settings.
 
@@ -335,44 +347,26 @@ class Job:
         ConfigError
             Nothing was completed yet, the marks are not of this run, or none of them counts.
         """
-        self._check_completed()
-        result = take_marks(marks, self.config.name, self.review, self.ledger)
-        if result.accepted or result.rejected:
-            self.report()
-        return result
+        self.check_completed()
+        return take_marks(marks, self.config.name, self.review, self.ledger)
 
-    def _check_completed(self) -> None:
-        if not self.ledger.files():
-            raise ConfigError(
-                f"{self.folder} holds no completed dataset; first: rag4dmc run CONFIG"
-            )
-
-    def report(self, cards: int = CARDS) -> Path:
-        """Write the report page of the completed dataset; its path. Needs the lock.
-
-        Parameters
-        ----------
-        cards
-            About how many rows the gallery shows.
+    def check_completed(self) -> None:
+        """Raises where there is no completed dataset.
 
         Raises
         ------
         ConfigError
             Nothing was completed yet.
         """
-        from pipeline.report.run import report_run
-
-        self._check_completed()
-        return report_run(self, read_summary(self.folder), cards)
-
-    def search(
-        self, image: Path | None = None, text: str | None = None, count: int = 5
-    ) -> list[dict[str, Any]]:
-        """What the knowledge base retrieves; see `pipeline.advice.search.search`."""
-        return search(self, image, text, count)
+        if not self.ledger.files():
+            raise ConfigError(
+                f"{self.folder} holds no completed dataset; first: rag4dmc run CONFIG"
+            )
 
     def completed(self) -> ds.Dataset:
         """The completed dataset; `.to_table()` reads it whole."""
-        schema = completed_schema(self.bench.dataset.text_is_list, self.bench.dataset.extra_schema)
+        schema = completed_schema(
+            self.sources.dataset.text_is_list, self.sources.dataset.extra_schema
+        )
         files = [str(path) for path in self.ledger.files()]
         return ds.dataset(files, schema=schema, format="parquet")

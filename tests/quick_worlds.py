@@ -12,6 +12,7 @@ import yaml
 
 from pipeline.config.config import Config, load_config
 from pipeline.job import Job
+from pipeline.report.presentation import present
 from tests.calls import calls
 from tests.quick_parts import COLOURS, picture
 
@@ -75,7 +76,7 @@ def run(config: Path | Config, **options: Any) -> tuple[Job, dict[str, Any]]:
         job.begin()
         built = job.build()
         summary = dict(job.complete(**options)) | {"built": built}
-        return job, job.present(summary)
+        return job, present(job, summary)
 
 
 def completed(job: Job) -> dict[str, dict[str, Any]]:

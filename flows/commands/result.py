@@ -102,7 +102,9 @@ def report(
       rag4dmc report my.yaml --cards 2000
     """
     with errors_in_one_line(), locked_job(config) as job:
-        page = job.place(job.report(cards))
+        from pipeline.report.run import report_run
+
+        page = job.place(report_run(job, cards))
     print(page)
 
 
@@ -128,7 +130,9 @@ def review(
       rag4dmc review my.yaml ~/Downloads/marks.json && rag4dmc run my.yaml
     """
     with errors_in_one_line(), locked_job(config) as job:
-        taken = job.take_review(marks)
+        from pipeline.report.presentation import review as take_marks
+
+        taken = take_marks(job, marks)
     if as_json:
         print(json.dumps(vars(taken), indent=1))
         return
@@ -159,7 +163,9 @@ def search(
 
         if (image is None) == (text is None):
             raise ConfigError("search: give either --image FILE or --text TEXT")
-        hits: list[dict[str, Any]] = job_of(config).search(image, text, count)
+        from pipeline.advice.search import search as search_pairs
+
+        hits = search_pairs(job_of(config), image, text, count)
     if as_json:
         print(json.dumps(hits, indent=1))
         return

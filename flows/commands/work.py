@@ -22,9 +22,11 @@ def fetch(config: ConfigPath) -> None:
     """
     with errors_in_one_line():
         job = job_of(config)
-        for part in job.config.parts():
-            for role, model in part.fetch(job.config.base).items():
-                print(f"{part.section} {role}: {model.name} at {model.revision} in {model.path}")
+        for component in job.config.components():
+            for role, model in component.fetch(job.config.base).items():
+                print(
+                    f"{component.section} {role}: {model.name} at {model.revision} in {model.path}"
+                )
 
 
 def build(config: ConfigPath) -> None:
@@ -44,11 +46,11 @@ def build(config: ConfigPath) -> None:
 
             adopt(str(config), job, view)
             built = build_flow(str(config))
-        folder = job.bench.knowledge_base_folder
+        folder = job.knowledge.folder
         counts = read_manifest(folder)["counts"]
         print(f"knowledge base {'built' if built else 'up to date'}: {counts}")
         print(f"  {folder}")
-        for warning in job.bench.knowledge_base_warnings():
+        for warning in job.knowledge.warnings():
             print(f"  warning: {warning}")
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
+from kb.device import resolve_device
 from kb.embeddings import Modality, normalise
-from kb.neighbours import resolve_device
 
 logger = logging.getLogger(__name__)
 

@@ -12,14 +12,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.completion.workbench import Workbench
 from pipeline.config.config import load_config, make_config
 from pipeline.config.text import config_text
 from pipeline.dataset.catalog import Catalog, DuplicateIds
 from pipeline.dataset.columns import NONE
 from pipeline.dataset.dataset import Dataset, DatasetSettings
-from pipeline.knowledge.build import scan, scan_externals
-from pipeline.knowledge.embedding import Progress, quiet
+from pipeline.dataset.external import INTERNAL
+from pipeline.dataset.sources import Progress, quiet
+from pipeline.job import Job
 from pipeline.storage.errors import ConfigError, first_error
 from pipeline.storage.files import FOLDER_NAME, write_whole
 
@@ -125,16 +125,16 @@ def draft(
     for section, standard in MODELS.items():
         asked = (models or {}).get(section)
         values[section] = standard if asked is None else _model(section, asked, base)
-    bench = Workbench(make_config(values, base))
+    job = Job(make_config(values, base), progress)
     warnings: list[str] = []
     try:
-        catalog = scan(bench, progress)
+        catalog = job.catalog
     except DuplicateIds as error:
         values["dataset"]["on_duplicate"] = "first"
         warnings.append(f"{error.twice}: the first of them counts (on_duplicate: first)")
-        bench = Workbench(make_config(values, base))
-        catalog = scan(bench, progress)
-    found = scan_externals(bench, progress)
+        job = Job(make_config(values, base), progress)
+        catalog = job.catalog
+    found = {name: each for name, each in job.catalogs().items() if name != INTERNAL}
     pairs = {name: len(catalog.complete()) for name, catalog in found.items()}
     warnings += _warnings(catalog, pairs)
     text = config_text(values, catalog, found, path.name)

@@ -14,10 +14,9 @@ from kb.embeddings import MODALITIES, Modality, opposite
 from pipeline.config.config import Config
 from pipeline.dataset.catalog import Catalog, encoded_images, fetch
 from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.sources import Progress, quiet
 from pipeline.job import Job
-from pipeline.knowledge.build import scan_externals
-from pipeline.knowledge.embedding import Progress, quiet
-from pipeline.models.components import Part
+from pipeline.models.components import Component
 from pipeline.storage.errors import ConfigError
 
 SAMPLE_ROWS = 64
@@ -61,7 +60,7 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
     job = Job(config.model_copy(update={"run": offline}), progress)
     job.refresh()
     catalog, counts = job.catalog, job.catalog.counts()
-    models = [model for part in config.parts() for model in _models(config, part)]
+    models = [model for each in config.components() for model in _models(config, each)]
     answer: dict[str, Any] = {
         "rows": len(catalog),
         "files": len(catalog.dataset.files),
@@ -103,7 +102,7 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
 def _read(job: Job, external: Mapping[str, int | None]) -> list[Dataset]:
     """The datasets that were read."""
     known = [name for name, pairs in external.items() if pairs is not None]
-    return [job.bench.dataset, *(job.bench.externals[name] for name in known)]
+    return [job.sources.dataset, *(job.sources.externals[name] for name in known)]
 
 
 def _all_pending(counts: Mapping[str, int], shard_size: int) -> dict[str, Any]:
@@ -121,17 +120,17 @@ def _all_pending(counts: Mapping[str, int], shard_size: int) -> dict[str, Any]:
     }
 
 
-def _models(config: Config, part: Part) -> list[dict[str, Any]]:
-    """A part's models, and what is to be downloaded of them."""
-    names = {role: name for role, (name, _) in part.models().items()}
+def _models(config: Config, component: Component) -> list[dict[str, Any]]:
+    """A component's models, and what is to be downloaded of them."""
+    names = {role: name for role, (name, _) in component.models().items()}
     return [
         {
-            "role": part.section if role == "model" else f"{part.section} {role}",
+            "role": component.section if role == "model" else f"{component.section} {role}",
             "model": names[role],
             "here": missing == 0,
             "bytes": missing,
         }
-        for role, missing in part.missing_bytes(config.base).items()
+        for role, missing in component.missing_bytes(config.base).items()
     ]
 
 
@@ -141,7 +140,7 @@ def _external(job: Job) -> dict[str, int | None]:
     names = [settings.name for settings in job.config.external]
     if not all((folder / name).is_dir() for name in names):
         return dict.fromkeys(names)
-    found = scan_externals(job.bench, job.progress)
+    found = job.catalogs()
     return {name: len(found[name].complete()) for name in names}
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kb.embeddings import Modality
 from pipeline.dataset.images import UndecodableImage, decode
+from pipeline.job import Job
 from pipeline.report.thumbnails import write_thumbnails
 from pipeline.storage.errors import ConfigError
-
-if TYPE_CHECKING:
-    from pipeline.job import Job
 
 SHOWN = ("source", "licence", "text", "file", "position")
 
@@ -28,7 +26,7 @@ def search(
     ConfigError
         There is no knowledge base yet or a damaged one, or the file isn't an image.
     """
-    if not (job.bench.knowledge_base_folder / "manifest.json").is_file():
+    if not job.knowledge.stands:
         raise ConfigError(f"{job.folder} holds no knowledge base; first: rag4dmc build CONFIG")
     modality: Modality = "text" if image is None else "image"
     item: Any = [text]
@@ -37,10 +35,10 @@ def search(
             item = decode(image.read_bytes(), job.config.dataset.max_pixels)
         except (OSError, UndecodableImage) as error:
             raise ConfigError(f"--image {image}: {error}") from None
-    knowledge = job.knowledge_base
-    query = job.bench.embed([item], modality)
+    knowledge = job.knowledge.checked()
+    query = job.models.embed([item], modality)
     found = knowledge.retriever.retrieve(query, modality, m=count)[0]
-    small = write_thumbnails(job.bench, [h.row for h in found], job.folder / "thumbnails")
+    small = write_thumbnails(job.knowledge, [h.row for h in found], job.folder / "thumbnails")
     return [
         {"id": hit.id, "intra": hit.intra, "cross": hit.cross, "score": hit.score}
         | {name: knowledge.pair(hit.row)[name] for name in SHOWN}

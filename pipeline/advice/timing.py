@@ -11,11 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kb.embeddings import MODALITIES, Modality, opposite
+from kb.retrieval import Hit
 from pipeline.completion.block import Block
-from pipeline.completion.workbench import Workbench
+from pipeline.completion.row import Grounds
 from pipeline.dataset.catalog import encoded_images, fetch
+from pipeline.dataset.external import INTERNAL
 from pipeline.dataset.images import decode
 from pipeline.job import Job
+from pipeline.knowledge.standing import Pair
 from pipeline.ledger.ledger import Entry
 
 # Timed after a first group that warms the model up; the fastest and the slowest give the range.
@@ -48,9 +51,9 @@ def measure(
         `seconds` (of the whole run, [least, most]). What is left out: fitting the knowledge base,
         further attempts for rows without a valid candidate, and the report.
     """
-    bench, n = job.bench, job.config.generation.n
+    models, n = job.models, job.config.generation.n
     with _Loading() as loading:
-        bench.encoder  # noqa: B018 - loads it
+        models.encoder  # noqa: B018 - loads it
     each = {modality: _encoding(job, modality) for modality in MODALITIES}
     a_row: dict[Modality, list[float]] = {}
     timed: dict[Modality, int] = {}
@@ -58,9 +61,9 @@ def measure(
         if pending[missing]:
             job.progress(f"time {missing}s", 0, GROUPS + 1)
             with loading:
-                bench.generator(missing)
+                models.generator(missing)
             timed[missing], a_row[missing] = _generating(job, missing)
-    bench.close_generator()
+    models.close_generator()
     pairs = job.catalog.counts()["complete"] + sum(count or 0 for count in external.values())
     embedding = pairs * sum(each.values())
     least = most = loading.seconds + embedding
@@ -97,17 +100,17 @@ def _encoding(job: Job, modality: Modality) -> float:
     rows = _some(job, pc.is_valid(job.catalog.table[modality]), ENCODED)
     if not len(rows):
         return 0.0
-    items = _items(job.bench, _fetch(job, rows), modality)
-    job.bench.embed(items[:1], modality)
+    items = _items(job, _fetch(job, rows), modality)
+    job.models.embed(items[:1], modality)
     started = time.perf_counter()
-    job.bench.embed(items, modality)
+    job.models.embed(items, modality)
     return (time.perf_counter() - started) / len(items)
 
 
 def _generating(job: Job, missing: Modality) -> tuple[int, list[float]]:
     """Rows that were timed, and the seconds a row in the fastest and in the slowest group."""
     config = job.config
-    batch = getattr(config.generator_part(missing).settings, "batch_size", 1)
+    batch = getattr(config.generator_component(missing).settings, "batch_size", 1)
     size = max(1, -(-batch // config.generation.n))
     found = _some(job, pc.equal(job.catalog.table["missing"], missing), size * (GROUPS + 1))
     seconds = []
@@ -132,15 +135,18 @@ def _block(job: Job, missing: Modality, rows: pa.Table) -> Block:
         for row_id, content, extra, half in zip(*columns, strict=True)
     ]
     cells = _fetch(job, rows)[observed].to_pylist()
-    block = Block(job.bench, missing, entries, cells, [None] * len(entries))
+    block = Block(
+        job.config, job.models, job.knowledge, missing, entries, cells, [None] * len(entries)
+    )
     if not job.config.generation.grounded:
         return block
     pairs = _some(job, pc.is_null(job.catalog.table["missing"]), len(entries))
     fetched = _fetch(job, pairs)
-    texts, images = fetched["text"].to_pylist(), _items(job.bench, fetched, "image")
+    texts, images = fetched["text"].to_pylist(), _items(job, fetched, "image")
     for number, row in enumerate(block.rows):
         pair = number % len(pairs)
-        row.examples = [{"id": "pair", "caption": texts[pair][0], "image": images[pair]}]
+        stand_in = Pair(0, "pair", INTERNAL, None, tuple(texts[pair]), images[pair])
+        row.examples = [Grounds(stand_in, texts[pair][0], Hit("pair", 0, 0.0, 0.0, 0.0))]
     return block
 
 
@@ -156,8 +162,8 @@ def _fetch(job: Job, rows: pa.Table) -> pa.Table:
     return fetch(job.catalog.dataset, places)
 
 
-def _items(bench: Workbench, fetched: pa.Table, modality: Modality) -> list[Any]:
+def _items(job: Job, fetched: pa.Table, modality: Modality) -> list[Any]:
     if modality == "text":
         return fetched["text"].to_pylist()
-    limit = bench.config.dataset.max_pixels
+    limit = job.config.dataset.max_pixels
     return [decode(data, limit) for data in encoded_images(fetched).to_pylist()]

@@ -1,13 +1,13 @@
 """A block of incomplete rows on its way: grounded, answered by the generator, judged.
 
 What a generator needs stands before it is asked, and what follows needs it no more, so that
-`pipeline.completion.completion` can do both for other blocks while a generator works on one.
+`pipeline.completion.shard` can do both for other blocks while a generator works on one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,32 +21,16 @@ from generators.base import (
     derive_seed,
 )
 from kb.embeddings import Modality, opposite
-from kb.hits import Hit
-from pipeline.completion.workbench import Workbench
+from pipeline.completion.row import Grounds, Row, Tried
+from pipeline.config.config import Config
 from pipeline.dataset.images import UndecodableImage, decode, encode
+from pipeline.knowledge.standing import StandingKnowledge
 from pipeline.ledger.ledger import Entry
 from pipeline.ledger.review import REFUSED, half_digest
-from selection.judgement import Judged, Judgement
+from pipeline.models.loaded import LoadedModels
+from selection.judgement import Judged
 
 UNGROUNDED = "without an example"
-
-
-@dataclass
-class Row:
-    """An incomplete row on its way through the stages."""
-
-    id: str
-    item: Any
-    reason: str
-    first_attempt: int
-    hits: list[Hit] = field(default_factory=list)
-    examples: list[dict[str, Any]] = field(default_factory=list)
-    pseudo: np.ndarray | None = None
-    candidates: list[tuple[int, Candidate, Judgement]] = field(default_factory=list)
-    chosen: int | None = None
-    notes: tuple[str, ...] = ()
-    faults: list[str] = field(default_factory=list)
-    error: str | None = None
 
 
 class Block:
@@ -54,7 +38,9 @@ class Block:
 
     Parameters
     ----------
-    bench : Workbench
+    config : Config
+    models : LoadedModels
+    knowledge : StandingKnowledge
     missing : {"image", "text"}
     entries : sequence of Entry
     cells : list
@@ -68,14 +54,18 @@ class Block:
 
     def __init__(
         self,
-        bench: Workbench,
+        config: Config,
+        models: LoadedModels,
+        knowledge: StandingKnowledge,
         missing: Modality,
         entries: Sequence[Entry],
         cells: Sequence[Any],
         reasons: Sequence[str | None],
         refused: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self.bench = bench
+        self.config = config
+        self.models = models
+        self.knowledge = knowledge
         self.refused = refused or {}
         self.missing: Modality = missing
         self.observed = opposite(missing)
@@ -91,36 +81,47 @@ class Block:
             row.item = cell
             return row
         try:
-            row.item = decode(cell["bytes"], self.bench.config.dataset.max_pixels)
+            row.item = decode(cell["bytes"], self.config.dataset.max_pixels)
         except UndecodableImage as error:
             row.error = f"the observed image can't be decoded any more: {error}"
         return row
 
     def ground(self) -> None:
         """Embed the observed halves, find the pairs that ground them, predict the missing ones."""
-        bench, rows = self.bench, [row for row in self.rows if row.error is None]
+        rows = [row for row in self.rows if row.error is None]
         if not rows:
             return
-        knowledge, observed = bench.knowledge_base, self.observed
-        embeddings = bench.embed([row.item for row in rows], observed)
+        knowledge, observed = self.knowledge.base, self.observed
+        embeddings = self.models.embed([row.item for row in rows], observed)
         if not knowledge.mapping.constant_[observed]:
             for row, pseudo in zip(rows, knowledge.pseudo(embeddings, observed), strict=True):
                 row.pseudo = pseudo
-        if not bench.config.generation.grounded:
+        if not self.config.generation.grounded:
             return
         found = knowledge.retriever.retrieve(embeddings, observed, ids=[row.id for row in rows])
-        pairs = bench.example_pairs(
+        pairs = self.knowledge.pairs(
             [hit.row for hits in found for hit in hits], with_images=observed == "text"
         )
         for row, hits in zip(rows, found, strict=True):
-            row.hits = [hit for hit in hits if hit.row in pairs]
-            row.examples = [dict(pairs[hit.row]) for hit in row.hits]
-            for example in row.examples:
-                example["caption"] = _nearest_caption(bench, example["text"], row, observed)
+            for hit in hits:
+                if (pair := pairs.get(hit.row)) is not None:
+                    caption = self._nearest_caption(pair.captions, row)
+                    row.examples.append(Grounds(pair, caption, hit))
+
+    def _nearest_caption(self, captions: Sequence[str], row: Row) -> str:
+        """Of a pair's captions the one nearest to the row's text, pseudo or own."""
+        if len(captions) == 1:
+            return captions[0]
+        pseudo = self.observed == "image"
+        target = row.pseudo if pseudo else self.models.embed([row.item], "text")[0]
+        if target is None:
+            return captions[0]
+        embeddings = self.models.encoder.encode(list(captions), "text")
+        return captions[int(np.argmax(embeddings @ target))]
 
     def open_rows(self) -> list[Row]:
         """Rows that wait for the generator, while there are attempts left."""
-        if self.turn >= self.bench.config.generation.attempts:
+        if self.turn >= self.config.generation.attempts:
             return []
         return [row for row in self.rows if row.chosen is None and row.error is None]
 
@@ -131,18 +132,18 @@ class Block:
             return []
         requests = [self._requests(row) for row in rows]
         answers = iter(
-            self.bench.generator(self.missing).generate([one for own in requests for one in own])
+            self.models.generator(self.missing).generate([one for own in requests for one in own])
         )
         return [_joined([(one, next(answers)) for one in own]) for own in requests]
 
     def _requests(self, row: Row) -> list[CaptionRequest | ImageRequest]:
         """What is asked for a row: candidates from its examples, and some without, if so set."""
-        settings, attempt = self.bench.config.generation, row.first_attempt + self.turn
+        settings, attempt = self.config.generation, row.first_attempt + self.turn
         seeds = tuple(
-            derive_seed(self.bench.config.run.seed, row.id, n, attempt) for n in range(settings.n)
+            derive_seed(self.config.run.seed, row.id, n, attempt) for n in range(settings.n)
         )
         examples = tuple(
-            Example(example["id"], example["caption"], example.get("image"))
+            Example(example.pair.id, example.caption, example.pair.image)
             for example in row.examples
         )
         grounded = settings.grounded_of(self.missing) if examples else 0
@@ -160,7 +161,7 @@ class Block:
         """Judge what `generate` gave, and choose each row's best where one holds."""
         rows = self.open_rows()
         made = [c for answer in answers for c in answer.candidates]
-        embeddings = _embed_candidates(self.bench, made, self.missing)
+        embeddings = self._embed(made)
         start = 0
         for row, answer in zip(rows, answers, strict=True):
             if answer.error is not None:
@@ -168,13 +169,11 @@ class Block:
                 continue
             own = embeddings[start : start + len(answer.candidates)]
             start += len(answer.candidates)
-            judged = _judge(
-                self.bench, row, answer.candidates, own, self.missing, self._refused(row, answer)
-            )
-            offset = len(row.candidates)
+            judged = self._judge(row, answer.candidates, own, self._refused(row, answer))
+            offset = len(row.tried)
             attempt = row.first_attempt + self.turn
-            row.candidates += [
-                (attempt, candidate, judgement)
+            row.tried += [
+                Tried(attempt, candidate, judgement)
                 for candidate, judgement in zip(answer.candidates, judged.judgements, strict=True)
             ]
             row.notes = judged.notes
@@ -183,6 +182,42 @@ class Block:
             else:
                 row.chosen = offset + judged.chosen
         self.turn += 1
+
+    def _embed(self, candidates: Sequence[Candidate]) -> np.ndarray:
+        """Unit embeddings [n, d]; zeros stand for candidates that are nothing to embed."""
+        encoder, missing = self.models.encoder, self.missing
+        embeddings = np.zeros((len(candidates), encoder.dimension(missing)), np.float32)
+        if missing == "text":
+            items: list[Any] = [candidate.text for candidate in candidates]
+            real = [i for i, text in enumerate(items) if text and text.strip()]
+        else:
+            items = [candidate.image for candidate in candidates]
+            real = [i for i, image in enumerate(items) if image is not None]
+        if real:
+            embeddings[real] = encoder.encode([items[i] for i in real], missing)
+        return embeddings
+
+    def _judge(
+        self,
+        row: Row,
+        candidates: Sequence[Candidate],
+        embeddings: np.ndarray,
+        known_faults: Mapping[int, str],
+    ) -> Judged:
+        selector = self.knowledge.selector
+        if self.missing == "text":
+            references = [caption for each in row.examples for caption in each.pair.captions]
+            return selector.judge_captions(
+                [candidate.text or "" for candidate in candidates],
+                embeddings,
+                row.pseudo,
+                references,
+                [candidate.prompt for candidate in candidates],
+                known_faults,
+            )
+        return selector.judge_images(
+            [candidate.image for candidate in candidates], embeddings, row.pseudo, known_faults
+        )
 
     def _refused(self, row: Row, answer: Generated) -> dict[int, str]:
         """Candidates that are what a person rejected, by number."""
@@ -212,55 +247,3 @@ def _joined(asked: Sequence[tuple[CaptionRequest | ImageRequest, Generated]]) ->
 def _digest(candidate: Candidate) -> str:
     image = None if candidate.image is None else encode(candidate.image)
     return half_digest(candidate.text, image)
-
-
-def _nearest_caption(
-    bench: Workbench, captions: Sequence[str], row: Row, observed: Modality
-) -> str:
-    """Of a pair's captions the one nearest to the row's text, pseudo or own."""
-    if len(captions) == 1:
-        return captions[0]
-    target = row.pseudo if observed == "image" else bench.embed([row.item], "text")[0]
-    if target is None:
-        return captions[0]
-    embeddings = bench.encoder.encode(list(captions), "text")
-    return captions[int(np.argmax(embeddings @ target))]
-
-
-def _embed_candidates(
-    bench: Workbench, candidates: Sequence[Candidate], missing: Modality
-) -> np.ndarray:
-    """Unit embeddings [n, d]; zeros stand for candidates that are nothing to embed."""
-    embeddings = np.zeros((len(candidates), bench.encoder.dimension(missing)), np.float32)
-    if missing == "text":
-        items: list[Any] = [candidate.text for candidate in candidates]
-        real = [i for i, text in enumerate(items) if text and text.strip()]
-    else:
-        items = [candidate.image for candidate in candidates]
-        real = [i for i, image in enumerate(items) if image is not None]
-    if real:
-        embeddings[real] = bench.encoder.encode([items[i] for i in real], missing)
-    return embeddings
-
-
-def _judge(
-    bench: Workbench,
-    row: Row,
-    candidates: Sequence[Candidate],
-    embeddings: np.ndarray,
-    missing: Modality,
-    known_faults: Mapping[int, str],
-) -> Judged:
-    if missing == "text":
-        references = [caption for example in row.examples for caption in example["text"]]
-        return bench.selector.judge_captions(
-            [candidate.text or "" for candidate in candidates],
-            embeddings,
-            row.pseudo,
-            references,
-            [candidate.prompt for candidate in candidates],
-            known_faults,
-        )
-    return bench.selector.judge_images(
-        [candidate.image for candidate in candidates], embeddings, row.pseudo, known_faults
-    )

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kb.embeddings import Modality
-from pipeline.completion.block import Block, Row
-from pipeline.completion.workbench import Workbench
+from pipeline.completion.block import Block
+from pipeline.completion.record import Recorder, reason, status
+from pipeline.completion.row import Row
 from pipeline.config.config import GENERATORS
 from pipeline.dataset.images import encode
 from pipeline.ledger.ledger import Entry
@@ -66,35 +67,23 @@ def _texts(found: pa.Table, schema: pa.Schema) -> Any:
     return [text[0] if text else None for text in texts.to_pylist()]
 
 
-def completed(bench: Workbench, plan: ShardPlan, portion: Portion, schema: pa.Schema) -> pa.Table:
+def completed(recorder: Recorder, plan: ShardPlan, portion: Portion, schema: pa.Schema) -> pa.Table:
     """Rows that went through the generator, with what it took."""
     block = portion.block
     assert block is not None
     columns = _own_columns(portion.found, plan.entries[portion.span], schema)
     columns |= _halves(columns, block.rows, block.missing, schema)
-    columns["status"] = [_status(row) for row in block.rows]
-    columns["reason"] = [_reason(row) for row in block.rows]
-    columns["completion"] = [_completion(bench, plan, row, block.missing) for row in block.rows]
+    columns["status"] = [status(row) for row in block.rows]
+    columns["reason"] = [reason(row) for row in block.rows]
+    columns["completion"] = [recorder.completion(row, block.missing) for row in block.rows]
     return pa.table(columns, schema=schema)
-
-
-def _status(row: Row) -> str:
-    if row.error is not None:
-        return "failed"
-    return "rejected" if row.chosen is None else "completed"
-
-
-def _reason(row: Row) -> str:
-    if row.error is not None:
-        return f"{row.reason}; {row.error}"
-    return row.reason if row.chosen is not None else "; ".join([row.reason, *row.faults])
 
 
 def _halves(
     columns: dict[str, Any], rows: Sequence[Row], missing: Modality, schema: pa.Schema
 ) -> dict[str, Any]:
     """The column of the missing half: what was chosen, or null."""
-    chosen = [None if row.chosen is None else row.candidates[row.chosen][1] for row in rows]
+    chosen = [None if row.best is None else row.best.candidate for row in rows]
     if missing == "image":
         return {
             "image": [
@@ -108,50 +97,3 @@ def _halves(
     if pa.types.is_list(schema.field("text").type):
         return {"text": [None if text is None else [text] for text in texts]}
     return {"text": texts}
-
-
-def _completion(bench: Workbench, plan: ShardPlan, row: Row, missing: Modality) -> dict[str, Any]:
-    """The provenance of a row: what made it, from which pairs, out of which candidates."""
-    part = bench.config.generator_part(missing)
-    models = bench.models(part)
-    main = next(iter(models.values()), None)
-    best = None if row.chosen is None else row.candidates[row.chosen]
-    return {
-        "generator": part.kind,
-        "model": None if main is None else main.name,
-        "revision": None if main is None else main.revision,
-        "prompt": best[1].prompt if best else None,
-        "seed": best[1].seed if best else None,
-        "attempt": best[0] if best else None,
-        "kb_version": bench.knowledge_base.version,
-        "examples": [
-            {
-                "id": example["id"],
-                "source": example["source"],
-                "licence": example["licence"],
-                "text": example["caption"],
-                "intra": hit.intra,
-                "cross": hit.cross,
-                "score": hit.score,
-            }
-            for hit, example in zip(row.hits, row.examples, strict=True)
-        ],
-        "candidates": [
-            {
-                "text": candidate.text,
-                "seed": candidate.seed,
-                "attempt": attempt,
-                "cosine": judgement.cosine,
-                "bleu": judgement.bleu,
-                "niqe": judgement.niqe,
-                "score": judgement.score,
-                "valid": judgement.valid,
-                "reason": judgement.reason,
-                "notes": [*candidate.notes, *row.notes],
-            }
-            for attempt, candidate, judgement in row.candidates
-        ],
-        "chosen": row.chosen,
-        "score": best[2].score if best else None,
-        "run_id": plan.run_id,
-    }

@@ -1,4 +1,4 @@
-"""The one typed config: every part's settings put together, validated once at the start."""
+"""The one typed config: every section's settings put together, validated once at the start."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pipeline.config.generation import GenerationSettings
 from pipeline.dataset.dataset import DatasetSettings
 from pipeline.dataset.external import ExternalSettings
 from pipeline.export.settings import ExportSettings
-from pipeline.models.components import Part
+from pipeline.models.components import Component
 from pipeline.storage.errors import ConfigError, first_error, without_password
 from pipeline.storage.files import FOLDER_NAME
 from selection.settings import ScoringSettings
@@ -157,8 +157,8 @@ class Config(BaseModel):
         is_url = self.output is not None and "://" in self.output
         return self.output.rstrip("/") if self.output and is_url else None
 
-    def encoder_part(self) -> Part:
-        return Part.choose("encoder", self.encoder, ENCODERS)
+    def encoder_component(self) -> Component:
+        return Component.choose("encoder", self.encoder, ENCODERS)
 
     @property
     def made(self) -> tuple[Modality, ...]:
@@ -166,18 +166,18 @@ class Config(BaseModel):
         given: dict[Modality, object] = {"text": self.captioner, "image": self.image_generator}
         return tuple(half for half, values in given.items() if values is not None)
 
-    def generator_part(self, missing: Modality) -> Part:
-        """The part that makes the missing half, which must be among `made`."""
+    def generator_component(self, missing: Modality) -> Component:
+        """The component that makes the missing half, which must be among `made`."""
         values, known = {
             "text": (self.captioner, CAPTIONERS),
             "image": (self.image_generator, IMAGE_GENERATORS),
         }[missing]
         assert values is not None
-        return Part.choose(GENERATORS[missing], values, known)
+        return Component.choose(GENERATORS[missing], values, known)
 
-    def parts(self) -> list[Part]:
-        """Every part that is chosen by kind."""
-        return [self.encoder_part(), *map(self.generator_part, self.made)]
+    def components(self) -> list[Component]:
+        """Every component that is chosen by kind."""
+        return [self.encoder_component(), *map(self.generator_component, self.made)]
 
     def resolved(self) -> str:
         """The resolved settings as YAML, for `config.yaml` in the run's folder.
@@ -239,7 +239,7 @@ def make_config(values: dict[str, Any], base: str | Path = ".") -> Config:
             "working_folder: is for an output that is a URL;"
             f" got {config.working_folder!r} with output {config.output!r}"
         )
-    config.parts()
+    config.components()
     return config
 
 

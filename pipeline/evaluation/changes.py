@@ -121,7 +121,7 @@ def _values(text: str, given: str) -> list[Any]:
 def _full(key: str, config: Config) -> str:
     values = config.model_dump(mode="json")
     # The config holds of its parts what was given; their settings have the rest.
-    values |= {part.section: part.settings.model_dump(mode="json") for part in config.parts()}
+    values |= {part.section: part.settings.model_dump(mode="json") for part in config.components()}
     for section in _SECTIONS:
         place: Any = values
         parts = (section + key).split(".")

@@ -68,12 +68,12 @@ class Direct:
 
     def _key(self, job: Job, made: Mapping[Modality, list[tuple[str, Any]]]) -> str:
         """What the figures depend on: judge, NIQE model, and each row's made half and true one."""
-        judge = self.world.judge.bench
-        niqe_model = job.bench.selector.niqe_model
+        judge = self.world.judge.models
+        niqe_model = job.knowledge.selector.niqe_model
         rows = self.world.rows
         return digest(
             str(VERSION),
-            json.dumps(judge.identity(judge.config.encoder_part()), sort_keys=True),
+            json.dumps(judge.identity(judge.encoder_component), sort_keys=True),
             json.dumps(None if niqe_model is None else niqe_model.to_dict()),
             *(
                 digest(row_id, half, content, *rows[row_id].half(half))
@@ -89,7 +89,7 @@ class Direct:
         texts = [text for _, text in made]
         references = [self.world.rows[row_id].texts for row_id in ids]
         bleu, chrf = bleu_and_chrf(texts, references)
-        own = self.world.judge.bench.embed([[text] for text in texts], "text")
+        own = self.world.judge.models.embed([[text] for text in texts], "text")
         truth = self.world.embeddings_of(ids, "text", judge=True)
         return [
             _mean("text", "CIDEr", ids, cider_d(texts, references)),
@@ -103,11 +103,11 @@ class Direct:
             return []
         ids = [row_id for row_id, _ in made]
         pictures = [decode(data, job.config.dataset.max_pixels) for _, data in made]
-        own = self.world.judge.bench.embed(pictures, "image")
+        own = self.world.judge.models.embed(pictures, "image")
         truth = self.world.embeddings_of(ids, "image", judge=True)
         figures = [_mean("image", "cosine", ids, np.einsum("nd,nd->n", own, truth))]
         for measure, value in (
-            ("NIQE", mean_niqe(pictures, job.bench.selector.niqe_model)),
+            ("NIQE", mean_niqe(pictures, job.knowledge.selector.niqe_model)),
             ("Fréchet", frechet_distance(own, truth)),
         ):
             if value is not None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from kb.embeddings import MODALITIES, Modality, opposite
 from pipeline.config.config import Config
 from pipeline.dataset.catalog import encoded_images
+from pipeline.dataset.sources import Progress, quiet
 from pipeline.evaluation.changes import Sweep
 from pipeline.evaluation.direct import Direct
 from pipeline.evaluation.downstream import FEWEST_PAIRS, Downstream, Pairs
@@ -24,8 +25,7 @@ from pipeline.evaluation.variants import VARIANTS
 from pipeline.evaluation.world import World
 from pipeline.export.cutoff import keep_best
 from pipeline.job import Job
-from pipeline.knowledge.embedding import Progress, quiet
-from pipeline.models.components import Part
+from pipeline.models.components import Component
 from pipeline.storage.errors import ConfigError
 
 
@@ -111,7 +111,7 @@ class Draw:
         return Downstream(settings, model.path, model.revision, test, self.folder / "downstream")
 
     @cached_property
-    def start(self) -> Part:
+    def start(self) -> Component:
         """The checkpoint that fine-tuning starts from."""
         given = self.settings.downstream
         assert given is not None
@@ -123,7 +123,7 @@ class Draw:
             )
         from kb.encoders import ENCODERS
 
-        return Part.choose("evaluation.downstream.start", values, ENCODERS)
+        return Component.choose("evaluation.downstream.start", values, ENCODERS)
 
     def measure(self, arm: Arm, results: Results, seeds: int | None) -> None:
         """Complete an arm, and add everything that is measured of it."""
@@ -158,7 +158,7 @@ class Draw:
 
     def _retrieval(self, job: Job, hidden: Mapping[str, Modality]) -> list[dict[str, Any]]:
         """Quality of the example and recall, by observed half and mode."""
-        retriever = job.knowledge_base.retriever
+        retriever = job.knowledge.checked().retriever
         ids: dict[Modality, list[str]] = {
             observed: [row_id for row_id, half in hidden.items() if half == opposite(observed)]
             for observed in MODALITIES

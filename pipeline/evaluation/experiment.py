@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.config.config import Config
+from pipeline.dataset.sources import Progress, quiet
 from pipeline.evaluation.changes import Sweep
 from pipeline.evaluation.draw import Draw
 from pipeline.evaluation.results import Results
-from pipeline.knowledge.embedding import Progress, quiet
 from pipeline.storage.lock import hold
 
 logger = logging.getLogger(__name__)

@@ -10,16 +10,16 @@ from functools import cached_property
 from typing import Any
 
 from kb.recipe import METHOD
-from pipeline.completion.memory import Memory
-from pipeline.completion.workbench import STANDARDS
 from pipeline.config.config import Config
 from pipeline.dataset.catalog import digest
+from pipeline.dataset.sources import Progress, quiet
 from pipeline.evaluation.changes import derive
 from pipeline.evaluation.variants import Variant
 from pipeline.evaluation.world import Masked, World
 from pipeline.job import Job
 from pipeline.knowledge.build import INPUTS
-from pipeline.knowledge.embedding import Progress, quiet
+from pipeline.knowledge.standing import STANDARDS
+from pipeline.models.candidates import CandidateStore
 
 # What a run's knowledge base was made of, beside it.
 KB_KEY = "kb.key"
@@ -71,9 +71,9 @@ class Runs:
         self.progress = progress
 
     @cached_property
-    def memory(self) -> Memory:
+    def candidates(self) -> CandidateStore:
         """Candidates of all arms."""
-        return Memory(self.folder / "candidates.sqlite")
+        return CandidateStore(self.folder / "candidates.sqlite")
 
     def config_of(self, arm: Arm) -> Config:
         """The config that completes an arm."""
@@ -90,7 +90,7 @@ class Runs:
     def job_of(self, arm: Arm, complete: bool = True) -> Job:
         """The job of an arm, its knowledge base built and its rows completed."""
         job = Job(self.config_of(arm), self.progress)
-        job.bench.memory = self.memory
+        job.models.store = self.candidates
         with job.lock():
             self._borrow(job)
             job.begin()
@@ -120,7 +120,7 @@ class Runs:
                     METHOD,
                     config.dataset.path,
                     [external.model_dump(mode="json") for external in config.external],
-                    job.bench.identity(config.encoder_part()),
+                    job.models.identity(config.encoder_component()),
                     config.knowledge_base.identity(),
                     config.selection.image.identity(),
                     config.run.seed,

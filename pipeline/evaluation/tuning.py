@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from kb.embeddings import MODALITIES, Modality
-from kb.leave_one_out import CANDIDATE_ALPHA, CANDIDATE_K, retrieval_quality
-from kb.thresholds import NO_THRESHOLD
+from kb.filtering import NO_THRESHOLD
+from kb.retrieval.leave_one_out import CANDIDATE_ALPHA, CANDIDATE_K, retrieval_quality
 from pipeline.config.config import Config
 from pipeline.dataset.images import decode
+from pipeline.dataset.sources import Progress, quiet
 from pipeline.evaluation.protocol import shuffled
 from pipeline.evaluation.runs import Arm, Runs
 from pipeline.evaluation.statistics import paired
@@ -26,7 +27,6 @@ from pipeline.evaluation.trials import Trial, Tuned
 from pipeline.evaluation.variants import Variant
 from pipeline.evaluation.world import World
 from pipeline.job import Job
-from pipeline.knowledge.embedding import Progress, quiet
 from pipeline.storage.errors import ConfigError
 from pipeline.storage.files import write_whole
 from pipeline.storage.lock import hold
@@ -141,7 +141,7 @@ class Tuner:
         """Quality of retrieval by (k, α): of each hidden pair, in the mean of its two halves."""
         world = self.world
         queries = {m: world.embeddings_of(self.ids, m, judge=False) for m in MODALITIES}
-        found = retrieval_quality(job.knowledge_base.retriever, queries, self.ids, ks, alphas)
+        found = retrieval_quality(job.knowledge.checked().retriever, queries, self.ids, ks, alphas)
         return {
             point: np.mean([values.mean(axis=1) for values in by_modality.values()], axis=0)
             for point, by_modality in found.items()
@@ -152,7 +152,7 @@ class Tuner:
         if self.config.knowledge_base.retrieval.mode != "fusion":
             return None
         job = self._job(changes)
-        retriever = job.knowledge_base.retriever
+        retriever = job.knowledge.checked().retriever
         own = (retriever.k, float(retriever.settings.alpha))
         ks, alphas = sorted({own[0], *CANDIDATE_K}), sorted({own[1], *CANDIDATE_ALPHA})
         found = self._quality(job, ks, alphas)
@@ -171,7 +171,7 @@ class Tuner:
         if not (self.config.external and settings.purify and "external" in settings.sources):
             return None
         job = self._job(changes)
-        measured = (job.knowledge_base.manifest["purification"] or {}).get("filter")
+        measured = (job.knowledge.checked().manifest["purification"] or {}).get("filter")
         if measured is None:
             return None
         own = measured["tau_cent"], measured["tau_inst"]
@@ -180,7 +180,7 @@ class Tuner:
             for step in STEPS_OF_TAU
         ]
         point_of = {K: changes.get(K), ALPHA: changes.get(ALPHA)}
-        retriever = job.knowledge_base.retriever
+        retriever = job.knowledge.checked().retriever
         k = int(point_of[K] or retriever.k)
         given = point_of[ALPHA]
         alpha = float(retriever.settings.alpha if given is None else given)
@@ -234,7 +234,7 @@ class Tuner:
         quality = np.zeros(len(self.ids))
         if made:
             world = self.world
-            own = world.judge.bench.embed(list(made.values()), missing)
+            own = world.judge.models.embed(list(made.values()), missing)
             truth = world.embeddings_of(list(made), missing, judge=True)
             place = {row_id: row for row, row_id in enumerate(self.ids)}
             rows = [place[row_id] for row_id in made]

@@ -14,6 +14,7 @@ from kb.pairs import Pairs as EmbeddedPairs
 from pipeline.config.config import GENERATORS, Config
 from pipeline.dataset.catalog import digest, encoded_images, fetch
 from pipeline.dataset.external import INTERNAL
+from pipeline.dataset.sources import Progress, quiet
 from pipeline.evaluation.changes import derive
 from pipeline.evaluation.downstream import Pairs
 from pipeline.evaluation.masked import Masked, Row, write_masked
@@ -26,7 +27,6 @@ from pipeline.evaluation.protocol import (
     split,
 )
 from pipeline.job import Job
-from pipeline.knowledge.embedding import Progress, quiet
 from pipeline.storage.errors import ConfigError
 from pipeline.storage.files import write_whole
 
@@ -72,7 +72,7 @@ class World:
     def judge_selects(self) -> bool:
         """Whether generated halves are judged by the encoder that selects them, which flatters."""
         judge, own = (
-            job.bench.identity(job.config.encoder_part()) for job in (self.judge, self.job)
+            job.models.identity(job.models.encoder_component) for job in (self.judge, self.job)
         )
         return judge == own
 
@@ -156,7 +156,7 @@ class World:
     @cached_property
     def rows(self) -> dict[str, Row]:
         """Test and training pairs with their content, all in memory."""
-        dataset, complete = self.job.bench.dataset, self.job.catalog.complete()
+        dataset, complete = self.job.sources.dataset, self.job.catalog.complete()
         files, positions = complete["file"].to_pylist(), complete["position"].to_pylist()
         ids = complete["id"].to_pylist()
         place = {row_id: row for row, row_id in enumerate(ids)}
@@ -229,7 +229,7 @@ class World:
         return asked
 
     def _write(self, rate: float, hidden: Mapping[str, Modality]) -> Masked:
-        several = self.job.bench.dataset.text_is_list
+        several = self.job.sources.dataset.text_is_list
         folder = self.folder / "data"
         return write_masked(folder, self.train, self.rows, hidden, rate, several)
 
@@ -252,7 +252,7 @@ class World:
             settings = external.model_dump(mode="json")
             if ids := self.excluded.get(external.name):
                 # What the config leaves out already stays out.
-                ids = sorted({*ids, *self.job.bench.externals[external.name].excluded})
+                ids = sorted({*ids, *self.job.sources.externals[external.name].excluded})
                 path = self.folder / "data" / f"exclude-{external.name}-{digest(*ids)[:12]}.txt"
                 if not path.is_file():
                     write_whole(path, "".join(f"{row_id}\n" for row_id in ids))
@@ -268,7 +268,7 @@ class World:
             "train": len(self.train),
             "left_out": self.left_out,
             "near_duplicates": {name: len(ids) for name, ids in self.excluded.items()},
-            "texts_are_lists": self.job.bench.dataset.text_is_list,
+            "texts_are_lists": self.job.sources.dataset.text_is_list,
         }
 
 

@@ -23,11 +23,11 @@ from pipeline.export.formats import FORMATS
 from pipeline.export.settings import ExportSettings
 from pipeline.ledger.review import Verdict
 from pipeline.storage.errors import ConfigError
+from pipeline.storage.versions import MARK
 
 logger = logging.getLogger(__name__)
 
 # Says that a folder is an export of ours, which the next one may replace.
-MARK = ".export.json"
 
 HALVES = ("id", "image", "text")
 

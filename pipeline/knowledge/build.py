@@ -16,46 +16,28 @@ from kb.knowledge_base import KnowledgeBase
 from kb.mapping import NoCompletePairs
 from kb.recipe import METHOD, Recipe
 from kb.storage import DamagedKnowledgeBase, damaged_files, read_manifest
-from pipeline.completion.workbench import Workbench
+from pipeline.config.config import Config
 from pipeline.dataset.catalog import Catalog, digest
 from pipeline.dataset.dataset import DatasetError
 from pipeline.dataset.external import INTERNAL
-from pipeline.knowledge.embedding import Progress, embedded_pairs, pair_ids, quiet
+from pipeline.dataset.sources import Progress, Sources, quiet
+from pipeline.knowledge.embedding import PairEmbeddings, pair_ids
 from pipeline.knowledge.standards import keep_standards
+from pipeline.knowledge.standing import StandingKnowledge
+from pipeline.models.loaded import LoadedModels
 from pipeline.storage.files import read_json, write_whole
 
 INPUTS = "kb-inputs.json"
 
 
-def scan(bench: Workbench, progress: Progress = quiet) -> Catalog:
-    """The catalog of the incomplete dataset."""
-    return _scan(bench, INTERNAL, progress)
-
-
-def _scan(bench: Workbench, source: str, progress: Progress) -> Catalog:
-    if source in bench.catalogs:
-        return bench.catalogs[source]
-    done = 0
-
-    def advance(rows: int) -> None:
-        nonlocal done
-        done += rows
-        progress(f"scan {source}", done, 0)
-
-    found = Catalog.scan(bench.source(source), bench.config.folder / "catalog" / source, advance)
-    progress(f"scan {source}", len(found), len(found))
-    bench.catalogs[source] = found
-    return found
-
-
-def scan_externals(bench: Workbench, progress: Progress = quiet) -> dict[str, Catalog]:
-    """The catalogs of the external datasets by name."""
-    return {
-        settings.name: _scan(bench, settings.name, progress) for settings in bench.config.external
-    }
-
-
-def build(bench: Workbench, catalog: Catalog, progress: Progress = quiet) -> bool:
+def build(
+    config: Config,
+    sources: Sources,
+    models: LoadedModels,
+    embeddings: PairEmbeddings,
+    knowledge: StandingKnowledge,
+    progress: Progress = quiet,
+) -> bool:
     """Bring the knowledge base in the run's folder `kb/` up to what it is made of now.
 
     New pairs join it and pairs that are gone leave; it is built anew where
@@ -64,11 +46,10 @@ def build(bench: Workbench, catalog: Catalog, progress: Progress = quiet) -> boo
 
     Parameters
     ----------
-    bench
-    catalog
-        Of the incomplete dataset.
+    config, sources, models, embeddings
+    knowledge
+        Forgets what it has read, where another is built.
     progress
-        Called with the name of a step, what is done of it, and the total (0: unknown).
 
     Returns
     -------
@@ -85,20 +66,19 @@ def build(bench: Workbench, catalog: Catalog, progress: Progress = quiet) -> boo
         The encoder gives what is no embedding, or pictures are too few or too small for the
         settings of `selection`.
     """
-    config = bench.config
+    catalog = sources.catalog(progress=progress)
     if not len(catalog.complete()):
         raise NoCompletePairs(
             "no complete pair to learn from: the dataset needs rows with both an image and a text"
             " (32 or more to be of use)"
         )
-    externals = scan_externals(bench, progress)
-    encoder = bench.identity(config.encoder_part())
+    catalogs = sources.catalogs(progress)
+    externals = {name: found for name, found in catalogs.items() if name != INTERNAL}
+    encoder = models.identity(models.encoder_component)
     inputs = {
         "internal": digest(catalog.content()),
         "external": {name: digest(found.content()) for name, found in externals.items()},
-        "places": digest(
-            *(f.name + f.version for c in (catalog, *externals.values()) for f in c.dataset.files)
-        ),
+        "places": digest(*(f.name + f.version for c in catalogs.values() for f in c.dataset.files)),
         "encoder": encoder,
         "method": METHOD,
         "settings": config.knowledge_base.identity(),
@@ -107,24 +87,24 @@ def build(bench: Workbench, catalog: Catalog, progress: Progress = quiet) -> boo
     }
     stamp = config.folder / INPUTS
     same = read_json(stamp) == json.loads(json.dumps(inputs))
-    if same and _stands(bench.knowledge_base_folder):
+    if same and _whole(knowledge.folder):
         return False
-    _check_ids({INTERNAL: catalog} | externals)
+    _check_ids(catalogs)
     stamp.unlink(missing_ok=True)
-    bench.forget()
-    internal = embedded_pairs(bench, INTERNAL, catalog, progress)
-    external = [embedded_pairs(bench, name, found, progress) for name, found in externals.items()]
+    knowledge.forget()
+    internal = embeddings.pairs(INTERNAL, progress)
+    external = [embeddings.pairs(name, progress) for name in externals]
     progress("build", 0, 1)
-    recipe = Recipe(config.knowledge_base, config.run.seed, bench.encoder.shared_space, encoder)
-    built = KnowledgeBase.update(bench.knowledge_base_folder, internal, external, recipe)
-    keep_standards(bench, built, internal, catalog)
+    recipe = Recipe(config.knowledge_base, config.run.seed, models.encoder.shared_space, encoder)
+    built = KnowledgeBase.update(knowledge.folder, internal, external, recipe)
+    keep_standards(config, built, internal, catalog)
     write_whole(stamp, json.dumps(inputs, indent=1))
     progress("build", 1, 1)
-    bench.forget()
+    knowledge.forget()
     return True
 
 
-def _stands(folder: Path) -> bool:
+def _whole(folder: Path) -> bool:
     """Whether a knowledge base is there with all its files, each as large as it was written."""
     try:
         return not damaged_files(folder, read_manifest(folder), thorough=False)

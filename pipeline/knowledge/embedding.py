@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,66 +19,82 @@ from PIL import Image
 from kb.cache import EmbeddingCache
 from kb.embeddings import MODALITIES, Modality, Subset
 from kb.pairs import Pairs
-from pipeline.completion.workbench import Workbench
 from pipeline.dataset.catalog import Catalog, digest, encoded_images, stream
 from pipeline.dataset.external import INTERNAL
 from pipeline.dataset.images import UndecodableImage, decode
+from pipeline.dataset.sources import Progress, Sources, quiet
+from pipeline.models.loaded import LoadedModels
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[str, int, int], None]
 
+class PairEmbeddings:
+    """The embeddings of the sources' complete rows, kept in a folder by content.
 
-def quiet(step: str, done: int, total: int) -> None:
-    """The progress of whoever does not watch."""
-
-
-def embedded_pairs(
-    bench: Workbench, source: str, catalog: Catalog, progress: Progress = quiet
-) -> Pairs:
-    """The complete rows of a dataset with their embeddings, in reading order.
-
-    A picture or text that this encoder has seen before, in whatever file, is not encoded again.
-    Rows whose picture can't be decoded any more are left out, with a warning.
-
-    Raises
-    ------
-    ConfigError
-        The encoder gives what is no embedding.
+    Parameters
+    ----------
+    folder : Path
+        Runs may share it.
+    sources : Sources
+    models : LoadedModels
     """
-    complete, details = catalog.complete(), catalog.details()
-    items = {
-        "image": lambda numbers: decoded(catalog, complete, numbers),
-        "text": lambda numbers: ((n, details["captions"][n].as_py()) for n in numbers),
-    }
-    caches: dict[Modality, EmbeddingCache] = {}
-    places: dict[Modality, np.ndarray] = {}
-    for modality in MODALITIES:
-        caches[modality] = _cache(bench, modality, bench.encoder.dimension(modality))
-        places[modality] = caches[modality].encode(
-            complete[modality].to_pylist(),
-            items[modality],
-            partial(bench.embed, modality=modality),
-            progress=partial(progress, f"embed {source} {modality}s"),
-        )
-    held = (places["image"] >= 0) & (places["text"] >= 0)
-    if not held.all():
-        first = complete["id"][int(np.argmin(held))].as_py()
-        logger.warning(
-            "%s: %d pairs are left out, for their pictures can't be decoded any more (%r first)",
-            source,
-            len(held) - int(held.sum()),
-            first,
-        )
-    table = _pair_table(bench, source, catalog, complete, details).filter(pa.array(held))
-    return Pairs(table, {m: caches[m].rows(places[m][held]) for m in MODALITIES})
 
+    def __init__(self, folder: Path, sources: Sources, models: LoadedModels) -> None:
+        self.folder = folder
+        self._sources = sources
+        self._models = models
 
-def held_embeddings(bench: Workbench, catalog: Catalog, modality: Modality) -> Subset:
-    """The embeddings of a dataset's complete rows as far as they are kept; nothing is encoded."""
-    cache = _cache(bench, modality)
-    places = cache.find(catalog.complete()[modality].to_pylist())
-    return cache.rows(places[places >= 0])
+    def pairs(self, source: str, progress: Progress = quiet) -> Pairs:
+        """The complete rows of a source with their embeddings, in reading order.
+
+        A picture or text that this encoder has seen before, in whatever file, is not encoded
+        again. Rows whose picture can't be decoded any more are left out, with a warning.
+
+        Raises
+        ------
+        ConfigError
+            The encoder gives what is no embedding.
+        """
+        catalog = self._sources.catalog(source, progress)
+        complete, details = catalog.complete(), catalog.details()
+        items = {
+            "image": lambda numbers: decoded(catalog, complete, numbers),
+            "text": lambda numbers: ((n, details["captions"][n].as_py()) for n in numbers),
+        }
+        caches: dict[Modality, EmbeddingCache] = {}
+        places: dict[Modality, np.ndarray] = {}
+        for modality in MODALITIES:
+            caches[modality] = self._cache(modality, self._models.encoder.dimension(modality))
+            places[modality] = caches[modality].encode(
+                complete[modality].to_pylist(),
+                items[modality],
+                partial(self._models.embed, modality=modality),
+                progress=partial(progress, f"embed {source} {modality}s"),
+            )
+        held = (places["image"] >= 0) & (places["text"] >= 0)
+        if not held.all():
+            first = complete["id"][int(np.argmin(held))].as_py()
+            logger.warning(
+                "%s: %d pairs are left out, for their pictures can't be decoded any more (%r first)",
+                source,
+                len(held) - int(held.sum()),
+                first,
+            )
+        table = _pair_table(
+            source, catalog, complete, details, self._sources.licence(source)
+        ).filter(pa.array(held))
+        return Pairs(table, {m: caches[m].rows(places[m][held]) for m in MODALITIES})
+
+    def held(self, source: str, modality: Modality) -> Subset:
+        """The embeddings of a source's complete rows as far as they are kept; nothing is encoded."""
+        cache = self._cache(modality)
+        places = cache.find(self._sources.catalog(source).complete()[modality].to_pylist())
+        return cache.rows(places[places >= 0])
+
+    def _cache(self, modality: Modality, dimension: int | None = None) -> EmbeddingCache:
+        identity = self._models.identity(self._models.encoder_component)
+        fingerprint = digest(json.dumps(identity, sort_keys=True))
+        return EmbeddingCache(self.folder, fingerprint, modality, dimension)
 
 
 def decoded(
@@ -97,12 +114,6 @@ def decoded(
             yield number, picture
 
 
-def _cache(bench: Workbench, modality: Modality, dimension: int | None = None) -> EmbeddingCache:
-    identity = bench.identity(bench.config.encoder_part())
-    fingerprint = digest(json.dumps(identity, sort_keys=True))
-    return EmbeddingCache(bench.embeddings_folder, fingerprint, modality, dimension)
-
-
 def pair_ids(source: str, complete: pa.Table) -> pa.ChunkedArray:
     """What complete rows are called as pairs: an external one has its source before its id."""
     prefix = "" if source == INTERNAL else f"{source}/"
@@ -110,10 +121,9 @@ def pair_ids(source: str, complete: pa.Table) -> pa.ChunkedArray:
 
 
 def _pair_table(
-    bench: Workbench, source: str, catalog: Catalog, complete: pa.Table, details: pa.Table
+    source: str, catalog: Catalog, complete: pa.Table, details: pa.Table, licence: str | None
 ) -> pa.Table:
     """What the knowledge base keeps of each pair besides its embeddings."""
-    licence = next((e.licence for e in bench.config.external if e.name == source), None)
     names = pa.array([file.name for file in catalog.dataset.files])
     own = details["licence"]
     return pa.table(

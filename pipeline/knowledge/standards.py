@@ -12,9 +12,10 @@ from PIL import Image
 
 from kb.knowledge_base import KnowledgeBase
 from kb.pairs import Pairs
-from pipeline.completion.workbench import STANDARDS, Workbench
+from pipeline.config.config import Config
 from pipeline.dataset.catalog import Catalog, digest
 from pipeline.knowledge.embedding import decoded
+from pipeline.knowledge.standing import STANDARDS
 from pipeline.storage.errors import ConfigError
 from pipeline.storage.files import read_json, write_whole
 from selection.niqe import NiqeModel, TooFewBlocks
@@ -25,9 +26,7 @@ STANDARD_PAIRS = 500
 BLOCKS = (64, 48, 32, 24, 16)
 
 
-def keep_standards(
-    bench: Workbench, built: KnowledgeBase, internal: Pairs, catalog: Catalog
-) -> None:
+def keep_standards(config: Config, built: KnowledgeBase, internal: Pairs, catalog: Catalog) -> None:
     """Measure the standards of pictures' scores, unless those that stand were for this fit.
 
     They stay with the fit: scores of rows that come later compare with those of earlier ones.
@@ -37,25 +36,25 @@ def keep_standards(
     ConfigError
         The pictures are too few or too small to fit the NIQE model that the settings ask for.
     """
-    path = bench.config.folder / STANDARDS
+    path = config.folder / STANDARDS
     fit = {name: e["digest"] for name, e in built.manifest["files"].items() if "mapping/" in name}
     measured_for = digest(
         json.dumps(fit, sort_keys=True),
-        json.dumps(bench.config.selection.image.standards_identity(), sort_keys=True),
-        str(bench.config.run.seed),
+        json.dumps(config.selection.image.standards_identity(), sort_keys=True),
+        str(config.run.seed),
     )
     if (read_json(path) or {}).get("measured_for") == measured_for:
         return
-    standards = _measure(bench, built, internal, catalog)
+    standards = _measure(config, built, internal, catalog)
     write_whole(path, json.dumps({"measured_for": measured_for, **standards}, indent=1))
 
 
 def _measure(
-    bench: Workbench, built: KnowledgeBase, internal: Pairs, catalog: Catalog
+    config: Config, built: KnowledgeBase, internal: Pairs, catalog: Catalog
 ) -> dict[str, Any]:
     """Measure by what mean and deviation picture scores are standardised, on real pairs."""
-    settings = bench.config.selection
-    generator = np.random.default_rng(bench.config.run.seed)
+    settings = config.selection
+    generator = np.random.default_rng(config.run.seed)
     sample = np.sort(
         generator.choice(len(internal), min(len(internal), STANDARD_PAIRS), replace=False)
     )

@@ -1,4 +1,4 @@
-"""Parts chosen by `kind`: from a section of the config to a class, its settings and its models.
+"""Components chosen by `kind`: from a section of the config to a class, its settings and its models.
 
 A kind is a registered name or `package.module:ClassName`. The class carries its `Settings`, and is
 constructed as `cls(settings, paths)` with the local folder of every model that the settings name.
@@ -29,15 +29,15 @@ _LASTING = (FileNotFoundError, IsADirectoryError, NotADirectoryError, Permission
 
 
 @dataclass(frozen=True)
-class Part:
-    """One chosen part: where it stands in the config, its class and its validated settings."""
+class Component:
+    """One chosen component: where it stands in the config, its class and its validated settings."""
 
     section: str
     cls: type
     settings: Any
 
     @classmethod
-    def choose(cls, section: str, values: Any, registry: Mapping[str, str]) -> Part:
+    def choose(cls, section: str, values: Any, registry: Mapping[str, str]) -> Component:
         """Find the class of `values["kind"]` and validate the rest by its `Settings`.
 
         Raises
@@ -50,8 +50,8 @@ class Part:
                 f"{section}.kind: required; one of {', '.join(registry)}, or package.module:Class"
             )
         kind = str(values["kind"])
-        part = _import(section, kind, registry)
-        settings_class = getattr(part, "Settings", None)
+        chosen = _import(section, kind, registry)
+        settings_class = getattr(chosen, "Settings", None)
         if not (isinstance(settings_class, type) and issubclass(settings_class, BaseModel)):
             raise ConfigError(
                 f"{section}.kind: {kind!r} needs a pydantic class `Settings` as an attribute"
@@ -60,14 +60,14 @@ class Part:
             settings = settings_class(**values)
         except ValidationError as error:
             raise ConfigError(first_error(error, section)) from None
-        return cls(section, part, settings)
+        return cls(section, chosen, settings)
 
     @property
     def kind(self) -> str:
         return str(self.settings.kind)
 
     def models(self) -> dict[str, tuple[str, str | None]]:
-        """Role to (hub id or folder, pinned revision) of every model that the part needs.
+        """Role to (hub id or folder, pinned revision) of every model that the component needs.
 
         Raises
         ------
@@ -80,7 +80,7 @@ class Part:
             raise ConfigError(f"{self.section}: {error}") from None
 
     def resolve(self, base: Path, offline: bool) -> dict[str, ResolvedModel]:
-        """The local snapshot of every model that the part needs; see `resolve_models`."""
+        """The local snapshot of every model that the component needs; see `resolve_models`."""
         choose = getattr(self.settings, "files", None)
         return resolve_models(self.section, self.models(), base, offline, choose)
 
@@ -95,7 +95,7 @@ class Part:
         return missing_bytes(self.section, self.models(), base, choose)
 
     def identity(self, models: Mapping[str, ResolvedModel]) -> dict[str, Any]:
-        """What the part's output depends on: settings and the revision of every model."""
+        """What the component's output depends on: settings and the revision of every model."""
         identity = dict(self.settings.identity())
         for role, (name, _) in self.settings.models().items():
             # A model is known by its content: the same checkpoint elsewhere is nothing new.
@@ -106,7 +106,7 @@ class Part:
         return identity
 
     def create(self, models: Mapping[str, ResolvedModel]) -> Any:
-        """Construct the part; it loads nothing yet."""
+        """Construct the component; it loads nothing yet."""
         return self.cls(self.settings, {role: model.path for role, model in models.items()})
 
     def load(self, made: Any) -> None:

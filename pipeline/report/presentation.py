@@ -7,16 +7,16 @@ and a run that changed nothing writes nothing.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from kb.storage import DamagedKnowledgeBase, read_manifest
 from pipeline.dataset.catalog import digest
 from pipeline.export.export import is_export
+from pipeline.job import Job
 from pipeline.ledger.review import FILE as REVIEW
+from pipeline.ledger.review import Reviewed
+from pipeline.report.run import report_run
 from pipeline.storage.files import read_json, write_whole
-
-if TYPE_CHECKING:
-    from pipeline.job import Job
 
 NOTE = "presented.json"
 
@@ -39,7 +39,7 @@ def present(job: Job, summary: dict[str, Any]) -> dict[str, Any]:
         if standing.get(each.place) != wanted[each.place] or not is_export(exports[each.place]):
             job.export(each)
     if stale:
-        job.report()
+        report_run(job)
     if stale or note["exports"] != wanted:
         write_whole(folder / NOTE, json.dumps({"of": of, "exports": wanted}, indent=1))
     if job.mirror is not None:
@@ -53,15 +53,19 @@ def present(job: Job, summary: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def review(job: Job, marks: Path) -> Reviewed:
+    """Keep the marks of a report and show them in it; see `Job.take_review`. Needs the lock."""
+    taken = job.take_review(marks)
+    if taken.accepted or taken.rejected:
+        report_run(job)
+    return taken
+
+
 def _made_of(job: Job) -> dict[str, str]:
     """What the exports and the report are made of."""
-    try:
-        knowledge = str(read_manifest(job.bench.knowledge_base_folder)["version"])
-    except DamagedKnowledgeBase:
-        knowledge = "none"
     review = json.dumps(read_json(job.folder / REVIEW), sort_keys=True)
     return {
         "completed": job.ledger.version(),
-        "knowledge base": knowledge,
+        "knowledge base": job.knowledge.version(),
         "review": digest(review),
     }

@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.compute as pc
 import yaml
 
 from kb.embeddings import Subset
-from pipeline.knowledge.embedding import held_embeddings
-from pipeline.ledger.summary import told
+from pipeline.job import Job
+from pipeline.ledger.summary import read_summary, told
 from pipeline.report.page import completed_rows, write_report
 from pipeline.report.projection import Projection, project
 
-if TYPE_CHECKING:
-    from pipeline.job import Job
+# Rows in the gallery: enough to judge by, few enough to open on a phone.
+CARDS = 400
 
 
-def report_run(job: Job, summary: Mapping[str, Any], cards: int) -> Path:
-    """Write `report/index.html` of a run that has a knowledge base; its path."""
-    config, bench = job.config, job.bench
+def report_run(job: Job, cards: int = CARDS) -> Path:
+    """Write `report/index.html` of the completed dataset; its path. Needs the lock.
+
+    Parameters
+    ----------
+    job
+    cards
+        About how many rows the gallery shows.
+
+    Raises
+    ------
+    ConfigError
+        Nothing was completed yet, or the knowledge base is damaged.
+    """
+    job.check_completed()
+    config, summary, knowledge = job.config, read_summary(job.folder), job.knowledge.checked()
     models = []
-    for part in config.parts():
-        for role, model in bench.models(part).items():
+    for component in config.components():
+        for role, model in job.models.resolved(component).items():
             models.append(
                 {
-                    "role": f"{part.section} {role}" if role != "model" else part.section,
+                    "role": f"{component.section} {role}" if role != "model" else component.section,
                     "model": model.name,
                     "revision": model.revision,
                 }
@@ -50,19 +61,19 @@ def report_run(job: Job, summary: Mapping[str, Any], cards: int) -> Path:
 
     def example_image(pair: str) -> bytes | None:
         if not rows_by_id:
-            ids = job.knowledge_base.pairs["id"].to_pylist()
+            ids = knowledge.pairs["id"].to_pylist()
             rows_by_id.update({pair_id: row for row, pair_id in enumerate(ids)})
         row = rows_by_id.get(pair)
         if row is None:
             return None
-        found = bench.example_pairs([row], with_images=True).get(row)
-        return None if found is None else found["bytes"]
+        found = job.knowledge.pairs([row], with_images=True).get(row)
+        return None if found is None else found.encoded
 
     write_report(
         path,
         completed_rows(job.ledger.files()),
         shown,
-        job.knowledge_base.manifest,
+        knowledge.manifest,
         example_image=example_image,
         projection=_projection(job),
         verdicts=job.verdicts(),
@@ -77,10 +88,8 @@ def _projection(job: Job) -> Projection | None:
 
     None where no raw embedding is held any more: a report encodes nothing.
     """
-    knowledge = job.knowledge_base
-    before = {
-        name: held_embeddings(job.bench, found, "image") for name, found in job.catalogs().items()
-    }
+    knowledge = job.knowledge.checked()
+    before = {name: job.embeddings.held(name, "image") for name in job.catalogs()}
     before = {name: held for name, held in before.items() if len(held)}
     if not before:
         return None

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.completion.workbench import Workbench
 from pipeline.dataset.catalog import digest
+from pipeline.knowledge.standing import StandingKnowledge
 from pipeline.storage.files import writing_whole
 
 logger = logging.getLogger(__name__)
@@ -15,7 +15,9 @@ logger = logging.getLogger(__name__)
 SIDE = 160
 
 
-def write_thumbnails(bench: Workbench, rows: Sequence[int], folder: Path) -> dict[int, Path]:
+def write_thumbnails(
+    knowledge: StandingKnowledge, rows: Sequence[int], folder: Path
+) -> dict[int, Path]:
     """Write the pictures of some pairs as PNG of at most 160 pixels a side; their paths by row.
 
     A pair's thumbnail is named after its id and the bytes of its picture, so that one which is
@@ -23,14 +25,15 @@ def write_thumbnails(bench: Workbench, rows: Sequence[int], folder: Path) -> dic
     """
     paths: dict[int, Path] = {}
     try:
-        pairs = bench.example_pairs(rows, with_images=True)
+        pairs = knowledge.pairs(rows, with_images=True)
     except (KeyError, OSError, ValueError) as error:
         logger.warning("no thumbnails: the pairs' pictures moved since the build (%s)", error)
         return paths
     for row, pair in pairs.items():
-        paths[row] = folder / f"{digest(pair['id'], pair['bytes'])}.png"
+        assert pair.image is not None and pair.encoded is not None
+        paths[row] = folder / f"{digest(pair.id, pair.encoded)}.png"
         if not paths[row].exists():
-            image = pair["image"].convert("RGB")
+            image = pair.image.convert("RGB")
             image.thumbnail((SIDE, SIDE))
             with writing_whole(paths[row]) as scratch:
                 image.save(scratch, "PNG")

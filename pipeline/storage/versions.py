@@ -11,11 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.export.export import MARK
 from pipeline.storage.files import write_whole
 from pipeline.storage.store import make_folders
 
 POINTER = "latest.json"
+# In each export's folder: what it is.
+MARK = ".export.json"
 
 
 class ExportVersions:

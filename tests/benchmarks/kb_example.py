@@ -19,10 +19,10 @@ from kb.embeddings import MODALITIES, Modality, normalise, opposite, take
 from kb.encoders.open_clip import OpenClipEncoder, OpenClipSettings
 from kb.filtering import FilterSettings
 from kb.index import EmbeddingIndex
-from kb.leave_one_out import select_retrieval
 from kb.mapping import CANDIDATES, CrossModalMapping, MappingSettings
 from kb.purification import align, purify
 from kb.retrieval import FusionRetriever, RetrievalSettings
+from kb.retrieval.leave_one_out import select_retrieval
 from kb.storage import file_digest
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "emoji"

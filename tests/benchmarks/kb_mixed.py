@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from kb.clusters import joint
 from kb.embeddings import MODALITIES, EmbeddingWriter, Modality, normalise, open_embeddings
-from kb.neighbours import top_k
+from kb.filtering.clusters import joint
+from kb.index.neighbours import top_k
 from kb.pairs import Pairs
 
 DIMENSION = 512

@@ -24,12 +24,12 @@ from kb.embeddings import (
     take,
 )
 from kb.index import EmbeddingIndex
-from kb.index_kinds import IndexSettings
+from kb.index.kinds import IndexSettings
 from kb.knowledge_base import KnowledgeBase
 from kb.mapping import MappingSettings
 from kb.pairs import Pairs
-from kb.progress import peak_bytes
 from kb.recipe import KnowledgeBaseSettings, Recipe
+from kb.stopwatch import peak_bytes
 from kb.storage import read_manifest
 from tests.benchmarks.kb_mixed import (
     DIMENSION,

@@ -64,7 +64,7 @@ def make(folder: Path, count: int) -> Path:
 def finish(config: Path) -> int:
     """Write every pending shard as if its rows had been completed; how many."""
     job = Job(load_config(config))
-    schema = completed_schema(job.bench.dataset.text_is_list, job.bench.dataset.extra_schema)
+    schema = completed_schema(job.sources.dataset.text_is_list, job.sources.dataset.extra_schema)
     image = quick_worlds.row(0)["image"]
     with job.lock():
         job.begin()

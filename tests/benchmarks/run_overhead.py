@@ -25,7 +25,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "emoji" / "dmc.yaml"
 def watch(job: Job) -> Counter[str]:
     """Count the CPU seconds and the candidates of every generator that the job asks."""
     spent: Counter[str] = Counter()
-    create = job.bench.generator
+    create = job.models.generator
 
     def generator(missing: Any) -> Any:
         part = create(missing)
@@ -43,7 +43,7 @@ def watch(job: Job) -> Counter[str]:
             part.generate = timed
         return part
 
-    job.bench.generator = generator  # type: ignore[method-assign]
+    job.models.generator = generator  # type: ignore[method-assign]
     return spent
 
 

@@ -60,8 +60,8 @@ def rows_of(experiment: Experiment, number: int) -> list[Row]:
     draw = experiment.draw(number)
     (arm,) = draw.arms(["rag4dmc"])
     job = draw.runs.job_of(arm)
-    bench, judge = job.bench, draw.world.judge.bench.encoder
-    hubs = bench.selector.pseudo_texts
+    models, judge = job.models, draw.world.judge.models.encoder
+    hubs = job.knowledge.selector.pseudo_texts
     chrf = CHRF()
     found = []
     for row in job.completed().to_table().to_pylist():
@@ -71,7 +71,7 @@ def rows_of(experiment: Experiment, number: int) -> list[Row]:
         votes = [one for one in made if one["valid"] or one["reason"] == "duplicate"]
         valid = np.array([one["valid"] for one in votes])
         texts = [one["text"] for one in votes]
-        embeddings = bench.encoder.encode(texts, "text")
+        embeddings = models.encoder.encode(texts, "text")
         cosines = embeddings @ embeddings.T
         near = np.sort(embeddings @ hubs.T, axis=1)[:, -HUB_NEIGHBOURS:].mean(axis=1)
         truth = draw.world.rows[row["id"]].texts

@@ -20,13 +20,13 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from kb.embeddings import Modality, opposite
-from pipeline.completion.memory import Memory
 from pipeline.config.config import Config, load_config, make_config
 from pipeline.dataset.images import decode
 from pipeline.evaluation.changes import change
 from pipeline.evaluation.statistics import paired
 from pipeline.evaluation.tuning import ALPHA, K, Tuner
 from pipeline.job import Job
+from pipeline.models.candidates import CandidateStore
 
 EMOJI = Path(__file__).parents[2] / "examples" / "emoji"
 
@@ -42,10 +42,10 @@ def configured(folder: Path, name: str, changes: dict[str, Any], steps: int) -> 
     return make_config(change(values, changes), EMOJI)
 
 
-def completed(config: Config, memory: Memory) -> Job:
+def completed(config: Config, memory: CandidateStore) -> Job:
     """The demo's rows completed."""
     job = Job(config)
-    job.bench.memory = memory
+    job.models.store = memory
     with job.lock():
         job.begin()
         job.build()
@@ -63,16 +63,16 @@ def qualities(job: Job, judge: Job, truth: dict[str, Any]) -> dict[str, dict[str
         ids = [row["id"] for row in own]
         true = [_half(truth[row_id], missing) for row_id in ids]
         made = [_half(row, missing) for row in own]
-        targets = judge.bench.embed(true, missing)
-        chosen = np.einsum("nd,nd->n", judge.bench.embed(made, missing), targets)
+        targets = judge.models.embed(true, missing)
+        chosen = np.einsum("nd,nd->n", judge.models.embed(made, missing), targets)
         found[f"{missing}: chosen, by the judge"] = dict(zip(ids, chosen.tolist(), strict=True))
         observed = opposite(missing)
-        queries = job.bench.embed([_half(row, observed) for row in own], observed)
-        knowledge = job.knowledge_base
+        queries = job.models.embed([_half(row, observed) for row in own], observed)
+        knowledge = job.knowledge.checked()
         hits = knowledge.retriever.search(queries, observed, ids, m=1).rows[:, 0]
         similar = np.asarray(knowledge.embeddings[missing], np.float32)[hits]
         similar /= np.linalg.norm(similar, axis=1, keepdims=True)
-        exact = np.einsum("nd,nd->n", similar, job.bench.embed(true, missing))
+        exact = np.einsum("nd,nd->n", similar, job.models.embed(true, missing))
         found[f"{missing}: example, by the encoder"] = dict(zip(ids, exact.tolist(), strict=True))
     return found
 
@@ -85,7 +85,7 @@ def measure(folder: Path, steps: int, held: dict[str, Any]) -> dict[str, Any]:
     """Tune, complete as it was and as tuned, and compare; `held` is what it starts from."""
     tuned = Tuner(configured(folder, "tune", held, steps), share=0.4).run()
     truth = {row["id"]: row for row in pq.read_table(EMOJI / "target.parquet").to_pylist()}
-    memory = Memory(folder / "candidates.sqlite")
+    memory = CandidateStore(folder / "candidates.sqlite")
     jobs = [
         completed(configured(folder, name, changes, steps), memory)
         for name, changes in (("before", held), ("after", held | tuned.changes))

@@ -14,7 +14,7 @@ from kb.encoders import ENCODERS
 from pipeline.config.config import load_config, make_config
 from pipeline.evaluation.experiment import Experiment
 from pipeline.evaluation.protocol import read_mask
-from pipeline.models.components import Part
+from pipeline.models.components import Component
 from tests import quick_worlds
 from tests.pipeline.dataset.forms.form_writers import write_img2dataset_tar
 from tests.quick_parts import COLOURS, picture
@@ -84,9 +84,9 @@ def test_a_recipe_evaluates_its_dataset_in_its_own_layout(tmp_path: Path, name: 
         "image": 8,
     }
     given = load_config(RECIPES / f"{name}.yaml")
-    assert [part.kind for part in given.parts()] == ["open_clip", "blip2", "sdxl"]
-    judge = Part.choose("evaluation.judge", given.evaluation.judge, ENCODERS).settings.models()
-    assert judge["model"] != given.encoder_part().settings.models()["model"]
+    assert [part.kind for part in given.components()] == ["open_clip", "blip2", "sdxl"]
+    judge = Component.choose("evaluation.judge", given.evaluation.judge, ENCODERS).settings.models()
+    assert judge["model"] != given.encoder_component().settings.models()["model"]
     publish_external(tmp_path / "data" / "cc3m")
     values = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
     small = {"seeds": 2, "steps": 1, "batch_size": 8, "device": "cpu"}
@@ -118,7 +118,7 @@ def test_a_recipe_evaluates_its_dataset_in_its_own_layout(tmp_path: Path, name: 
     assert recalls is not None and len(recalls) == 2
     draw = experiment.draw()
     job = draw.runs.job_of(draw.arms(["rag4dmc"])[0])
-    sources = job.knowledge_base.pairs["source"].to_pylist()
+    sources = job.knowledge.checked().pairs["source"].to_pylist()
     assert "cc3m" in sources and sources.count("internal") == 16
 
 

@@ -202,7 +202,7 @@ class TestWorker:
         )
         assert api.state(run) == "COMPLETED"
         job = Job(load_config(config))
-        assert job.knowledge_base.manifest["counts"]["internal"] == 40
+        assert job.knowledge.checked().manifest["counts"]["internal"] == 40
         assert not calls(folder)
 
     def test_of_two_runs_at_once_the_second_is_cancelled(

@@ -51,8 +51,8 @@ def test_a_setting_that_it_does_not_have_is_refused() -> None:
 
 def test_the_config_finds_it_by_its_address() -> None:
     from generators import CAPTIONERS
-    from pipeline.models.components import Part
+    from pipeline.models.components import Component
 
-    part = Part.choose("captioner", {"kind": ADDRESS, "sharpness": 2}, CAPTIONERS)
+    part = Component.choose("captioner", {"kind": ADDRESS, "sharpness": 2}, CAPTIONERS)
     assert part.kind == ADDRESS
     assert part.create({}).settings.sharpness == 2

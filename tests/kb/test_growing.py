@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kb.filtering import FilterSettings
-from kb.index_kinds import IndexSettings
+from kb.index.kinds import IndexSettings
 from kb.knowledge_base import KnowledgeBase
 from kb.mapping import NoCompletePairs
 from kb.pairs import Pairs

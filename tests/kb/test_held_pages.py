@@ -20,11 +20,11 @@ from kb.embeddings import (
     take,
 )
 from kb.index import EmbeddingIndex
-from kb.index_kinds import IndexSettings
+from kb.index.kinds import IndexSettings
 from kb.knowledge_base import KnowledgeBase
-from kb.leave_one_out import retrieval_quality
 from kb.pairs import Pairs, content_digests
 from kb.retrieval import FusionRetriever, RetrievalSettings
+from kb.retrieval.leave_one_out import retrieval_quality
 from tests.kb.worlds import World, as_pairs, quick, resident
 
 LINUX = pytest.mark.skipif(

@@ -185,10 +185,10 @@ def _as_seen() -> dict[str, Image.Image]:
 
 @pytest.mark.parametrize("name", _as_seen())
 def test_odd_pictures_are_embedded_as_they_look(job: Job, name: str) -> None:
-    knowledge = job.knowledge_base
+    knowledge = job.knowledge.checked()
     place = knowledge.pairs["id"].to_pylist().index(name)
     held = np.asarray(knowledge.embeddings["image"][place], np.float32)
-    (expected,) = job.bench.encoder.encode([_as_seen()[name]], "image")
+    (expected,) = job.models.encoder.encode([_as_seen()[name]], "image")
     assert held @ expected > 0.9995
 
 

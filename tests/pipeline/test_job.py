@@ -90,14 +90,14 @@ class TestCompletedDataset:
 
     def test_a_completed_row_can_be_traced(self, done: Any, rows: Any) -> None:
         job, summary = done
-        pairs = set(job.knowledge_base.pairs["id"].to_pylist())
+        pairs = set(job.knowledge.checked().pairs["id"].to_pylist())
         for row in rows.values():
             if row["status"] != "completed":
                 continue
             made = row["completion"]
             assert made["generator"] == ("blip2" if row["missing"] == "text" else "sdxl")
             assert made["revision"].startswith("files-")
-            assert made["kb_version"] == job.knowledge_base.version
+            assert made["kb_version"] == job.knowledge.checked().version
             assert made["run_id"] == summary["run_id"]
             assert made["prompt"]
             example = made["examples"][0]
@@ -121,7 +121,7 @@ class TestCompletedDataset:
 
     def test_every_part_has_the_one_schema(self, done: Any) -> None:
         job, _ = done
-        schema = completed_schema(False, job.bench.dataset.extra_schema)
+        schema = completed_schema(False, job.sources.dataset.extra_schema)
         for path in (job.folder / "completed").glob("*.parquet"):
             written = pq.read_schema(path)
             assert written.equals(schema)

@@ -17,7 +17,7 @@ class TestData:
     def test_a_file_more_and_a_grown_knowledge_base_touch_the_new_rows_alone(
         self, finished: FinishedRun
     ) -> None:
-        before, version = finished.rows(), finished.job().knowledge_base.version
+        before, version = finished.rows(), finished.job().knowledge.checked().version
         new = [
             quick_worlds.row(n, lacks) for n, lacks in ((200, "text"), (201, "image"), (202, None))
         ]
@@ -26,7 +26,7 @@ class TestData:
         assert asked == {"row 200", "row 201"}
         assert summary["why"] == {"new": 3}
         after = finished.rows()
-        assert finished.job().knowledge_base.version != version
+        assert finished.job().knowledge.checked().version != version
         assert {row_id: after[row_id] for row_id in before} == before
 
     def test_reordered_renamed_and_resharded_input_is_nothing_new(
@@ -49,7 +49,7 @@ class TestData:
         assert asked == {"row 200"}
         made = finished.rows()["row 200"]["completion"]
         (example,) = made["examples"]
-        pairs = finished.job().knowledge_base.pairs.to_pylist()
+        pairs = finished.job().knowledge.checked().pairs.to_pylist()
         (pair,) = [each for each in pairs if each["id"] == example["id"]]
         assert pair["file"] == "x.parquet"
         place = [each["id"] for each in finished.given[::-1]].index(example["id"])

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pipeline.config.config import load_config, make_config
-from pipeline.models.components import Part
+from pipeline.models.components import Component
 from pipeline.storage.errors import ConfigError
 from tests.worlds import EMOJI, settings
 
@@ -35,7 +35,7 @@ def test_what_is_given_stands_over_the_paper_preset() -> None:
 
 def test_the_full_size_example_is_valid_and_names_the_models() -> None:
     config = load_config(EMOJI.parent / "full" / "dmc.yaml")
-    models = [name for part in config.parts() for name, _ in part.settings.models().values()]
+    models = [name for part in config.components() for name, _ in part.settings.models().values()]
     assert models == [
         "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
         "Salesforce/blip2-opt-2.7b",
@@ -52,7 +52,7 @@ def test_the_resolved_settings_give_the_same_config_again(tmp_path: Path) -> Non
 def test_offline_a_missing_model_names_the_command_that_fetches_it() -> None:
     config = make_config(settings(captioner={"kind": "blip2"}, run={"offline": True}))
     with pytest.raises(ConfigError, match="rag4dmc fetch"):
-        config.generator_part("text").resolve(config.base, True)
+        config.generator_component("text").resolve(config.base, True)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_class_of_ones_own_may_lie_in_the_folder_of_the_command(
     (tmp_path / "a_module_of_mine.py").write_text(source, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    part = Part.choose("captioner", {"kind": "a_module_of_mine:AgreementCaptioner"}, {})
+    part = Component.choose("captioner", {"kind": "a_module_of_mine:AgreementCaptioner"}, {})
     assert part.cls.__name__ == "AgreementCaptioner"
 
 
@@ -165,6 +165,6 @@ def test_a_share_of_the_candidates_is_drawn_without_an_example(
 def test_one_generator_may_be_left_out_but_not_both() -> None:
     config = make_config(settings(image_generator=None))
     assert config.made == ("text",)
-    assert [part.section for part in config.parts()] == ["encoder", "captioner"]
+    assert [part.section for part in config.components()] == ["encoder", "captioner"]
     with pytest.raises(ConfigError, match="captioner or image_generator must be given"):
         make_config(settings(image_generator=None, captioner=None))

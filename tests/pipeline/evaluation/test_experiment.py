@@ -84,7 +84,7 @@ def test_copies_of_test_images_are_in_no_knowledge_base(results: Results, place:
     images = {draw.world.rows[row_id].image for row_id in test}
     for arm in draw.arms(["vanilla", "combined", "rag4dmc"]):
         job = draw.runs.job_of(arm)
-        pairs = job.knowledge_base.pairs
+        pairs = job.knowledge.checked().pairs
         internal = {
             i
             for i, s in zip(*(pairs[c].to_pylist() for c in ("id", "source")), strict=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kb.index import EmbeddingIndex
-from kb.index_kinds import IndexSettings
+from kb.index.kinds import IndexSettings
 from kb.retrieval import FusionRetriever, RetrievalSettings
 from pipeline.evaluation.found import gain, measure_retrieval
 from pipeline.evaluation.statistics import interval

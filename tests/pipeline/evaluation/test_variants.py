@@ -58,7 +58,7 @@ def test_a_sweep_takes_short_and_joined_keys(config: Config) -> None:
     assert parse_sweep("n=1,4", config).keys == ("generation.n",)
     painter = parse_sweep("image_generator.style=bold", config)
     changed = derive(config, painter.points()[0][1], Path("/tmp/out"))
-    assert changed.generator_part("image").settings.style == "bold"
+    assert changed.generator_component("image").settings.style == "bold"
 
 
 @pytest.mark.parametrize(

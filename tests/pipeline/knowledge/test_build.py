@@ -18,12 +18,14 @@ from PIL import Image
 
 from kb.cache import EmbeddingCache
 from kb.mapping import CrossModalMapping
-from pipeline.completion.workbench import STANDARDS
+from pipeline.advice.search import search
 from pipeline.config.config import load_config
 from pipeline.dataset.dataset import DatasetError
 from pipeline.dataset.images import decode
 from pipeline.job import Job
+from pipeline.knowledge.standing import STANDARDS
 from pipeline.ledger.summary import told
+from pipeline.report.run import report_run
 from pipeline.storage.errors import ConfigError
 from tests import quick_worlds
 from tests.quick_parts import QuickEncoder
@@ -65,7 +67,7 @@ def test_a_few_new_rows_join_without_a_fit_and_are_all_that_is_encoded(
 ) -> None:
     first, _ = build(config)
     before, standards = fitted(first), (first.folder / STANDARDS).read_bytes()
-    version = first.knowledge_base.version
+    version = first.knowledge.checked().version
     grown(config, 4)
     encoded: list[int] = []
     original = QuickEncoder.encode
@@ -87,10 +89,10 @@ def test_a_few_new_rows_join_without_a_fit_and_are_all_that_is_encoded(
     assert (second.folder / STANDARDS).read_bytes() == standards
     manifest = json.loads((second.folder / "kb" / "manifest.json").read_text())
     assert [(a["internal"], a["gone"]) for a in manifest["additions"]] == [(60, 0), (4, 0)]
-    pairs = second.knowledge_base.pairs
+    pairs = second.knowledge.checked().pairs
     new = pairs.filter(np.asarray(pairs["added"]) == 1)["id"].to_pylist()
     assert new == [f"row {200 + number:03d}" for number in range(4)]
-    assert second.knowledge_base.version != version
+    assert second.knowledge.checked().version != version
 
 
 def test_many_new_rows_ask_for_a_fit(config: Path) -> None:
@@ -99,7 +101,7 @@ def test_many_new_rows_ask_for_a_fit(config: Path) -> None:
     grown(config, 12)
     second, _ = build(config)
     assert fitted(second) != before
-    assert len(second.knowledge_base.manifest["additions"]) == 1
+    assert len(second.knowledge.checked().manifest["additions"]) == 1
 
 
 def test_what_a_former_method_made_is_built_anew(
@@ -111,7 +113,7 @@ def test_what_a_former_method_made_is_built_anew(
         monkeypatch.setattr(f"{module}.METHOD", 999)
     job, built = build(config)
     assert built
-    assert job.knowledge_base.manifest["method"] == 999
+    assert job.knowledge.checked().manifest["method"] == 999
     assert not build(config)[1]
 
 
@@ -119,19 +121,19 @@ def test_a_removed_row_is_retrieved_no_more(config: Path) -> None:
     build(config)
     grown(config, 0, gone=2)
     job, _ = build(config)
-    assert not set(WHOLE[:2]) & set(job.knowledge_base.pairs["id"].to_pylist())
-    assert job.knowledge_base.manifest["additions"][1]["gone"] == 2
-    hits = job.search(text="a red square", count=50)
+    assert not set(WHOLE[:2]) & set(job.knowledge.checked().pairs["id"].to_pylist())
+    assert job.knowledge.checked().manifest["additions"][1]["gone"] == 2
+    hits = search(job, text="a red square", count=50)
     assert not set(WHOLE[:2]) & {hit["id"] for hit in hits}
 
 
 def test_a_renamed_file_is_found_and_nothing_new(config: Path) -> None:
     first, _ = build(config)
-    version = first.knowledge_base.version
+    version = first.knowledge.checked().version
     shutil.move(config.parent / "data" / "a.parquet", config.parent / "data" / "z.parquet")
     second, _ = build(config)
-    assert second.knowledge_base.version == version
-    hit = second.search(text="a red square", count=50)
+    assert second.knowledge.checked().version == version
+    hit = search(second, text="a red square", count=50)
     assert {h["file"].rsplit("/", 1)[-1] for h in hit if h["source"] == "internal"} == {"z.parquet"}
     assert build(config)[1] is False
 
@@ -154,19 +156,19 @@ def test_a_damaged_file_is_told_by_those_who_read_and_mended_by_those_who_hold_t
     config: Path, name: str, harm: str
 ) -> None:
     first, _ = build(config)
-    expected = first.search(text="a red square")
+    expected = search(first, text="a red square")
     path = first.folder / "kb" / name
     data = path.read_bytes()
     changed = data[:-100] if harm == "cut" else data[:-1] + bytes([data[-1] ^ 1])
     path.write_bytes(changed)
     told = rf"the knowledge base is damaged \(.*{name}.*\); first: rag4dmc build CONFIG"
     with pytest.raises(ConfigError, match=told):
-        Job(load_config(config)).search(text="a red square")
+        search(Job(load_config(config)), text="a red square")
     assert path.read_bytes() == changed
     job = Job(load_config(config))
     with job.lock():
         assert job.build() or job.mend()
-    assert Job(load_config(config)).search(text="a red square") == expected
+    assert search(Job(load_config(config)), text="a red square") == expected
     assert build(config)[1] is False
 
 
@@ -182,12 +184,12 @@ def test_a_run_mends_the_knowledge_base_that_its_rows_need(config: Path) -> None
 
 def test_a_search_shows_both_similarities_the_source_and_a_thumbnail(config: Path) -> None:
     job, _ = build(config)
-    for hit in job.search(text="a red square", count=5):
+    for hit in search(job, text="a red square", count=5):
         assert hit["source"] in ("internal", "web")
         assert -1 <= hit["cross"] <= 1 and -1 <= hit["intra"] <= 1
         with Image.open(hit["thumbnail"]) as small:
             assert max(small.size) <= 160
-    found = job.search(image=Path(job.search(text="a red square")[0]["thumbnail"]))
+    found = search(job, image=Path(search(job, text="a red square")[0]["thumbnail"]))
     assert found[0]["intra"] > 0.9
 
 
@@ -196,7 +198,7 @@ def test_a_search_without_the_pictures_still_answers(
 ) -> None:
     build(config)
     shutil.move(config.parent / "data" / "a.parquet", config.parent / "data" / "z.parquet")
-    hits = Job(load_config(config)).search(text="a red square")
+    hits = search(Job(load_config(config)), text="a red square")
     assert [hit["thumbnail"] for hit in hits] == [None] * 5
     assert "no thumbnails" in caplog.text
 
@@ -238,14 +240,16 @@ def test_a_picture_that_breaks_after_the_scan_is_left_out_of_the_pairs(
     with job.lock():
         job.begin()
         assert job.build()
-    held = job.knowledge_base.pairs.filter(pc.equal(job.knowledge_base.pairs["source"], "internal"))
+    held = job.knowledge.checked().pairs.filter(
+        pc.equal(job.knowledge.checked().pairs["source"], "internal")
+    )
     assert held["id"].to_pylist() == [name for name in WHOLE if name not in WHOLE[2:4]]
     assert "2 pairs are left out" in caplog.text and WHOLE[2] in caplog.text
     # The others answer with their own halves.
     encoder = QuickEncoder(None, {})  # type: ignore[arg-type]
     for row in (0, 2, 40):
         text = held["text"][row].as_py()
-        found = np.asarray(job.knowledge_base.embeddings["text"][row], np.float32)
+        found = np.asarray(job.knowledge.checked().embeddings["text"][row], np.float32)
         np.testing.assert_allclose(found, encoder.encode(text, "text")[0], atol=2e-3)
 
 
@@ -329,7 +333,7 @@ def test_a_report_encodes_nothing_and_reads_only_what_it_shows(
     grown(config, 4)
     job = Job(load_config(config))
     monkeypatch.setattr(QuickEncoder, "__init__", None)
-    knowledge = job.knowledge_base
+    knowledge = job.knowledge.checked()
     knowledge.embeddings = {m: Watched(knowledge.embeddings[m]) for m in ("image", "text")}
     rows = EmbeddingCache.rows
     monkeypatch.setattr(
@@ -337,11 +341,11 @@ def test_a_report_encodes_nothing_and_reads_only_what_it_shows(
         "rows",
         lambda self, places: Watched(rows(self, places)),  # type: ignore
     )
-    shown = job.report().read_text(encoding="utf-8")
+    shown = report_run(job).read_text(encoding="utf-8")
     assert "Before" in shown
-    shutil.rmtree(job.bench.embeddings_folder)
-    Job(load_config(config)).report()
-    assert not job.bench.embeddings_folder.exists()
+    shutil.rmtree(job.embeddings.folder)
+    report_run(Job(load_config(config)))
+    assert not job.embeddings.folder.exists()
 
 
 def strange(number: int) -> dict[str, Any]:
@@ -358,7 +362,7 @@ def test_a_wholly_irrelevant_external_set_is_told_and_the_run_goes_on(tmp_path: 
     config = quick_worlds.config(tmp_path, external=[{"name": "odd", "path": "odd"}])
     job, summary = quick_worlds.run(config)
     assert summary["outcomes"]["completed"] == 6
-    assert job.knowledge_base.manifest["counts"]["external"] == 0
+    assert job.knowledge.checked().manifest["counts"]["external"] == 0
     [warning] = summary["warnings"]
     assert warning.startswith("external set 'odd': none of its 40 pairs passed the filter")
     assert f"warning: {warning}" in told(summary)

@@ -12,6 +12,7 @@ import pytest
 from generators.base import derive_seed
 from pipeline.export.settings import ExportSettings
 from pipeline.ledger.review import Review, Reviewed
+from pipeline.report import presentation
 from pipeline.storage.errors import ConfigError
 from tests import quick_worlds
 from tests.quick_worlds import FinishedRun
@@ -43,7 +44,7 @@ def review(finished: FinishedRun, marks: dict[str, Any]) -> Reviewed:
     path.write_text(json.dumps(marks), encoding="utf-8")
     job = finished.job()
     with job.lock():
-        return job.take_review(path)
+        return presentation.review(job, path)
 
 
 def again(finished: FinishedRun, **options: Any) -> dict[str, dict[str, Any]]:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.pipeline.completion.test_memory import caption
 
-from pipeline.completion.memory import Memory
 from pipeline.config.config import make_config
 from pipeline.job import Job
-from pipeline.models.components import Part
+from pipeline.models.candidates import CandidateStore
+from pipeline.models.components import Component
 from pipeline.storage.errors import ConfigError
-from tests.pipeline.completion.test_memory import caption
 from tests.worlds import CHECKPOINTS, emoji_rows, settings, write_world
 
 CAPTIONER = str(CHECKPOINTS / "captioner")
@@ -80,7 +80,7 @@ def test_a_knowledge_base_that_stands_asks_for_no_trial(tmp_path: Path) -> None:
     other = Job(make_config(settings(captioner={"kind": "blip2", "model": SDXL}), tmp_path))
     other.try_generators()
     with pytest.raises(ConfigError, match="^captioner: "):
-        other.bench.generator("text")
+        other.models.generator("text")
 
 
 class Flaky:
@@ -91,14 +91,14 @@ class Flaky:
 def test_a_failing_network_stays_what_it_is_and_may_be_tried_again(tmp_path: Path) -> None:
     config = make_config(settings(), tmp_path)
     with pytest.raises(TimeoutError):
-        Part.load(config.encoder_part(), Flaky())
+        Component.load(config.encoder_component(), Flaky())
 
 
 def test_a_memory_loads_by_the_rule_of_the_part(tmp_path: Path) -> None:
     def refuse(generator: Any) -> None:
         raise ConfigError("captioner: can't be loaded")
 
-    remembering = Memory(tmp_path / "m.sqlite").around(Flaky(), {}, refuse)
+    remembering = CandidateStore(tmp_path / "m.sqlite").around(Flaky(), {}, refuse)
     remembering.load()
     with pytest.raises(ConfigError):
         remembering.generate([caption("a", (1,))])

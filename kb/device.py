@@ -1,0 +1,106 @@
+"""Where products run: the torch device that a setting means, and the same GPU to faiss."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+# faiss's GPU kernels choose among so many neighbours, and search so many lists, at most.
+MOST_SELECTED = 2048
+# Working memory, one for all indexes; faiss's own default takes 1.5 GiB for each.
+_WORKING_BYTES = 256 * 1024 * 1024
+
+
+def resolve_device(device: str) -> str:
+    """The torch device that a setting stands for.
+
+    `auto` becomes "cuda" where torch sees a GPU, else "cpu". So does the name of a GPU where there
+    is none, with a warning: what was built beside a GPU is of use without. Others pass through.
+    """
+    if device != "auto" and not device.startswith("cuda"):
+        return device
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda" if device == "auto" else device
+    if device != "auto":
+        _warn_of_no_gpu(device)
+    return "cpu"
+
+
+@cache
+def _warn_of_no_gpu(device: str) -> None:
+    logger.warning("device is %s, but torch sees no GPU: the CPU is used", device)
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Full float32 products: TF32 would move similarities by 1e-3, and the neighbours with them."""
+    import torch
+
+    products = torch.backends.cuda.matmul
+    # torch refuses the older name once somebody has used the newer one.
+    newer = hasattr(products, "fp32_precision")
+    name, exact = ("fp32_precision", "ieee") if newer else ("allow_tf32", False)
+    before = getattr(products, name)
+    setattr(products, name, exact)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        setattr(products, name, before)
+
+
+def faiss_gpu(device: str) -> int | None:
+    """faiss's number of a torch device ("cuda", "cuda:1"); None where faiss has no such GPU."""
+    if not device.startswith("cuda"):
+        return None
+    import faiss
+
+    number = int(device.partition(":")[2] or 0)
+    return number if number < faiss.get_num_gpus() else None
+
+
+@cache
+def faiss_resources() -> Any:
+    """faiss's working memory on GPUs, one for the whole process."""
+    import faiss
+
+    resources = faiss.StandardGpuResources()
+    resources.setTempMemory(_WORKING_BYTES)
+    return resources
+
+
+def on_gpu(index: Any, device: str, *, half: bool = False) -> Any:
+    """A copy of a faiss index on a GPU; None where there is no such GPU or no room on it.
+
+    Parameters
+    ----------
+    index : faiss.Index
+    device : str
+        A torch device.
+    half : bool
+        Let faiss compute in half precision, which moves similarities by 1e-4.
+    """
+    number = faiss_gpu(device)
+    if number is None:
+        return None
+    import faiss
+
+    options = faiss.GpuClonerOptions()
+    options.useFloat16 = half
+    try:
+        return faiss.index_cpu_to_gpu(faiss_resources(), number, index, options)
+    except RuntimeError as error:
+        logger.warning(
+            "an index of %d rows stays on the CPU, it does not go to %s: %s",
+            index.ntotal,
+            device,
+            str(error).strip().splitlines()[-1],
+        )
+        return None

@@ -1,0 +1,5 @@
+"""Cross-modal mapping: the pseudo-embedding of a row's missing half, from its observed half."""
+
+from kb.mapping.cross_modal import CANDIDATES, CrossModalMapping, MappingSettings, NoCompletePairs
+
+__all__ = ["CANDIDATES", "CrossModalMapping", "MappingSettings", "NoCompletePairs"]

@@ -1,0 +1,279 @@
+"""Two-stage fusion retrieval: the pairs that ground a row's missing half."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, Field
+
+from kb.embeddings import Modality, normalise, opposite
+from kb.index import EmbeddingIndex
+from kb.index.kinds import REFINE
+from kb.index.stored_rows import StoredRows, inner_products
+from kb.mapping import CrossModalMapping
+from kb.retrieval.ranking import TOLERANCE, Hit, Neighbours, ranked
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_K = 10
+DEFAULT_ALPHA = 0.5
+# Fetched beyond k, so that the row itself and ties at the edge do not cost a place.
+SPARE = 4
+# Where more than those are level with the k-th, so many are fetched at most to find the lowest ids
+# among them: what faiss gives on a GPU. Of more level rows the index says which are considered.
+MOST_FETCHED = 2048
+# Candidates held at once, with their figures some 50 bytes each.
+CANDIDATES_AT_ONCE = 1024 * 1024
+
+
+class RetrievalSettings(BaseModel):
+    """Which pairs are retrieved for a row."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: Literal["fusion", "intra", "cross"] = Field(
+        default="fusion",
+        description="fusion: both stages; intra: stage 1 alone; cross: the query against the "
+        "other modality",
+    )
+    k: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="neighbours that stage 1 hands to stage 2; paper: 10"
+    )
+    alpha: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
+        default="auto", description="weight of the similarity in the row's own modality; paper: 0.5"
+    )
+    examples: int = Field(default=1, ge=1, description="pairs retrieved a row")
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that change the result."""
+        return self.model_dump(mode="json")
+
+
+class FusionRetriever:
+    """Retrieves pairs for rows with one observed half.
+
+    Stage 1 fetches the k nearest in the observed modality. Stage 2 orders them by
+    alpha * intra + (1 - alpha) * cross.
+
+    Parameters
+    ----------
+    embeddings : mapping of modality to unit rows [n, d], memory maps allowed
+    indexes : mapping of modality to EmbeddingIndex over the same rows
+    ids : sequence of n strings
+    mapping : CrossModalMapping or None
+        None: no pseudo-embeddings, alpha is 1.
+    settings : RetrievalSettings
+        `auto` stands for the defaults 10 and 0.5 here; `kb.retrieval.leave_one_out` measures them.
+    shared_space : bool
+        Whether both modalities share a space, so that `cross` may compare them directly.
+    """
+
+    def __init__(
+        self,
+        embeddings: Mapping[Modality, StoredRows],
+        indexes: Mapping[Modality, EmbeddingIndex],
+        ids: Sequence[str] | pa.Array,
+        mapping: CrossModalMapping | None = None,
+        settings: RetrievalSettings | None = None,
+        shared_space: bool = True,
+    ) -> None:
+        self.embeddings = embeddings
+        self.indexes = indexes
+        self.ids = ids if isinstance(ids, pa.Array) else pa.array(ids, pa.string())
+        self.mapping = mapping
+        self.settings = settings or RetrievalSettings()
+        self.shared_space = shared_space
+        counts = {len(self.ids), *(len(e) for e in embeddings.values())}
+        counts |= {len(index) for index in indexes.values()}
+        if len(counts) > 1:
+            raise ValueError(f"ids, embeddings and indexes disagree in size: {sorted(counts)}")
+
+    @property
+    def k(self) -> int:
+        return DEFAULT_K if self.settings.k == "auto" else self.settings.k
+
+    def alpha(self, modality: Modality) -> float:
+        """Weight of intra; 1 where the mapping from `modality` says nothing."""
+        if self.mapping is None or self.mapping.constant_[modality]:
+            return 1.0
+        return DEFAULT_ALPHA if self.settings.alpha == "auto" else float(self.settings.alpha)
+
+    def search(
+        self,
+        embeddings: np.ndarray,
+        modality: Modality,
+        ids: Sequence[str] | None = None,
+        m: int | None = None,
+        pseudo: np.ndarray | None = None,
+    ) -> Neighbours:
+        """The best m pairs of each query, as arrays.
+
+        Parameters
+        ----------
+        embeddings : shape [n, d of modality]
+        modality : the observed one
+        ids : n strings, optional
+            A query never retrieves the pair of its own id.
+        m : int, optional
+            Default `settings.examples`.
+        pseudo : float32 [n, d of the other], optional
+            Pseudo-embeddings, where the caller has them already.
+        """
+        queries = normalise(embeddings)
+        if ids is not None and len(ids) != len(queries):
+            raise ValueError(f"ids must have one entry a query; got {len(ids)} for {len(queries)}")
+        wanted = self.settings.examples if m is None else m
+        if len(queries) == 0:
+            empty = np.empty((0, wanted), np.float32)
+            return Neighbours(np.empty((0, wanted), np.int64), empty, empty, empty)
+        if self.settings.mode == "cross" and self.shared_space:
+            pseudo = queries
+        elif pseudo is None and self.mapping is not None:
+            # For all queries at once: between blocks, the threads that wait for the next product
+            # of matrices would take the processor from the index.
+            pseudo = self.mapping.map(queries, source=modality, target=opposite(modality))
+        parts = []
+        k = max(self.k, wanted)
+        step = max(1, CANDIDATES_AT_ONCE // (k * REFINE[self.indexes[modality].kind] + SPARE))
+        for start in range(0, len(queries), step):
+            part = slice(start, start + step)
+            parts.append(
+                self._search(
+                    queries[part],
+                    modality,
+                    None if ids is None else pa.array(ids[part], pa.string()),
+                    wanted,
+                    None if pseudo is None else pseudo[part],
+                )
+            )
+        return Neighbours(
+            *(
+                np.concatenate([getattr(part, name) for part in parts])
+                for name in ("rows", "intra", "cross", "score")
+            )
+        )
+
+    def _search(
+        self,
+        queries: np.ndarray,
+        modality: Modality,
+        ids: pa.Array | None,
+        m: int,
+        crossing: np.ndarray | None,
+    ) -> Neighbours:
+        """`crossing` is what is compared with the other modality."""
+        other = opposite(modality)
+        k = max(self.k, m)
+        if self.settings.mode == "cross":
+            if crossing is None:
+                raise ValueError("mode cross needs a mapping where the encoders share no space")
+            rows, cross = self._nearest(crossing, other, ids, k)
+            intra, score = self.similarities(queries, modality, rows), cross
+        else:
+            rows, intra = self._nearest(queries, modality, ids, k)
+            if crossing is None:
+                cross = np.full_like(intra, np.nan)
+            else:
+                cross = self.similarities(crossing, other, rows)
+            score = intra
+            alpha = self.alpha(modality)
+            if self.settings.mode == "fusion" and alpha < 1:
+                score = alpha * intra + (1 - alpha) * cross
+        order = ranked(score, rows, self.ids)[:, :m]
+        rows, intra, cross, score = (
+            np.take_along_axis(array, order, axis=1) for array in (rows, intra, cross, score)
+        )
+        intra, cross, score = (np.where(rows < 0, np.nan, x) for x in (intra, cross, score))
+        if rows.shape[1] < m:
+            gap = ((0, 0), (0, m - rows.shape[1]))
+            rows = np.pad(rows, gap, constant_values=-1)
+            intra, cross, score = (
+                np.pad(x, gap, constant_values=np.nan) for x in (intra, cross, score)
+            )
+        return Neighbours(rows, intra, cross, score)
+
+    def _nearest(
+        self, probe: np.ndarray, modality: Modality, ids: pa.Array | None, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Stage 1: at most k rows and their cosines, best first; -1 and -inf where there is none.
+
+        The queries' own rows are left out. A query whose k-th row is level with all that follow is
+        searched again for four times as many, until they end or `MOST_FETCHED` is reached: so the
+        rows do not depend on the order in which equal ones are stored.
+        """
+        fetched = k * REFINE[self.indexes[modality].kind] + SPARE
+        rows, cosines, open_ended = self._fetch(probe, modality, ids, k, fetched)
+        while open_ended.any() and fetched < MOST_FETCHED:
+            fetched = min(4 * fetched, MOST_FETCHED)
+            again = np.flatnonzero(open_ended)
+            step = max(1, CANDIDATES_AT_ONCE // fetched)
+            for start in range(0, len(again), step):
+                part = again[start : start + step]
+                own = None if ids is None else ids.take(pa.array(part))
+                rows[part], cosines[part], open_ended[part] = self._fetch(
+                    probe[part], modality, own, k, fetched
+                )
+        return rows, cosines
+
+    def _fetch(
+        self, probe: np.ndarray, modality: Modality, ids: pa.Array | None, k: int, fetched: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The best k of so many rows, their cosines, and whether rows like the k-th were left out.
+
+        Shapes [n, k], or less where the index holds less, and bool [n].
+        """
+        index = self.indexes[modality]
+        by_index, rows = index.search(probe, fetched)
+        cut = (rows[:, -1] >= 0) if fetched < len(index) else np.zeros(len(rows), dtype=bool)
+        if ids is not None and rows.size:
+            found = self.ids.take(pa.array(rows.ravel().clip(0)))
+            own = ids.take(pa.array(np.repeat(np.arange(len(rows)), rows.shape[1])))
+            same = pc.equal(found, own).to_numpy(zero_copy_only=False).reshape(rows.shape)
+            rows = np.where(same, -1, rows)
+        exact = by_index
+        if REFINE[index.kind] > 1:
+            exact = self.similarities(probe, modality, rows)
+        exact = np.where(rows < 0, np.float32(-np.inf), exact)
+        order = ranked(exact, rows, self.ids)[:, :k]
+        if cut.any():
+            # By the index's own figures, which decided what was fetched.
+            last = np.take_along_axis(by_index, order[:, -1:], axis=1)
+            # Most queries are told apart by what so many gaps could add up to.
+            cut &= last[:, 0] - by_index[:, -1] <= TOLERANCE * fetched
+            near = np.flatnonzero(cut)
+            gaps = by_index[near, :-1] - by_index[near, 1:] > TOLERANCE
+            cut[near] = ~(gaps & (by_index[near, :-1] <= last[near])).any(axis=1)
+        best = np.take_along_axis(rows, order, axis=1), np.take_along_axis(exact, order, axis=1)
+        return *best, cut
+
+    def similarities(self, queries: np.ndarray, modality: Modality, rows: np.ndarray) -> np.ndarray:
+        """Cosines of each unit query to its rows, float32 [n, k]; -inf where there is none.
+
+        The rows are as they are stored: in half precision their length is 1 to within 1e-4.
+        """
+        return inner_products(queries, self.embeddings[modality], rows)
+
+    def retrieve(
+        self,
+        embeddings: np.ndarray,
+        modality: Modality,
+        ids: Sequence[str] | None = None,
+        m: int | None = None,
+    ) -> list[list[Hit]]:
+        """`search` as records: per query at most m hits, best first."""
+        found = self.search(embeddings, modality, ids, m)
+        return [
+            [
+                Hit(self.ids[int(row)].as_py(), int(row), float(a), float(b), float(c))
+                for row, a, b, c in zip(rows, intra, cross, score, strict=True)
+                if row >= 0
+            ]
+            for rows, intra, cross, score in zip(
+                found.rows, found.intra, found.cross, found.score, strict=True
+            )
+        ]

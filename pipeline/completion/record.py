@@ -1,0 +1,93 @@
+"""What the output says of a row that went through the generator: its outcome and its provenance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kb.embeddings import Modality
+from pipeline.completion.row import Grounds, Row, Tried
+from pipeline.config.config import Config
+from pipeline.knowledge.standing import StandingKnowledge
+from pipeline.models.loaded import LoadedModels
+
+
+def status(row: Row) -> str:
+    """The outcome of a finished row."""
+    if row.error is not None:
+        return "failed"
+    return "rejected" if row.chosen is None else "completed"
+
+
+def reason(row: Row) -> str:
+    """Why the half was missing, and why it still is, where it is."""
+    if row.error is not None:
+        return f"{row.reason}; {row.error}"
+    return row.reason if row.chosen is not None else "; ".join([row.reason, *row.faults])
+
+
+class Recorder:
+    """Writes the column `completion`; see `pipeline.dataset.schema`.
+
+    Parameters
+    ----------
+    config : Config
+    models : LoadedModels
+    knowledge : StandingKnowledge
+    run_id : str
+    """
+
+    def __init__(
+        self, config: Config, models: LoadedModels, knowledge: StandingKnowledge, run_id: str
+    ) -> None:
+        self._config = config
+        self._models = models
+        self._knowledge = knowledge
+        self._run_id = run_id
+
+    def completion(self, row: Row, missing: Modality) -> dict[str, Any]:
+        """The provenance of a row: what made it, from which pairs, out of which candidates."""
+        component = self._config.generator_component(missing)
+        main = next(iter(self._models.resolved(component).values()), None)
+        best = row.best
+        return {
+            "generator": component.kind,
+            "model": None if main is None else main.name,
+            "revision": None if main is None else main.revision,
+            "prompt": best.candidate.prompt if best else None,
+            "seed": best.candidate.seed if best else None,
+            "attempt": best.attempt if best else None,
+            "kb_version": self._knowledge.base.version,
+            "examples": [_example(example) for example in row.examples],
+            "candidates": [_candidate(tried, row.notes) for tried in row.tried],
+            "chosen": row.chosen,
+            "score": best.judgement.score if best else None,
+            "run_id": self._run_id,
+        }
+
+
+def _example(example: Grounds) -> dict[str, Any]:
+    return {
+        "id": example.pair.id,
+        "source": example.pair.source,
+        "licence": example.pair.licence,
+        "text": example.caption,
+        "intra": example.hit.intra,
+        "cross": example.hit.cross,
+        "score": example.hit.score,
+    }
+
+
+def _candidate(tried: Tried, notes: tuple[str, ...]) -> dict[str, Any]:
+    judgement = tried.judgement
+    return {
+        "text": tried.candidate.text,
+        "seed": tried.candidate.seed,
+        "attempt": tried.attempt,
+        "cosine": judgement.cosine,
+        "bleu": judgement.bleu,
+        "niqe": judgement.niqe,
+        "score": judgement.score,
+        "valid": judgement.valid,
+        "reason": judgement.reason,
+        "notes": [*tried.candidate.notes, *notes],
+    }

@@ -1,0 +1,77 @@
+"""An incomplete row on its way through the stages, from the dataset to its place in the output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from generators.base import Candidate
+from kb.retrieval import Hit
+from pipeline.knowledge.standing import Pair
+from selection.judgement import Judgement
+
+
+@dataclass(frozen=True)
+class Grounds:
+    """A retrieved pair as it grounds a row: which of its captions speaks for it, and how near it is."""
+
+    pair: Pair
+    caption: str
+    hit: Hit
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate with the round that it was drawn in, and what was found of it."""
+
+    attempt: int
+    candidate: Candidate
+    judgement: Judgement
+
+
+@dataclass
+class Row:
+    """An incomplete row.
+
+    Attributes
+    ----------
+    item : PIL.Image.Image or list of str
+        The observed half.
+    reason : str
+        Why the other half is missing.
+    first_attempt : int
+        Number of this run's first round for the row; above 1 where it was rejected before.
+    examples : list of Grounds
+        Best first.
+    pseudo : numpy.ndarray or None
+        Predicted embedding [d] of the missing half, where there is a prediction.
+    tried : list of Tried
+        In the order in which they were drawn.
+    chosen : int or None
+        Number of the best in `tried`.
+    notes : tuple of str
+        What holds for all candidates, such as why a score is missing.
+    faults : list of str
+        Why rounds without a valid candidate had none.
+    error : str or None
+        What failed; such a row goes no further.
+    """
+
+    id: str
+    item: Any
+    reason: str
+    first_attempt: int
+    examples: list[Grounds] = field(default_factory=list)
+    pseudo: np.ndarray | None = None
+    tried: list[Tried] = field(default_factory=list)
+    chosen: int | None = None
+    notes: tuple[str, ...] = ()
+    faults: list[str] = field(default_factory=list)
+    error: str | None = None
+
+    @property
+    def best(self) -> Tried | None:
+        """What was chosen."""
+        return None if self.chosen is None else self.tried[self.chosen]

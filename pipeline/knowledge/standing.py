@@ -1,0 +1,184 @@
+"""The knowledge base as a run reads it: what stands on disk, its pairs, and what was measured on it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+from PIL import Image
+
+from kb.embeddings import take
+from kb.knowledge_base import KnowledgeBase
+from kb.storage import DamagedKnowledgeBase, read_manifest, version_of
+from pipeline.dataset.external import INTERNAL
+from pipeline.dataset.images import UndecodableImage, decode
+from pipeline.dataset.sources import Sources
+from pipeline.storage.errors import ConfigError
+from selection.niqe import NiqeModel
+from selection.scoring import Selector
+from selection.settings import ScoringSettings
+from selection.standards import Standards
+
+logger = logging.getLogger(__name__)
+
+# The knowledge base's folder and the measured standards, within the run's.
+FOLDER = "kb"
+STANDARDS = "standards.json"
+# Pictures by whose pseudo-texts the hubness of captions is measured.
+HUB_PAIRS = 1000
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A pair of the knowledge base, with its picture where that was asked for.
+
+    Attributes
+    ----------
+    row : int
+        Its row in the knowledge base at hand; not to be stored.
+    encoded : bytes or None
+        The picture as it is stored; None where it was not asked for.
+    """
+
+    row: int
+    id: str
+    source: str
+    licence: str | None
+    captions: tuple[str, ...]
+    image: Image.Image | None = None
+    encoded: bytes | None = None
+
+
+class StandingKnowledge:
+    """The knowledge base in a run's folder; read on first use, and again after `forget`.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's folder.
+    sources : Sources
+        Where pairs' pictures are.
+    scoring : ScoringSettings
+    seed : int
+    """
+
+    def __init__(self, folder: Path, sources: Sources, scoring: ScoringSettings, seed: int) -> None:
+        self.folder = folder / FOLDER
+        self._standards = folder / STANDARDS
+        self._sources = sources
+        self._scoring = scoring
+        self._seed = seed
+        self._base: KnowledgeBase | None = None
+        self._selector: Selector | None = None
+
+    @property
+    def stands(self) -> bool:
+        """Whether one was built; it may be damaged."""
+        return (self.folder / "manifest.json").is_file()
+
+    @property
+    def base(self) -> KnowledgeBase:
+        """The knowledge base of the last build.
+
+        Raises
+        ------
+        DamagedKnowledgeBase
+            It is damaged, or there is none.
+        """
+        if self._base is None:
+            self._base = KnowledgeBase.load(self.folder)
+        return self._base
+
+    def checked(self) -> KnowledgeBase:
+        """As `base`, for whoever can't mend it.
+
+        Raises
+        ------
+        ConfigError
+            It is damaged, or there is none.
+        """
+        try:
+            return self.base
+        except DamagedKnowledgeBase as error:
+            raise ConfigError(
+                f"the knowledge base is damaged ({error}); first: rag4dmc build CONFIG"
+            ) from error
+
+    def forget(self) -> None:
+        """Drop what was read, for another may stand now."""
+        self._base = None
+        self._selector = None
+
+    def warnings(self) -> list[str]:
+        """What the last build found that the user should know; without loading anything."""
+        try:
+            manifest = read_manifest(self.folder)
+        except DamagedKnowledgeBase:
+            return []
+        return list((manifest["purification"] or {}).get("warnings", []))
+
+    def version(self, of_mapping_alone: bool = False) -> str:
+        """The version on disk, or of its mapping alone; "none" where it can't be read."""
+        try:
+            manifest = read_manifest(self.folder)
+        except DamagedKnowledgeBase:
+            return "none"
+        if not of_mapping_alone:
+            return str(manifest["version"])
+        files = manifest["files"].items()
+        mapping = {name: file for name, file in files if name.startswith("mapping/")}
+        return version_of(mapping, (), {})
+
+    @property
+    def selector(self) -> Selector:
+        """The selector, with the standards that were measured at the build."""
+        if self._selector is None:
+            values = json.loads(self._standards.read_text(encoding="utf-8"))
+            model = values["niqe_model"]
+            self._selector = Selector(
+                self._scoring,
+                Standards.from_dict(values["standards"]),
+                None if model is None else NiqeModel.from_dict(model),
+                self._pseudo_texts(),
+            )
+        return self._selector
+
+    def _pseudo_texts(self) -> np.ndarray | None:
+        """Pseudo-texts [m, d] of a sample of the dataset's own pictures, else of any that are held."""
+        if self.base.mapping.constant_["image"]:
+            return None
+        own = pc.equal(self.base.pairs["source"], INTERNAL).to_numpy(zero_copy_only=False)
+        rows = np.flatnonzero(own) if own.any() else np.arange(len(self.base))
+        generator = np.random.default_rng(self._seed)
+        rows = np.sort(generator.choice(rows, min(HUB_PAIRS, len(rows)), replace=False))
+        return self.base.pseudo(take(self.base.embeddings["image"], rows), "image")
+
+    def pairs(self, rows: Sequence[int], with_images: bool) -> dict[int, Pair]:
+        """Pairs of the knowledge base by row, with their pictures when asked for.
+
+        A pair whose picture can't be decoded any more is left out, with a warning.
+        """
+        stored = {row: self.base.pair(row) for row in dict.fromkeys(rows)}
+        encoded: list[bytes | None] = [None] * len(stored)
+        if with_images:
+            encoded = self._sources.encoded_pictures(list(stored.values()))
+        found = {}
+        for (row, pair), data in zip(stored.items(), encoded, strict=True):
+            image = None
+            if with_images:
+                limit = self._sources.of(pair["source"]).settings.max_pixels
+                try:
+                    image = decode(data or b"", limit)
+                except UndecodableImage as error:
+                    logger.warning("pair %r grounds no row any more: %s", pair["id"], error)
+                    continue
+            captions = tuple(pair["text"])
+            found[row] = Pair(
+                row, pair["id"], pair["source"], pair["licence"], captions, image, data
+            )
+        return found

@@ -1,0 +1,149 @@
+"""Candidates that outlive a run: what a generator has drawn once it never draws again.
+
+Evaluation compares many settings of one run, most of which ask the generators the same things. A
+candidate is known by the generator's identity, by all that it was shown, and by its seed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from generators.base import Candidate, CaptionRequest, Generated, ImageRequest
+from pipeline.dataset.catalog import digest
+from pipeline.dataset.images import encode
+
+Request = CaptionRequest | ImageRequest
+
+
+class CandidateStore:
+    """A store of candidates by content, one SQLite file.
+
+    Parameters
+    ----------
+    path : Path
+        Made when needed. One process may write at a time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Generators are asked from one thread at a time, though not always the same one.
+        self._store = sqlite3.connect(path, check_same_thread=False)
+        self._store.execute(
+            "CREATE TABLE IF NOT EXISTS candidates"
+            " (key TEXT PRIMARY KEY, prompt TEXT, text TEXT, image BLOB, notes TEXT)"
+        )
+
+    def __len__(self) -> int:
+        return int(self._store.execute("SELECT count(*) FROM candidates").fetchone()[0])
+
+    def around(
+        self,
+        generator: Any,
+        identity: Mapping[str, Any],
+        load: Callable[[Any], None] = lambda generator: None,
+    ) -> Remembering:
+        """The generator, asked only for candidates that are not held; `load` comes first."""
+        return Remembering(generator, digest(json.dumps(identity, sort_keys=True)), self, load)
+
+    def find(self, key: str, seed: int) -> Candidate | None:
+        """The candidate of a key, or None."""
+        found = self._store.execute(
+            "SELECT prompt, text, image, notes FROM candidates WHERE key = ?", (key,)
+        ).fetchone()
+        if found is None:
+            return None
+        prompt, text, data, notes = found
+        image = None if data is None else Image.open(io.BytesIO(data)).convert("RGB")
+        return Candidate(seed, prompt, text=text, image=image, notes=tuple(json.loads(notes)))
+
+    def add(self, candidates: Mapping[str, Candidate]) -> None:
+        """Keep candidates; on disk when it returns."""
+        rows = [
+            (
+                key,
+                made.prompt,
+                made.text,
+                None if made.image is None else encode(made.image),
+                json.dumps(made.notes),
+            )
+            for key, made in candidates.items()
+        ]
+        with self._store:
+            self._store.executemany("INSERT OR REPLACE INTO candidates VALUES (?,?,?,?,?)", rows)
+
+    def close(self) -> None:
+        self._store.close()
+
+
+class Remembering:
+    """A captioner or image generator that answers from a memory what it can."""
+
+    def __init__(
+        self, generator: Any, identity: str, memory: CandidateStore, load: Callable[[Any], None]
+    ) -> None:
+        self._generator = generator
+        self._identity = identity
+        self._memory = memory
+        self._load = load
+
+    def load(self) -> None:
+        """Nothing: the model is loaded when it is needed."""
+
+    def close(self) -> None:
+        self._generator.close()
+
+    def memory(self) -> int:
+        """Bytes of the generator's weights."""
+        return int(self._generator.memory())
+
+    def generate(self, requests: Sequence[Request]) -> list[Generated]:
+        """One answer a request, in order; rows that fail are not remembered."""
+        keys = [self._keys(request) for request in requests]
+        held: dict[str, Candidate] = {}
+        # By place: a row may be asked for more than once, with other examples.
+        asked: dict[int, Request] = {}
+        for place, (request, own) in enumerate(zip(requests, keys, strict=True)):
+            for seed, key in own.items():
+                if (candidate := self._memory.find(key, seed)) is not None:
+                    held[key] = candidate
+            if wanted := tuple(seed for seed in request.seeds if own[seed] not in held):
+                asked[place] = replace(request, seeds=wanted)
+        errors: dict[int, str] = {}
+        if asked:
+            self._load(self._generator)
+            answers = self._generator.generate(list(asked.values()))
+            made: dict[str, Candidate] = {}
+            for place, answer in zip(asked, answers, strict=True):
+                if answer.error is not None:
+                    errors[place] = answer.error
+                for candidate in answer.candidates:
+                    made[keys[place][candidate.seed]] = candidate
+            self._memory.add(made)
+            held |= made
+        return [
+            Generated(request.row_id, error=errors[place])
+            if place in errors
+            else Generated(request.row_id, tuple(held[own[seed]] for seed in request.seeds))
+            for place, (request, own) in enumerate(zip(requests, keys, strict=True))
+        ]
+
+    def _keys(self, request: Request) -> dict[int, str]:
+        """The key of each seed's candidate."""
+        shown = [self._identity, type(request).__name__]
+        shown.append(request.text if isinstance(request, ImageRequest) else _picture(request.image))
+        for example in request.examples:
+            shown += [example.text, "" if example.image is None else _picture(example.image)]
+        content = digest(*shown)
+        return {seed: digest(content, str(seed)) for seed in request.seeds}
+
+
+def _picture(image: Image.Image) -> str:
+    return digest(image.mode, repr(image.size), image.tobytes())

@@ -1,0 +1,143 @@
+"""The models that a process has at hand: the encoder, and one generator at a time.
+
+Each is loaded on first use; what is closed is loaded again when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kb.embeddings import InvalidEmbedding, Modality, normalise
+from pipeline.models.candidates import CandidateStore
+from pipeline.models.components import Component
+from pipeline.models.resolution import ResolvedModel
+from pipeline.storage.errors import ConfigError
+
+
+class LoadedModels:
+    """The components of a run, with the checkpoints that they name.
+
+    Parameters
+    ----------
+    encoder : Component
+    generators : mapping
+        What makes a missing half, by that half; at most one is loaded.
+    base : Path
+        Where relative paths start.
+    offline : bool
+        Download nothing.
+    candidates : Path or None
+        Where every candidate is kept, so that a generator is not asked twice; None keeps none.
+
+    Attributes
+    ----------
+    store : CandidateStore or None
+        The candidates that are kept; one may be set from outside, for several runs to share.
+    """
+
+    def __init__(
+        self,
+        encoder: Component,
+        generators: Mapping[Modality, Component],
+        base: Path,
+        offline: bool = False,
+        candidates: Path | None = None,
+    ) -> None:
+        self.encoder_component = encoder
+        self.generator_components = dict(generators)
+        self.store: CandidateStore | None = None
+        self._base = base
+        self._offline = offline
+        self._candidates = candidates
+        self._resolved: dict[str, dict[str, ResolvedModel]] = {}
+        self._encoder: Any = None
+        self._generator: tuple[Modality, Any] | None = None
+
+    def resolved(self, component: Component) -> Mapping[str, ResolvedModel]:
+        """The local checkpoints of a component by role, looked for once."""
+        if component.section not in self._resolved:
+            self._resolved[component.section] = component.resolve(self._base, self._offline)
+        return self._resolved[component.section]
+
+    def identity(self, component: Component) -> dict[str, Any]:
+        """What a component's output depends on."""
+        return component.identity(self.resolved(component))
+
+    @property
+    def encoder(self) -> Any:
+        """The encoder, loaded."""
+        if self._encoder is None:
+            made = self.encoder_component.create(self.resolved(self.encoder_component))
+            self.encoder_component.load(made)
+            self._encoder = made
+        return self._encoder
+
+    def generator(self, missing: Modality) -> Any:
+        """The captioner or the image generator, loaded; the other one is freed.
+
+        With a store it is loaded once there is something that the store does not hold.
+        """
+        if self._generator is None or self._generator[0] != missing:
+            self.close_generator()
+            component = self.generator_components[missing]
+            made = component.create(self.resolved(component))
+            if self.store is None and self._candidates is not None:
+                self.store = CandidateStore(self._candidates)
+            if self.store is None:
+                component.load(made)
+            else:
+                made = self.store.around(made, self.identity(component), component.load)
+            self._generator = (missing, made)
+        return self._generator[1]
+
+    def try_generator(self, missing: Modality) -> None:
+        """Load a generator and free it again, to know that it can be loaded."""
+        component = self.generator_components[missing]
+        made = component.create(self.resolved(component))
+        try:
+            component.load(made)
+        finally:
+            made.close()
+
+    def close_generator(self) -> None:
+        """Free the generator that is loaded."""
+        if self._generator is not None:
+            self._generator[1].close()
+            self._generator = None
+
+    def close(self) -> None:
+        """Free all that is loaded."""
+        self.close_generator()
+        if self._encoder is not None:
+            self._encoder.close()
+            self._encoder = None
+
+    def embed(self, items: Iterable[Any], modality: Modality) -> np.ndarray:
+        """Unit embeddings [n, d] of images (PIL) or of texts, each a list of captions.
+
+        A row with several captions gets the mean of theirs. Images may come from an iterator: a
+        few batches of them are held.
+
+        Raises
+        ------
+        ConfigError
+            The encoder gives an embedding that is not finite or all zero.
+        """
+        try:
+            if modality == "image":
+                return normalise(self.encoder.encode(items, "image"))
+            rows = list(items)
+            captions = [caption for row in rows for caption in row]
+            embeddings = self.encoder.encode(captions, "text")
+            if len(captions) == len(rows):
+                return normalise(embeddings)
+            starts = np.cumsum([0, *(len(row) for row in rows[:-1])])
+            return normalise(np.add.reduceat(embeddings, starts, axis=0))
+        except InvalidEmbedding as error:
+            raise ConfigError(
+                f"encoder: must give {modality} embeddings that are finite and not zero; got {error}"
+            ) from None
