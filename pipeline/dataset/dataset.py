@@ -6,7 +6,7 @@ whether those bytes are an image is for `pipeline.dataset.images` to say.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -16,15 +16,20 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline.dataset.columns import (
+    NONE,
     ColumnSettings,
     guess_columns,
     image_cells,
     image_kind,
     resolve_columns,
+    settle_columns,
 )
 from pipeline.dataset.forms.base import DatasetError, Source, SourceFile
+from pipeline.dataset.forms.csv_records import Quotes
+from pipeline.dataset.forms.pictures import Pictures
 from pipeline.dataset.forms.registry import guess_format, open_source
-from pipeline.dataset.forms.root import Root, is_image
+from pipeline.dataset.forms.root import Root
+from pipeline.dataset.forms.rows import Columns, with_empty
 from pipeline.dataset.halves import check_images
 from pipeline.dataset.images import DECODE_SECONDS, MAX_PIXELS
 from pipeline.dataset.unified import Unified, Unread
@@ -70,6 +75,11 @@ class DatasetSettings(BaseModel):
         gt=0,
         description="Time limit for decoding one image, in seconds.",
     )
+    quotes: Quotes = Field(
+        "auto",
+        description="How a quote stands within quotes in CSV: doubled, or after a backslash;"
+        " 'auto' finds out.",
+    )
     image_root: str | None = Field(
         default=None,
         description="Folder that paths of images are relative to and may not leave;"
@@ -113,22 +123,20 @@ class Dataset:
         format: str,
         source: Source,
         columns: ColumnSettings,
-        images: Root,
+        images: Pictures,
     ) -> None:
         self.settings = settings
         self.format = format
-        self.columns = columns
-        self.has_id = columns.id is not None
         self.excluded: frozenset[str] = frozenset()
         self._source = source
         self._images = images
-        self._unified = Unified(columns, source.schema(), images)
-        self.text_is_list = self._unified.text_is_list
-        self.extra_schema = self._unified.extra_schema
-        self.schema = self._unified.schema
+        self._read = _schema(source, settings.columns)
+        self._unified_columns = Unified(columns, self._read, images)
 
     @classmethod
-    def open(cls, settings: DatasetSettings, base: Path) -> Dataset:
+    def open(
+        cls, settings: DatasetSettings, base: Path, known: Mapping[str, int] | None = None
+    ) -> Dataset:
         """Look at a dataset: its form, its columns and its first rows.
 
         Parameters
@@ -137,6 +145,8 @@ class Dataset:
             What to open.
         base
             The folder that relative paths in the settings are relative to.
+        known
+            What another reading of it learned of its columns (`learned`).
 
         Raises
         ------
@@ -147,18 +157,68 @@ class Dataset:
         """
         root = Root.of(settings.path, base)
         format = settings.format if settings.format != "auto" else guess_format(root)
-        source = open_source(format, root)
+        source = open_source(format, root, settings.quotes)
         if not _has_files(source):
             raise DatasetError(f"path {settings.path!r} holds no file of format {format}")
-        schema = source.schema()
+        schema = _schema(source, settings.columns)
         if not schema.names:
             raise DatasetError(f"path {settings.path!r} has no rows")
         columns = resolve_columns(settings.columns, schema)
         images = Root.of(settings.image_root, base) if settings.image_root else root
-        dataset = cls(settings, format, source, columns, Root(images.fs, images.path))
+        dataset = cls(settings, format, source, columns, Pictures(images))
         dataset.excluded = _excluded(settings.exclude, base)
         dataset._look()
+        dataset.learn("", known or {})
         return dataset
+
+    @property
+    def columns(self) -> ColumnSettings:
+        return self._unified.columns
+
+    @property
+    def has_id(self) -> bool:
+        return self.columns.id is not None
+
+    @property
+    def text_is_list(self) -> bool:
+        return self._unified.text_is_list
+
+    @property
+    def extra_schema(self) -> pa.Schema:
+        return self._unified.extra_schema
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self._unified.schema
+
+    @property
+    def _unified(self) -> Unified:
+        """What makes the columns alike, by all that was seen of them up to now."""
+        read = _schema(self._source, self.settings.columns)
+        if read is not self._read and not read.equals(self._read, check_metadata=True):
+            settled = settle_columns(self.settings.columns, self._unified_columns.columns, read)
+            self._unified_columns = Unified(settled, read, self._images)
+        self._read = read
+        return self._unified_columns
+
+    def learned(self, file: str | None = None) -> dict[str, int]:
+        """The columns of a file, or of all, and their kinds, where they grow as files are read."""
+        grown: Columns | None = getattr(self._source, "columns", None)
+        if grown is None:
+            return {}
+        return grown.together() if file is None else grown.of(file)
+
+    def learn(self, file: str, columns: Mapping[str, int]) -> None:
+        """Take in what was learned of a file another time; "" stands for all of them."""
+        grown: Columns | None = getattr(self._source, "columns", None)
+        if grown is not None:
+            grown.learn(file, columns)
+
+    def check_named(self) -> None:
+        """Raise a `DatasetError` if no row has a column that the settings name; once all are read."""
+        grown: Columns | None = getattr(self._source, "columns", None)
+        if grown is not None:
+            resolve_columns(self.settings.columns, self._source.schema())
 
     @cached_property
     def files(self) -> list[SourceFile]:
@@ -170,7 +230,7 @@ class Dataset:
         files = sorted(self._source.files(), key=lambda file: file.name)
         if self.format in ("imagefolder", "img2dataset") or not self._by_path:
             return files
-        images = self._images.listing_version([n for n in self._images.names() if is_image(n)])
+        images = self._images.listing_version()
         return [SourceFile(f.name, f.url, f"{f.version}+{images}") for f in files]
 
     def batches(
@@ -188,11 +248,9 @@ class Dataset:
         ------
         pyarrow.RecordBatch
             With `schema`: `position` (int64, the row in the file), `id` (null only without an id
-            column), `image` {bytes, path}, `image_reason` (null if there are bytes, else "absent",
-            "null", "empty", "url", "outside", "not found", "not readable", "not a file",
-            "too large", or what img2dataset said), `text` (the captions that are not blank),
-            `text_reason` (null if there is one, else "absent", "null", "empty", "whitespace",
-            "invisible characters"), and `extra` if columns pass through.
+            column), `image` {bytes, path}, `image_reason` (null if there are bytes; see
+            `pipeline.dataset.forms.reasons`), `text` (the captions that are not blank),
+            `text_reason` (null if there is one), and `extra` if columns pass through.
 
         Raises
         ------
@@ -200,7 +258,7 @@ class Dataset:
             For a file that is damaged, has other columns than the first one, text that is not
             UTF-8, or a null id.
         """
-        for batch in self._source.batches(file.name, self._unified.needed):
+        for batch in self._source.batches(file.name, self._asked):
             yield from self._unified.batches(file.name, batch, unread)
 
     def stream(self, file: SourceFile, positions: np.ndarray) -> Iterator[pa.RecordBatch]:
@@ -214,7 +272,7 @@ class Dataset:
         if not len(positions):
             return
         rows = 0
-        for read in self._source.take(file.name, positions, self._unified.needed):
+        for read in self._source.take(file.name, positions, self._asked):
             for batch in self._unified.batches(file.name, read):
                 rows += batch.num_rows
                 yield batch
@@ -233,7 +291,12 @@ class Dataset:
         sorted_ = np.unique(wanted)
         if len(sorted_) and sorted_[0] < 0:
             raise DatasetError(f"{file.name} has no row {sorted_[0]}")
-        table = pa.Table.from_batches(self.stream(file, sorted_), self.schema)
+        while True:
+            schema = self.schema
+            batches = list(self.stream(file, sorted_))
+            if self.schema.equals(schema):
+                break
+        table = pa.Table.from_batches(batches, schema)
         order = np.searchsorted(sorted_, wanted)
         if np.array_equal(order, np.arange(len(sorted_))):
             return table
@@ -248,21 +311,38 @@ class Dataset:
         """What to change about the files for them to be read faster, a line each."""
         return getattr(self._source, "advice", list)()
 
+    @property
+    def _asked(self) -> list[str] | None:
+        """The columns to read, None for all, those that are not known yet too."""
+        grows = getattr(self._source, "columns", None) is not None
+        return None if grows and self.settings.columns.extra is None else self._unified.needed
+
     def _look(self) -> None:
         """Read the first rows, to find an image column that holds none and an empty dataset."""
         asked = [c for c in (self.columns.image, self.columns.text) if c]
-        self._by_path = False
+        # Images in the cells of text files are paths, also of a column that comes late.
+        self._by_path = self.format in ("jsonl", "csv")
         for name in _names(self._source):
             for _, batch in self._source.batches(name, asked):
                 if batch.num_rows == 0:
                     continue
                 if self.columns.image:
-                    cells = image_cells(batch.column(0).slice(0, 64))
-                    self._by_path = any(c and c["bytes"] is None and c["path"] for c in cells)
+                    cells = image_cells(batch.column(0).slice(0, 64), batch.schema.field(0))
+                    self._by_path |= any(c and c["bytes"] is None and c["path"] for c in cells)
                     self._by_path |= image_kind(batch.schema.field(0)) == "path"
                     check_images(self.columns.image, cells)
                 return
         raise DatasetError(f"path {self.settings.path!r} has no rows")
+
+
+def _schema(source: Source, asked: ColumnSettings) -> pa.Schema:
+    """The columns of a source, with those that are asked for and may come later in JSON."""
+    schema = source.schema()
+    if not schema.names or getattr(source, "columns", None) is None:
+        return schema
+    named = [asked.id, asked.image, asked.text, *(asked.extra or ())]
+    late = [n for n in dict.fromkeys(named) if n not in (None, NONE) and n not in schema.names]
+    return with_empty(schema, late) if late else schema
 
 
 def _has_files(source: Source) -> bool:

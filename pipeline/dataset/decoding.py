@@ -38,7 +38,7 @@ class UndecodableImage(ValueError):
     Attributes
     ----------
     reason
-        Why, in a word or two: "empty", "undecodable", "truncated", "over the pixel limit",
+        Why, in a word or two: "empty image", "undecodable", "truncated", "over the pixel limit",
         "svg without a decoder", "heic without a decoder", "out of memory".
     """
 
@@ -89,7 +89,7 @@ def image_fault(data: bytes | None, max_pixels: int = MAX_PIXELS) -> str | None:
     which finds a cut file at a third of the cost. For files that may hang a decoder use `ImageInspector`.
     """
     if data is None:
-        return "null"
+        return "no image"
     try:
         image = _open(data, max_pixels)
         if image.format == "JPEG":
@@ -105,7 +105,7 @@ def image_fault(data: bytes | None, max_pixels: int = MAX_PIXELS) -> str | None:
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
     if not data:
-        raise UndecodableImage("empty")
+        raise UndecodableImage("empty image")
     try:
         # Pillow's own limit is a process-wide number: ours is asked right after the header.
         with _OPENING, warnings.catch_warnings():

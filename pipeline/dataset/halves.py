@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.dataset.forms import reasons
 from pipeline.dataset.forms.base import DatasetError
-from pipeline.dataset.forms.root import is_image
+from pipeline.dataset.forms.names import is_image
 from pipeline.dataset.images import UndecodableImage, decode
 
 Cell = dict[str, Any] | None
@@ -25,6 +27,38 @@ def captions(values: list[Any], is_list: bool) -> tuple[list[list[str]], list[st
     return texts, reasons
 
 
+def json_captions(values: list[str | None]) -> tuple[list[list[str]], list[str | None]]:
+    """`captions` of a column that is JSON text, since strings and other things stand in it.
+
+    A number is the text that it is written as; objects and truths are no texts.
+    """
+    rows = [None if text is None else _spelled(json.loads(text)) for text in values]
+    texts, found = captions([None if row is _NO_STRING else row for row in rows], True)
+    named = [
+        reasons.NO_STRING if row is _NO_STRING else why
+        for row, why in zip(rows, found, strict=True)
+    ]
+    return texts, named
+
+
+_NO_STRING: list[Any] = []
+
+
+def _spelled(value: Any) -> list[str | None] | None:
+    items = value if isinstance(value, list) else [value]
+    if any(isinstance(item, (dict, list, bool)) for item in items):
+        return _NO_STRING
+    texts = [
+        item
+        if item is None or isinstance(item, str)
+        else None
+        if item != item
+        else json.dumps(item)
+        for item in items
+    ]
+    return texts if isinstance(value, list) or texts[0] is not None else None
+
+
 def path_to_read(cell: Cell) -> str | None:
     """The path that an image has to be read from, or None if its cell says all there is."""
     if cell is None or cell["bytes"] is not None or cell.get("reason") is not None:
@@ -35,10 +69,12 @@ def path_to_read(cell: Cell) -> str | None:
 def in_cell(cell: Cell) -> tuple[bytes | None, str | None]:
     """The bytes in a cell, or why there are none."""
     if cell is None:
-        return None, "null"
+        return None, reasons.NO_IMAGE
     if cell["bytes"]:
         return cell["bytes"], None
-    return None, "empty" if cell["bytes"] is not None else cell.get("reason") or "null"
+    if cell["bytes"] is not None:
+        return None, reasons.EMPTY_IMAGE
+    return None, cell.get("reason") or reasons.NO_IMAGE
 
 
 def check_images(column: str | None, cells: list[Cell]) -> None:
@@ -61,11 +97,11 @@ def _visible(text: str) -> bool:
 
 def _blank_reason(captions: list[str | None] | None) -> str:
     if captions is None or (captions and all(caption is None for caption in captions)):
-        return "null"
+        return reasons.NO_TEXT
     joined = "".join(caption or "" for caption in captions)
     if not joined:
-        return "empty"
-    return "invisible characters" if joined.strip() else "whitespace"
+        return reasons.EMPTY_TEXT
+    return reasons.INVISIBLE if joined.strip() else reasons.WHITE_SPACE
 
 
 def check_utf8(name: str, positions: np.ndarray, column: str, values: pa.Array) -> None:

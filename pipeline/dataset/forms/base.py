@@ -14,6 +14,9 @@ import pyarrow as pa
 BATCH_ROWS = 256
 BATCH_BYTES = 64 << 20
 
+# An image of more bytes is not read.
+MAX_IMAGE_BYTES = 1 << 28
+
 # An image of a row as sources hand it on. `reason` says why it is missing, where the source knows.
 IMAGE_CELL = pa.struct([("bytes", pa.binary()), ("path", pa.string()), ("reason", pa.string())])
 
@@ -75,15 +78,6 @@ class Source(Protocol):
         self, name: str, positions: np.ndarray, columns: Sequence[str] | None
     ) -> Iterator[Batch]:
         """The same for some rows only, `positions` being sorted; reads as little as it can."""
-
-
-def in_unicode(name: str) -> str:
-    """The name of a file as text: Latin-1, which every byte is of, where it is not UTF-8."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return name.encode("utf-8", "surrogateescape").decode("latin-1")
-    return name
 
 
 def digest(parts: Iterable[str]) -> str:

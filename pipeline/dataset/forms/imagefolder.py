@@ -20,9 +20,13 @@ from pipeline.dataset.forms.base import (
     Source,
     SourceFile,
     digest,
+    is_string,
 )
+from pipeline.dataset.forms.csv_records import Quotes
+from pipeline.dataset.forms.kinds import json_kinds, loose_strings
 from pipeline.dataset.forms.parquet import ParquetSource
 from pipeline.dataset.forms.root import Root
+from pipeline.dataset.forms.rows import Columns
 from pipeline.dataset.forms.table import CsvSource, JsonLinesSource
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -40,8 +44,9 @@ class _MetadataParquet(ParquetSource):
 class ImageFolderSource:
     """All image files below a root, with their metadata."""
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Root, quotes: Quotes = "auto") -> None:
         self.root = root
+        self._quotes: Quotes = quotes
         names = root.names()
         self._metadata = [n for n in names if posixpath.basename(n) in METADATA]
         self._folders = [f for f in root.folders() if root.images(f)]
@@ -59,11 +64,16 @@ class ImageFolderSource:
             found.append(SourceFile(name, self.root.url(name), f"{version}+{known}"))
         return sorted(found, key=lambda file: file.name)
 
+    @property
+    def columns(self) -> Columns | None:
+        """Those of the metadata, where they grow as they are read."""
+        return getattr(self._table, "columns", None)
+
     def schema(self) -> pa.Schema:
         if self._table is None:
             return pa.schema([(FILE_NAME, IMAGE_CELL)])
         schema = self._table.schema()
-        if FILE_NAME not in schema.names or not _is_string(schema.field(FILE_NAME).type):
+        if FILE_NAME not in schema.names or not is_string(schema.field(FILE_NAME).type):
             raise DatasetError(
                 f"{self._metadata[0]} has no column {FILE_NAME!r} that names the images"
                 f" (columns: {', '.join(schema.names)})"
@@ -71,7 +81,7 @@ class ImageFolderSource:
         at = schema.get_field_index(FILE_NAME)
         return schema.set(at, pa.field(FILE_NAME, IMAGE_CELL))
 
-    def batches(self, name: str, columns: Sequence[str]) -> Iterator[Batch]:
+    def batches(self, name: str, columns: Sequence[str] | None) -> Iterator[Batch]:
         if posixpath.basename(name) == _REST:
             yield from self._rest(posixpath.dirname(name), columns)
         else:
@@ -79,7 +89,9 @@ class ImageFolderSource:
             for positions, batch in self._table.batches(name, columns):
                 yield positions, _with_images(batch, posixpath.dirname(name))
 
-    def take(self, name: str, positions: np.ndarray, columns: Sequence[str]) -> Iterator[Batch]:
+    def take(
+        self, name: str, positions: np.ndarray, columns: Sequence[str] | None
+    ) -> Iterator[Batch]:
         if posixpath.basename(name) == _REST:
             yield from self._rest(posixpath.dirname(name), columns, positions)
         else:
@@ -100,7 +112,7 @@ class ImageFolderSource:
         if kind == ".jsonl":
             return JsonLinesSource(self.root, self._metadata)
         if kind == ".csv":
-            return CsvSource(self.root, self._metadata)
+            return CsvSource(self.root, self._metadata, self._quotes)
         return _MetadataParquet(self.root)
 
     def _file(self, name: str, version: str, images: dict[str, str]) -> SourceFile:
@@ -119,7 +131,7 @@ class ImageFolderSource:
             assert self._table is not None
             folder = posixpath.dirname(name)
             for _, batch in self._table.batches(name, [FILE_NAME]):
-                paths = batch.column(0).to_pylist()
+                paths = _paths(batch)
                 named.update(_join(folder, path) for path in paths if path)
         return named
 
@@ -133,9 +145,10 @@ class ImageFolderSource:
         return self._rest_of[1]
 
     def _rest(
-        self, folder: str, columns: Sequence[str], positions: np.ndarray | None = None
+        self, folder: str, columns: Sequence[str] | None, positions: np.ndarray | None = None
     ) -> Iterator[Batch]:
         names, schema = self._unnamed(folder), self.schema()
+        columns = schema.names if columns is None else columns
         wanted = np.arange(len(names)) if positions is None else positions
         wanted = wanted[wanted < len(names)]
         for start in range(0, len(wanted), BATCH_ROWS):
@@ -144,14 +157,21 @@ class ImageFolderSource:
             arrays = [
                 pa.array(cells, IMAGE_CELL)
                 if column == FILE_NAME
-                else pa.nulls(len(part), schema.field(column).type)
+                else pa.nulls(len(part), _type_of(schema, column))
                 for column in columns
             ]
             yield part, pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
-def _is_string(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+def _type_of(schema: pa.Schema, column: str) -> pa.DataType:
+    return schema.field(column).type if column in schema.names else pa.string()
+
+
+def _paths(batch: pa.RecordBatch) -> list[str | None]:
+    at = batch.schema.get_field_index(FILE_NAME)
+    if json_kinds(batch.schema.field(at)) is not None:
+        return loose_strings(batch.column(at))
+    return batch.column(at).to_pylist()
 
 
 def _join(folder: str, path: str) -> str:
@@ -166,6 +186,6 @@ def _with_images(batch: pa.RecordBatch, folder: str) -> pa.RecordBatch:
     if FILE_NAME not in batch.schema.names:
         return batch
     at = batch.schema.get_field_index(FILE_NAME)
-    paths = batch.column(at).to_pylist()
+    paths = _paths(batch)
     cells = [{"path": _join(folder, path) if path else path} for path in paths]
     return batch.set_column(at, pa.field(FILE_NAME, IMAGE_CELL), pa.array(cells, IMAGE_CELL))

@@ -7,6 +7,7 @@ bits) is JSON text throughout, strings in their quotes: nothing is made of anoth
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pyarrow as pa
@@ -99,6 +100,12 @@ def json_kinds(field: pa.Field) -> int | None:
     """Of what kinds the JSON text in a column is; None for a column that isn't JSON text."""
     marked = (field.metadata or {}).get(JSON)
     return None if marked is None else int(marked)
+
+
+def loose_strings(values: pa.Array) -> list[str | None]:
+    """The values of a column that is JSON text: strings as they are, all else as JSON has it."""
+    found = (text if text is None else json.loads(text) for text in values.to_pylist())
+    return [v if v is None or isinstance(v, str) else json.dumps(v) for v in found]
 
 
 def is_empty(field: pa.Field) -> bool:

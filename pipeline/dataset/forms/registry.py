@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 
 from pipeline.dataset.forms.base import DatasetError, Source
-from pipeline.dataset.forms.root import Root, is_image
+from pipeline.dataset.forms.csv_records import Quotes
+from pipeline.dataset.forms.names import is_image
+from pipeline.dataset.forms.root import Root
 
 SOURCES: dict[str, str] = {
     "parquet": "pipeline.dataset.forms.parquet:ParquetSource",
@@ -17,10 +19,11 @@ SOURCES: dict[str, str] = {
 }
 
 
-def open_source(form: str, root: Root) -> Source:
-    """The source of a form, over a root."""
+def open_source(form: str, root: Root, quotes: Quotes = "auto") -> Source:
+    """The source of a form, over a root; `quotes` is for CSV."""
     module, _, name = SOURCES[form].partition(":")
-    return getattr(importlib.import_module(module), name)(root)
+    made = getattr(importlib.import_module(module), name)
+    return made(root, quotes=quotes) if form in ("csv", "imagefolder") else made(root)
 
 
 def guess_format(root: Root) -> str:

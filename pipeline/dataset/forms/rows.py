@@ -88,12 +88,6 @@ class Columns:
             self._schema = pa.schema([*self._always.values(), *fields])
         return self._schema
 
-    def with_empty(self, *names: str) -> pa.Schema:
-        """`schema`, with columns of those names that no row has had so far."""
-        found = self.schema()
-        missing = [field_of(name, 0) for name in names if name not in found.names]
-        return pa.schema([*found, *missing])
-
     def batch(
         self,
         file: str,
@@ -141,6 +135,12 @@ class Columns:
             if known is None or known | kind != known:
                 self._together[key] = (known or 0) | kind
                 self._schema = None
+
+
+def with_empty(schema: pa.Schema, names: Iterable[str]) -> pa.Schema:
+    """A schema, with columns of those names that no row has had so far."""
+    missing = [field_of(name, 0) for name in names if name not in schema.names]
+    return pa.schema([*schema, *missing])
 
 
 def _check_name(key: str, place: str) -> None:

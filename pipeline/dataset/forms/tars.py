@@ -6,23 +6,31 @@ they do. Compressed tars are told by their first bytes, whatever their names.
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import lzma
 import posixpath
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, cast
+from typing import IO, Any
 
-from pipeline.dataset.forms.base import DatasetError, in_unicode
+from pipeline.dataset.forms.base import DatasetError
+from pipeline.dataset.forms.names import readable
 
 # The offset of a link that leads to no file before it in the tar.
-OUTSIDE = -1
+NOWHERE = -1
 
 _BLOCK = 512
 _COPIED = 1 << 20
+_UNPACK: dict[bytes, Callable[[IO[bytes]], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}
 _DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
 
 
@@ -94,25 +102,16 @@ def decompressed(file: IO[bytes]) -> Iterator[IO[bytes]]:
     """A file as it is, or what it is when unpacked by gzip, bzip2 or xz."""
     start = file.read(6)
     file.seek(0)
-    if start.startswith(b"\x1f\x8b"):
-        import gzip
-
-        opened: Any = gzip.open(file)
-    elif start.startswith(b"BZh"):
-        import bz2
-
-        opened = bz2.open(file)
-    elif start.startswith(b"\xfd7zXZ\0"):
-        opened = lzma.open(file)
-    else:
+    found = next((unpack for magic, unpack in _UNPACK.items() if start.startswith(magic)), None)
+    if found is None:
         yield file
         return
-    with opened:
-        yield cast(IO[bytes], opened)
+    with found(file) as plain:
+        yield plain
 
 
 @contextmanager
-def readable(name: str, file: IO[bytes], index: TarIndex) -> Iterator[IO[bytes]]:
+def opened(name: str, file: IO[bytes], index: TarIndex) -> Iterator[IO[bytes]]:
     """A tar's plain bytes, to be read at the offsets of its index.
 
     Of one that is compressed and whose samples are scattered an unnamed temporary file holds them,
@@ -156,14 +155,14 @@ def _members(
                 key, extension = _split(info.name)
                 member = Member(extension, info.offset_data, info.size, _sparse(info))
                 if info.islnk() or info.issym():
-                    found = _linked(info, samples, numbers) or Member("", OUTSIDE, 0)
+                    found = _linked(info, samples, numbers) or Member("", NOWHERE, 0)
                     member = Member(extension, found.offset, found.size, found.sparse)
                 elif info.isfile():
                     end = max(end, member.end)
                 if key and (info.isfile() or info.islnk() or info.issym()):
                     yield key, member
                 tar.members = []  # type: ignore[attr-defined]  # else every header is kept
-            following = tar.offset  # type: ignore[attr-defined]
+            following = tar.offset
         file.seek(0, 2)
         if file.tell() < end:
             raise tarfile.ReadError("unexpected end of data")
@@ -175,7 +174,7 @@ def _members(
 
 
 def _sparse(info: tarfile.TarInfo) -> tuple[tuple[int, int], ...] | None:
-    parts = info.sparse  # type: ignore[attr-defined]
+    parts: Any = info.sparse
     return None if parts is None else tuple((place, size) for place, size in parts if size)
 
 
@@ -194,7 +193,7 @@ def _linked(
 
 def _split(name: str) -> tuple[str, str]:
     """The key and the extension of a member; no key where it has none."""
-    folder, base = posixpath.split(in_unicode(name))
+    folder, base = posixpath.split(readable(name))
     stem, dot, extension = base.partition(".")
     return (posixpath.join(folder, stem) if dot and stem else ""), extension.lower()
 

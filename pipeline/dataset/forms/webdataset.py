@@ -17,15 +17,18 @@ from pipeline.dataset.forms.base import (
     BATCH_BYTES,
     BATCH_ROWS,
     IMAGE_CELL,
+    MAX_IMAGE_BYTES,
     Batch,
     DatasetError,
     SourceFile,
 )
+from pipeline.dataset.forms.names import IMAGE_SUFFIXES
 from pipeline.dataset.forms.readings import Readings
-from pipeline.dataset.forms.root import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, Root
-from pipeline.dataset.forms.rows import Columns
+from pipeline.dataset.forms.reasons import OUTSIDE, TOO_LARGE
+from pipeline.dataset.forms.root import Root
+from pipeline.dataset.forms.rows import Columns, with_empty
 from pipeline.dataset.forms.strict_json import parse
-from pipeline.dataset.forms.tars import OUTSIDE, Member, TarIndex, read_member, readable
+from pipeline.dataset.forms.tars import NOWHERE, Member, TarIndex, opened, read_member
 
 KEY = "__key__"
 IMAGE = "image"
@@ -60,7 +63,7 @@ class WebDatasetSource:
         found = self.columns.schema()
         if any(name in TEXT_NAMES for name in found.names):
             return found
-        return self.columns.with_empty("txt")
+        return with_empty(found, ["txt"])
 
     def batches(self, name: str, columns: Sequence[str] | None) -> Iterator[Batch]:
         yield from self._read(name, range(len(self.index(name).samples)), columns)
@@ -92,7 +95,7 @@ class WebDatasetSource:
         """See the columns of the first samples."""
         name = self.names()[0]
         index = self.index(name)
-        with self.root.open(name) as file, readable(name, file, index) as plain:
+        with self.root.open(name) as file, opened(name, file, index) as plain:
             for key, members in index.samples[:_HEAD_SAMPLES]:
                 self.columns.see(name, [_row(name, key, members, plain, frozenset())])
 
@@ -104,7 +107,7 @@ class WebDatasetSource:
         held: list[dict[str, Any]] = []
         numbers: list[int] = []
         size = 0
-        with self.root.open(name) as file, readable(name, file, index) as plain:
+        with self.root.open(name) as file, opened(name, file, index) as plain:
             for position in positions:
                 held.append(_row(name, *index.samples[position], plain, wanted))
                 numbers.append(position)
@@ -138,7 +141,7 @@ def _row(
         place = f"{name}, {key}.{member.extension}"
         if member is picture:
             row[IMAGE] = _cell(name, key, member, file, columns is None or IMAGE in columns)
-        elif member.offset == OUTSIDE:
+        elif member.offset == NOWHERE:
             continue
         elif member.extension == "json" and json_member is None:
             json_member = member
@@ -167,10 +170,10 @@ def _picture(members: list[Member]) -> Member | None:
 
 def _cell(name: str, key: str, member: Member, file: IO[bytes], read: bool) -> dict[str, Any]:
     path = f"{key}.{member.extension}"
-    if member.offset == OUTSIDE:
-        return {"path": path, "reason": "outside"}
+    if member.offset == NOWHERE:
+        return {"path": path, "reason": OUTSIDE}
     if member.size > MAX_IMAGE_BYTES:
-        return {"path": path, "reason": "too large"}
+        return {"path": path, "reason": TOO_LARGE}
     return {"bytes": read_member(name, file, member), "path": path} if read else {"path": path}
 
 

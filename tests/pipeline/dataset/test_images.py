@@ -51,7 +51,7 @@ HEIC = struct.pack(">I", 24) + b"ftypheic\0\0\0\0mif1heic" + bytes(100)
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
 
 BAD = {
-    "nothing": (b"", "empty"),
+    "nothing": (b"", "empty image"),
     "text": (b"<html>not found</html>", "undecodable"),
     "zeros": (bytes(2000), "undecodable"),
     "svg": (SVG, "svg without a decoder"),
@@ -205,11 +205,11 @@ def test_an_image_too_long_for_webp_becomes_png() -> None:
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_inspector_says_what_image_fault_says_in_order(workers: int) -> None:
     images = [None, *[d for d, _ in BAD.values()], *GOOD.values()] * 3
-    expected = ["null", *[r for _, r in BAD.values()], *[None] * len(GOOD)] * 3
+    expected = ["no image", *[r for _, r in BAD.values()], *[None] * len(GOOD)] * 3
     with ImageInspector(workers=workers) as inspector:
         assert inspector.inspect(images) == expected
         assert inspector.inspect([]) == []
-        assert inspector.inspect(images[:1]) == ["null"]
+        assert inspector.inspect(images[:1]) == ["no image"]
 
 
 def test_an_image_that_takes_too_long_is_given_up_and_others_go_on() -> None:
@@ -217,7 +217,11 @@ def test_an_image_that_takes_too_long_is_given_up_and_others_go_on() -> None:
     with ImageInspector(decode_seconds=0.5, workers=1) as inspector:
         inspector.inspect([GOOD["png"]])
         start = time.monotonic()
-        assert inspector.inspect([GOOD["png"], slow, GOOD["jpeg"]]) == [None, "timeout", None]
+        assert inspector.inspect([GOOD["png"], slow, GOOD["jpeg"]]) == [
+            None,
+            "took too long to decode",
+            None,
+        ]
         assert time.monotonic() - start < 8
 
 
@@ -226,7 +230,7 @@ def test_a_process_that_dies_costs_one_image_at_most() -> None:
         inspector.inspect([GOOD["png"]])
         os.kill(inspector._workers[0]._process.pid, signal.SIGSEGV)
         time.sleep(0.2)
-        assert inspector.inspect([GOOD["png"], GOOD["png"]]) == ["crashed", None]
+        assert inspector.inspect([GOOD["png"], GOOD["png"]]) == ["crashed its decoder", None]
 
 
 def test_no_process_is_left_behind() -> None:

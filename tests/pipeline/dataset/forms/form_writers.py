@@ -167,16 +167,24 @@ def write_img2dataset_parquet(rows: list[dict], folder: Path) -> None:
 
 
 WRITERS = {
-    "parquet of structs": (write_parquet_struct, "parquet", "null"),
-    "parquet of bytes": (write_parquet_bytes, "parquet", "null"),
-    "parquet of paths": (write_parquet_paths, "parquet", "null"),
-    "imagefolder": (write_imagefolder, "imagefolder", "null"),
-    "imagefolder with csv": (write_imagefolder_csv, "imagefolder", "null"),
-    "jsonl": (write_jsonl, "jsonl", "null"),
-    "csv": (write_csv, "csv", "null"),
-    "webdataset": (write_webdataset, "webdataset", "null"),
-    "webdataset, compressed": (write_webdataset_gz, "webdataset", "null"),
-    "img2dataset, tars": (write_img2dataset_tar, "img2dataset", "failed to download"),
-    "img2dataset, files": (write_img2dataset_files, "img2dataset", "failed to download"),
-    "img2dataset, parquet": (write_img2dataset_parquet, "img2dataset", "failed to download"),
+    "parquet of structs": (write_parquet_struct, "parquet", "no image in the row"),
+    "parquet of bytes": (write_parquet_bytes, "parquet", "no image in the row"),
+    "parquet of paths": (write_parquet_paths, "parquet", "no image in the row"),
+    "imagefolder": (write_imagefolder, "imagefolder", "no image in the row"),
+    "imagefolder with csv": (write_imagefolder_csv, "imagefolder", "no image in the row"),
+    "jsonl": (write_jsonl, "jsonl", "no image in the row"),
+    "csv": (write_csv, "csv", "no image in the row"),
+    "webdataset": (write_webdataset, "webdataset", "no image in the row"),
+    "webdataset, compressed": (write_webdataset_gz, "webdataset", "no image in the row"),
+    "img2dataset, tars": (write_img2dataset_tar, "img2dataset", "download failed: HTTP Error 404"),
+    "img2dataset, files": (
+        write_img2dataset_files,
+        "img2dataset",
+        "download failed: HTTP Error 404",
+    ),
+    "img2dataset, parquet": (
+        write_img2dataset_parquet,
+        "img2dataset",
+        "download failed: HTTP Error 404",
+    ),
 }
