@@ -11,7 +11,7 @@ import sys
 import typer
 
 from flows.commands import dataset, proof, result, work
-from flows.terminal import quiet_libraries
+from flows.terminal import quiet_libraries, settle_home
 
 app = typer.Typer(
     name="rag4dmc",
@@ -40,6 +40,7 @@ for _command in (
 
 @app.callback()
 def _start() -> None:
+    settle_home()
     quiet_libraries()
 
 

@@ -214,6 +214,10 @@ class Dataset:
         if grown is not None:
             grown.learn(file, columns)
 
+    def settle(self, asked: ColumnSettings) -> ColumnSettings:
+        """The columns as they would be found now, with others asked for than the settings have."""
+        return settle_columns(asked, self.columns, self._source.schema())
+
     def check_named(self) -> None:
         """Raise a `DatasetError` if no row has a column that the settings name; once all are read."""
         grown: Columns | None = getattr(self._source, "columns", None)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 from typing import Any
 
-from pipeline.export.formats.base import IN_SOURCE, Writer, code, jsonable
+from pipeline.export.formats.base import IN_SOURCE, Writer, code, json_line
 
 # What pandas, which open_clip reads its table with, takes for "nothing here".
 _PANDAS_NULLS = frozenset(
@@ -29,7 +28,7 @@ class ImageFolderWriter(Writer):
     def write(self, row: dict[str, Any], texts: list[str]) -> None:
         record = _unopened(self.record(row, texts))
         record = {"file_name": self.save_image(row), **record}
-        self._file.write(json.dumps(jsonable(record), ensure_ascii=False) + "\n")
+        self._file.write(json_line(record) + "\n")
 
     def close(self) -> None:
         self._file.close()
@@ -69,7 +68,7 @@ class LlavaWriter(Writer):
                 ],
                 **told,
             }
-            line = json.dumps(jsonable(entry), ensure_ascii=False)
+            line = json_line(entry)
             self._file.write(self._separator + line)
             self._separator = ",\n"
 

@@ -7,7 +7,7 @@ import json
 import tarfile
 from typing import Any
 
-from pipeline.export.formats.base import Writer, code, image_file, jsonable
+from pipeline.export.formats.base import Writer, code, image_file, json_line
 
 
 class WebDatasetWriter(Writer):
@@ -23,7 +23,7 @@ class WebDatasetWriter(Writer):
             self._next()
         # The usual decoders know these three by their names; anything else becomes PNG.
         extension, data = image_file(row["image"]["bytes"], ("jpg", "png", "webp"))
-        record = json.dumps(jsonable(self.record(row, texts)), ensure_ascii=False)
+        record = json_line(self.record(row, texts))
         key = f"{self.rows:09d}"
         self._member(f"{key}.{extension}", data)
         self._member(f"{key}.txt", texts[0].encode())
