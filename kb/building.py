@@ -150,14 +150,14 @@ def _sides(
             sides.append(contents.Side(pairs, "external"))
         else:
             kept = purified.verdicts.kept[first : first + len(pairs)]
-            sides.append(contents.Side(pairs, "external", kept, purified.alignments))
+            sides.append(contents.Side(pairs, "external", kept, purified.fitted.alignments))
         first += len(pairs)
     return sides
 
 
 def _irrelevant(purified: Purified, external: Sequence[Pairs]) -> list[str]:
     """A line for each external set of which nothing was kept."""
-    verdicts, fitted = purified.verdicts, purified.filter
+    verdicts, fitted = purified.verdicts, purified.fitted.filter
     lines = []
     first = 0
     for pairs in external:
@@ -178,13 +178,7 @@ def _irrelevant(purified: Purified, external: Sequence[Pairs]) -> list[str]:
 def _save_purified(folder: Path, purified: Purified, external: Sequence[Pairs]) -> None:
     table = contents.verdict_table(purified.verdicts, external, 0)
     contents.write_table(folder / "verdicts.parquet", [table])
-    (folder / "filter").mkdir()
-    purified.filter.save(folder / "filter" / "filter")
-    if purified.alignments is None:
-        return
-    (folder / "alignment").mkdir()
-    for modality, alignment in purified.alignments.items():
-        alignment.save(folder / "alignment" / modality)
+    purified.fitted.save(folder)
 
 
 def _choose_retrieval(

@@ -13,19 +13,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kb import contents
-from kb.alignment import OrthogonalAlignment
 from kb.building import addition
 from kb.embeddings import MODALITIES, Stacked, Subset
-from kb.filtering import ClusterFilter
 from kb.growth import Growth
 from kb.index.kinds import outgrown
 from kb.pairs import Pairs
-from kb.purification import joint_blocks
+from kb.purification import FOLDERS, Purification
 from kb.recipe import KnowledgeBaseSettings
 from kb.stopwatch import Stopwatch
 from kb.storage import digest_files, replacing, write_manifest
 
-KEPT_FOLDERS = ("mapping", "alignment", "filter")
+KEPT_FOLDERS = ("mapping", *FOLDERS)
 
 
 def join(
@@ -132,15 +130,14 @@ def _judged(
     if not growth.external:
         contents.write_table(building / "verdicts.parquet", [verdicts])
         return []
-    cluster_filter = ClusterFilter.load(folder / "filter" / "filter", settings.device)
-    alignments = {m: OrthogonalAlignment.load(folder / "alignment" / m) for m in MODALITIES}
+    fitted = Purification.load(folder, settings.device)
     stacked = {m: Stacked([p.embeddings[m] for p in growth.external]) for m in MODALITIES}
-    found = cluster_filter.judge(joint_blocks(stacked, alignments))
+    found = fitted.judge(stacked)
     news = contents.verdict_table(found, growth.external, number)
     contents.write_table(building / "verdicts.parquet", [verdicts, news])
     sides, first = [], 0
     for pairs in growth.external:
         kept = found.kept[first : first + len(pairs)]
-        sides.append(contents.Side(pairs, "external", kept, alignments))
+        sides.append(contents.Side(pairs, "external", kept, fitted.alignments))
         first += len(pairs)
     return sides

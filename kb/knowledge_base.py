@@ -18,6 +18,7 @@ from kb.index import EmbeddingIndex
 from kb.joining import join
 from kb.mapping import CrossModalMapping
 from kb.pairs import Pairs, check, read_pairs
+from kb.purification import ALIGNMENT
 from kb.recipe import KnowledgeBaseSettings, Recipe
 from kb.retrieval import FusionRetriever
 from kb.storage import (
@@ -241,7 +242,7 @@ def _growth(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Re
         return Growth(str(error))
     growth = compare(folder, manifest, recipe.identity(), internal, external, settings.refit_share)
     purifies = settings.purify and "external" in settings.sources
-    if growth.external and purifies and not (folder / "alignment").is_dir():
+    if growth.external and purifies and not (folder / ALIGNMENT).is_dir():
         return Growth("no rotation to bring new external pairs in by")
     if growth.rebuild is None and not growth.staying_pairs.any() and growth.internal is None:
         return Growth("no pair stays")

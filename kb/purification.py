@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,54 @@ from kb.filtering.clusters import external_clusters, joint, sample_rows
 
 Alignments = dict[Modality, OrthogonalAlignment]
 
+FILTER, PROVISIONAL, ALIGNMENT = FOLDERS = ("filter", "provisional_alignment", "alignment")
 
-@dataclass
+
+@dataclass(frozen=True)
+class Purification:
+    """The fitted filter and rotations, by which pairs that come later are judged as well.
+
+    Attributes
+    ----------
+    filter : ClusterFilter
+    provisional : dict or None
+        Per modality the rotation that the filter was fitted with and judges in, whatever came of
+        the rows that it kept; None where it was fitted without.
+    alignments : dict or None
+        Per modality the rotation of what is kept; None where nothing was kept.
+    """
+
+    filter: ClusterFilter
+    provisional: Alignments | None
+    alignments: Alignments | None
+
+    def judge(self, external: Mapping[Modality, Rows]) -> FilterVerdicts:
+        """A verdict for every external pair, per modality rows [m, d], read in chunks."""
+        return self.filter.judge(joint_blocks(external, self.provisional))
+
+    def save(self, folder: Path) -> None:
+        """Writes the folders of `FOLDERS`, those that there is something for."""
+        (folder / FILTER).mkdir()
+        self.filter.save(folder / FILTER / "filter")
+        for name, alignments in ((PROVISIONAL, self.provisional), (ALIGNMENT, self.alignments)):
+            if alignments is not None:
+                (folder / name).mkdir()
+                for modality, alignment in alignments.items():
+                    alignment.save(folder / name / modality)
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> Purification:
+        """Reads what `save` wrote."""
+        provisional, alignments = (
+            {m: OrthogonalAlignment.load(folder / name / m, device) for m in MODALITIES}
+            if (folder / name).is_dir()
+            else None
+            for name in (PROVISIONAL, ALIGNMENT)
+        )
+        return cls(ClusterFilter.load(folder / FILTER / "filter", device), provisional, alignments)
+
+
+@dataclass(frozen=True)
 class Purified:
     """What purification decided.
 
@@ -24,17 +71,14 @@ class Purified:
     ----------
     verdicts : FilterVerdicts
         One for every external row.
-    alignments : dict or None
-        Per modality; None where nothing was kept.
-    filter : ClusterFilter
+    fitted : Purification
     evidence : dict
         For the manifest; `warnings` is a list of what the user should know.
     """
 
     verdicts: FilterVerdicts
-    alignments: Alignments | None
-    filter: ClusterFilter
-    evidence: dict[str, Any] = field(default_factory=dict)
+    fitted: Purification
+    evidence: dict[str, Any]
 
 
 def align(
@@ -120,7 +164,8 @@ def purify(
     count = len(external["image"])
     size = filter_settings.points_per_centroid * external_clusters(count)
     cluster_filter.fit_external(_joint_sample(external, size, provisional, random_state), count)
-    verdicts = cluster_filter.judge(joint_blocks(external, provisional))
+    judging = Purification(cluster_filter, provisional, None)
+    verdicts = judging.judge(external)
     dropped = cluster_filter.centroid_similarity_ < cluster_filter.tau_cent_
     evidence["filter"] = {
         "tau_cent": cluster_filter.tau_cent_,
@@ -134,7 +179,7 @@ def purify(
     }
     kept = np.flatnonzero(verdicts.kept)
     if len(kept) == 0:
-        return Purified(verdicts, None, cluster_filter, evidence)
+        return Purified(verdicts, judging, evidence)
     alignments = align(
         internal,
         {modality: Subset(external[modality], kept) for modality in MODALITIES},
@@ -144,7 +189,7 @@ def purify(
         start=provisional,
     )
     evidence["alignment"] = describe(alignments)
-    return Purified(verdicts, alignments, cluster_filter, evidence)
+    return Purified(verdicts, replace(judging, alignments=alignments), evidence)
 
 
 def describe(alignments: Alignments) -> dict[str, Any]:

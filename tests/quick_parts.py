@@ -99,6 +99,17 @@ class QuickEncoder(_Part):
         return np.tile(np.mean(named, axis=0) / 255, 4) + 0.01 + np.abs(jitter)
 
 
+class NotedEncoder(QuickEncoder):
+    """Notes each item that it encodes, by modality and a digest of its content."""
+
+    def encode(self, items: Iterable[Any], modality: str) -> np.ndarray:
+        held = list(items)
+        for item in held:
+            content = item.encode() if isinstance(item, str) else item.tobytes()
+            note(f"{modality} {hashlib.blake2b(content, digest_size=8).hexdigest()}")
+        return super().encode(held, modality)
+
+
 class CloudedEncoder(QuickEncoder):
     """Images are alike by their noise rather than by colour, which texts tell plainly.
 

@@ -153,6 +153,12 @@ class Config(BaseModel):
         return caches / "rag4dmc" / digest
 
     @property
+    def embeddings_folder(self) -> Path:
+        """Where embeddings are kept by content."""
+        shared = self.run.embeddings
+        return self.folder / "embeddings" if shared is None else (self.base / shared).resolve()
+
+    @property
     def output_url(self) -> str | None:
         """The URL that the run's folder mirrors, where the output is one."""
         is_url = self.output is not None and "://" in self.output

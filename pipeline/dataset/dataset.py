@@ -27,7 +27,8 @@ from pipeline.dataset.forms.names import is_about
 from pipeline.dataset.forms.pictures import Pictures
 from pipeline.dataset.forms.registry import guess_format, open_source
 from pipeline.dataset.forms.root import Root
-from pipeline.dataset.halves import check_images
+from pipeline.dataset.guessing import guess_image
+from pipeline.dataset.halves import check_images, unpacked
 from pipeline.dataset.images import DECODE_SECONDS, MAX_PIXELS
 from pipeline.dataset.unified import Unified, Unread
 from pipeline.storage.errors import without_password
@@ -169,7 +170,7 @@ class Dataset:
         schema = source.schema()
         if not schema.names:
             raise DatasetError(f"path {settings.path!r} has no rows")
-        columns = resolve_columns(settings.columns, schema)
+        columns = resolve_columns(guess_image(settings.columns, source), schema)
         images = Root.of(settings.image_root, base) if settings.image_root else root
         dataset = cls(settings, format, source, columns, Pictures(images), root)
         dataset.excluded = _excluded(settings.exclude, base)
@@ -292,7 +293,7 @@ class Dataset:
                 if batch.num_rows == 0:
                     continue
                 if self.columns.image:
-                    cells = image_cells(batch.column(0).slice(0, 64))
+                    cells = list(map(unpacked, image_cells(batch.column(0).slice(0, 64))))
                     self._by_path = any(c and c["bytes"] is None and c["path"] for c in cells)
                     self._by_path |= image_kind(batch.schema.field(0)) == "path"
                     check_images(self.columns.image, cells)

@@ -11,23 +11,23 @@ from pipeline.dataset.forms.unused import unused
 _COLUMNS = 8
 
 
-def overlooked(catalog: Catalog) -> list[str]:
+def overlooked(catalog: Catalog, in_use: bool = False) -> list[str]:
     """Lines on files and columns that may hold what rows lack.
+
+    Where the dataset is `in_use`, columns that the settings leave out on purpose are not told of.
 
     Files are those of the dataset's folder (of a glob, what it matches) that the form does not read
     and that no row names. What only tells of data, a README or a list of checksums, is none of them.
     """
-    return unused(catalog.dataset.unused(catalog.image_paths())) + list(_columns(catalog))
+    return unused(catalog.dataset.unused(catalog.image_paths())) + list(_columns(catalog, in_use))
 
 
-def _columns(catalog: Catalog) -> Iterator[str]:
+def _columns(catalog: Catalog, in_use: bool) -> Iterator[str]:
     """Columns that may be the one that was not found."""
     columns, extra = catalog.dataset.columns, catalog.dataset.extra_schema
     for half in ("text", "image"):
-        if (
-            getattr(columns, half) is None
-            and getattr(catalog.dataset.settings.columns, half) is None
-        ):
+        asked = getattr(catalog.dataset.settings.columns, half)
+        if getattr(columns, half) is None and (asked is None or not in_use):
             told = [field.name for field in extra if text_kind(field)]
             if told:
                 shown = ", ".join(map(repr, told[:_COLUMNS])) + (", …" if told[_COLUMNS:] else "")
@@ -37,15 +37,14 @@ def _columns(catalog: Catalog) -> Iterator[str]:
                 )
 
 
-def as_warning(lines: Iterable[str], rows: int) -> str | None:
-    """What a run says that would generate for rows while something is overlooked; None if nothing is."""
-    told = list(lines)
-    if not told or not rows:
-        return None
-    return (
-        f"{rows} rows get a generated half, and what they lack may lie in what is not used:"
-        f" {'; '.join(told)}"
-    )
+def as_warnings(lines: Iterable[str], rows: int) -> list[str]:
+    """What a run says that generates for so many rows while something is overlooked."""
+    told = "; ".join(lines)
+    if not told:
+        return []
+    return [
+        f"{rows} rows get a generated half, and what they lack may lie in what is not used: {told}"
+    ]
 
 
 def without_pairs(name: str, catalog: Catalog) -> str | None:

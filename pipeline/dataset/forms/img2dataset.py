@@ -54,9 +54,15 @@ class Img2DatasetSource:
         return found
 
     def used(self) -> list[str]:
-        """The shards and their tars."""
+        """The shards, their tars, and what stands beside an image of what the shard says of it."""
         shards = self._shards.names()
-        return shards + [tar for tar in (_stem(n) + ".tar" for n in shards) if tar in self.root]
+        folders = {_stem(name) for name in shards}
+        beside = [
+            name
+            for name in self.root.names()
+            if posixpath.dirname(name) in folders and name.endswith((".txt", ".json"))
+        ]
+        return shards + beside + [f"{folder}.tar" for folder in folders]
 
     def schema(self) -> pa.Schema:
         schema = self._shards.schema()

@@ -85,6 +85,8 @@ def _looked_into(root: Root) -> Iterator[str]:
 
 def _is_img2dataset(names: list[str]) -> bool:
     """Whether there are img2dataset's tallies, or its lists of shards beside the shards."""
+    if not any(n.endswith(".parquet") and _SHARD.fullmatch(n[:-8]) for n in names):
+        return False
     tallies = (n.rpartition("/")[2] for n in names if n.lower().endswith("_stats.json"))
     if any(base[:1].isdigit() for base in tallies):
         return True

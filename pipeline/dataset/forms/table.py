@@ -21,7 +21,7 @@ from pipeline.dataset.forms.base import (
 )
 from pipeline.dataset.forms.compressed import compression, damage_named, plain
 from pipeline.dataset.forms.delimiters import find_delimiter, text_tables
-from pipeline.dataset.forms.json_rows import array_rows, is_array, picture_tables
+from pipeline.dataset.forms.json_rows import is_lines, json_rows, picture_tables, with_answer
 from pipeline.dataset.forms.names import is_about, plain_name
 from pipeline.dataset.forms.readings import Readings
 from pipeline.dataset.forms.root import Root
@@ -38,7 +38,7 @@ _BLOCK_BYTES = 8 << 20
 
 
 class JsonLinesSource:
-    """JSON Lines files: one object a line; or an array of objects.
+    """JSON Lines files: an object a line; or JSON files (see `json_rows`).
 
     Objects within are passed on as JSON text.
     """
@@ -95,7 +95,7 @@ class JsonLinesSource:
         key = (name, self.root.version(name))
         if key not in self._lines:
             with self.root.open(name) as file:
-                self._lines[key] = compression(file) is None and not is_array(file)
+                self._lines[key] = compression(file) is None and is_lines(file)
         return self._lines[key]
 
     def _head(self, name: str) -> Iterator[dict[str, Any]]:
@@ -221,17 +221,20 @@ class CsvSource:
 
 def _rows(name: str, file: IO[bytes]) -> Iterator[tuple[dict[str, Any], int]]:
     """The rows of a file from its beginning, and about how many bytes each takes."""
-    if not is_array(file):
+    if is_lines(file):
         yield from _line_rows(name, file, 0)
         return
-    for row in array_rows(file, name):
-        yield row, sum(len(value) if isinstance(value, str) else 64 for value in row.values())
+    for row in json_rows(file, name):
+        yield (
+            with_answer(row),
+            sum(len(value) if isinstance(value, str) else 64 for value in row.values()),
+        )
 
 
 def _line_rows(name: str, file: IO[bytes], first: int) -> Iterator[tuple[dict[str, Any], int]]:
     """The rows of lines, the first of which is so far in the file."""
     for position, line in enumerate(line for line in file if line.strip()):
-        yield _object(line, name, first + position), len(line)
+        yield with_answer(_object(line, name, first + position)), len(line)
 
 
 def _object(line: bytes, name: str, position: int) -> dict[str, Any]:
