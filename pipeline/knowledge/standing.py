@@ -20,9 +20,9 @@ from pipeline.dataset.images import UndecodableImage, decode
 from pipeline.dataset.sources import Sources
 from pipeline.storage.errors import ConfigError
 from selection.niqe import NiqeModel
+from selection.scales import Standards
 from selection.scoring import Selector
 from selection.settings import ScoringSettings
-from selection.standards import Standards
 
 logger = logging.getLogger(__name__)
 
