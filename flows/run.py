@@ -75,8 +75,8 @@ def _worker_job(config: str, run_id: str) -> Job:
             leave(held)
         job = Job(load_config(config))
         job.run_id = run_id
-        if job.mirror is not None:
-            job.mirror.pull(KNOWLEDGE)
+        if job.home.mirror is not None:
+            job.home.mirror.pull(KNOWLEDGE)
         named = {file.name: file for file in job.sources.dataset.files}
         names = json.loads(_planned(job, FILES))
         gone = next((name for name in names if name not in named), None)
@@ -89,8 +89,8 @@ def _worker_job(config: str, run_id: str) -> Job:
 
 def _planned(job: Job, name: str) -> bytes:
     """A file of the run's plan, which another machine reads from the URL."""
-    if job.mirror is not None and job.config.engine.kind != "local":
-        return job.mirror.read(f"{PLAN}/{name}")
+    if job.home.mirror is not None and job.config.engine.kind != "local":
+        return job.home.mirror.read(f"{PLAN}/{name}")
     return (job.folder / PLAN / name).read_bytes()
 
 
@@ -133,7 +133,7 @@ def _complete(config: str, job: Job) -> None:
     shards = job.shards()
     if not shards:
         return
-    engine, mirror = job.config.engine, job.mirror
+    engine, mirror = job.config.engine, job.home.mirror
     folder = job.folder / PLAN
     shutil.rmtree(folder, ignore_errors=True)
     write_whole(folder / FILES, json.dumps([file.name for file in job.sources.dataset.files]))

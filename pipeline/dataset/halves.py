@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.dataset.forms import reasons
 from pipeline.dataset.forms.base import DatasetError
-from pipeline.dataset.forms.root import is_image
+from pipeline.dataset.forms.names import is_image
 from pipeline.dataset.images import UndecodableImage, decode
 
 Cell = dict[str, Any] | None
@@ -35,10 +36,12 @@ def path_to_read(cell: Cell) -> str | None:
 def in_cell(cell: Cell) -> tuple[bytes | None, str | None]:
     """The bytes in a cell, or why there are none."""
     if cell is None:
-        return None, "null"
+        return None, reasons.NO_IMAGE
     if cell["bytes"]:
         return cell["bytes"], None
-    return None, "empty" if cell["bytes"] is not None else cell.get("reason") or "null"
+    if cell["bytes"] is not None:
+        return None, reasons.EMPTY_IMAGE
+    return None, cell.get("reason") or reasons.NO_IMAGE
 
 
 def check_images(column: str | None, cells: list[Cell]) -> None:
@@ -61,11 +64,11 @@ def _visible(text: str) -> bool:
 
 def _blank_reason(captions: list[str | None] | None) -> str:
     if captions is None or (captions and all(caption is None for caption in captions)):
-        return "null"
+        return reasons.NO_TEXT
     joined = "".join(caption or "" for caption in captions)
     if not joined:
-        return "empty"
-    return "invisible characters" if joined.strip() else "whitespace"
+        return reasons.EMPTY_TEXT
+    return reasons.INVISIBLE if joined.strip() else reasons.WHITE_SPACE
 
 
 def check_utf8(name: str, positions: np.ndarray, column: str, values: pa.Array) -> None:

@@ -120,6 +120,10 @@ class PairEmbeddings:
         places = cache.encode(keys, items, partial(self._models.embed, modality=modality))
         return take(cache.rows(places), np.arange(len(places)))
 
+    def pairs_by_source(self, progress: Progress = quiet) -> dict[str, Pairs]:
+        """The pairs of every source, the incomplete dataset's own first."""
+        return {name: self.pairs(name, progress) for name in self._sources.catalogs(progress)}
+
     def held(self, source: str, modality: Modality) -> Subset:
         """The embeddings of a source's complete rows as far as they are kept; nothing is encoded."""
         cache = self._cache(modality)

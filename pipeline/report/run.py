@@ -89,7 +89,9 @@ def _projection(job: Job) -> Projection | None:
     None where no raw embedding is held any more: a report encodes nothing.
     """
     knowledge = job.knowledge.checked()
-    before = {name: job.embeddings.held(name, "image") for name in job.catalogs()}
+    before = {
+        name: job.embeddings.held(name, "image") for name in job.sources.catalogs(job.progress)
+    }
     before = {name: held for name, held in before.items() if len(held)}
     if not before:
         return None

@@ -55,12 +55,12 @@ class Views:
     @cached_property
     def embedded(self) -> dict[str, EmbeddedPairs]:
         """The pairs of every source by the encoder that selects."""
-        return self.job.pairs()
+        return self.job.embeddings.pairs_by_source(self.job.progress)
 
     @cached_property
     def judged(self) -> dict[str, EmbeddedPairs]:
         """The same by the judge."""
-        return self.judge.pairs()
+        return self.judge.embeddings.pairs_by_source(self.judge.progress)
 
     @cached_property
     def places(self) -> dict[str, int]:
