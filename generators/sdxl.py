@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from generators.base import Candidate, Generated, ImageRequest
-from generators.batching import BatchRunner, OutOfMemory, collect, seeds_together
+from generators.base import Candidate, Dropped, Example, Generated, ImageRequest
+from generators.batching import BatchRunner, Failed, collect, seeds_together
 from generators.device import (
     module_bytes,
     release_memory,
     resolve_device,
     resolve_dtype,
 )
+from generators.grounding import usable_examples
 from generators.latents import LatentCodec
-from generators.pictures import fitted_into, on_ground
+from generators.pictures import bounded, fitted_into
 from generators.prompts import Prompt, fit
 from generators.sdxl_pipeline import drawn_size, load_pipeline, redrawing, width_height
 from generators.sdxl_settings import SdxlSettings
@@ -84,7 +85,8 @@ class SdxlImageGenerator:
             return
         started = time.monotonic()
         device = resolve_device(self.settings.device)
-        dtype = resolve_dtype(self.settings.dtype, device)
+        # SDXL is published, and drawn by everyone, in float16; its VAE is seen to by `LatentCodec`.
+        dtype = resolve_dtype(self.settings.dtype, device, own="float16")
         pipe = load_pipeline(self.settings, self.paths, dtype).to(device)
         pipe.set_progress_bar_config(disable=True)
         self._size = drawn_size(pipe, self.settings.size)
@@ -125,10 +127,10 @@ class SdxlImageGenerator:
         self._forget(requests)
         jobs: list[_Job] = []
         for row, request in enumerate(requests):
-            images = self._images_used(request)
-            prompt = self.prompt(request, ungrounded=images == 0)
+            prompt = self.prompt(request)
+            images = len(prompt.shown) if self.settings.by_image else 0
             jobs += [_Job(row, prompt, seed, images) for seed in request.seeds]
-        results: list[Candidate | OutOfMemory | None] = [None] * len(jobs)
+        results: list[Candidate | Failed | None] = [None] * len(jobs)
         together = seeds_together(requests)
         try:
             for images in sorted({job.images for job in jobs}):
@@ -143,33 +145,40 @@ class SdxlImageGenerator:
             collect(request.row_id, [next(done) for _ in request.seeds]) for request in requests
         ]
 
-    def prompt(self, request: ImageRequest, ungrounded: bool = False) -> Prompt:
-        """The prompt of a row, cut to the tokens that the text encoders take (77 of SDXL's)."""
+    def prompt(self, request: ImageRequest) -> Prompt:
+        """The prompt of a row, cut to the tokens that the text encoders take (77 of SDXL's).
+
+        The examples that it shows are those that ground the row by whatever is set: in the prompt
+        and with img2img it is one, while the adapter takes all.
+        """
         settings = self.settings
 
-        def render(text: str, examples: Sequence[str]) -> str:
-            if examples:
-                return settings.example_template.format(text=text, example=examples[0])
+        def render(text: str, captions: Sequence[str]) -> str:
+            if captions:
+                return settings.example_template.format(text=text, example=captions[0])
             return settings.template.format(text=text)
 
+        usable, dropped = self._usable(request)
         by_text = settings.grounding == "prompt"
-        examples = [example.text for example in request.examples[:1]] if by_text else []
         tokenizers = [one for one in (self._pipe.tokenizer, self._pipe.tokenizer_2) if one]
         limit = min(tokenizer.model_max_length for tokenizer in tokenizers)
-        prompt = fit(render, request.text, examples, tokenizers, limit)
-        by_image = settings.grounding in ("img2img", "ip_adapter")
-        if (by_image and ungrounded) or (by_text and not any(map(str.strip, examples))):
-            return Prompt(prompt.text, (*prompt.notes, "no example: drawn from the text alone"))
-        return prompt
+        prompt = fit(render, request.text, usable if by_text else (), tokenizers, limit)
+        shown = prompt.shown if by_text else tuple(example.id for example in usable)
+        notes = prompt.notes
+        if settings.grounding != "none" and not usable:
+            notes = (*notes, "no example: drawn from the text alone")
+        return Prompt(prompt.text, notes, shown, (*prompt.dropped, *dropped))
 
-    def _images_used(self, request: ImageRequest) -> int:
-        """How many example images ground this row: img2img takes one, the adapter takes all."""
-        found = sum(example.image is not None for example in request.examples)
-        return {"img2img": min(found, 1), "ip_adapter": found}.get(self.settings.grounding, 0)
+    def _usable(self, request: ImageRequest) -> tuple[list[Example], tuple[Dropped, ...]]:
+        """The examples that ground a row as it is set, and the others."""
+        return usable_examples(
+            request.examples, self.settings.needs(), 1 if self.settings.takes_one else None
+        )
 
-    def _example_images(self, row: int, count: int) -> list[Image.Image]:
-        found = (example.image for example in self._requests[row].examples)
-        return [image for image in found if image is not None][:count]
+    def _example_images(self, row: int, shown: Sequence[str]) -> list[Image.Image]:
+        """The pictures of the examples of these ids."""
+        by_id = {example.id: example.image for example in self._requests[row].examples}
+        return [image for one in shown if (image := by_id[one]) is not None]
 
     def _forget(self, requests: Sequence[ImageRequest]) -> None:
         """Start on new requests: what was encoded belongs to the old ones."""
@@ -179,7 +188,7 @@ class SdxlImageGenerator:
         self._prints: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._negative: _EncodedText | None = None
 
-    def _draw(self, jobs: list[_Job]) -> list[Candidate]:
+    def _draw(self, jobs: list[_Job]) -> list[Candidate | Failed]:
         """One batch of images, all grounded by the same number of example images."""
         import torch
 
@@ -214,7 +223,14 @@ class SdxlImageGenerator:
         elif self.settings.output_size is not None:
             size = width_height(self.settings.output_size)
             image = image.resize(size, Image.Resampling.LANCZOS)
-        return Candidate(job.seed, job.prompt.text, image=image, notes=notes)
+        return Candidate(
+            job.seed,
+            job.prompt.text,
+            image=image,
+            notes=notes,
+            shown=job.prompt.shown,
+            dropped=job.prompt.dropped,
+        )
 
     def _conditions(self, jobs: list[_Job]) -> dict[str, Any]:
         """The encoded texts of a batch; each text is encoded once for its n images."""
@@ -258,11 +274,13 @@ class SdxlImageGenerator:
         import torch
 
         assert self._codec is not None
-        rows = list(dict.fromkeys(job.row for job in jobs))
-        new = [row for row in rows if row not in self._posteriors]
-        self._posteriors = {row: self._posteriors[row] for row in rows if row in self._posteriors}
+        shown = {job.row: job.prompt.shown for job in jobs}
+        new = [row for row in shown if row not in self._posteriors]
+        self._posteriors = {row: self._posteriors[row] for row in shown if row in self._posteriors}
         images = [
-            fitted_into(self._example_images(row, 1)[0], self._size, self.settings.background)
+            fitted_into(
+                self._example_images(row, shown[row])[0], self._size, self.settings.background
+            )
             for row in new
         ]
         self._posteriors.update(zip(new, self._codec.posterior(images), strict=True))
@@ -282,14 +300,14 @@ class SdxlImageGenerator:
 
         pipe, count = self._pipe, jobs[0].images
         pipe.set_ip_adapter_scale(self.settings.ip_adapter.scale if count else 0.0)
-        rows = list(dict.fromkeys(job.row for job in jobs))
-        new = [row for row in rows if row not in self._prints]
-        self._prints = {row: self._prints[row] for row in rows if row in self._prints}
+        shown = {job.row: job.prompt.shown for job in jobs}
+        new = [row for row in shown if row not in self._prints]
+        self._prints = {row: self._prints[row] for row in shown if row in self._prints}
         (layer,) = pipe.unet.encoder_hid_proj.image_projection_layers
         hidden = type(layer).__name__ != "ImageProjection"
         for row in new:
-            ground = self.settings.background
-            images = [on_ground(image, ground) for image in self._example_images(row, count)]
+            examples = self._example_images(row, shown[row]) if count else []
+            images = [bounded(image, self.settings.background) for image in examples]
             images = images or [Image.new("RGB", (64, 64))]
             self._prints[row] = pipe.encode_image(images, pipe.device, 1, hidden)
         seen = torch.stack([self._prints[job.row][0] for job in jobs])

@@ -21,6 +21,7 @@ from pipeline.completion.shard import RowsDone, complete_shard
 from pipeline.config.config import Config
 from pipeline.config.dependencies import row_dependencies
 from pipeline.dataset.catalog import Catalog
+from pipeline.dataset.overlooked import as_warnings, overlooked
 from pipeline.dataset.schema import completed_schema
 from pipeline.dataset.sources import Progress, Sources, quiet
 from pipeline.knowledge.build import INPUTS, build
@@ -72,9 +73,7 @@ class Job:
             config.run.offline,
             self.folder / CANDIDATES if config.run.remember else None,
         )
-        own, shared = self.folder / "embeddings", config.run.embeddings
-        place = own if shared is None else (config.base / shared).resolve()
-        self.embeddings = PairEmbeddings(place, self.sources, self.models)
+        self.embeddings = PairEmbeddings(config.embeddings_folder, self.sources, self.models)
         self.knowledge = StandingKnowledge(
             self.folder, self.sources, config.selection, config.run.seed
         )
@@ -210,6 +209,8 @@ class Job:
         """The shards of the plan, once the knowledge base that they need is known to be whole."""
         if any(shard.missing for shard in self.planned.shards):
             self.mend()
+            for warning in self.overlooked():
+                logger.warning("%s", warning)
         return self.planned.shards
 
     def complete_shard(
@@ -219,14 +220,17 @@ class Job:
         answered: Callable[[int], None] | None = None,
     ) -> Manifest:
         """Do one shard, unless this run has; see `pipeline.completion.shard.complete_shard`."""
+        manifest = None
         try:
             manifest = self._done(plan) or complete_shard(
                 self.config, self.sources, self.models, self.knowledge, plan, rows_done, answered
             )
         except ServiceRefused:
-            self._send(self._done(plan))
+            manifest = self._done(plan)
             raise
-        self._send(manifest)
+        finally:
+            if manifest is not None:
+                self.home.send_shard(manifest.part, f"{manifest.shard}.json", manifest.run_id)
         return manifest
 
     def _done(self, plan: ShardPlan) -> Manifest | None:
@@ -234,9 +238,11 @@ class Job:
         manifest = Ledger(self.folder).find(shard_name(plan.number))
         return manifest if manifest is not None and manifest.run_id == plan.run_id else None
 
-    def _send(self, manifest: Manifest | None) -> None:
-        if manifest is not None:
-            self.home.send_shard(manifest.part, f"{manifest.shard}.json", manifest.run_id)
+    def overlooked(self) -> list[str]:
+        """A warning, where a run generates halves while files or columns lie there unused."""
+        pending = self.planned.pending
+        rows = sum(pending.get(half, 0) for half in self.config.made)
+        return as_warnings(overlooked(self.catalog, in_use=True), rows) if rows else []
 
     def finish(self) -> dict[str, Any]:
         """Drop rows that no longer count from the completed dataset, and sum up.
@@ -260,7 +266,7 @@ class Job:
             last=read_summary(self.folder).get("run_id"),
             rewritten=rewritten,
             times=self.times,
-            warnings=self.knowledge.warnings(),
+            warnings=[*self.knowledge.warnings(), *self.overlooked()],
         )
 
     def complete(
@@ -286,13 +292,7 @@ class Job:
         return self.review.standing(self.ledger.entries(list(self.review.verdicts)))
 
     def check_completed(self) -> None:
-        """Raises where there is no completed dataset.
-
-        Raises
-        ------
-        ConfigError
-            Nothing was completed yet.
-        """
+        """Raises `ConfigError` where nothing was completed yet."""
         if not self.ledger.files():
             raise ConfigError(
                 f"{self.folder} holds no completed dataset; first: rag4dmc run CONFIG"

@@ -18,6 +18,7 @@ from pipeline.dataset.catalog import Catalog, DuplicateIds
 from pipeline.dataset.columns import NONE
 from pipeline.dataset.dataset import Dataset, DatasetSettings
 from pipeline.dataset.external import INTERNAL
+from pipeline.dataset.overlooked import overlooked, without_pairs
 from pipeline.dataset.sources import Progress, quiet
 from pipeline.job import Job
 from pipeline.storage.errors import ConfigError, first_error
@@ -138,7 +139,7 @@ def draft(
         name: each for name, each in job.sources.catalogs(job.progress).items() if name != INTERNAL
     }
     pairs = {name: len(catalog.complete()) for name, catalog in found.items()}
-    warnings += _warnings(catalog, pairs)
+    warnings += _warnings(catalog, found)
     text = config_text(values, catalog, found, path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
@@ -155,7 +156,7 @@ def draft(
     )
 
 
-def _warnings(catalog: Catalog, pairs: Mapping[str, int]) -> list[str]:
+def _warnings(catalog: Catalog, externals: Mapping[str, Catalog]) -> list[str]:
     counts = catalog.counts()
     found = []
     if not counts["complete"]:
@@ -172,7 +173,10 @@ def _warnings(catalog: Catalog, pairs: Mapping[str, int]) -> list[str]:
         found.append(
             "no column of ids: a row is known by what it holds, and is a new one when that changes"
         )
-    found += [f"external {name}: no complete pair" for name, count in pairs.items() if not count]
+    found += [*overlooked(catalog), *catalog.dataset.advice()]
+    for name, external in externals.items():
+        found += [f"external {name}: {line}" for line in overlooked(external)]
+        found += filter(None, [without_pairs(name, external)])
     return found
 
 
@@ -184,7 +188,7 @@ def name_of(path: str) -> str:
     >>> name_of("s3://bucket/my photos/*.parquet"), name_of("data/rows.csv")
     ('my-photos', 'rows')
     """
-    parts = [p for p in path.split("/") if p and not set(p) & set("*?[")]
+    parts = [p for p in path.split("/") if p and not set(p) & set("*?")]
     stem = re.sub(r"(\.[A-Za-z]\w*)+$", "", parts[-1] if parts else "")
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "run"
 

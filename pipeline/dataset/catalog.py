@@ -27,6 +27,7 @@ from pipeline.dataset.findings import (
     read,
     reading_of,
 )
+from pipeline.dataset.forms.reasons import by_kind
 from pipeline.dataset.images import ImageInspector
 from pipeline.dataset.known_images import KnownImages
 
@@ -118,6 +119,12 @@ class Catalog:
             tables.append(found.select(DETAILS).take(places))
         return pa.concat_tables(tables)
 
+    def image_paths(self) -> Iterator[str]:
+        """The paths of images in files of their own that rows name."""
+        for file in self.dataset.files:
+            found = pq.read_table(place_of(self._folder, file), columns=["image_path"])
+            yield from pc.drop_null(found["image_path"]).to_pylist()
+
     def complete(self) -> pa.Table:
         """The rows with both halves."""
         return self.table.filter(pc.is_null(self.table["missing"]))
@@ -131,11 +138,7 @@ class Catalog:
     def reasons(self) -> dict[str, dict[str, int]]:
         """Per half, how often each reason of its absence was found."""
         return {
-            half: {
-                reason: count
-                for reason, count in Counter(_tally(self.table[f"{half}_reason"])).most_common()
-                if reason
-            }
+            half: by_kind({r: n for r, n in _tally(self.table[f"{half}_reason"]).items() if r})
             for half in ("image", "text")
         }
 

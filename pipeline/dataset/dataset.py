@@ -6,7 +6,7 @@ whether those bytes are an image is for `pipeline.dataset.images` to say.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -23,9 +23,12 @@ from pipeline.dataset.columns import (
     resolve_columns,
 )
 from pipeline.dataset.forms.base import DatasetError, Source, SourceFile
+from pipeline.dataset.forms.names import is_about
+from pipeline.dataset.forms.pictures import Pictures
 from pipeline.dataset.forms.registry import guess_format, open_source
-from pipeline.dataset.forms.root import Root, is_image
-from pipeline.dataset.halves import check_images
+from pipeline.dataset.forms.root import Root
+from pipeline.dataset.guessing import guess_image
+from pipeline.dataset.halves import check_images, unpacked
 from pipeline.dataset.images import DECODE_SECONDS, MAX_PIXELS
 from pipeline.dataset.unified import Unified, Unread
 from pipeline.storage.errors import without_password
@@ -41,6 +44,10 @@ __all__ = [
 ]
 
 
+# Forms whose files' versions take in the images already.
+_WITH_IMAGES = ("imagefolder", "img2dataset")
+
+
 class DatasetSettings(BaseModel):
     """Where a dataset is, and how to read it."""
 
@@ -51,7 +58,15 @@ class DatasetSettings(BaseModel):
         description="File, folder or glob, local (relative to the config) or an fsspec URL.",
     )
     format: Literal[
-        "auto", "parquet", "imagefolder", "jsonl", "csv", "webdataset", "img2dataset"
+        "auto",
+        "parquet",
+        "imagefolder",
+        "jsonl",
+        "csv",
+        "webdataset",
+        "img2dataset",
+        "coco",
+        "arrow",
     ] = Field("auto", description="The form of the data; 'auto' goes by the files' names.")
     columns: ColumnSettings = Field(
         default_factory=lambda: ColumnSettings(), description="Which columns hold what."
@@ -113,7 +128,8 @@ class Dataset:
         format: str,
         source: Source,
         columns: ColumnSettings,
-        images: Root,
+        images: Pictures,
+        root: Root,
     ) -> None:
         self.settings = settings
         self.format = format
@@ -122,6 +138,7 @@ class Dataset:
         self.excluded: frozenset[str] = frozenset()
         self._source = source
         self._images = images
+        self._root = root
         self._unified = Unified(columns, source.schema(), images)
         self.text_is_list = self._unified.text_is_list
         self.extra_schema = self._unified.extra_schema
@@ -153,9 +170,9 @@ class Dataset:
         schema = source.schema()
         if not schema.names:
             raise DatasetError(f"path {settings.path!r} has no rows")
-        columns = resolve_columns(settings.columns, schema)
+        columns = resolve_columns(guess_image(settings.columns, source), schema)
         images = Root.of(settings.image_root, base) if settings.image_root else root
-        dataset = cls(settings, format, source, columns, Root(images.fs, images.path))
+        dataset = cls(settings, format, source, columns, Pictures(images), root)
         dataset.excluded = _excluded(settings.exclude, base)
         dataset._look()
         return dataset
@@ -168,9 +185,9 @@ class Dataset:
         was added or changed makes the files that may name it new.
         """
         files = sorted(self._source.files(), key=lambda file: file.name)
-        if self.format in ("imagefolder", "img2dataset") or not self._by_path:
+        if self.format in _WITH_IMAGES or not self._by_path:
             return files
-        images = self._images.listing_version([n for n in self._images.names() if is_image(n)])
+        images = self._images.listing_version()
         return [SourceFile(f.name, f.url, f"{f.version}+{images}") for f in files]
 
     def batches(
@@ -188,11 +205,9 @@ class Dataset:
         ------
         pyarrow.RecordBatch
             With `schema`: `position` (int64, the row in the file), `id` (null only without an id
-            column), `image` {bytes, path}, `image_reason` (null if there are bytes, else "absent",
-            "null", "empty", "url", "outside", "not found", "not readable", "not a file",
-            "too large", or what img2dataset said), `text` (the captions that are not blank),
-            `text_reason` (null if there is one, else "absent", "null", "empty", "whitespace",
-            "invisible characters"), and `extra` if columns pass through.
+            column), `image` {bytes, path}, `image_reason` (null if there are bytes; see
+            `pipeline.dataset.forms.reasons`), `text` (the captions that are not blank),
+            `text_reason` (null if there is one), and `extra` if columns pass through.
 
         Raises
         ------
@@ -248,6 +263,27 @@ class Dataset:
         """What to change about the files for them to be read faster, a line each."""
         return getattr(self._source, "advice", list)()
 
+    def unused(self, named: Iterable[str]) -> list[str]:
+        """The files of the dataset's folder that hold data by their names, and that are not read.
+
+        Parameters
+        ----------
+        named
+            Paths of the images that rows name.
+        """
+        used = set(getattr(self._source, "used", lambda: _names(self._source))())
+        left = [n for n in self._root.names() if n not in used and not is_about(n)]
+        if not left:
+            return []
+        known, own = set(self._root.names()), self._images.root.path == self._root.path
+        for path in named:
+            place = path if path in known and own else self._images.find(path)
+            if isinstance(place, tuple):
+                place = place[0]
+            if place is not None and own:
+                used.add(place)
+        return [name for name in left if name not in used]
+
     def _look(self) -> None:
         """Read the first rows, to find an image column that holds none and an empty dataset."""
         asked = [c for c in (self.columns.image, self.columns.text) if c]
@@ -257,7 +293,7 @@ class Dataset:
                 if batch.num_rows == 0:
                     continue
                 if self.columns.image:
-                    cells = image_cells(batch.column(0).slice(0, 64))
+                    cells = list(map(unpacked, image_cells(batch.column(0).slice(0, 64))))
                     self._by_path = any(c and c["bytes"] is None and c["path"] for c in cells)
                     self._by_path |= image_kind(batch.schema.field(0)) == "path"
                     check_images(self.columns.image, cells)

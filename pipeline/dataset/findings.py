@@ -21,7 +21,7 @@ from pipeline.dataset.images import ImageInspector
 from pipeline.dataset.known_images import COLUMNS, KnownImages
 from pipeline.storage.files import writing_whole
 
-FINDINGS_VERSION = 4
+FINDINGS_VERSION = 6
 
 FILE_SCHEMA = pa.schema(
     [

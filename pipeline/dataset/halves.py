@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.dataset.forms import reasons
 from pipeline.dataset.forms.base import DatasetError
-from pipeline.dataset.forms.root import is_image
+from pipeline.dataset.forms.inline import inline_image
+from pipeline.dataset.forms.names import is_image
 from pipeline.dataset.images import UndecodableImage, decode
 
 Cell = dict[str, Any] | None
@@ -32,13 +34,23 @@ def path_to_read(cell: Cell) -> str | None:
     return cell["path"]
 
 
+def unpacked(cell: Cell) -> Cell:
+    """A cell with the bytes of an image that is written out where a path may stand."""
+    if cell is None or cell["bytes"] is not None or not cell["path"]:
+        return cell
+    data = inline_image(cell["path"])
+    return cell if data is None else {**cell, "bytes": data, "path": None}
+
+
 def in_cell(cell: Cell) -> tuple[bytes | None, str | None]:
     """The bytes in a cell, or why there are none."""
     if cell is None:
-        return None, "null"
+        return None, reasons.NO_IMAGE
     if cell["bytes"]:
         return cell["bytes"], None
-    return None, "empty" if cell["bytes"] is not None else cell.get("reason") or "null"
+    if cell["bytes"] is not None:
+        return None, reasons.EMPTY_IMAGE
+    return None, cell.get("reason") or reasons.NO_IMAGE
 
 
 def check_images(column: str | None, cells: list[Cell]) -> None:
@@ -61,11 +73,11 @@ def _visible(text: str) -> bool:
 
 def _blank_reason(captions: list[str | None] | None) -> str:
     if captions is None or (captions and all(caption is None for caption in captions)):
-        return "null"
+        return reasons.NO_TEXT
     joined = "".join(caption or "" for caption in captions)
     if not joined:
-        return "empty"
-    return "invisible characters" if joined.strip() else "whitespace"
+        return reasons.EMPTY_TEXT
+    return reasons.INVISIBLE if joined.strip() else reasons.WHITE_SPACE
 
 
 def check_utf8(name: str, positions: np.ndarray, column: str, values: pa.Array) -> None:

@@ -35,6 +35,9 @@ __all__ = [
 
 DECODE_SECONDS = 10.0
 
+TOO_LONG = "took too long to decode"
+CRASHED = "crashed its decoder"
+
 _WEBP_SIDE = 16_383
 
 
@@ -74,7 +77,8 @@ class ImageInspector:
     max_pixels
         The most pixels that are decoded.
     decode_seconds
-        The time limit for one image; past it the process is killed and the reason is "timeout".
+        The time limit for one image; past it the process is killed and the reason is
+        "took too long to decode".
     workers
         How many processes; by default as many as there are usable cores, at most 8.
 
@@ -103,8 +107,8 @@ class ImageInspector:
     def inspect(self, images: Sequence[bytes | None]) -> list[str | None]:
         """Say of each image why it cannot be decoded, or None if it can, in order.
 
-        Besides the reasons of `UndecodableImage`: "null" for None, "timeout", and "crashed" when
-        the decoder took its process down.
+        Besides the reasons of `UndecodableImage`: "no image" for None, "took too long to decode", and
+        "crashed its decoder".
         """
         with self._lock:
             if self._threads is None or len(images) < 2:
@@ -148,7 +152,7 @@ class _Worker:
         self._process: subprocess.Popen[bytes] | None = None
 
     def inspect(self, images: Sequence[bytes | None]) -> list[str | None]:
-        return ["null" if data is None else self._ask(data) for data in images]
+        return ["no image" if data is None else self._ask(data) for data in images]
 
     def kill(self) -> None:
         if self._process is not None:
@@ -188,11 +192,11 @@ class _Worker:
             reason = _read(stdout.fileno(), length[0], deadline)
         except TimeoutError:
             self.kill()
-            return "timeout"
+            return TOO_LONG
         except (BrokenPipeError, EOFError):
             self.kill()
             late = time.monotonic() >= deadline
-            return "timeout" if late else "crashed"
+            return TOO_LONG if late else CRASHED
         return reason.decode() or None
 
 

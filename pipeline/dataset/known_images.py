@@ -9,11 +9,12 @@ from __future__ import annotations
 import pyarrow as pa
 
 from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.images import CRASHED, TOO_LONG
 
 # What was found, by the columns of `pipeline.dataset.findings.FILE_SCHEMA`.
 COLUMNS = ("image", "image_reason", "image_path", "image_version")
 # Faults of the moment rather than of the image.
-_PASSING = frozenset({"timeout", "crashed", "out of memory"})
+_PASSING = frozenset({TOO_LONG, CRASHED, "out of memory"})
 
 
 class KnownImages:

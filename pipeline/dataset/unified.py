@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.dataset.columns import ColumnSettings, free_name, image_cells, text_kind
+from pipeline.dataset.columns import ColumnSettings, free_name, image_cells, is_uuid, text_kind
 from pipeline.dataset.forms.base import BATCH_BYTES, Batch, DatasetError
-from pipeline.dataset.forms.root import Root
-from pipeline.dataset.halves import Cell, captions, check_utf8, in_cell, path_to_read
+from pipeline.dataset.forms.pictures import Pictures
+from pipeline.dataset.forms.reasons import NO_IMAGES, NO_TEXTS
+from pipeline.dataset.halves import Cell, captions, check_utf8, in_cell, path_to_read, unpacked
 from pipeline.dataset.schema import IMAGE
 
 # Images that are read by their paths at the same time, where that takes a server.
@@ -45,7 +47,7 @@ class Unified:
         The source's columns that have to be read.
     """
 
-    def __init__(self, columns: ColumnSettings, read: pa.Schema, images: Root) -> None:
+    def __init__(self, columns: ColumnSettings, read: pa.Schema, images: Pictures) -> None:
         self.columns = columns
         self._images = images
         self.text_is_list = bool(columns.text) and text_kind(read.field(columns.text)) == "list"
@@ -92,13 +94,13 @@ class Unified:
         texts, text_reasons = (
             captions(batch.column(self.columns.text).to_pylist(), self.text_is_list)
             if self.columns.text
-            else ([[]] * batch.num_rows, ["absent"] * batch.num_rows)
+            else ([[]] * batch.num_rows, [NO_TEXTS] * batch.num_rows)
         )
         extra = self._extra(batch)
         cells: list[Cell] = (
-            image_cells(batch.column(self.columns.image))
+            list(map(unpacked, image_cells(batch.column(self.columns.image))))
             if self.columns.image
-            else [{"bytes": None, "path": None, "reason": "absent"}] * batch.num_rows
+            else [{"bytes": None, "path": None, "reason": NO_IMAGES}] * batch.num_rows
         )
         start, size = 0, 0
         images: list[dict[str, Any]] = []
@@ -145,6 +147,11 @@ class Unified:
         column = batch.column(self.columns.id)
         if pa.types.is_struct(column.type):
             column = column.field("path")
+        if is_uuid(column.type):
+            written = [
+                None if value is None else str(UUID(bytes=value)) for value in column.to_pylist()
+            ]
+            column = pa.array(written, pa.string())
         ids = column.cast(pa.string())
         for row, value in enumerate(ids.to_pylist()):
             if not value:

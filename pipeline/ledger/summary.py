@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.dataset.forms.reasons import kind_of
 from pipeline.ledger.ledger import Ledger, count_outcomes
 from pipeline.ledger.plan import Plan
 from pipeline.storage.files import read_json
@@ -123,7 +124,7 @@ def _faults(ledger: Ledger) -> dict[str, list[dict[str, Any]]]:
             continue
         columns = ["id", "status", "reason"]
         for row in pq.read_table(ledger.parts / manifest.part, columns=columns).to_pylist():
-            status, reason = row["status"], row["reason"] or "unknown"
+            status, reason = row["status"], kind_of(row["reason"] or "unknown")
             if status in counts:
                 counts[status][reason] += 1
                 held = ids.setdefault((status, reason), [])

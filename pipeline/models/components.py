@@ -96,14 +96,11 @@ class Component:
 
     def identity(self, models: Mapping[str, ResolvedModel]) -> dict[str, Any]:
         """What the component's output depends on: settings and the revision of every model."""
-        identity = dict(self.settings.identity())
-        for role, (name, _) in self.settings.models().items():
-            # A model is known by its content: the same checkpoint elsewhere is nothing new.
-            for field, value in identity.items():
-                if isinstance(value, str) and value.removeprefix("local-dir:") == name:
-                    identity[field] = models[role].revision
-            identity[f"{role}@revision"] = models[role].revision
-        return identity
+        revisions = {
+            name: models[role].revision for role, (name, _) in self.settings.models().items()
+        }
+        identity: dict[str, Any] = _by_revision(self.settings.identity(), revisions)
+        return identity | {f"{role}@revision": model.revision for role, model in models.items()}
 
     def create(self, models: Mapping[str, ResolvedModel]) -> Any:
         """Construct the component; it loads nothing yet."""
@@ -132,6 +129,20 @@ class Component:
                 told = f"{type(error).__name__}: {told}"
             names = ", ".join(name for name, _ in self.models().values()) or self.kind
             raise ConfigError(f"{self.section}: {names} can't be loaded: {told}") from error
+
+
+def _by_revision(value: Any, revisions: Mapping[str, str]) -> Any:
+    """Settings with the names of models replaced, at any depth, by what tells their content.
+
+    The same checkpoint elsewhere is nothing new.
+    """
+    if isinstance(value, Mapping):
+        return {field: _by_revision(each, revisions) for field, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_by_revision(each, revisions) for each in value]
+    if isinstance(value, str):
+        return revisions.get(value.removeprefix("local-dir:").removeprefix("hf-hub:"), value)
+    return value
 
 
 def _import(section: str, kind: str, registry: Mapping[str, str]) -> type:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.dataset.forms.reasons import kind_of
 from pipeline.dataset.images import UndecodableImage, decode
 
 PARTS = ("score", "cosine", "bleu", "niqe")
@@ -68,7 +69,7 @@ class Figures:
         missing = row.get("missing") or ""
         self.outcomes[row["status"], missing] += 1
         if row.get("reason"):
-            self.reasons[row["status"], missing, row["reason"]] += 1
+            self.reasons[row["status"], missing, kind_of(row["reason"])] += 1
         if row.get("review"):
             self.reviewed[row["review"]] += 1
         completion = row.get("completion") or {}
@@ -189,6 +190,10 @@ def card(
             )
             for example in completion.get("examples") or []
         ]
+        shown["dropped"] = [
+            _compact({name: pair.get(name) for name in ("id", "source", "licence", "reason")})
+            for pair in completion.get("dropped") or []
+        ]
         shown["candidates"] = [
             _compact(
                 {
@@ -197,6 +202,7 @@ def card(
                     "valid": candidate["valid"],
                     "reason": candidate.get("reason"),
                     "notes": candidate.get("notes") or None,
+                    "alone": True if not candidate.get("examples") else None,
                 }
             )
             for candidate in completion.get("candidates") or []

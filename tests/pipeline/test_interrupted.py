@@ -160,7 +160,7 @@ def test_an_image_that_vanishes_does_not_become_an_observed_row_without_one(
     def rows_done(outcomes: dict[str, int]) -> None:
         (data / "17.png").unlink(missing_ok=True)
 
-    with pytest.raises(DatasetError, match=r"changed .* \(row 'row 017': not found\)"):
+    with pytest.raises(DatasetError, match=r"changed .* \(row 'row 017': no such file '.*'\)"):
         quick_worlds.run(config, rows_done=rows_done)
     job, summary = quick_worlds.run(config)
     assert summary["outcomes"] == {"observed": 19, "completed": 1, "rejected": 0, "failed": 0}

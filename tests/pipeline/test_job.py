@@ -83,10 +83,10 @@ class TestCompletedDataset:
             if row["status"] == "observed":
                 assert (row["missing"], row["reason"], row["completion"]) == (None, None, None)
             elif source["text"] is None:
-                assert (row["missing"], row["reason"]) == ("text", "null")
+                assert (row["missing"], row["reason"]) == ("text", "no text in the row")
         assert (rows["broken"]["missing"], rows["broken"]["reason"]) == ("image", "undecodable")
         assert rows["nothing"]["status"] == "rejected"
-        assert rows["nothing"]["reason"] == "image: null; text: whitespace"
+        assert rows["nothing"]["reason"] == "image: no image in the row; text: only white space"
 
     def test_a_completed_row_can_be_traced(self, done: Any, rows: Any) -> None:
         job, summary = done

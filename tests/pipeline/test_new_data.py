@@ -179,7 +179,10 @@ class TestSummary:
         lines, texts = told(summary), len(finished.lacking("text"))
         assert lines[0].startswith(f"since the last run: {texts} settings changed")
         assert f"captioner ({texts})" in lines[0]
-        assert any(line.startswith(f"{len(failed)} failed: null; the server") for line in lines)
+        assert any(
+            line.startswith(f"{len(failed)} failed: no text in the row; the server")
+            for line in lines
+        )
         kept = finished.folder / "runs/quick/summaries" / f"{summary['run_id']}.json"
         assert kept.is_file() and text["id"] in finished.rows()
 

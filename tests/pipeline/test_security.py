@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.config.config import load_config, make_config
 from pipeline.dataset.dataset import Dataset, DatasetSettings
+from pipeline.dataset.forms.reasons import OUTSIDE, kind_of
 from pipeline.job import Job
 from pipeline.storage.errors import ConfigError
 from tests import quick_worlds
@@ -38,19 +39,20 @@ class TestRoots:
         reasons = {
             "own.png": None,
             "inside.png": None,
-            "file.png": "outside",
-            "folder/secret.png": "outside",
-            "../outside/secret.png": "outside",
-            "own.png/../../outside/secret.png": "outside",
-            str(outside / "secret.png"): "outside",
-            "/etc/hostname": "outside",
+            "file.png": OUTSIDE,
+            "folder/secret.png": OUTSIDE,
+            "../outside/secret.png": OUTSIDE,
+            "own.png/../../outside/secret.png": OUTSIDE,
+            str(outside / "secret.png"): OUTSIDE,
+            "/etc/hostname": OUTSIDE,
         }
         lines = [json.dumps({"id": name, "image": name, "text": "x"}) for name in reasons]
         (data / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
         dataset = Dataset.open(DatasetSettings(path="data/rows.jsonl"), tmp_path)
         (batch,) = dataset.batches(dataset.files[0])
         found = {row["id"]: row for row in batch.to_pylist()}
-        assert {name: row["image_reason"] for name, row in found.items()} == reasons
+        told = {name: row["image_reason"] for name, row in found.items()}
+        assert {name: why and kind_of(why) for name, why in told.items()} == reasons
         for name, reason in reasons.items():
             assert found[name]["image"]["bytes"] == (None if reason else PNG)
 

@@ -14,6 +14,9 @@ import pyarrow as pa
 BATCH_ROWS = 256
 BATCH_BYTES = 64 << 20
 
+# An image of more bytes is not read.
+MAX_IMAGE_BYTES = 1 << 28
+
 # An image of a row as sources hand it on. `reason` says why it is missing, where the source knows.
 IMAGE_CELL = pa.struct([("bytes", pa.binary()), ("path", pa.string()), ("reason", pa.string())])
 
@@ -47,7 +50,12 @@ Batch = tuple[Positions, pa.RecordBatch]
 
 
 class Source(Protocol):
-    """One form of dataset."""
+    """One form of dataset.
+
+    Besides what is here, a source may have `names` (its tables, where `files` would take long),
+    `used` (the names of all files that it reads, beside images that rows name by their paths) and
+    `advice` (lines on what to change about the files).
+    """
 
     def files(self) -> list[SourceFile]:
         """The files in order of their names."""

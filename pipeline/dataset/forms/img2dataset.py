@@ -15,11 +15,14 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.dataset.forms.base import IMAGE_CELL, Batch, DatasetError, SourceFile
+from pipeline.dataset.forms.names import IMAGE_SUFFIXES
 from pipeline.dataset.forms.parquet import ParquetSource
-from pipeline.dataset.forms.root import IMAGE_SUFFIXES, Root
+from pipeline.dataset.forms.reasons import NO_FILE, about
+from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.webdataset import IMAGE, Member, WebDatasetSource, read_member
 
 _SHARD = re.compile(r"(?:.*/)?\d+\.parquet")
+_SAID = "error_message"
 _COLUMNS = ("jpg", "jpeg", "png", "webp")
 
 
@@ -49,6 +52,17 @@ class Img2DatasetSource:
                 version += f"+{self.root.listing_version(inside)}"
             found.append(SourceFile(shard.name, shard.url, version))
         return found
+
+    def used(self) -> list[str]:
+        """The shards, their tars, and what stands beside an image of what the shard says of it."""
+        shards = self._shards.names()
+        folders = {_stem(name) for name in shards}
+        beside = [
+            name
+            for name in self.root.names()
+            if posixpath.dirname(name) in folders and name.endswith((".txt", ".json"))
+        ]
+        return shards + beside + [f"{folder}.tar" for folder in folders]
 
     def schema(self) -> pa.Schema:
         schema = self._shards.schema()
@@ -81,7 +95,8 @@ class Img2DatasetSource:
         needed = [column for column in columns if column != IMAGE]
         if IMAGE in columns:
             held = self._image_column()
-            needed += [c for c in ("key", "status", held) if c and c not in needed]
+            said = _SAID if _SAID in self._shards.schema().names else None
+            needed += [c for c in ("key", "status", said, held) if c and c not in needed]
         return needed
 
     def _with_images(
@@ -106,6 +121,7 @@ class Img2DatasetSource:
     ) -> pa.Array:
         keys = [str(key) for key in batch["key"].to_pylist()]
         statuses = batch["status"].to_pylist()
+        told = batch[_SAID].to_pylist() if _SAID in batch.schema.names else [None] * len(keys)
         held = self._image_column()
         if held:
             images = batch[held].to_pylist()
@@ -116,8 +132,8 @@ class Img2DatasetSource:
             files = self._images_of(name)
             found = [{"path": files[key]} if key in files else None for key in keys]
         cells = [
-            cell if cell is not None else {"reason": _reason(status)}
-            for cell, status in zip(found, statuses, strict=True)
+            cell if cell is not None else {"reason": _reason(key, status, said)}
+            for cell, key, status, said in zip(found, keys, statuses, told, strict=True)
         ]
         return pa.array(cells, IMAGE_CELL)
 
@@ -152,8 +168,10 @@ def _stem(name: str) -> str:
     return name.removesuffix(".parquet")
 
 
-def _reason(status: str | None) -> str:
-    """img2dataset's own word for what went wrong, "failed_to_download" for one."""
+def _reason(key: str, status: str | None, said: str | None) -> str:
+    """What went wrong, by img2dataset's status and its error's message."""
     if status is None or status == "success":
-        return "not found"
-    return status.replace("_", " ")
+        return about(NO_FILE, key)
+    what = {"failed_to_download": "download failed", "failed_to_resize": "resizing failed"}
+    kind = what.get(status, status.replace("_", " "))
+    return f"{kind}: {said}" if said else kind

@@ -142,7 +142,7 @@ class ParquetSource:
     def _cast(self, batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
         """The columns in their order, with the first file's types."""
         schema = self.schema()
-        arrays = [_to_type(batch.column(name), schema.field(name).type) for name in columns]
+        arrays = [to_type(batch.column(name), schema.field(name).type) for name in columns]
         return pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
@@ -150,7 +150,7 @@ def _group_rows(file: pq.ParquetFile) -> list[int]:
     return [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
 
 
-def _to_type(array: pa.Array, kind: pa.DataType) -> pa.Array:
+def to_type(array: pa.Array, kind: pa.DataType) -> pa.Array:
     # Arrow's cast leaves the nulls within lists as they are.
     return pa.array(array.to_pylist(), kind) if has_null(array.type) else array.cast(kind)
 

@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import fnmatch
 import os
 import posixpath
-import stat
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
 from pipeline.dataset.forms.base import DatasetError, digest
+from pipeline.dataset.forms.names import is_beside_data, is_image, readable
 
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
-    *(".jp2", ".heic", ".svg", ".ppm", ".tga"),
-)
-MAX_IMAGE_BYTES = 1 << 28
-
-# What Spark, Hive, Impala, Delta, img2dataset and macOS lay beside data, which is none itself. All
-# else that starts with "_" is data: cameras name their files so.
-_BESIDE_DATA = frozenset(
-    ["_SUCCESS", "_metadata", "_common_metadata", "_spark_metadata", "_temporary", "_tmp"]
-    + ["_impala_insert_staging", "_delta_log", "_change_data", "__MACOSX"]
-)
-
-_REQUESTS = 16
-
-_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL)
-_REFUSED = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO)
+# What stands in a file's place where Git LFS was to fetch it and has not.
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class Root:
@@ -56,6 +38,8 @@ class Root:
         self.pattern = pattern
         self._names: list[str] | None = None
         self._details: dict[str, dict[str, Any]] = {}
+        # Names whose bytes are not UTF-8, by what they are called here.
+        self._written: dict[str, str] = {}
 
     @classmethod
     def of(cls, path: str, base: Path) -> Root:
@@ -68,6 +52,8 @@ class Root:
         """
         from fsspec.core import url_to_fs
 
+        if readable(path) != path:
+            raise DatasetError(f"path {readable(path)!r} is not UTF-8; rename it")
         located = path
         if "://" not in path:
             located = os.path.join(os.path.abspath(base), os.path.expanduser(path))
@@ -75,9 +61,8 @@ class Root:
             fs, full = url_to_fs(located)
         except (ImportError, ValueError) as error:
             raise DatasetError(f"path {path!r} cannot be opened: {error}") from None
-        special = min((full.find(c) for c in "*?[" if c in full), default=-1)
-        if special >= 0 and not fs.exists(full):
-            folder = full[: full.rfind("/", 0, special)]
+        if set(full) & set("*?[") and not fs.exists(full):
+            folder = _literal_folder(fs, full)
             root = cls(fs, folder, full[len(folder) + 1 :])
             if not root.names():
                 raise DatasetError(f"no file matches path {path!r}")
@@ -102,8 +87,22 @@ class Root:
         """
         if self._names is None:
             found = self._walk() if self.local else self._find()
-            self._names = sorted(n for n in found if self._belongs(n))
+            self._names = sorted(self._called(n) for n in found if self._belongs(n))
         return self._names
+
+    def place(self, name: str) -> str:
+        """Where a file is, as the file system takes it."""
+        return f"{self.path}/{self._written.get(name, name)}"
+
+    def _called(self, written: str) -> str:
+        """What a file is called here: its name, as text."""
+        name = readable(written)
+        if name != written:
+            if name in self._written or os.path.lexists(f"{self.path}/{name}"):
+                raw = written.encode("utf-8", "surrogateescape")
+                name = raw.decode("utf-8", "backslashreplace")
+            self._written[name] = written
+        return name
 
     def __contains__(self, name: str) -> bool:
         return posixpath.basename(name) in self._folders.get(posixpath.dirname(name), ())
@@ -135,7 +134,7 @@ class Root:
         """
         try:
             if self.local:
-                status = os.stat(os.path.join(self.path, name))
+                status = os.stat(os.path.join(self.path, self._written.get(name, name)))
                 return f"{status.st_size}-{status.st_mtime_ns}"
             full = f"{self.path}/{name}"
             detail = self._details.get(name) or self.fs.info(full)
@@ -149,17 +148,10 @@ class Root:
 
     def listing_version(self, names: list[str]) -> str:
         """One version for many files; one that cannot be looked at (a broken link) counts too."""
-        return digest(part for name in names for part in (name, self._looked_at(name) or "none"))
+        return digest(part for name in names for part in (name, self.looked_at(name) or "none"))
 
-    def image_version(self, path: str) -> str | None:
-        """The version of an image that the data names, None where there is none to be had at once."""
-        if self.local:
-            return self._looked_at(path)
-        self.names()
-        name = posixpath.normpath(path.removeprefix(f"{self.path}/"))
-        return self._looked_at(name) if name in self._details else None
-
-    def _looked_at(self, name: str) -> str | None:
+    def looked_at(self, name: str) -> str | None:
+        """The version of a file, None where there is none to be had."""
         try:
             return self.version(name)
         except (ValueError, OSError):  # gone, out of reach, or no name of a file
@@ -171,79 +163,22 @@ class Root:
         Raises
         ------
         DatasetError
-            If it is not there any more.
+            If it is not there any more, or never was: a Git LFS pointer stands in its place.
         """
         try:
-            return self.fs.open(f"{self.path}/{name}", "rb")
+            file = self.fs.open(self.place(name), "rb")
         except FileNotFoundError:
             raise DatasetError(f"{self.url(name)} is no longer there") from None
-
-    def read_image(self, path: str) -> tuple[bytes | None, str | None]:
-        """Read an image that the data names: its bytes, or why there are none.
-
-        The path is relative to the root, or absolute and within it; symbolic links are followed
-        only to files within it. Reasons: "empty", "url", "outside", "not found", "not readable",
-        "not a file", "too large". Errors that may pass (I/O, a server) are raised.
-        """
-        if not path.strip():
-            return None, "empty"
-        if "://" in path or path.startswith("data:"):
-            return None, "url"
-        if "\0" in path:
-            return None, "not found"
-        return self._read_local(path) if self.local else self._read_remote(path)
-
-    def read_images(self, paths: Sequence[str]) -> list[tuple[bytes | None, str | None]]:
-        """`read_image` of each path; at the same time where that takes a server."""
-        if self.local or len(paths) < 2:
-            return [self.read_image(path) for path in paths]
-        with ThreadPoolExecutor(_REQUESTS) as threads:
-            return list(threads.map(self.read_image, paths))
-
-    def _read_local(self, path: str) -> tuple[bytes | None, str | None]:
-        try:
-            full = os.path.realpath(os.path.join(self.path, path), strict=True)
-            if full != self.path and not full.startswith(self.path.rstrip("/") + "/"):
-                return None, "outside"
-            # Without O_NONBLOCK a named pipe would wait for a writer for ever.
-            handle = os.open(full, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno in _MISSING:
-                # Where a path that leaves the folder leads is not told, not even that it is empty.
-                whole = os.path.realpath(os.path.join(self.path, path))
-                inside = whole.startswith(self.path.rstrip("/") + "/")
-                return None, "not found" if inside else "outside"
-            if error.errno in _REFUSED:
-                return None, "not readable"
-            raise
-        try:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                return None, "not a file"
-            if status.st_size > MAX_IMAGE_BYTES:
-                return None, "too large"
-            with open(handle, "rb", closefd=False) as file:
-                data = file.read()
-        finally:
-            os.close(handle)
-        return (data, None) if data else (None, "empty")
-
-    def _read_remote(self, path: str) -> tuple[bytes | None, str | None]:
-        full = posixpath.normpath(path if path.startswith("/") else f"{self.path}/{path}")
-        if not full.startswith(self.path + "/"):
-            return None, "outside"
-        try:
-            if self.fs.size(full) > MAX_IMAGE_BYTES:
-                return None, "too large"
-            data = self.fs.cat_file(full)
-        except (FileNotFoundError, IsADirectoryError):
-            return None, "not found"
-        except PermissionError:
-            return None, "not readable"
-        return (data, None) if data else (None, "empty")
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            file.close()
+            raise DatasetError(
+                f"{name} is a Git LFS pointer, not the file itself; first: git lfs pull"
+            )
+        file.seek(0)
+        return file
 
     def _belongs(self, name: str) -> bool:
-        if any(map(_beside_data, name.split("/"))):
+        if any(map(is_beside_data, name.split("/"))):
             return False
         return self.pattern is None or _matches(name, self.pattern)
 
@@ -260,7 +195,9 @@ class Root:
             if folder != self.path and _is_output(below, names):
                 below.clear()
                 continue
-            below[:] = [b for b in below if not _beside_data(b)]
+            below[:] = [b for b in below if not is_beside_data(b)]
+            if {"blobs", "snapshots"} <= set(below):  # a cache of the Hugging Face Hub
+                below[:] = ["snapshots"]
             start = os.path.relpath(folder, self.path)
             found += names if start == "." else [f"{start}/{name}" for name in names]
         return found
@@ -272,18 +209,19 @@ class Root:
         return list(self._details)
 
 
-def is_image(name: str) -> bool:
-    """Whether a name ends as an image's does."""
-    return name.lower().endswith(IMAGE_SUFFIXES)
-
-
-def _beside_data(base: str) -> bool:
-    return base.startswith(".") or base in _BESIDE_DATA
-
-
 def _is_output(folders: list[str], names: list[str]) -> bool:
     """Whether a folder is a run's or an export: those may lie in the dataset's own folder."""
     return {"ledger", "completed"} <= set(folders) or ".export.json" in names
+
+
+def _literal_folder(fs: Any, pattern: str) -> str:
+    """The folder that a glob is below: all that is there as it is written, brackets and all."""
+    folder = pattern[: pattern.rfind("/", 0, min(pattern.find(c) for c in "*?[" if c in pattern))]
+    for part in pattern[len(folder) + 1 :].split("/")[:-1]:
+        if not fs.isdir(f"{folder}/{part}"):
+            break
+        folder = f"{folder}/{part}"
+    return folder
 
 
 def _literal(name: str) -> str:

@@ -20,12 +20,15 @@ from pipeline.dataset.forms.base import (
     BATCH_BYTES,
     BATCH_ROWS,
     IMAGE_CELL,
+    MAX_IMAGE_BYTES,
     Batch,
     DatasetError,
     SourceFile,
 )
+from pipeline.dataset.forms.names import IMAGE_SUFFIXES
 from pipeline.dataset.forms.readings import Readings
-from pipeline.dataset.forms.root import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, Root
+from pipeline.dataset.forms.reasons import TOO_LARGE
+from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.rows import infer_schema, to_batch
 
 KEY = "__key__"
@@ -189,7 +192,7 @@ def _add(
             return
         path = f"{key}.{member.extension}"
         if member.size > MAX_IMAGE_BYTES:
-            row[IMAGE] = {"path": path, "reason": "too large"}
+            row[IMAGE] = {"path": path, "reason": TOO_LARGE}
         elif columns is not None and IMAGE in columns:
             row[IMAGE] = {"bytes": read_member(name, file, member), "path": path}
         else:

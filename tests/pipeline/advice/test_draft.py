@@ -90,7 +90,7 @@ def test_it_counts_what_is_missing_and_why_and_says_so_in_the_config(
     assert "wrote my-rows.yaml; next: rag4dmc inspect my-rows.yaml" in answer.stdout
     text = (data / "my-rows.yaml").read_text(encoding="utf-8")
     assert "# 40 rows: 34 complete, 3 without text, 3 without image." in text
-    assert "#   without image: null (2), undecodable (1)" in text
+    assert "#   without image: no image in the row (2), undecodable (1)" in text
     assert "passing through: category" in text
     assert len(text.splitlines()) < 40
     config = load_config(data / "my-rows.yaml")

@@ -40,11 +40,11 @@ class TestTexts:
             ("שלום", None),
             ("x" * 100_000, None),
             ("a\0b", None),
-            ("", "empty"),
-            (" \t\n\u3000", "whitespace"),
-            ("\0", "invisible characters"),
-            ("\ufeff\u200b ", "invisible characters"),
-            (None, "null"),
+            ("", "empty text"),
+            (" \t\n\u3000", "only white space"),
+            ("\0", "only invisible characters"),
+            ("\ufeff\u200b ", "only invisible characters"),
+            (None, "no text in the row"),
         ],
     )
     def test_blank_texts_are_missing_and_others_are_left_alone(
@@ -64,7 +64,14 @@ class TestTexts:
         rows = read(dataset)
         assert dataset.text_is_list
         assert [r["text"] for r in rows] == [["a", "b"], [], [], [], [], []]
-        reasons = [None, "empty", "null", "null", "whitespace", "empty"]
+        reasons = [
+            None,
+            "empty text",
+            "no text in the row",
+            "no text in the row",
+            "only white space",
+            "empty text",
+        ]
         assert [r["text_reason"] for r in rows] == reasons
 
 
@@ -94,7 +101,7 @@ class TestColumns:
         rows = read(dataset)
         assert not dataset.has_id
         assert [r["id"] for r in rows] == [None, None]
-        assert [r["image_reason"] for r in rows] == ["absent", "absent"]
+        assert [r["image_reason"] for r in rows] == ["no column of images"] * 2
         assert dataset.extra_schema.names == ["source_id", "source_image"]
 
     def test_whole_numbers_become_strings(self, tmp_path: Path) -> None:
@@ -132,7 +139,7 @@ class TestColumns:
         (tmp_path / "a.csv").write_text('id,text,code\n007,"a\nb",01.50\n008,"",\n')
         rows = read(open_dataset(tmp_path))
         assert [(r["id"], r["text"]) for r in rows] == [("007", ["a\nb"]), ("008", [])]
-        assert [r["text_reason"] for r in rows] == [None, "empty"]
+        assert [r["text_reason"] for r in rows] == [None, "empty text"]
         assert [r["extra"]["code"] for r in rows] == ["01.50", None]
 
 
@@ -240,7 +247,11 @@ def test_a_dataset_in_memory_reads_like_one_on_disk() -> None:
     fs.pipe("/bucket/data/rows.jsonl", "\n".join(map(json.dumps, lines)).encode())
     dataset = Dataset.open(DatasetSettings(path="memory://bucket/data"), Path("/"))
     rows = read(dataset)
-    assert [r["image_reason"] for r in rows] == [None, "outside", "not found"]
+    assert [r["image_reason"] for r in rows] == [
+        None,
+        "outside the data's folder '../secret.png'",
+        "no such file 'pictures/b.png'",
+    ]
     assert rows[0]["image"]["bytes"] == PNG
     before = dataset.files[0].version
     fs.pipe("/bucket/data/pictures/b.png", PNG)

@@ -14,7 +14,8 @@ from PIL import Image
 
 from pipeline.dataset.catalog import Catalog
 from pipeline.dataset.dataset import Dataset, DatasetSettings
-from pipeline.dataset.forms.root import Root
+from pipeline.dataset.forms.pictures import Pictures
+from pipeline.dataset.images import CRASHED, TOO_LONG
 from pipeline.dataset.known_images import KnownImages
 
 
@@ -63,13 +64,13 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
 @pytest.fixture
 def images_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
-    whole = Root.read_image
+    whole = Pictures.read_image
 
-    def read_image(root: Root, path: str) -> tuple[bytes | None, str | None]:
+    def read_image(pictures: Pictures, path: str) -> tuple[bytes | None, str | None]:
         names.append(path)
-        return whole(root, path)
+        return whole(pictures, path)
 
-    monkeypatch.setattr(Root, "read_image", read_image)
+    monkeypatch.setattr(Pictures, "read_image", read_image)
     return names
 
 
@@ -85,7 +86,7 @@ def test_one_image_more_is_the_only_one_that_is_read(
     assert found == folder.scan(tmp_path / "anew")
     assert [row["image_reason"] for row in found if row["id"] in ("8", "none")] == [
         "undecodable",
-        "not found",
+        "no such file 'gone.png'",
     ]
 
 
@@ -107,6 +108,6 @@ def test_an_image_that_changed_or_went_is_found_so(
 def test_a_fault_of_the_moment_is_not_known_for_good(folder: Folder) -> None:
     dataset = Dataset.open(DatasetSettings(path=folder.url), Path("/"))
     known = KnownImages(dataset, None)
-    for fault, kept in (("timeout", False), ("crashed", False), ("undecodable", True)):
+    for fault, kept in ((TOO_LONG, False), (CRASHED, False), ("undecodable", True)):
         assert not known.holds("1.png")
         assert (known.version_read("1.png", fault) is not None) is kept

@@ -55,7 +55,7 @@ def completed_row(number: int, text_is_list: bool = False) -> dict:
         "weight": math.nan if number % 2 else 0.5,
         "status": status,
         "missing": missing,
-        "reason": "null" if missing else None,
+        "reason": "no text in the row" if missing else None,
         "completion": completion,
     }
 

@@ -25,7 +25,7 @@ def test_the_form_and_the_columns_are_found(form) -> None:
     dataset, _, name, _ = form
     assert dataset.format == name
     assert dataset.has_id
-    assert not dataset.text_is_list
+    assert dataset.text_is_list == (name == "coco")
     assert "label" in dataset.extra_schema.names
 
 
@@ -38,7 +38,9 @@ def test_rows_come_out_as_they_went_in(form) -> None:
         reason if r["image"] is None else None for r in rows
     ]
     assert [r["text"] for r in found] == [[r["text"]] if r["text"] else [] for r in rows]
-    assert [r["text_reason"] for r in found] == [None if r["text"] else "null" for r in rows]
+    assert [r["text_reason"] for r in found] == [
+        None if r["text"] else "no text in the row" for r in rows
+    ]
     assert [r["extra"]["label"] for r in found] == [r["label"] for r in rows]
 
 

@@ -148,8 +148,8 @@ class TestRefusedWhenRead:
         image = [{"bytes": None, "path": "https://example.com"}]
         write_parquet(tmp_path / f"{names[1]}.parquet", image=image, text=[None], tags=[[]])
         rows = sorted(read(open_dataset(tmp_path)), key=lambda row: str(row["text"]))
-        assert [r["image_reason"] for r in rows] == [None, "url"]
-        assert [r["text_reason"] for r in rows] == [None, "null"]
+        assert [r["image_reason"] for r in rows] == [None, "only a URL 'https://example.com'"]
+        assert [r["text_reason"] for r in rows] == [None, "no text in the row"]
         assert [r["extra"]["tags"] for r in rows] == [["t"], []]
 
     def test_strings_stored_otherwise_are_no_drift(self, tmp_path: Path) -> None:

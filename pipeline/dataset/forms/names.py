@@ -1,0 +1,122 @@
+"""Names of files: which are images by their ending, which are no data, and which mean the same file."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import unicodedata
+from collections.abc import Iterable
+
+# All that `pipeline.dataset.decoding` reads by the names that it goes by, and what it can at least
+# name: HEIC, JPEG XL, SVG.
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".mpo", ".png", ".apng", ".webp", ".gif"),
+    *(".bmp", ".dib", ".tif", ".tiff", ".avif", ".avifs", ".ico", ".pcx", ".qoi"),
+    *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    *(".tga", ".icb", ".vda", ".vst", ".heic", ".heif", ".hif", ".jxl", ".svg"),
+)
+
+COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
+
+# What Spark, Hive, Impala, Delta, img2dataset, macOS and Windows lay beside data, which is none
+# itself. All else that starts with "_" is data: cameras name their files so.
+_BESIDE_DATA = frozenset(
+    ["_SUCCESS", "_metadata", "_common_metadata", "_spark_metadata", "_temporary", "_tmp"]
+    + ["_impala_insert_staging", "_delta_log", "_change_data", "__MACOSX"]
+    + ["Thumbs.db", "thumbs.db", "ehthumbs.db", "desktop.ini", "Desktop.ini", "$RECYCLE.BIN"]
+)
+
+# What tells of data and holds none: nobody misses it.
+_ABOUT = re.compile(
+    r"(readme|licen[cs]e|copying|notice|citation|changelog|contributing|authors|version)\b.*"
+    r"|(sha\d+|md5|check)sums?(\.\w+)?|.*_stats\.json"
+    r"|(dataset_infos?|dataset_dict|state|croissant)\.json"
+    r"|.*\.(md|rst|bib|cff|sha\d+|md5|sfv|crc32?|log|lock|tmp|py|ipynb|sh|bat|js|css|html?"
+    r"|ya?ml|toml|cfg|ini)",
+    re.IGNORECASE,
+)
+
+
+def is_image(name: str) -> bool:
+    """Whether a name ends as an image's does."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def is_beside_data(base: str) -> bool:
+    """Whether a file or folder is hidden, or known to be no data."""
+    return base.startswith(".") or base in _BESIDE_DATA
+
+
+def is_about(name: str) -> bool:
+    """Whether a file tells of a dataset and holds none of it: a README, a licence, checksums, code."""
+    return _ABOUT.fullmatch(posixpath.basename(name)) is not None
+
+
+def plain_name(name: str) -> str:
+    """A name in lower case, without the suffix of a compression.
+
+    Examples
+    --------
+    >>> plain_name("Rows.JSONL.gz")
+    'rows.jsonl'
+    """
+    lower = name.lower()
+    stem, suffix = posixpath.splitext(lower)
+    return stem if suffix in COMPRESSED_SUFFIXES else lower
+
+
+def readable(name: str) -> str:
+    """A file's name as text, where its bytes are not UTF-8 and Python holds them as surrogates.
+
+    Such names were written by a system with Windows' Latin-1, as nearly all of them were.
+
+    Examples
+    --------
+    >>> readable("caf\\udce9.png")
+    'café.png'
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raw = name.encode("utf-8", "surrogateescape")
+        try:
+            return raw.decode("cp1252")
+        except UnicodeDecodeError:
+            return raw.decode("latin-1")
+    return name
+
+
+def same_name(name: str) -> str:
+    """The form that names have in common which differ by separator or Unicode's normal form.
+
+    Examples
+    --------
+    >>> same_name("images\\\\./cafe\\u0301.png") == "images/caf\\u00e9.png"
+    True
+    """
+    return posixpath.normpath(unicodedata.normalize("NFC", name).replace("\\", "/"))
+
+
+class AlikeNames:
+    """Finds a name by another that means the same: other separators, normal form, or case.
+
+    Parameters
+    ----------
+    names
+        All that there are.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._found: dict[str, list[str]] = {}
+        for name in names:
+            self._found.setdefault(same_name(name).casefold(), []).append(name)
+
+    def find(self, name: str) -> str | None:
+        """The one name that means the same; None where there is none, or more than one.
+
+        A difference in case counts only where nothing else fits.
+        """
+        wanted = same_name(name)
+        held = self._found.get(wanted.casefold(), [])
+        exact = [n for n in held if same_name(n) == wanted] or held
+        return exact[0] if len(exact) == 1 else None

@@ -1,0 +1,63 @@
+"""Why a half of a row is missing: in words for a person, with what it is about where that helps."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+
+NO_IMAGE = "no image in the row"
+NO_IMAGES = "no column of images"
+EMPTY_IMAGE = "empty image"
+EMPTY_FILE = "empty file"
+ONLY_URL = "only a URL"
+OUTSIDE = "outside the data's folder"
+NO_FILE = "no such file"
+NOT_ALLOWED = "not allowed to read"
+NOT_A_FILE = "not a file"
+TOO_LARGE = "larger than 256 MB"
+LOCKED = "packed with a password"
+PACKED = "packed in a way that is not read"
+DAMAGED = "damaged in its archive"
+
+NO_TEXT = "no text in the row"
+NO_TEXTS = "no column of texts"
+EMPTY_TEXT = "empty text"
+WHITE_SPACE = "only white space"
+INVISIBLE = "only invisible characters"
+
+# Reasons of one kind that are about as many things as this are told one by one.
+FEW = 2
+_LONGEST = 200
+_OF_PATHS = (
+    *(ONLY_URL, OUTSIDE, NO_FILE, NOT_ALLOWED, NOT_A_FILE, EMPTY_FILE, TOO_LARGE),
+    *(LOCKED, PACKED, DAMAGED),
+)
+_ABOUT = re.compile(rf"({'|'.join(map(re.escape, _OF_PATHS))}) '[^']*'")
+
+
+def about(kind: str, what: str) -> str:
+    """A reason that names what it is about: "no such file 'a.png'"."""
+    shown = what if len(what) <= _LONGEST else what[:_LONGEST] + "…"
+    return f"{kind} '{shown.replace(chr(39), '’')}'"
+
+
+def kind_of(reason: str) -> str:
+    """A reason, or several in a sentence, without what they are about.
+
+    Examples
+    --------
+    >>> kind_of(about(NO_FILE, "a.png"))
+    'no such file'
+    """
+    return _ABOUT.sub(r"\1", reason)
+
+
+def by_kind(counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts of reasons, the most frequent first: those of one kind as one, unless they are few."""
+    kinds = Counter(map(kind_of, counts))
+    found: Counter[str] = Counter()
+    for reason, count in counts.items():
+        kind = kind_of(reason)
+        found[reason if kinds[kind] <= FEW else kind] += count
+    return dict(found.most_common())
