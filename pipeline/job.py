@@ -8,25 +8,22 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pyarrow.dataset as ds
 
 from generators.service import ServiceRefused
-from kb.knowledge_base import Pairs
 from kb.storage import DamagedKnowledgeBase
 from pipeline.completion.shard import RowsDone, complete_shard
 from pipeline.config.config import Config
 from pipeline.config.dependencies import row_dependencies
-from pipeline.dataset.catalog import Catalog, digest
+from pipeline.dataset.catalog import Catalog
+from pipeline.dataset.overlooked import as_warnings, overlooked
 from pipeline.dataset.schema import completed_schema
 from pipeline.dataset.sources import Progress, Sources, quiet
-from pipeline.export.export import Exported, export
-from pipeline.export.settings import ExportSettings
 from pipeline.knowledge.build import INPUTS, build
 from pipeline.knowledge.embedding import PairEmbeddings
 from pipeline.knowledge.standing import StandingKnowledge
@@ -34,13 +31,12 @@ from pipeline.ledger.compaction import compact
 from pipeline.ledger.comparison import compare
 from pipeline.ledger.ledger import Ledger, Manifest, shard_name
 from pipeline.ledger.plan import Plan, ShardPlan, make_plan
-from pipeline.ledger.review import Review, Reviewed, Verdict, take_marks
+from pipeline.ledger.review import Review, Verdict
 from pipeline.ledger.summary import read_summary, summarise
 from pipeline.models.loaded import LoadedModels
-from pipeline.storage.errors import ConfigError, RunLocked
+from pipeline.storage.errors import ConfigError
 from pipeline.storage.files import clear_scratch, write_whole
-from pipeline.storage.lock import hold
-from pipeline.storage.mirror import Mirror
+from pipeline.storage.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +62,7 @@ class Job:
     def __init__(self, config: Config, progress: Progress = quiet) -> None:
         self.config = config
         self.folder = config.folder
+        self.home = RunFolder(self.folder, config.output_url)
         self.sources = Sources(
             config.dataset, config.external, config.base, self.folder / "catalog"
         )
@@ -76,40 +73,27 @@ class Job:
             config.run.offline,
             self.folder / CANDIDATES if config.run.remember else None,
         )
-        own, shared = self.folder / "embeddings", config.run.embeddings
-        place = own if shared is None else (config.base / shared).resolve()
-        self.embeddings = PairEmbeddings(place, self.sources, self.models)
+        self.embeddings = PairEmbeddings(config.embeddings_folder, self.sources, self.models)
         self.knowledge = StandingKnowledge(
             self.folder, self.sources, config.selection, config.run.seed
         )
         self.progress = progress
+        if progress is not quiet:
+            self.models.loading.progress = progress
         self.times: list[dict[str, Any]] = []
         self.planned = Plan()
         self._ledger: Ledger | None = None
         self.run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}"
 
-    @cached_property
-    def mirror(self) -> Mirror | None:
-        """The URL that the run's folder mirrors, where the output is one."""
-        url = self.config.output_url
-        return None if url is None else Mirror(url, self.folder)
-
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run's folder, and its URL; see `pipeline.storage.lock.hold` and `Mirror.hold`."""
-        with hold(self.folder, self.run_id):
-            if self.mirror is None:
-                yield
-                return
-            with self.mirror.hold(self.run_id):
-                yield
+        """Hold the run's folder, and its URL; see `RunFolder.hold`."""
+        with self.home.hold(self.run_id):
+            yield
 
     def refresh(self) -> None:
         """Fetch what is new on the output's URL, unless a run on this machine is at it."""
-        if self.mirror is None:
-            return
-        with suppress(RunLocked), hold(self.folder, self.run_id):
-            self.mirror.pull()
+        self.home.refresh(self.run_id)
 
     @property
     def catalog(self) -> Catalog:
@@ -155,8 +139,8 @@ class Job:
             self.knowledge,
             self.progress,
         )
-        if built and self.mirror is not None:
-            self.mirror.push()
+        if built:
+            self.home.push()
         return built
 
     def mend(self) -> bool:
@@ -171,14 +155,6 @@ class Job:
             (self.folder / INPUTS).unlink(missing_ok=True)
             return self.build()
         return False
-
-    def pairs(self) -> dict[str, Pairs]:
-        """The complete pairs of every source with their raw embeddings, the dataset's own first."""
-        return {name: self.embeddings.pairs(name) for name in self.catalogs()}
-
-    def catalogs(self) -> dict[str, Catalog]:
-        """The rows of every source, the dataset's own first."""
-        return self.sources.catalogs(self.progress)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -233,18 +209,28 @@ class Job:
         """The shards of the plan, once the knowledge base that they need is known to be whole."""
         if any(shard.missing for shard in self.planned.shards):
             self.mend()
+            for warning in self.overlooked():
+                logger.warning("%s", warning)
         return self.planned.shards
 
-    def complete_shard(self, plan: ShardPlan, rows_done: RowsDone | None = None) -> Manifest:
+    def complete_shard(
+        self,
+        plan: ShardPlan,
+        rows_done: RowsDone | None = None,
+        answered: Callable[[int], None] | None = None,
+    ) -> Manifest:
         """Do one shard, unless this run has; see `pipeline.completion.shard.complete_shard`."""
+        manifest = None
         try:
             manifest = self._done(plan) or complete_shard(
-                self.config, self.sources, self.models, self.knowledge, plan, rows_done
+                self.config, self.sources, self.models, self.knowledge, plan, rows_done, answered
             )
         except ServiceRefused:
-            self._send(self._done(plan))
+            manifest = self._done(plan)
             raise
-        self._send(manifest)
+        finally:
+            if manifest is not None:
+                self.home.send_shard(manifest.part, f"{manifest.shard}.json", manifest.run_id)
         return manifest
 
     def _done(self, plan: ShardPlan) -> Manifest | None:
@@ -252,9 +238,11 @@ class Job:
         manifest = Ledger(self.folder).find(shard_name(plan.number))
         return manifest if manifest is not None and manifest.run_id == plan.run_id else None
 
-    def _send(self, manifest: Manifest | None) -> None:
-        if manifest is not None and self.mirror is not None:
-            self.mirror.send_shard(manifest.part, f"{manifest.shard}.json", manifest.run_id)
+    def overlooked(self) -> list[str]:
+        """A warning, where a run generates halves while files or columns lie there unused."""
+        pending = self.planned.pending
+        rows = sum(pending.get(half, 0) for half in self.config.made)
+        return as_warnings(overlooked(self.catalog, in_use=True), rows) if rows else []
 
     def finish(self) -> dict[str, Any]:
         """Drop rows that no longer count from the completed dataset, and sum up.
@@ -278,7 +266,7 @@ class Job:
             last=read_summary(self.folder).get("run_id"),
             rewritten=rewritten,
             times=self.times,
-            warnings=self.knowledge.warnings(),
+            warnings=[*self.knowledge.warnings(), *self.overlooked()],
         )
 
     def complete(
@@ -294,40 +282,6 @@ class Job:
             self.complete_shard(shard, rows_done)
         return self.finish()
 
-    def place(self, path: Path) -> str:
-        """Where others find a file of the run's folder: on the URL, where the output is one."""
-        if self.mirror is None:
-            return str(path)
-        return f"{self.mirror.url}/{path.relative_to(self.folder).as_posix()}"
-
-    def export(self, settings: ExportSettings, folder: Path | None = None) -> Exported:
-        """Write the completed dataset in a consumer's layout; see `pipeline.export.export.export`.
-
-        Needs the lock, for parts that are read here may be written again by a run.
-
-        Parameters
-        ----------
-        settings
-        folder
-            Default `exports/NAME` in the run's folder.
-
-        Raises
-        ------
-        ConfigError
-            Nothing was completed yet, or what `export` refuses.
-        """
-        self.check_completed()
-        place = folder or self.folder / "exports" / settings.place
-        # Our lock keeps no other run out of a folder that is not ours.
-        owner = "" if folder is None else digest(str(self.folder))[:8]
-        done = export(
-            self.completed(), place, settings, self.config.name, self.verdicts(), owner=owner
-        )
-        if folder is None and self.mirror is not None:
-            self.mirror.check()
-            self.mirror.exports.send(place, settings.place, self.run_id)
-        return done
-
     def close(self) -> None:
         """Free what was loaded; what is used after all is loaded again."""
         self.models.close()
@@ -337,27 +291,8 @@ class Job:
         """A person's verdicts by id, of rows whose observed half is as it was."""
         return self.review.standing(self.ledger.entries(list(self.review.verdicts)))
 
-    def take_review(self, marks: Path) -> Reviewed:
-        """Keep the marks of a report; needs the lock. The report is to be written anew then.
-
-        Rejected rows are pending then; accepted ones stay, whatever becomes of the settings.
-
-        Raises
-        ------
-        ConfigError
-            Nothing was completed yet, the marks are not of this run, or none of them counts.
-        """
-        self.check_completed()
-        return take_marks(marks, self.config.name, self.review, self.ledger)
-
     def check_completed(self) -> None:
-        """Raises where there is no completed dataset.
-
-        Raises
-        ------
-        ConfigError
-            Nothing was completed yet.
-        """
+        """Raises `ConfigError` where nothing was completed yet."""
         if not self.ledger.files():
             raise ConfigError(
                 f"{self.folder} holds no completed dataset; first: rag4dmc run CONFIG"

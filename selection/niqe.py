@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.special import gammaln
 
-from selection.statistics import block_statistics, half_size, luma, normalised_contrast
+from selection.luma import block_statistics, half_size, luma, normalised_contrast
 
 FEATURES = 36
 # Of a larger picture its middle stands for it: blocks say nothing of where they lie.
@@ -82,7 +82,7 @@ def niqe_features(image: Any, block: int = 96) -> tuple[np.ndarray, np.ndarray]:
     Parameters
     ----------
     image : PIL.Image.Image or ndarray
-        A picture; arrays as :func:`selection.statistics.luma` takes them.
+        A picture; arrays as :func:`selection.luma.luma` takes them.
     block : int
         Side of a block in pixels; even.
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.evaluation.protocol import draw_mask, read_mask
+from pipeline.evaluation.protocol.split import draw_mask, read_mask
 
 
 def image_path(image: Mapping[str, Any]) -> str:

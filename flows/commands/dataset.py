@@ -39,7 +39,17 @@ def init(
         str | None, typer.Option("--text", metavar="COLUMN", help="Column of texts, or none.")
     ] = None,
     format: Annotated[
-        Literal["parquet", "imagefolder", "jsonl", "csv", "webdataset", "img2dataset"] | None,
+        Literal[
+            "parquet",
+            "imagefolder",
+            "jsonl",
+            "csv",
+            "webdataset",
+            "img2dataset",
+            "coco",
+            "arrow",
+        ]
+        | None,
         typer.Option(help="The form of the data, where the files' names don't tell it."),
     ] = None,
     encoder: Annotated[

@@ -11,7 +11,7 @@ import typer
 from flows.terminal import AsJson, ConfigPath, errors_in_one_line
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.table import Table
+    from pipeline.evaluation.report.table import Table
 
 
 def evaluate(
@@ -48,11 +48,10 @@ def evaluate(
     with errors_in_one_line():
         from flows.progress import RunView
         from pipeline.config.config import load_config
+        from pipeline.config.variants import name_variants
         from pipeline.evaluation.changes import parse_sweep
         from pipeline.evaluation.experiment import Experiment
-        from pipeline.evaluation.page import write_page
-        from pipeline.evaluation.tables import markdown, tables, warnings
-        from pipeline.evaluation.variants import name_variants
+        from pipeline.evaluation.report.page import markdown, tables, warnings, write_page
         from pipeline.storage.errors import ConfigError
         from pipeline.storage.files import write_whole
 
@@ -124,8 +123,8 @@ def tune(
     with errors_in_one_line():
         from flows.progress import RunView
         from pipeline.config.config import load_config
-        from pipeline.evaluation.trials import write_tuned
-        from pipeline.evaluation.tuning import Tuner
+        from pipeline.evaluation.tuning.trials import write_tuned
+        from pipeline.evaluation.tuning.tuner import Tuner
 
         loaded = load_config(config)
         with RunView() as view:

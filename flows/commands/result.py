@@ -69,7 +69,9 @@ def export(
         except ValidationError as error:
             raise ConfigError(first_error(error, "export")) from None
         with locked_job(config) as job:
-            done = job.export(settings, output)
+            from pipeline.report.presentation import export_run
+
+            done = export_run(job, settings, output)
     left = ", ".join(f"{count} {why}" for why, count in done.left_out.items() if count)
     print(f"{done.rows} rows in {done.folder}" + (f"; left out: {left}" if left else ""))
 
@@ -104,7 +106,7 @@ def report(
     with errors_in_one_line(), locked_job(config) as job:
         from pipeline.report.run import report_run
 
-        page = job.place(report_run(job, cards))
+        page = job.home.place(report_run(job, cards))
     print(page)
 
 

@@ -18,6 +18,7 @@ from pipeline.dataset.catalog import Catalog, DuplicateIds
 from pipeline.dataset.columns import NONE, ColumnSettings
 from pipeline.dataset.dataset import Dataset, DatasetSettings
 from pipeline.dataset.external import INTERNAL
+from pipeline.dataset.overlooked import overlooked, without_pairs
 from pipeline.dataset.sources import Progress, quiet
 from pipeline.job import Job
 from pipeline.storage.errors import ConfigError, first_error
@@ -136,15 +137,17 @@ def draft(
         warnings.append(f"{error.twice}: the first of them counts (on_duplicate: first)")
         job = Job(make_config(values, base), progress)
         catalog = job.catalog
-    settled = _roles(catalog.dataset.settle(ColumnSettings(**(columns or {}))))
+    settled = _roles(catalog.dataset.found_again(ColumnSettings(**(columns or {}))))
     if settled != values["dataset"]["columns"]:
         # A half's column came after the rows that were looked at before.
         values["dataset"]["columns"] = settled
         job = Job(make_config(values, base), progress)
         catalog = job.catalog
-    found = {name: each for name, each in job.catalogs().items() if name != INTERNAL}
+    found = {
+        name: each for name, each in job.sources.catalogs(job.progress).items() if name != INTERNAL
+    }
     pairs = {name: len(catalog.complete()) for name, catalog in found.items()}
-    warnings += _warnings(catalog, pairs)
+    warnings += _warnings(catalog, found)
     text = config_text(values, catalog, found, path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
@@ -161,7 +164,7 @@ def draft(
     )
 
 
-def _warnings(catalog: Catalog, pairs: Mapping[str, int]) -> list[str]:
+def _warnings(catalog: Catalog, externals: Mapping[str, Catalog]) -> list[str]:
     counts = catalog.counts()
     found = []
     if not counts["complete"]:
@@ -178,7 +181,10 @@ def _warnings(catalog: Catalog, pairs: Mapping[str, int]) -> list[str]:
         found.append(
             "no column of ids: a row is known by what it holds, and is a new one when that changes"
         )
-    found += [f"external {name}: no complete pair" for name, count in pairs.items() if not count]
+    found += [*overlooked(catalog), *catalog.dataset.advice()]
+    for name, external in externals.items():
+        found += [f"external {name}: {line}" for line in overlooked(external)]
+        found += filter(None, [without_pairs(name, external)])
     return found
 
 
@@ -190,7 +196,7 @@ def name_of(path: str) -> str:
     >>> name_of("s3://bucket/my photos/*.parquet"), name_of("data/rows.csv")
     ('my-photos', 'rows')
     """
-    parts = [p for p in path.split("/") if p and not set(p) & set("*?[")]
+    parts = [p for p in path.split("/") if p and not set(p) & set("*?")]
     stem = re.sub(r"(\.[A-Za-z]\w*)+$", "", parts[-1] if parts else "")
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "run"
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from kb.embeddings import MODALITIES, Modality, opposite
 from pipeline.config.config import Config
 from pipeline.dataset.catalog import Catalog, encoded_images, fetch
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.overlooked import overlooked, without_pairs
 from pipeline.dataset.sources import Progress, quiet
 from pipeline.job import Job
 from pipeline.models.components import Component
@@ -47,7 +47,7 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
         embed, [least, most]), `external` (complete pairs by name; None where not read yet),
         `models` (of each: `role`, `model`, `here`, `bytes` to download, None where not known),
         `disk` (`completed` and `exports` in bytes, `free`), `output`, `advice` (what to change
-        about the data, a line each), and `time` of `pipeline.advice.timing.measure`.
+        about the data, and what of it is not used, a line each), and `time` of `pipeline.advice.timing.measure`.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
         "models": models,
         "disk": _disk(job, made),
         "output": config.output_url or str(job.folder),
-        "advice": [line for dataset in _read(job, external) for line in dataset.advice()],
+        "advice": _advice(job, external),
     }
     if time:
         gone = [model["model"] for model in models if not model["here"]]
@@ -99,10 +99,15 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
     return answer
 
 
-def _read(job: Job, external: Mapping[str, int | None]) -> list[Dataset]:
-    """The datasets that were read."""
-    known = [name for name, pairs in external.items() if pairs is not None]
-    return [job.sources.dataset, *(job.sources.externals[name] for name in known)]
+def _advice(job: Job, external: Mapping[str, int | None]) -> list[str]:
+    """What to change about the datasets that were read, and what of them is not used."""
+    lines = [*job.sources.dataset.advice(), *overlooked(job.catalog)]
+    for name in (name for name, pairs in external.items() if pairs is not None):
+        catalog = job.sources.catalog(name)
+        told = [*catalog.dataset.advice(), *overlooked(catalog)]
+        lines += [f"external {name}: {line}" for line in told]
+        lines += filter(None, [without_pairs(name, catalog)])
+    return lines
 
 
 def _all_pending(counts: Mapping[str, int], shard_size: int) -> dict[str, Any]:
@@ -140,7 +145,7 @@ def _external(job: Job) -> dict[str, int | None]:
     names = [settings.name for settings in job.config.external]
     if not all((folder / name).is_dir() for name in names):
         return dict.fromkeys(names)
-    found = job.catalogs()
+    found = job.sources.catalogs(job.progress)
     return {name: len(found[name].complete()) for name in names}
 
 

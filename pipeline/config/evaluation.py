@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from pipeline.evaluation.variants import TABLE, VARIANTS
+from pipeline.config.variants import TABLE, VARIANTS
 
 
 class DownstreamSettings(BaseModel):

@@ -130,6 +130,12 @@ class Catalog:
             tables.append(found.select(DETAILS).take(places))
         return pa.concat_tables(tables)
 
+    def image_paths(self) -> Iterator[str]:
+        """The paths of images in files of their own that rows name."""
+        for file in self.dataset.files:
+            found = pq.read_table(place_of(self._folder, file), columns=["image_path"])
+            yield from pc.drop_null(found["image_path"]).to_pylist()
+
     def complete(self) -> pa.Table:
         """The rows with both halves."""
         return self.table.filter(pc.is_null(self.table["missing"]))

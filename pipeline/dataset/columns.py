@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.dataset.forms.base import DatasetError, is_binary, is_string
+from pipeline.dataset.forms.base import DatasetError, is_binary, is_list, is_string
 from pipeline.dataset.forms.kinds import LIST, OBJECT, STRING, is_empty, json_kinds
 from pipeline.dataset.forms.reasons import NO_PATH
 from pipeline.dataset.schema import OWN_COLUMNS
@@ -24,10 +24,22 @@ _ID_NAMES = ("id", "__key__", "key", "uid", "uuid", "sample_id")
 _IMAGE_NAMES = (
     *("image", "img", "images", "jpg", "jpeg", "png", "webp", "picture", "photo"),
     *("image_bytes", "file_name", "filename", "image_path", "filepath", "file_path", "path"),
+    *(
+        "file",
+        "files",
+        "image_file",
+        "image_name",
+        "image_filename",
+        "image_file_name",
+        "imagename",
+    ),
+    *("img_path", "img_name", "img_file", "image_filepath", "image_file_path", "picture_path"),
+    *("photo_path", "local_path", "relative_path", "fname"),
 )
 _TEXT_NAMES = (
     *("text", "caption", "captions", "txt", "texts", "sentence", "sentences", "description"),
-    *("alt_text", "title"),
+    *("alt_text", "alttext", "caption_text", "caption_str", "image_caption", "comment", "raw"),
+    *("prompt", "utterance", "summary", "title"),
 )
 
 
@@ -118,6 +130,8 @@ def resolve_columns(asked: ColumnSettings, schema: pa.Schema) -> ColumnSettings:
             f"columns.id: column {found['id']!r} is {kind}; ids are strings or whole numbers"
         )
     used = {column for column in found.values() if column}
+    if found["image"] and image_kind(schema.field(found["image"])) == "list":
+        used.remove(found["image"])  # what follows the first image of a row passes through
     rest = [c for c in schema.names if c not in used]
     extra = rest if asked.extra is None else [c for c in asked.extra if c not in used]
     return ColumnSettings(**found, extra=extra)
@@ -147,8 +161,10 @@ def image_kind(field: pa.Field) -> str | None:
     if pa.types.is_struct(kind):
         names = {child.name for child in kind}
         return "struct" if names & {"bytes", "path"} and _struct_fits(kind) else None
-    if is_binary(kind):
+    if is_binary(kind) and not pa.types.is_fixed_size_binary(kind):
         return "bytes"
+    if is_list(kind):
+        return "list" if image_kind(kind.value_field) in ("bytes", "path", "struct") else None
     return "path" if is_string(kind) and _holds(field, STRING | OBJECT) else None
 
 
@@ -176,13 +192,23 @@ def _is_id(field: pa.Field) -> bool:
     kind = field.type
     if pa.types.is_struct(kind):
         return "path" in {child.name for child in kind}
-    return (is_string(kind) and _holds(field, STRING)) or pa.types.is_integer(kind)
+    if is_string(kind):
+        return _holds(field, STRING)
+    return pa.types.is_integer(kind) or is_uuid(kind)
+
+
+def is_uuid(kind: pa.DataType) -> bool:
+    """Whether a column holds UUIDs as their 16 bytes."""
+    return bool(kind == pa.binary(16))
 
 
 def image_cells(column: pa.Array, field: pa.Field) -> list[dict[str, Any] | None]:
-    """The image column's values as {bytes, path, reason}."""
+    """The image column's values as {bytes, path, reason}; of a list the first."""
     if json_kinds(field) is not None:
         return [_json_cell(text) for text in column.to_pylist()]
+    if is_list(column.type):
+        firsts = [held[0] if held else None for held in column.to_pylist()]
+        return image_cells(pa.array(firsts, column.type.value_type), column.type.value_field)
     if pa.types.is_struct(column.type):
         names = {child.name for child in column.type}
         cells = column.to_pylist()

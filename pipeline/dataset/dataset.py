@@ -6,34 +6,28 @@ whether those bytes are an image is for `pipeline.dataset.images` to say.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline.dataset.columns import (
-    NONE,
     ColumnSettings,
     guess_columns,
     image_cells,
     image_kind,
-    resolve_columns,
-    settle_columns,
 )
 from pipeline.dataset.forms.base import DatasetError, Source, SourceFile
-from pipeline.dataset.forms.csv_records import Quotes
+from pipeline.dataset.forms.names import is_about
 from pipeline.dataset.forms.pictures import Pictures
 from pipeline.dataset.forms.registry import guess_format, open_source
 from pipeline.dataset.forms.root import Root
-from pipeline.dataset.forms.rows import Columns, with_empty
-from pipeline.dataset.halves import check_images
-from pipeline.dataset.images import DECODE_SECONDS, MAX_PIXELS
+from pipeline.dataset.halves import check_images, check_utf8, unpacked
+from pipeline.dataset.settings import DatasetSettings
+from pipeline.dataset.settled import NoColumns, Settled
 from pipeline.dataset.unified import Unified, Unread
-from pipeline.storage.errors import without_password
 
 __all__ = [
     "ColumnSettings",
@@ -46,54 +40,8 @@ __all__ = [
 ]
 
 
-class DatasetSettings(BaseModel):
-    """Where a dataset is, and how to read it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    path: str = Field(
-        min_length=1,
-        description="File, folder or glob, local (relative to the config) or an fsspec URL.",
-    )
-    format: Literal[
-        "auto", "parquet", "imagefolder", "jsonl", "csv", "webdataset", "img2dataset"
-    ] = Field("auto", description="The form of the data; 'auto' goes by the files' names.")
-    columns: ColumnSettings = Field(
-        default_factory=lambda: ColumnSettings(), description="Which columns hold what."
-    )
-    on_duplicate: Literal["error", "first"] = Field(
-        "error",
-        description="A second row with the same id ends the run, or is left out.",
-    )
-    max_pixels: int = Field(
-        MAX_PIXELS,
-        ge=1,
-        description="Images with more pixels (width x height) are not decoded.",
-    )
-    decode_seconds: float = Field(
-        DECODE_SECONDS,
-        gt=0,
-        description="Time limit for decoding one image, in seconds.",
-    )
-    quotes: Quotes = Field(
-        "auto",
-        description="How a quote stands within quotes in CSV: doubled, or after a backslash;"
-        " 'auto' finds out.",
-    )
-    image_root: str | None = Field(
-        default=None,
-        description="Folder that paths of images are relative to and may not leave;"
-        " the dataset's own folder if left out.",
-    )
-    exclude: str | None = Field(
-        default=None,
-        description="Text file with the ids of rows to leave out, one a line.",
-    )
-
-    @field_validator("path", "image_root", "exclude")
-    @classmethod
-    def _without_password(cls, value: str | None) -> str | None:
-        return without_password(value)
+# Forms whose files' versions take in the images already.
+_WITH_IMAGES = ("imagefolder", "img2dataset")
 
 
 class Dataset:
@@ -122,16 +70,20 @@ class Dataset:
         settings: DatasetSettings,
         format: str,
         source: Source,
-        columns: ColumnSettings,
+        columns: Settled,
         images: Pictures,
+        root: Root,
     ) -> None:
         self.settings = settings
         self.format = format
         self.excluded: frozenset[str] = frozenset()
         self._source = source
+        self._settled = columns
         self._images = images
-        self._read = _schema(source, settings.columns)
-        self._unified_columns = Unified(columns, self._read, images)
+        self._root = root
+        # What its readers say of the columns, and ask of them.
+        self.learned, self.learn = columns.learned, columns.learn
+        self.found_again, self.check_named = columns.again, columns.check_named
 
     @classmethod
     def open(
@@ -160,12 +112,12 @@ class Dataset:
         source = open_source(format, root, settings.quotes)
         if not _has_files(source):
             raise DatasetError(f"path {settings.path!r} holds no file of format {format}")
-        schema = _schema(source, settings.columns)
-        if not schema.names:
-            raise DatasetError(f"path {settings.path!r} has no rows")
-        columns = resolve_columns(settings.columns, schema)
-        images = Root.of(settings.image_root, base) if settings.image_root else root
-        dataset = cls(settings, format, source, columns, Pictures(images))
+        pictures = Pictures(Root.of(settings.image_root, base) if settings.image_root else root)
+        try:
+            columns = Settled(source, settings.columns, pictures)
+        except NoColumns:
+            raise DatasetError(f"path {settings.path!r} has no rows") from None
+        dataset = cls(settings, format, source, columns, pictures, root)
         dataset.excluded = _excluded(settings.exclude, base)
         dataset._look()
         dataset.learn("", known or {})
@@ -193,36 +145,7 @@ class Dataset:
 
     @property
     def _unified(self) -> Unified:
-        """What makes the columns alike, by all that was seen of them up to now."""
-        read = _schema(self._source, self.settings.columns)
-        if read is not self._read and not read.equals(self._read, check_metadata=True):
-            settled = settle_columns(self.settings.columns, self._unified_columns.columns, read)
-            self._unified_columns = Unified(settled, read, self._images)
-        self._read = read
-        return self._unified_columns
-
-    def learned(self, file: str | None = None) -> dict[str, int]:
-        """The columns of a file, or of all, and their kinds, where they grow as files are read."""
-        grown: Columns | None = getattr(self._source, "columns", None)
-        if grown is None:
-            return {}
-        return grown.together() if file is None else grown.of(file)
-
-    def learn(self, file: str, columns: Mapping[str, int]) -> None:
-        """Take in what was learned of a file another time; "" stands for all of them."""
-        grown: Columns | None = getattr(self._source, "columns", None)
-        if grown is not None:
-            grown.learn(file, columns)
-
-    def settle(self, asked: ColumnSettings) -> ColumnSettings:
-        """The columns as they would be found now, with others asked for than the settings have."""
-        return settle_columns(asked, self.columns, self._source.schema())
-
-    def check_named(self) -> None:
-        """Raise a `DatasetError` if no row has a column that the settings name; once all are read."""
-        grown: Columns | None = getattr(self._source, "columns", None)
-        if grown is not None:
-            resolve_columns(self.settings.columns, self._source.schema())
+        return self._settled.unified
 
     @cached_property
     def files(self) -> list[SourceFile]:
@@ -232,7 +155,7 @@ class Dataset:
         was added or changed makes the files that may name it new.
         """
         files = sorted(self._source.files(), key=lambda file: file.name)
-        if self.format in ("imagefolder", "img2dataset") or not self._by_path:
+        if self.format in _WITH_IMAGES or not self._by_path:
             return files
         images = self._images.listing_version()
         return [SourceFile(f.name, f.url, f"{f.version}+{images}") for f in files]
@@ -262,7 +185,7 @@ class Dataset:
             For a file that is damaged, has other columns than the first one, text that is not
             UTF-8, or a null id.
         """
-        for batch in self._source.batches(file.name, self._asked):
+        for batch in self._source.batches(file.name, self._settled.to_read):
             yield from self._unified.batches(file.name, batch, unread)
 
     def stream(self, file: SourceFile, positions: np.ndarray) -> Iterator[pa.RecordBatch]:
@@ -276,7 +199,7 @@ class Dataset:
         if not len(positions):
             return
         rows = 0
-        for read in self._source.take(file.name, positions, self._asked):
+        for read in self._source.take(file.name, positions, self._settled.to_read):
             for batch in self._unified.batches(file.name, read):
                 rows += batch.num_rows
                 yield batch
@@ -315,11 +238,26 @@ class Dataset:
         """What to change about the files for them to be read faster, a line each."""
         return getattr(self._source, "advice", list)()
 
-    @property
-    def _asked(self) -> list[str] | None:
-        """The columns to read, None for all, those that are not known yet too."""
-        grows = getattr(self._source, "columns", None) is not None
-        return None if grows and self.settings.columns.extra is None else self._unified.needed
+    def unused(self, named: Iterable[str]) -> list[str]:
+        """The files of the dataset's folder that hold data by their names, and that are not read.
+
+        Parameters
+        ----------
+        named
+            Paths of the images that rows name.
+        """
+        used = set(getattr(self._source, "used", lambda: _names(self._source))())
+        left = [n for n in self._root.names() if n not in used and not is_about(n)]
+        if not left:
+            return []
+        known, own = set(self._root.names()), self._images.root.path == self._root.path
+        for path in named:
+            place = path if path in known and own else self._images.find(path)
+            if isinstance(place, tuple):
+                place = place[0]
+            if place is not None and own:
+                used.add(place)
+        return [name for name in left if name not in used]
 
     def _look(self) -> None:
         """Read the first rows, to find an image column that holds none and an empty dataset."""
@@ -327,26 +265,19 @@ class Dataset:
         # Images in the cells of text files are paths, also of a column that comes late.
         self._by_path = self.format in ("jsonl", "csv")
         for name in _names(self._source):
-            for _, batch in self._source.batches(name, asked):
+            for positions, batch in self._source.batches(name, asked):
                 if batch.num_rows == 0:
                     continue
+                for field, column in zip(batch.schema, batch.columns, strict=True):
+                    check_utf8(name, positions, field.name, column)
                 if self.columns.image:
                     cells = image_cells(batch.column(0).slice(0, 64), batch.schema.field(0))
+                    cells = list(map(unpacked, cells))
                     self._by_path |= any(c and c["bytes"] is None and c["path"] for c in cells)
                     self._by_path |= image_kind(batch.schema.field(0)) == "path"
                     check_images(self.columns.image, cells)
                 return
         raise DatasetError(f"path {self.settings.path!r} has no rows")
-
-
-def _schema(source: Source, asked: ColumnSettings) -> pa.Schema:
-    """The columns of a source, with those that are asked for and may come later in JSON."""
-    schema = source.schema()
-    if not schema.names or getattr(source, "columns", None) is None:
-        return schema
-    named = [asked.id, asked.image, asked.text, *(asked.extra or ())]
-    late = [n for n in dict.fromkeys(named) if n not in (None, NONE) and n not in schema.names]
-    return with_empty(schema, late) if late else schema
 
 
 def _has_files(source: Source) -> bool:

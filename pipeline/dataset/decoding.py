@@ -39,7 +39,8 @@ class UndecodableImage(ValueError):
     ----------
     reason
         Why, in a word or two: "empty image", "undecodable", "truncated", "over the pixel limit",
-        "svg without a decoder", "heic without a decoder", "out of memory".
+        "svg without a decoder", "heic without a decoder", "jpeg xl without a
+        decoder", "a Git LFS pointer…", "out of memory".
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -72,7 +73,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """
     image = _open(data, max_pixels)
     try:
-        image.load()
+        image = _load(image, data, max_pixels)
         try:
             image = ImageOps.exif_transpose(image)
         except Exception:  # noqa: BLE001  a broken EXIF block says nothing about the picture
@@ -94,13 +95,44 @@ def image_fault(data: bytes | None, max_pixels: int = MAX_PIXELS) -> str | None:
         image = _open(data, max_pixels)
         if image.format == "JPEG":
             image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
-        image.load()
-        _to_rgb(image)
+        _to_rgb(_load(image, data, max_pixels))
     except UndecodableImage as fault:
         return fault.reason
     except Exception as error:  # noqa: BLE001  Pillow's plugins raise anything
         return _undecodable(error).reason
     return None
+
+
+def _load(image: Image.Image, data: bytes, max_pixels: int) -> Image.Image:
+    """The image with its pixels; a PNG's texts may also stand behind them."""
+    try:
+        image.load()
+    except ValueError as error:
+        if not _too_much_told(error):
+            raise
+        image = _open(without_texts(data), max_pixels)
+        image.load()
+    return image
+
+
+def _too_much_told(error: Exception) -> bool:
+    """Whether Pillow refuses a PNG for the size of its texts or its colour profile."""
+    return "MAX_TEXT_CHUNK" in str(error) or "MAX_TEXT_MEMORY" in str(error)
+
+
+def without_texts(png: bytes) -> bytes:
+    """A PNG without its texts and its colour profile, which change no pixel here.
+
+    Pillow unpacks at most a megabyte of each, lest a few bytes become gigabytes, and so refuses
+    pictures with the large profiles of scanners and printers.
+    """
+    kept, place = [png[:8]], 8
+    while place + 12 <= len(png):
+        size = int.from_bytes(png[place : place + 4], "big") + 12
+        if png[place + 4 : place + 8] not in (b"iCCP", b"tEXt", b"zTXt", b"iTXt"):
+            kept.append(png[place : place + size])
+        place += size
+    return b"".join(kept)
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
@@ -113,7 +145,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
             Image.init()
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
-                image = Image.open(io.BytesIO(data), formats=FORMATS)
+                image = _identify(data)
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
     except UnidentifiedImageError:
@@ -125,6 +157,15 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
             "over the pixel limit", f"{image.width} x {image.height} > {max_pixels}"
         )
     return image
+
+
+def _identify(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except ValueError as error:
+        if not _too_much_told(error):
+            raise
+        return Image.open(io.BytesIO(without_texts(data)), formats=FORMATS)
 
 
 def _sniff(data: bytes) -> str:
@@ -140,6 +181,10 @@ def _sniff(data: bytes) -> str:
         b"mif1",
     ):
         return "heic without a decoder"
+    if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        return "jpeg xl without a decoder"
+    if data.startswith(b"version https://git-lfs.github.com/spec/"):
+        return "a Git LFS pointer, not the picture (git lfs pull fetches it)"
     return "undecodable"
 
 

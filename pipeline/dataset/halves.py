@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipeline.dataset.forms import reasons
 from pipeline.dataset.forms.base import DatasetError
+from pipeline.dataset.forms.inline import inline_image
 from pipeline.dataset.forms.names import is_image
 from pipeline.dataset.images import UndecodableImage, decode
 
@@ -64,6 +65,14 @@ def path_to_read(cell: Cell) -> str | None:
     if cell is None or cell["bytes"] is not None or cell.get("reason") is not None:
         return None
     return cell["path"]
+
+
+def unpacked(cell: Cell) -> Cell:
+    """A cell with the bytes of an image that is written out where a path may stand."""
+    if cell is None or cell["bytes"] is not None or not cell["path"]:
+        return cell
+    data = inline_image(cell["path"])
+    return cell if data is None else {**cell, "bytes": data, "path": None}
 
 
 def in_cell(cell: Cell) -> tuple[bytes | None, str | None]:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.dataset.columns import ColumnSettings, free_name, image_cells, text_kind
+from pipeline.dataset.columns import ColumnSettings, free_name, image_cells, is_uuid, text_kind
 from pipeline.dataset.forms.base import BATCH_BYTES, Batch, DatasetError
 from pipeline.dataset.forms.kinds import json_kinds, loose_strings
 from pipeline.dataset.forms.pictures import Pictures
 from pipeline.dataset.forms.reasons import NO_IMAGES, NO_TEXTS
-from pipeline.dataset.halves import Cell, captions, check_utf8, in_cell, json_captions, path_to_read
+from pipeline.dataset.halves import (
+    Cell,
+    captions,
+    check_utf8,
+    in_cell,
+    json_captions,
+    path_to_read,
+    unpacked,
+)
 from pipeline.dataset.schema import IMAGE
 
 # Images that are read by their paths at the same time, where that takes a server.
@@ -94,7 +103,7 @@ class Unified:
         texts, text_reasons = self._texts(batch)
         extra = self._extra(batch)
         cells: list[Cell] = (
-            image_cells(*_column(batch, self.columns.image))
+            list(map(unpacked, image_cells(*_column(batch, self.columns.image))))
             if self.columns.image
             else [{"bytes": None, "path": None, "reason": NO_IMAGES}] * batch.num_rows
         )
@@ -153,6 +162,11 @@ class Unified:
             column = pa.array(loose_strings(column), pa.string())
         if pa.types.is_struct(column.type):
             column = column.field("path")
+        if is_uuid(column.type):
+            written = [
+                None if value is None else str(UUID(bytes=value)) for value in column.to_pylist()
+            ]
+            column = pa.array(written, pa.string())
         ids = column.cast(pa.string())
         for row, value in enumerate(ids.to_pylist()):
             if not value:

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
-from kb.embeddings import MODALITIES, Modality, opposite
 from pipeline.config.config import Config
+from pipeline.config.variants import VARIANTS
 from pipeline.dataset.catalog import encoded_images
 from pipeline.dataset.sources import Progress, quiet
 from pipeline.evaluation.changes import Sweep
-from pipeline.evaluation.direct import Direct
-from pipeline.evaluation.downstream import FEWEST_PAIRS, Downstream, Pairs
-from pipeline.evaluation.found import MODES, gain, measure_retrieval
-from pipeline.evaluation.records import Record
-from pipeline.evaluation.results import Results
+from pipeline.evaluation.measures.direct import Direct
+from pipeline.evaluation.measures.fine_tuning import FEWEST_PAIRS, Downstream
+from pipeline.evaluation.measures.retrieval import retrieval_figures
+from pipeline.evaluation.protocol.masked import Pairs
+from pipeline.evaluation.protocol.world import World
+from pipeline.evaluation.results.records import Record
+from pipeline.evaluation.results.results import Results
 from pipeline.evaluation.runs import Arm, Runs
-from pipeline.evaluation.statistics import interval
-from pipeline.evaluation.variants import VARIANTS
-from pipeline.evaluation.world import World
 from pipeline.export.cutoff import keep_best
-from pipeline.job import Job
 from pipeline.models.components import Component
 from pipeline.storage.errors import ConfigError
 
@@ -142,7 +139,7 @@ class Draw:
                 )
             figures = self.direct.measure(job, table, hidden)
             if job.config.generation.grounded:
-                figures += self._retrieval(job, hidden)
+                figures += retrieval_figures(job, self.world, hidden)
             for one in figures:
                 rows = one.pop("rows", None)
                 results.add(Record(rate, label, draw=self.number, **one), rows)
@@ -155,43 +152,6 @@ class Draw:
             ranks = self.downstream.measure(train, count)
             results.add_ranks(rate, label, ranks, self.world.test, len(train), self.number)
             self.progress(name, count, count)
-
-    def _retrieval(self, job: Job, hidden: Mapping[str, Modality]) -> list[dict[str, Any]]:
-        """Quality of the example and recall, by observed half and mode."""
-        retriever = job.knowledge.checked().retriever
-        ids: dict[Modality, list[str]] = {
-            observed: [row_id for row_id, half in hidden.items() if half == opposite(observed)]
-            for observed in MODALITIES
-        }
-        found = measure_retrieval(
-            retriever,
-            {m: self.world.embeddings_of(ids[m], m, judge=False) for m in MODALITIES},
-            ids,
-            {m: self.world.embeddings_of(ids[m], opposite(m), judge=True) for m in MODALITIES},
-            self.world.judged_by_id(retriever.ids.to_pylist()),
-        )
-        used = job.config.knowledge_base.retrieval.mode
-        records: list[dict[str, Any]] = []
-        for one in found:
-            common = {
-                "group": "retrieval",
-                "missing": opposite(one["observed"]),
-                "mode": one["mode"],
-                "used": one["mode"] == used,
-            }
-            by_row = {"quality": one["values"]} | {
-                f"gain over {mode}": gain(found, one["observed"], one["mode"], mode)
-                for mode in MODES[: MODES.index(one["mode"])]
-            }
-            for measure, values in by_row.items():
-                mean = interval(values)
-                rows = dict(zip(ids[one["observed"]], values.tolist(), strict=True))
-                records.append(
-                    common
-                    | {"measure": measure, "value": mean.mean, "half": mean.half, "rows": rows}
-                )
-            records += [common | {"measure": k, "value": one[k]} for k in one if k.startswith("R@")]
-        return records
 
 
 def _filled(table: pa.Table, world: World) -> Pairs:

@@ -11,11 +11,11 @@ from typing import Any
 
 from kb.recipe import METHOD
 from pipeline.config.config import Config
+from pipeline.config.variants import Variant
 from pipeline.dataset.catalog import digest
 from pipeline.dataset.sources import Progress, quiet
 from pipeline.evaluation.changes import derive
-from pipeline.evaluation.variants import Variant
-from pipeline.evaluation.world import Masked, World
+from pipeline.evaluation.protocol.world import Masked, World
 from pipeline.job import Job
 from pipeline.knowledge.build import INPUTS
 from pipeline.knowledge.standing import STANDARDS

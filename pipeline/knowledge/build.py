@@ -20,6 +20,7 @@ from pipeline.config.config import Config
 from pipeline.dataset.catalog import Catalog, digest
 from pipeline.dataset.dataset import DatasetError
 from pipeline.dataset.external import INTERNAL
+from pipeline.dataset.overlooked import without_pairs
 from pipeline.dataset.sources import Progress, Sources, quiet
 from pipeline.knowledge.embedding import PairEmbeddings, pair_ids
 from pipeline.knowledge.standards import keep_standards
@@ -61,7 +62,7 @@ def build(
     kb.mapping.NoCompletePairs
         The dataset has no complete pair.
     DatasetError
-        An id would stand for more than one pair.
+        An external dataset has no complete pair, or an id would stand for more than one.
     ConfigError
         The encoder gives what is no embedding, or pictures are too few or too small for the
         settings of `selection`.
@@ -89,6 +90,7 @@ def build(
     same = read_json(stamp) == json.loads(json.dumps(inputs))
     if same and _whole(knowledge.folder):
         return False
+    _check_pairs(externals)
     _check_ids(catalogs)
     stamp.unlink(missing_ok=True)
     knowledge.forget()
@@ -110,6 +112,19 @@ def _whole(folder: Path) -> bool:
         return not damaged_files(folder, read_manifest(folder), thorough=False)
     except DamagedKnowledgeBase:
         return False
+
+
+def _check_pairs(externals: Mapping[str, Catalog]) -> None:
+    """Refuse an external dataset that has no pair: the fault is in its path or its columns.
+
+    Raises
+    ------
+    DatasetError
+    """
+    for name, catalog in externals.items():
+        why = without_pairs(name, catalog)
+        if why is not None:
+            raise DatasetError(f"{why}; mend it, or leave it out of the config")
 
 
 def _check_ids(catalogs: Mapping[str, Catalog]) -> None:

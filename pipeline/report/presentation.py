@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.dataset.catalog import digest
-from pipeline.export.export import is_export
+from pipeline.export.export import Exported, export, is_export
+from pipeline.export.settings import ExportSettings
 from pipeline.job import Job
 from pipeline.ledger.review import FILE as REVIEW
-from pipeline.ledger.review import Reviewed
+from pipeline.ledger.review import Reviewed, take_marks
+from pipeline.ledger.summary import read_summary
 from pipeline.report.run import report_run
 from pipeline.storage.files import read_json, write_whole
 
@@ -37,25 +39,66 @@ def present(job: Job, summary: dict[str, Any]) -> dict[str, Any]:
     standing = {} if stale else note["exports"]
     for each in settings:
         if standing.get(each.place) != wanted[each.place] or not is_export(exports[each.place]):
-            job.export(each)
+            export_run(job, each)
     if stale:
         report_run(job)
     if stale or note["exports"] != wanted:
         write_whole(folder / NOTE, json.dumps({"of": of, "exports": wanted}, indent=1))
-    if job.mirror is not None:
-        places = {name: job.mirror.exports.url(name) for name in exports}
-    else:
-        places = {name: str(place) for name, place in exports.items()}
     return summary | {
-        "completed": job.place(folder / "completed"),
-        "report": job.place(page),
-        "exports": places,
+        "completed": job.home.place(folder / "completed"),
+        "report": job.home.place(page),
+        "exports": {name: job.home.export_place(name) for name in exports},
     }
 
 
+def export_run(job: Job, settings: ExportSettings, folder: Path | None = None) -> Exported:
+    """Write the completed dataset in a consumer's layout; see `pipeline.export.export.export`.
+
+    Needs the lock, for parts that are read here may be written again by a run.
+
+    Parameters
+    ----------
+    job
+    settings
+    folder
+        Default `exports/NAME` in the run's folder.
+
+    Raises
+    ------
+    ConfigError
+        Nothing was completed yet, or what `export` refuses.
+    """
+    job.check_completed()
+    place = folder or job.folder / "exports" / settings.place
+    # Our lock keeps no other run out of a folder that is not ours.
+    owner = "" if folder is None else digest(str(job.folder))[:8]
+    waiting = read_summary(job.folder).get("held_back", 0)
+    done = export(
+        job.completed(),
+        place,
+        settings,
+        job.config.name,
+        job.verdicts(),
+        owner=owner,
+        waiting=waiting,
+    )
+    if folder is None:
+        job.home.send_export(place, settings.place, job.run_id)
+    return done
+
+
 def review(job: Job, marks: Path) -> Reviewed:
-    """Keep the marks of a report and show them in it; see `Job.take_review`. Needs the lock."""
-    taken = job.take_review(marks)
+    """Keep the marks of a report, and show them in it; needs the lock.
+
+    Rejected rows are pending then; accepted ones stay, whatever becomes of the settings.
+
+    Raises
+    ------
+    ConfigError
+        Nothing was completed yet, the marks are not of this run, or none of them counts.
+    """
+    job.check_completed()
+    taken = take_marks(marks, job.config.name, job.review, job.ledger)
     if taken.accepted or taken.rejected:
         report_run(job)
     return taken

@@ -67,7 +67,7 @@ def report_run(job: Job, cards: int = CARDS) -> Path:
         if row is None:
             return None
         found = job.knowledge.pairs([row], with_images=True).get(row)
-        return None if found is None else found.encoded
+        return None if found is None or found.fault else found.encoded
 
     write_report(
         path,
@@ -89,7 +89,9 @@ def _projection(job: Job) -> Projection | None:
     None where no raw embedding is held any more: a report encodes nothing.
     """
     knowledge = job.knowledge.checked()
-    before = {name: job.embeddings.held(name, "image") for name in job.catalogs()}
+    before = {
+        name: job.embeddings.held(name, "image") for name in job.sources.catalogs(job.progress)
+    }
     before = {name: held for name, held in before.items() if len(held)}
     if not before:
         return None

@@ -23,8 +23,8 @@ from kb.embeddings import Modality, opposite
 from pipeline.config.config import Config, load_config, make_config
 from pipeline.dataset.images import decode
 from pipeline.evaluation.changes import change
-from pipeline.evaluation.statistics import paired
-from pipeline.evaluation.tuning import ALPHA, K, Tuner
+from pipeline.evaluation.results.intervals import paired
+from pipeline.evaluation.tuning.tuner import ALPHA, K, Tuner
 from pipeline.job import Job
 from pipeline.models.candidates import CandidateStore
 

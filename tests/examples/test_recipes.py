@@ -13,7 +13,7 @@ from examples.recipes.karpathy import convert
 from kb.encoders import ENCODERS
 from pipeline.config.config import load_config, make_config
 from pipeline.evaluation.experiment import Experiment
-from pipeline.evaluation.protocol import read_mask
+from pipeline.evaluation.protocol.split import read_mask
 from pipeline.models.components import Component
 from tests import quick_worlds
 from tests.pipeline.dataset.forms.form_writers import write_img2dataset_tar

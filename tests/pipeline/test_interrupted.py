@@ -15,6 +15,7 @@ from pipeline.dataset.dataset import DatasetError
 from pipeline.export.settings import ExportSettings
 from pipeline.job import Job
 from pipeline.ledger.ledger import Ledger
+from pipeline.report.presentation import export_run
 from tests import quick_worlds
 from tests.calls import LOG, calls
 
@@ -174,7 +175,7 @@ def test_a_part_without_a_manifest_is_no_part_of_the_dataset(world: Path) -> Non
     debris.write_bytes((parts / "part-000001.parquet").read_bytes())
     again = Job(job.config)
     assert _rows(again) == rows
-    exported = again.export(ExportSettings())
+    exported = export_run(again, ExportSettings())
     assert exported.rows == len(rows)
     page = again.report().read_text(encoding="utf-8")
     assert f"{len(rows)} rows" in page or f">{len(rows)}<" in page

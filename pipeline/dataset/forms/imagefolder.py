@@ -1,13 +1,16 @@
 """Folders of image files, described by `metadata.jsonl`, `.csv` or `.parquet` beside them.
 
 The metadata's `file_name` is relative to the metadata's own folder, as Hugging Face has it. Images
-that no metadata names are rows as well: images without a text.
+that no metadata names are rows as well. A text that the metadata has not may lie in a file beside its
+image (see `pipeline.dataset.forms.sidecars`).
 """
 
 from __future__ import annotations
 
+import json
 import posixpath
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -20,17 +23,33 @@ from pipeline.dataset.forms.base import (
     Source,
     SourceFile,
     digest,
+    filled_batch,
     is_string,
 )
 from pipeline.dataset.forms.csv_records import Quotes
 from pipeline.dataset.forms.kinds import json_kinds, loose_strings
+from pipeline.dataset.forms.names import AlikeNames, is_image, plain_name
 from pipeline.dataset.forms.parquet import ParquetSource
 from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.rows import Columns
+from pipeline.dataset.forms.sidecars import Sidecars
 from pipeline.dataset.forms.table import CsvSource, JsonLinesSource
 
-METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.tsv", "metadata.parquet")
 FILE_NAME = "file_name"
+TEXT = "text"
+# What the column that names the images may be called, in lower case.
+_NAMING = (
+    FILE_NAME,
+    "filename",
+    "file",
+    "image",
+    "image_file_name",
+    "image_path",
+    "file_path",
+    "path",
+)
+_TEXTS = (TEXT, "caption", "captions", "texts", "description")
 
 # The images of a folder that no metadata names are a file of the dataset by this name.
 _REST = "*"
@@ -38,7 +57,12 @@ _REST = "*"
 
 class _MetadataParquet(ParquetSource):
     def names(self) -> list[str]:
-        return [n for n in super().names() if posixpath.basename(n) == "metadata.parquet"]
+        return [n for n in super().names() if is_metadata(n)]
+
+
+def is_metadata(name: str) -> bool:
+    """Whether a file describes the images of its folder, by its name in any case."""
+    return plain_name(posixpath.basename(name)) in METADATA
 
 
 class ImageFolderSource:
@@ -48,15 +72,25 @@ class ImageFolderSource:
         self.root = root
         self._quotes: Quotes = quotes
         names = root.names()
-        self._metadata = [n for n in names if posixpath.basename(n) in METADATA]
-        self._folders = [f for f in root.folders() if root.images(f)]
+        self._metadata = [n for n in names if is_metadata(n)]
+        pictured = [f for f in root.folders() if root.images(f)]
+        self._sidecars = Sidecars(root, [n for f in pictured for n in root.images(f)])
+        self._folders = sorted({*pictured, *self._sidecars.alone})
         self._table = self._open_table()
+        self._alike = AlikeNames(n for n in names if is_image(n))
         self._named: set[str] | None = None
         self._rest_of: tuple[str, list[str]] | None = None
 
+    def used(self) -> list[str]:
+        """The metadata, and the texts beside images."""
+        if not self._reads_sidecars:
+            return self._metadata
+        alone = [name for names in self._sidecars.alone.values() for name in names]
+        return self._metadata + list(self._sidecars.names.values()) + alone
+
     def files(self) -> list[SourceFile]:
         # What an image file holds may change while the metadata stays, so a version takes in both.
-        images = {f: self.root.listing_version(self.root.images(f)) for f in self._folders}
+        images = {f: self.root.listing_version(self._beside(f)) for f in self._folders}
         known = self.root.listing_version(self._metadata)
         found = [self._file(name, self.root.version(name), images) for name in self._metadata]
         for folder, version in images.items():
@@ -69,25 +103,27 @@ class ImageFolderSource:
         """Those of the metadata, where they grow as they are read."""
         return getattr(self._table, "columns", None)
 
+    @property
+    def _schema(self) -> pa.Schema:
+        schema = pa.schema([]) if self._table is None else self._table.schema()
+        if self._naming not in schema.names:
+            schema = schema.append(pa.field(self._naming, IMAGE_CELL))
+        at = schema.get_field_index(self._naming)
+        schema = schema.set(at, pa.field(self._naming, IMAGE_CELL))
+        if self._sidecars.names and self._text not in schema.names:
+            schema = schema.append(pa.field(self._text, pa.string()))
+        return schema
+
     def schema(self) -> pa.Schema:
-        if self._table is None:
-            return pa.schema([(FILE_NAME, IMAGE_CELL)])
-        schema = self._table.schema()
-        if FILE_NAME not in schema.names or not is_string(schema.field(FILE_NAME).type):
-            raise DatasetError(
-                f"{self._metadata[0]} has no column {FILE_NAME!r} that names the images"
-                f" (columns: {', '.join(schema.names)})"
-            )
-        at = schema.get_field_index(FILE_NAME)
-        return schema.set(at, pa.field(FILE_NAME, IMAGE_CELL))
+        return self._schema
 
     def batches(self, name: str, columns: Sequence[str] | None) -> Iterator[Batch]:
         if posixpath.basename(name) == _REST:
             yield from self._rest(posixpath.dirname(name), columns)
         else:
             assert self._table is not None
-            for positions, batch in self._table.batches(name, columns):
-                yield positions, _with_images(batch, posixpath.dirname(name))
+            read = self._table.batches(name, self._asked(columns))
+            yield from self._described(name, read, columns)
 
     def take(
         self, name: str, positions: np.ndarray, columns: Sequence[str] | None
@@ -96,11 +132,99 @@ class ImageFolderSource:
             yield from self._rest(posixpath.dirname(name), columns, positions)
         else:
             assert self._table is not None
-            for found, batch in self._table.take(name, positions, columns):
-                yield found, _with_images(batch, posixpath.dirname(name))
+            read = self._table.take(name, positions, self._asked(columns))
+            yield from self._described(name, read, columns)
+
+    @cached_property
+    def _naming(self) -> str:
+        """The metadata's column that names the images."""
+        if self._table is None:
+            return FILE_NAME
+        schema = self._table.schema()
+        texts = {n.lower(): n for n in reversed(schema.names) if is_string(schema.field(n).type)}
+        found = next((texts[n] for n in _NAMING if n in texts), None)
+        if found is None:
+            raise DatasetError(
+                f"{self._metadata[0]} has no column {FILE_NAME!r} that names the images"
+                f" (columns: {', '.join(schema.names)})"
+            )
+        return found
+
+    @cached_property
+    def _text(self) -> str:
+        """The column of texts: the metadata's own, or one for the texts beside the images."""
+        names = [] if self._table is None else self._table.schema().names
+        lower = {n.lower(): n for n in reversed(names)}
+        return next((lower[n] for n in _TEXTS if n in lower), TEXT)
+
+    @property
+    def _reads_sidecars(self) -> bool:
+        return bool(self._sidecars.names) and is_string(self._schema.field(self._text).type)
+
+    def _beside(self, folder: str) -> list[str]:
+        """The images of a folder, and their texts."""
+        images = self.root.images(folder)
+        texts = self._sidecars.names
+        beside = [texts[name] for name in images if name in texts]
+        return images + beside + self._sidecars.alone.get(folder, [])
+
+    def _asked(self, columns: Sequence[str] | None) -> list[str] | None:
+        """The columns of the metadata that take part in those that are asked for."""
+        assert self._table is not None
+        if columns is None:
+            return None
+        held = self._table.schema().names
+        needs_names = self._reads_sidecars and self._text in columns
+        asked = [column for column in columns if column in held]
+        return asked + [self._naming] * (needs_names and self._naming not in asked)
+
+    def _described(
+        self, name: str, read: Iterator[Batch], columns: Sequence[str] | None
+    ) -> Iterator[Batch]:
+        """Batches of the metadata, with the images' cells and their texts."""
+        folder = posixpath.dirname(name)
+        for positions, batch in read:
+            schema = self._schema
+            asked = schema.names if columns is None else columns
+            arrays = {n: batch.column(n) for n in batch.schema.names}
+            if self._naming in arrays:
+                paths = [p and _join(folder, p) for p in self._paths(batch)]
+                arrays[self._naming] = pa.array([{"path": path} for path in paths], IMAGE_CELL)
+                if self._reads_sidecars and self._text in asked:
+                    held = arrays.get(self._text)
+                    texts = [None] * len(paths) if held is None else held.to_pylist()
+                    kind = schema.field(self._text).type
+                    filled = [
+                        text
+                        if text or path is None
+                        else self._beside_text(self._place(path)) or text
+                        for text, path in zip(texts, paths, strict=True)
+                    ]
+                    arrays[self._text] = pa.array(filled, kind)
+            yield positions, filled_batch(schema, asked, arrays, batch.num_rows)
+
+    def _paths(self, batch: pa.RecordBatch) -> list[str | None]:
+        at = batch.schema.get_field_index(self._naming)
+        if json_kinds(batch.schema.field(at)) is not None:
+            return loose_strings(batch.column(at))
+        return list(batch.column(at).to_pylist())
+
+    def _cell(self, name: str) -> dict[str, str] | None:
+        return {"path": name} if is_image(name) else None
+
+    def _beside_text(self, name: str) -> str | None:
+        text = self._sidecars.read(name) if is_image(name) else self._sidecars.text(name)
+        # Beside texts and lists of texts it is one of the texts.
+        marked = json_kinds(self._schema.field(self._text)) is not None
+        return json.dumps(text, ensure_ascii=False) if marked and text is not None else text
+
+    def _place(self, path: str) -> str:
+        """The image of the folder that a path in the metadata means."""
+        name = path.removeprefix(f"{self.root.path}/")
+        return name if name in self.root else self._alike.find(name) or name
 
     def _open_table(self) -> Source | None:
-        kinds = {posixpath.splitext(n)[1] for n in self._metadata}
+        kinds = {posixpath.splitext(plain_name(n))[1] for n in self._metadata}
         if not kinds:
             return None
         if len(kinds) > 1:
@@ -111,7 +235,7 @@ class ImageFolderSource:
         kind = kinds.pop()
         if kind == ".jsonl":
             return JsonLinesSource(self.root, self._metadata)
-        if kind == ".csv":
+        if kind in (".csv", ".tsv"):
             return CsvSource(self.root, self._metadata, self._quotes)
         return _MetadataParquet(self.root)
 
@@ -130,48 +254,38 @@ class ImageFolderSource:
         for name in self._metadata:
             assert self._table is not None
             folder = posixpath.dirname(name)
-            for _, batch in self._table.batches(name, [FILE_NAME]):
-                paths = _paths(batch)
-                named.update(_join(folder, path) for path in paths if path)
+            for _, batch in self._table.batches(name, [self._naming]):
+                paths = self._paths(batch)
+                named.update(self._place(_join(folder, path)) for path in paths if path)
         return named
 
     def _unnamed(self, folder: str) -> list[str]:
-        """The images right in a folder that no metadata names, in order."""
+        """The images right in a folder that no metadata names, in order; then texts without one."""
         if self._named is None:
             self._named = self._names_in_metadata()
         if self._rest_of is None or self._rest_of[0] != folder:
             names = [n for n in self.root.images(folder) if n not in self._named]
+            names += self._sidecars.alone.get(folder, []) if self._reads_sidecars else []
             self._rest_of = (folder, names)
         return self._rest_of[1]
 
     def _rest(
         self, folder: str, columns: Sequence[str] | None, positions: np.ndarray | None = None
     ) -> Iterator[Batch]:
-        names, schema = self._unnamed(folder), self.schema()
+        names = self._unnamed(folder)
+        schema = self._schema
         columns = schema.names if columns is None else columns
         wanted = np.arange(len(names)) if positions is None else positions
         wanted = wanted[wanted < len(names)]
         for start in range(0, len(wanted), BATCH_ROWS):
             part = wanted[start : start + BATCH_ROWS]
-            cells = [{"path": names[position]} for position in part]
-            arrays = [
-                pa.array(cells, IMAGE_CELL)
-                if column == FILE_NAME
-                else pa.nulls(len(part), _type_of(schema, column))
-                for column in columns
-            ]
-            yield part, pa.RecordBatch.from_arrays(arrays, names=list(columns))
-
-
-def _type_of(schema: pa.Schema, column: str) -> pa.DataType:
-    return schema.field(column).type if column in schema.names else pa.string()
-
-
-def _paths(batch: pa.RecordBatch) -> list[str | None]:
-    at = batch.schema.get_field_index(FILE_NAME)
-    if json_kinds(batch.schema.field(at)) is not None:
-        return loose_strings(batch.column(at))
-    return batch.column(at).to_pylist()
+            part_names = [names[position] for position in part]
+            cells = [self._cell(name) for name in part_names]
+            arrays = {self._naming: pa.array(cells, IMAGE_CELL)}
+            if self._text in columns and self._reads_sidecars:
+                kind = schema.field(self._text).type
+                arrays[self._text] = pa.array([self._beside_text(n) for n in part_names], kind)
+            yield part, filled_batch(schema, columns, arrays, len(part))
 
 
 def _join(folder: str, path: str) -> str:
@@ -180,12 +294,3 @@ def _join(folder: str, path: str) -> str:
     joined = posixpath.join(folder, path)
     # "a/../b" is tidied only where no link can make it another place; the root judges the rest.
     return joined if ".." in path.split("/") else posixpath.normpath(joined)
-
-
-def _with_images(batch: pa.RecordBatch, folder: str) -> pa.RecordBatch:
-    if FILE_NAME not in batch.schema.names:
-        return batch
-    at = batch.schema.get_field_index(FILE_NAME)
-    paths = _paths(batch)
-    cells = [{"path": _join(folder, path) if path else path} for path in paths]
-    return batch.set_column(at, pa.field(FILE_NAME, IMAGE_CELL), pa.array(cells, IMAGE_CELL))

@@ -54,6 +54,17 @@ class Img2DatasetSource:
             found.append(SourceFile(shard.name, shard.url, version))
         return found
 
+    def used(self) -> list[str]:
+        """The shards, their tars, and what stands beside an image of what the shard says of it."""
+        shards = self._shards.names()
+        folders = {_stem(name) for name in shards}
+        beside = [
+            name
+            for name in self.root.names()
+            if posixpath.dirname(name) in folders and name.endswith((".txt", ".json"))
+        ]
+        return shards + beside + [f"{folder}.tar" for folder in folders]
+
     def schema(self) -> pa.Schema:
         schema = self._shards.schema()
         if "key" not in schema.names or "status" not in schema.names:

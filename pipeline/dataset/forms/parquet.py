@@ -147,7 +147,7 @@ class ParquetSource:
     def _cast(self, batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
         """The columns in their order, with the first file's types."""
         schema = self.schema()
-        arrays = [_to_type(batch.column(name), schema.field(name).type) for name in columns]
+        arrays = [to_type(batch.column(name), schema.field(name).type) for name in columns]
         return pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
@@ -155,7 +155,7 @@ def _group_rows(file: pq.ParquetFile) -> list[int]:
     return [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
 
 
-def _to_type(array: pa.Array, kind: pa.DataType) -> pa.Array:
+def to_type(array: pa.Array, kind: pa.DataType) -> pa.Array:
     """An array in a type that its own one `fits`, without a detour through Python's values."""
     if not has_null(array.type):
         return array.cast(kind)
@@ -163,9 +163,9 @@ def _to_type(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return pa.nulls(len(array), kind)
     # Arrow's cast leaves the nulls within lists as they are.
     if pa.types.is_struct(kind):
-        parts = [_to_type(a, field.type) for a, field in zip(array.flatten(), kind, strict=True)]
+        parts = [to_type(a, field.type) for a, field in zip(array.flatten(), kind, strict=True)]
         return pa.StructArray.from_arrays(parts, fields=list(kind), mask=array.is_null())
-    items = _to_type(array.flatten(), kind.value_type)
+    items = to_type(array.flatten(), kind.value_type)
     if pa.types.is_fixed_size_list(kind):
         return array.cast(pa.list_(array.type.value_field)).cast(kind)
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)

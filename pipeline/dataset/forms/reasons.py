@@ -16,7 +16,6 @@ NO_FILE = "no such file"
 NOT_ALLOWED = "not allowed to read"
 NOT_A_FILE = "not a file"
 TOO_LARGE = "larger than 256 MB"
-LFS_POINTER = "a Git LFS pointer, not the picture (git lfs pull fetches it)"
 LOCKED = "packed with a password"
 NO_PATH = "neither an image nor a path"
 PACKED = "packed in a way that is not read"
@@ -32,8 +31,10 @@ INVISIBLE = "only invisible characters"
 # Reasons of one kind that are about as many things as this are told one by one.
 FEW = 2
 _LONGEST = 200
-_OF_PATHS = (ONLY_URL, OUTSIDE, NO_FILE, NOT_ALLOWED, NOT_A_FILE, EMPTY_FILE, TOO_LARGE)
-_OF_PATHS += (LFS_POINTER, LOCKED, PACKED, DAMAGED)
+_OF_PATHS = (
+    *(ONLY_URL, OUTSIDE, NO_FILE, NOT_ALLOWED, NOT_A_FILE, EMPTY_FILE, TOO_LARGE),
+    *(LOCKED, PACKED, DAMAGED),
+)
 _ABOUT = re.compile(rf"({'|'.join(map(re.escape, _OF_PATHS))}) '[^']*'")
 
 

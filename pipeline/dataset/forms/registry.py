@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import re
+from collections.abc import Callable, Iterator
 
+from pipeline.dataset.forms.arrow import ARROW_SUFFIXES
 from pipeline.dataset.forms.base import DatasetError, Source
+from pipeline.dataset.forms.coco import captions_files
 from pipeline.dataset.forms.csv_records import Quotes
-from pipeline.dataset.forms.names import is_image
+from pipeline.dataset.forms.delimiters import text_tables
+from pipeline.dataset.forms.imagefolder import is_metadata
+from pipeline.dataset.forms.json_rows import picture_tables
+from pipeline.dataset.forms.names import is_about, is_image, plain_name
 from pipeline.dataset.forms.root import Root
+from pipeline.dataset.forms.unused import by_suffix
 
 SOURCES: dict[str, str] = {
     "parquet": "pipeline.dataset.forms.parquet:ParquetSource",
@@ -16,7 +24,19 @@ SOURCES: dict[str, str] = {
     "csv": "pipeline.dataset.forms.table:CsvSource",
     "webdataset": "pipeline.dataset.forms.webdataset:WebDatasetSource",
     "img2dataset": "pipeline.dataset.forms.img2dataset:Img2DatasetSource",
+    "coco": "pipeline.dataset.forms.coco:CocoSource",
+    "arrow": "pipeline.dataset.forms.arrow:ArrowSource",
 }
+
+# Forms that a file's name tells, without the suffix of a compression.
+_SUFFIXES = {
+    "parquet": (".parquet", ".pq"),
+    "arrow": ARROW_SUFFIXES,
+    "webdataset": (".tar", ".tgz", ".tbz2", ".txz"),
+    "jsonl": (".jsonl", ".ndjson"),
+    "csv": (".csv", ".tsv"),
+}
+_SHARD = re.compile(r"(?:.*/)?\d+")
 
 
 def open_source(form: str, root: Root, quotes: Quotes = "auto") -> Source:
@@ -27,39 +47,65 @@ def open_source(form: str, root: Root, quotes: Quotes = "auto") -> Source:
 
 
 def guess_format(root: Root) -> str:
-    """Tell a dataset's form by the names of its files.
+    """Tell a dataset's form by the names of its files, and by the beginnings of JSON and text files.
 
     Raises
     ------
     DatasetError
         If they are of no known form, or of more than one.
     """
-    names = [n.lower() for n in root.names()]
-    ends = {n: n.rpartition("/")[2] for n in names}
-    if any(n.endswith("_stats.json") and n.rpartition("/")[2][:1].isdigit() for n in names):
+    names = root.names()
+    if _is_img2dataset(names):
         return "img2dataset"
-    if any(
-        base in ("metadata.jsonl", "metadata.csv", "metadata.parquet") for base in ends.values()
-    ):
+    if any(map(is_metadata, names)):
         return "imagefolder"
-    found = {
-        "parquet": any(n.endswith((".parquet", ".pq")) for n in names),
-        "webdataset": any(n.endswith((".tar", ".tar.gz", ".tgz")) for n in names),
-        "jsonl": any(n.endswith((".jsonl", ".ndjson")) for n in names),
-        "csv": any(n.endswith((".csv", ".tsv")) for n in names),
-    }
-    forms = [form for form, there in found.items() if there]
+    forms = [
+        form
+        for form, suffixes in _SUFFIXES.items()
+        if any(plain_name(n).endswith(suffixes) and not is_about(n) for n in names)
+    ]
     if len(forms) > 1:
         raise DatasetError(
             f"{root.path} holds files of more than one form ({', '.join(forms)});"
             " set format, or a glob as path"
         )
-    if forms:
-        return forms[0]
-    if any(is_image(n) for n in names):
-        return "imagefolder"
-    if any(n.endswith(".json") for n in names):
-        return "jsonl"
+    return forms[0] if forms else next(_looked_into(root), "") or _nothing(root)
+
+
+def _looked_into(root: Root) -> Iterator[str]:
+    """Forms that only a look into files tells, the likeliest first."""
+    pictures = any(map(is_image, root.names()))
+    looks: list[tuple[str, Callable[[Root], object]]] = [
+        ("coco", captions_files),
+        ("jsonl", picture_tables),
+        ("csv", text_tables),
+        ("imagefolder", lambda root: pictures),
+        ("jsonl", lambda root: any(_is_json(n) for n in root.names())),
+    ]
+    yield from (form for form, look in looks if look(root))
+
+
+def _is_img2dataset(names: list[str]) -> bool:
+    """Whether there are img2dataset's tallies, or its lists of shards beside the shards."""
+    if not any(n.endswith(".parquet") and _SHARD.fullmatch(n[:-8]) for n in names):
+        return False
+    tallies = (n.rpartition("/")[2] for n in names if n.lower().endswith("_stats.json"))
+    if any(base[:1].isdigit() for base in tallies):
+        return True
+    stems = [
+        {n.removesuffix(end) for n in names if n.endswith(end) and _SHARD.fullmatch(n[: -len(end)])}
+        for end in (".tar", ".parquet")
+    ]
+    return bool(stems[0]) and stems[0] == stems[1]
+
+
+def _is_json(name: str) -> bool:
+    return plain_name(name).endswith(".json") and not is_about(name)
+
+
+def _nothing(root: Root) -> str:
+    there = ", ".join(line for line in by_suffix(n for n in root.names() if not is_about(n)))
     raise DatasetError(
-        f"{root.path} holds no dataset: no Parquet, JSON Lines, CSV, tar or image files"
+        f"{root.path} holds no dataset: no Parquet, Arrow, JSON, CSV, tar or image files"
+        + (f"; there are {there}" if there else "")
     )

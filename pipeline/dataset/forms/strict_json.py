@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.dataset.forms.base import DatasetError
 
 
-class _Lossy(ValueError):
+class LossyJson(ValueError):
     """JSON that can't be read without a loss."""
 
 
@@ -23,8 +23,8 @@ def parse(text: str, place: str) -> Any:
         of a double's range; `place` says where.
     """
     try:
-        return _DECODER.decode(text)
-    except _Lossy as error:
+        return DECODER.decode(text)
+    except LossyJson as error:
         raise DatasetError(f"{place}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{place}: not JSON ({error})") from None
@@ -35,16 +35,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         for key, value in pairs:
             if repr(found[key]) != repr(value):
-                raise _Lossy(f"the key {key!r} stands twice, with different values; keep one")
+                raise LossyJson(f"the key {key!r} stands twice, with different values; keep one")
     return found
 
 
 def _float(text: str) -> float:
     value = float(text)
     if math.isinf(value) or (value == 0 and set(text.lower().partition("e")[0]) & _NOT_ZERO):
-        raise _Lossy(f"the number {text[:40]} is out of range; write it as a string")
+        raise LossyJson(f"the number {text[:40]} is out of range; write it as a string")
     return value
 
 
 _NOT_ZERO = frozenset("123456789")
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float)
+DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float)

@@ -17,13 +17,17 @@ from pipeline.dataset.forms.base import (
     check_drift,
     select_rows,
 )
+from pipeline.dataset.forms.compressed import compression, damage_named, plain
 from pipeline.dataset.forms.csv_records import Dialect, Quotes, find_dialect
+from pipeline.dataset.forms.delimiters import find_delimiter, text_tables
+from pipeline.dataset.forms.json_rows import is_lines, json_rows, picture_tables, with_answer
+from pipeline.dataset.forms.names import is_about, plain_name
 from pipeline.dataset.forms.readings import Readings
 from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.rows import HEAD_BYTES, HEAD_ROWS, Columns
 from pipeline.dataset.forms.strict_json import parse
 
-JSONL_SUFFIXES = (".jsonl", ".ndjson", ".json")
+JSONL_SUFFIXES = (".jsonl", ".ndjson")
 CSV_SUFFIXES = (".csv", ".tsv")
 
 # Every so many lines the place in the file is noted, for reading named rows.
@@ -31,7 +35,10 @@ _MARK_EVERY = 256
 
 
 class JsonLinesSource:
-    """JSON Lines files: one object a line. Objects within are passed on as JSON text."""
+    """JSON Lines files: an object a line; or JSON files (see `json_rows`).
+
+    Objects within are passed on as JSON text.
+    """
 
     def __init__(self, root: Root, names: Sequence[str] | None = None) -> None:
         self.root = root
@@ -39,11 +46,18 @@ class JsonLinesSource:
         self.columns = Columns()
         self._looked = False
         self._marks: dict[tuple[str, str], list[int]] = {}
+        self._lines: dict[tuple[str, str], bool] = {}
+        self._readings = Readings()
 
     def names(self) -> list[str]:
         if self._names is not None:
             return self._names
-        return [n for n in self.root.names() if n.lower().endswith(JSONL_SUFFIXES)]
+        names = [n for n in self.root.names() if not is_about(n)]
+        lines = [n for n in names if plain_name(n).endswith(JSONL_SUFFIXES)]
+        if lines:
+            return lines
+        # Of files that are called JSON, those that name images, else all.
+        return picture_tables(self.root) or [n for n in names if plain_name(n).endswith(".json")]
 
     def files(self) -> list[SourceFile]:
         return [SourceFile(n, self.root.url(n), self.root.version(n)) for n in self.names()]
@@ -56,12 +70,17 @@ class JsonLinesSource:
         return self.columns.schema()
 
     def batches(self, name: str, columns: Sequence[str] | None) -> Iterator[Batch]:
-        with self.root.open(name) as file:
-            yield from self._read(name, file, 0, columns)
+        with self.root.open(name) as file, damage_named(name):
+            yield from self._read(_rows(name, plain(file)), name, 0, columns)
 
     def take(
         self, name: str, positions: np.ndarray, columns: Sequence[str] | None
     ) -> Iterator[Batch]:
+        if not self._is_lines(name):
+            # Batches that were made before a column widened are not gone on with.
+            key = (name, self.root.version(name), columns and tuple(columns), self.columns.schema())
+            yield from self._readings.take(key, positions, lambda: self.batches(name, columns))
+            return
         marks = self._mark(name)
         with self.root.open(name) as file:
             for mark in np.unique(positions // _MARK_EVERY):
@@ -69,15 +88,24 @@ class JsonLinesSource:
                 if mark >= len(marks):
                     raise DatasetError(f"{name} has no row {inside[0]}: it has changed")
                 file.seek(marks[mark])
-                rows = self._read(name, file, int(mark) * _MARK_EVERY, columns)
+                first = int(mark) * _MARK_EVERY
+                rows = self._read(_line_rows(name, file, first), name, first, columns)
                 yield from select_rows(rows, inside)
+
+    def _is_lines(self, name: str) -> bool:
+        """Whether a file is plain lines, of which any can be read by itself."""
+        key = (name, self.root.version(name))
+        if key not in self._lines:
+            with self.root.open(name) as file:
+                self._lines[key] = compression(file) is None and is_lines(file)
+        return self._lines[key]
 
     def _head(self, name: str) -> Iterator[dict[str, Any]]:
         size = 0
-        with self.root.open(name) as file:
-            for number, line in enumerate(_lines(file)):
-                yield _object(line, name, number)
-                size += len(line)
+        with self.root.open(name) as file, damage_named(name):
+            for number, (row, length) in enumerate(_rows(name, plain(file))):
+                yield row
+                size += length
                 if number + 1 >= HEAD_ROWS or size >= HEAD_BYTES:
                     return
 
@@ -96,13 +124,17 @@ class JsonLinesSource:
         return self._marks[key]
 
     def _read(
-        self, name: str, file: IO[bytes], position: int, columns: Sequence[str] | None
+        self,
+        found: Iterator[tuple[dict[str, Any], int]],
+        name: str,
+        position: int,
+        columns: Sequence[str] | None,
     ) -> Iterator[Batch]:
         rows: list[dict[str, Any]] = []
         size = 0
-        for line in _lines(file):
-            rows.append(_object(line, name, position + len(rows)))
-            size += len(line)
+        for row, length in found:
+            rows.append(row)
+            size += length
             if len(rows) == BATCH_ROWS or size >= BATCH_BYTES:
                 yield self._batch(rows, columns, name, position)
                 position, rows, size = position + len(rows), [], 0
@@ -136,7 +168,8 @@ class CsvSource:
     def names(self) -> list[str]:
         if self._names is not None:
             return self._names
-        return [n for n in self.root.names() if n.lower().endswith(CSV_SUFFIXES)]
+        names = [n for n in self.root.names() if plain_name(n).endswith(CSV_SUFFIXES)]
+        return names or text_tables(self.root)
 
     def files(self) -> list[SourceFile]:
         return [SourceFile(n, self.root.url(n), self.root.version(n)) for n in self.names()]
@@ -149,8 +182,9 @@ class CsvSource:
 
     def batches(self, name: str, columns: Sequence[str] | None) -> Iterator[Batch]:
         columns = self.schema().names if columns is None else columns
-        with self.root.open(name) as file:
-            records = self._dialect(name).records(name, file)
+        dialect = self._dialect(name)
+        with self.root.open(name) as file, damage_named(name):
+            records = dialect.records(name, plain(file))
             header = _header(name, next(records, []))
             found = pa.schema([(column, pa.string()) for column in header])
             check_drift(self.names()[0], self.schema(), name, found)
@@ -175,20 +209,22 @@ class CsvSource:
         yield from self._readings.take(key, positions, lambda: self.batches(name, columns))
 
     def _header(self, name: str) -> list[str]:
-        with self.root.open(name) as file:
-            return _header(name, next(self._dialect(name).records(name, file), []))
+        dialect = self._dialect(name)
+        with self.root.open(name) as file, damage_named(name):
+            return _header(name, next(dialect.records(name, plain(file)), []))
 
     def _dialect(self, name: str) -> Dialect:
         key = (name, self.root.version(name))
         if key not in self._dialects:
-            with self.root.open(name) as file:
-                found = find_dialect(name, file, _delimiter(name), self._quotes)
-            self._dialects[key] = found
+            with self.root.open(name) as file, damage_named(name):
+                content = plain(file)
+                delimiter = find_delimiter(name, content)
+                self._dialects[key] = find_dialect(name, content, delimiter, self._quotes)
         return self._dialects[key]
 
 
 def _header(name: str, record: list[str | None]) -> list[str]:
-    header = [field or "" for field in record]
+    header = [(field or "").strip() for field in record]
     if not header:
         raise DatasetError(f"{name} has no header line")
     twice = {column for column in header if header.count(column) > 1}
@@ -205,8 +241,22 @@ def _columns(
     return np.arange(position, position + len(records)), batch
 
 
-def _lines(file: IO[bytes]) -> Iterator[bytes]:
-    return (line for line in file if line.strip())
+def _rows(name: str, file: IO[bytes]) -> Iterator[tuple[dict[str, Any], int]]:
+    """The rows of a file from its beginning, and about how many bytes each takes."""
+    if is_lines(file):
+        yield from _line_rows(name, file, 0)
+        return
+    for row in json_rows(file, name):
+        yield (
+            with_answer(row),
+            sum(len(value) if isinstance(value, str) else 64 for value in row.values()),
+        )
+
+
+def _line_rows(name: str, file: IO[bytes], first: int) -> Iterator[tuple[dict[str, Any], int]]:
+    """The rows of lines, the first of which is so far in the file."""
+    for position, line in enumerate(line for line in file if line.strip()):
+        yield with_answer(_object(line, name, first + position)), len(line)
 
 
 def _object(line: bytes, name: str, position: int) -> dict[str, Any]:
@@ -215,13 +265,7 @@ def _object(line: bytes, name: str, position: int) -> dict[str, Any]:
         text = line.decode("utf-8-sig" if position == 0 else "utf-8")
     except UnicodeDecodeError as error:
         raise DatasetError(f"{place}: the text is not UTF-8 ({error.reason})") from None
-    if position == 0 and text.lstrip()[:1] == "[":
-        raise DatasetError(f"{name} is one JSON array; write one object a line")
     row = parse(text, place)
     if not isinstance(row, dict):
         raise DatasetError(f"{place}: the line is not an object with columns; write one a line")
     return row
-
-
-def _delimiter(name: str) -> str:
-    return "\t" if name.lower().endswith(".tsv") else ","

@@ -22,7 +22,7 @@ from pipeline.dataset.forms.base import (
     DatasetError,
     SourceFile,
 )
-from pipeline.dataset.forms.names import IMAGE_SUFFIXES
+from pipeline.dataset.forms.names import IMAGE_SUFFIXES, plain_name
 from pipeline.dataset.forms.readings import Readings
 from pipeline.dataset.forms.reasons import OUTSIDE, TOO_LARGE
 from pipeline.dataset.forms.root import Root
@@ -32,7 +32,7 @@ from pipeline.dataset.forms.tars import NOWHERE, Member, TarIndex, opened, read_
 
 KEY = "__key__"
 IMAGE = "image"
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+TAR_SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz")
 TEXT_NAMES = ("text", "caption", "captions", "txt")
 
 _HEAD_SAMPLES = 256
@@ -51,7 +51,7 @@ class WebDatasetSource:
         self._readings = Readings()
 
     def names(self) -> list[str]:
-        return [n for n in self.root.names() if n.lower().endswith(TAR_SUFFIXES)]
+        return [n for n in self.root.names() if plain_name(n).endswith(TAR_SUFFIXES)]
 
     def files(self) -> list[SourceFile]:
         return [SourceFile(n, self.root.url(n), self.root.version(n)) for n in self.names()]

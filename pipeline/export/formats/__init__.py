@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.export.formats.base import Writer
+from pipeline.export.formats.base import ShardWriter, Writer
 from pipeline.export.formats.files import ImageFolderWriter, LlavaWriter, OpenClipWriter
 from pipeline.export.formats.parquet import ParquetWriter
 from pipeline.export.formats.webdataset import WebDatasetWriter
@@ -15,4 +15,4 @@ FORMATS: dict[str, type[Writer]] = {
     "open_clip": OpenClipWriter,
 }
 
-__all__ = ["FORMATS", "Writer"]
+__all__ = ["FORMATS", "ShardWriter", "Writer"]

@@ -36,8 +36,8 @@ class ImageFolderWriter(Writer):
     def usage(self) -> str:
         return code(
             "from datasets import load_dataset\n\n"
-            f'rows = load_dataset("imagefolder", data_dir="{self.final}")["train"]\n'
-            'observed = rows.filter(lambda row: row["status"] == "observed")'
+            f'rows = load_dataset("imagefolder", data_dir="{self.final}")["train"]'
+            + self.observed('rows.filter(lambda row: row["status"] == "observed")')
         )
 
 
@@ -92,6 +92,10 @@ class OpenClipWriter(Writer):
         self._file = (self.scratch / "train.tsv").open("w", encoding="utf-8", newline="")
         self._table = csv.writer(self._file, delimiter="\t", lineterminator="\n")
         self._table.writerow(["filepath", "title", "id", "status", "missing", "score"])
+
+    @property
+    def tells(self) -> bool:
+        return True
 
     def write(self, row: dict[str, Any], texts: list[str]) -> None:
         path = self.final / self.save_image(row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import signal
 import struct
 import subprocess
@@ -32,19 +33,34 @@ def _noise(mode: str = "RGB", size: tuple[int, int] = (33, 21)) -> Image.Image:
     return Image.frombytes(mode, size, values.tobytes())
 
 
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    crc = zlib.crc32(kind + data)
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
+
+
 def _png_of_size(width: int, height: int) -> bytes:
     """A valid header with next to no data: what a decompression bomb looks like."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        crc = zlib.crc32(kind + data)
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     data = zlib.compress(bytes(1000))
     return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + _chunk(b"IHDR", header)
+        + _chunk(b"IDAT", data)
+        + _chunk(b"IEND", b"")
     )
 
+
+def _png_with(chunk: bytes, where: bytes) -> bytes:
+    """A PNG with one chunk more, before the one of the kind `where`."""
+    png = _encoded(_noise())
+    place = png.index(where) - 4
+    return png[:place] + chunk + png[place:]
+
+
+# Scanners and printers describe their colours at such length, and generators their prompts.
+PROFILE = _chunk(b"iCCP", b"scanner\0\0" + zlib.compress(bytes(3_000_000)))
+PROMPT = _chunk(b"zTXt", b"prompt\0\0" + zlib.compress(b"a cat, " * 400_000))
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 
 SVG = b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"><rect/></svg>'
 HEIC = struct.pack(">I", 24) + b"ftypheic\0\0\0\0mif1heic" + bytes(100)
@@ -57,6 +73,8 @@ BAD = {
     "svg": (SVG, "svg without a decoder"),
     "heic": (HEIC, "heic without a decoder"),
     "eps": (EPS, "undecodable"),
+    "jpeg xl": (b"\xff\x0a" + bytes(100), "jpeg xl without a decoder"),
+    "git lfs": (LFS, "a Git LFS pointer, not the picture (git lfs pull fetches it)"),
     "bomb": (_png_of_size(30_000, 30_000), "over the pixel limit"),
     "png cut": (_encoded(_noise(size=(200, 200)))[:-30_000], "truncated"),
     "jpeg cut": (_encoded(_noise(size=(200, 200)), "JPEG")[:-5_000], "truncated"),
@@ -102,6 +120,9 @@ GOOD = {
     "jpeg 2000": _encoded(_noise(), "JPEG2000"),
     "one pixel": _encoded(_noise(size=(1, 1))),
     "gif": _encoded(_noise("P"), "GIF"),
+    "png with a large profile": _png_with(PROFILE, b"IDAT"),
+    "png with a long text": _png_with(PROMPT, b"IDAT"),
+    "png with a long text behind its pixels": _png_with(PROMPT, b"IEND"),
 }
 
 
@@ -111,6 +132,20 @@ def test_what_can_be_decoded_is_rgb_of_its_size(name: str) -> None:
     assert image.mode == "RGB"
     assert image.size == ((1, 1) if name == "one pixel" else (33, 21))
     assert image_fault(GOOD[name]) is None
+
+
+@pytest.mark.parametrize("name", [name for name in GOOD if name.startswith("png with a l")])
+def test_what_a_png_tells_at_length_changes_no_pixel(name: str) -> None:
+    assert np.array_equal(np.asarray(decode(GOOD[name])), np.asarray(_noise()))
+
+
+def test_a_few_bytes_of_text_do_not_become_gigabytes() -> None:
+    squeezed = zlib.compressobj(9)
+    bomb = b"".join(squeezed.compress(bytes(1 << 24)) for _ in range(64)) + squeezed.flush()
+    data = _png_with(_chunk(b"zTXt", b"prompt\0\0" + bomb), b"IDAT")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert decode(data).size == (33, 21)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
 def test_lossless_pixels_come_back_exactly() -> None:

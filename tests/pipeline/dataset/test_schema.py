@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.dataset.dataset import Dataset, DatasetSettings
 from pipeline.export.settings import ExportSettings
+from pipeline.report.presentation import export_run
 from tests import quick_worlds
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5)
@@ -110,7 +111,7 @@ def test_what_a_run_passes_through_loads_with_every_value(tmp_path: Path) -> Non
     pq.write_table(rest, tmp_path / "data" / "b.parquet", row_group_size=10)
     job, summary = quick_worlds.run(quick_worlds.config(tmp_path))
     assert summary["outcomes"]["completed"] == 8
-    job.export(ExportSettings())
+    export_run(job, ExportSettings())
     for place in ("completed", "exports/parquet/data"):
         files, cache = str(job.folder / place / "*.parquet"), str(tmp_path / "cache")
         loaded = load_dataset("parquet", data_files=files, cache_dir=cache)["train"]

@@ -9,14 +9,13 @@ import pytest
 import yaml
 
 from pipeline.config.config import load_config
+from pipeline.config.variants import ABLATIONS, TABLE
 from pipeline.dataset.external import INTERNAL
 from pipeline.evaluation.changes import parse_sweep
-from pipeline.evaluation.curves import curves
 from pipeline.evaluation.experiment import Experiment
-from pipeline.evaluation.page import write_page
-from pipeline.evaluation.results import Results
-from pipeline.evaluation.tables import tables
-from pipeline.evaluation.variants import ABLATIONS, TABLE
+from pipeline.evaluation.report.curves import curves
+from pipeline.evaluation.report.page import tables, write_page
+from pipeline.evaluation.results.results import Results
 from pipeline.storage.errors import ConfigError
 from tests import quick_worlds
 from tests.calls import LOG, calls

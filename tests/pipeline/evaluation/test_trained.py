@@ -8,12 +8,14 @@ import pytest
 
 from pipeline.config.config import load_config
 from pipeline.evaluation.changes import parse_sweep
-from pipeline.evaluation.curves import curves
-from pipeline.evaluation.downstream import Downstream, Pairs, Ranks
 from pipeline.evaluation.draw import Draw
 from pipeline.evaluation.experiment import Experiment
-from pipeline.evaluation.page import write_page
-from pipeline.evaluation.results import Results
+from pipeline.evaluation.measures.fine_tuning import Downstream
+from pipeline.evaluation.protocol.masked import Pairs
+from pipeline.evaluation.report.curves import curves
+from pipeline.evaluation.report.page import write_page
+from pipeline.evaluation.results.ranked import Ranks
+from pipeline.evaluation.results.results import Results
 from tests.pipeline.evaluation.evaluated import world
 from tests.worlds import CHECKPOINTS
 

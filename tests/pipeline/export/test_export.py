@@ -18,6 +18,7 @@ from pipeline.export.card import card
 from pipeline.export.export import export
 from pipeline.export.settings import ExportSettings
 from pipeline.job import Job
+from pipeline.report.presentation import export_run
 from pipeline.storage.errors import ConfigError
 from tests.pipeline.export.completed_rows import (
     COUNT,
@@ -62,7 +63,7 @@ class TestFilters:
         assert labels == sorted([n for n in range(COUNT) if n % 6 == 2] + kept)
         assert made.left_out["below the score"] == len(images) - len(kept)
         card = (tmp_path / "out" / "README.md").read_text()
-        assert "the best 25% of the generated images by score" in card
+        assert "the best 25 % of the completed images by score" in card
 
     def test_a_least_score_and_a_share_hold_together(
         self, completed: ds.Dataset, tmp_path: Path
@@ -141,11 +142,11 @@ class TestSwap:
 
         def card_beside_another(*arguments: Any) -> str:
             if waiting:
-                other.export(waiting.pop(), tmp_path / "out")
+                export_run(other, waiting.pop(), tmp_path / "out")
             return card(*arguments)
 
         monkeypatch.setattr("pipeline.export.export.card", card_beside_another)
-        done = finished.job().export(ExportSettings(only="completed"), tmp_path / "out")
+        done = export_run(finished.job(), ExportSettings(only="completed"), tmp_path / "out")
         exported = pq.read_table(tmp_path / "out" / "data")
         assert set(exported["status"].to_pylist()) == {"completed"}
         assert len(exported) == done.rows == 19

@@ -13,6 +13,7 @@ from generators.base import derive_seed
 from pipeline.export.settings import ExportSettings
 from pipeline.ledger.review import Review, Reviewed
 from pipeline.report import presentation
+from pipeline.report.presentation import export_run
 from pipeline.storage.errors import ConfigError
 from tests import quick_worlds
 from tests.quick_worlds import FinishedRun
@@ -137,7 +138,7 @@ class TestRejected:
         review(finished, marks_of(rows, {texts[0]: "reject", texts[1]: "accept"}))
 
         def exported() -> tuple[set[str], dict[str, int]]:
-            done = finished.job().export(ExportSettings(only="completed"))
+            done = export_run(finished.job(), ExportSettings(only="completed"))
             table = pq.read_table(done.folder / "data")
             return set(table["id"].to_pylist()), done.left_out
 
@@ -153,7 +154,9 @@ class TestRejected:
         self, finished: FinishedRun, rows: dict[str, Any], texts: list[str]
     ) -> None:
         review(finished, marks_of(rows, {texts[0]: "accept"}))
-        done = finished.job().export(ExportSettings(only="completed", best={"text": 0, "image": 0}))
+        done = export_run(
+            finished.job(), ExportSettings(only="completed", best={"text": 0, "image": 0})
+        )
         assert pq.read_table(done.folder / "data")["id"].to_pylist() == [texts[0]]
 
 

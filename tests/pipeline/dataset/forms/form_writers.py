@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
 import io
 import json
+import shutil
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.feather as feather
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -102,9 +107,78 @@ def write_csv(rows: list[dict], folder: Path) -> None:
     _write_csv(rows, names, folder / "rows.csv", "image_path")
 
 
-def _write_csv(rows: list[dict], names: list[str | None], path: Path, column: str) -> None:
+def write_jsonl_gz(rows: list[dict], folder: Path) -> None:
+    write_jsonl(rows, folder)
+    (folder / "rows.jsonl.gz").write_bytes(gzip.compress((folder / "rows.jsonl").read_bytes()))
+    (folder / "rows.jsonl").unlink()
+
+
+def write_json_array(rows: list[dict], folder: Path) -> None:
+    names = _images(rows, folder / "pictures")
+    lines = [
+        {c: row[c] for c in ("id", "text", "label")} | {"image": n and f"pictures/{n}"}
+        for row, n in zip(rows, names, strict=True)
+    ]
+    (folder / "rows.json").write_text(json.dumps(lines, indent=1), encoding="utf-8")
+
+
+def write_csv_bz2_with_semicolons(rows: list[dict], folder: Path) -> None:
+    names = [n and f"pictures\\{n}" for n in _images(rows, folder / "pictures")]
+    plain = folder / "rows.csv"
+    _write_csv(rows, names, plain, "image_path", delimiter=";")
+    (folder / "rows.csv.bz2").write_bytes(bz2.compress(plain.read_bytes()))
+    plain.unlink()
+
+
+def write_zip(rows: list[dict], folder: Path) -> None:
+    names = _images(rows, folder / "pictures")
+    _write_csv(rows, names, folder / "METADATA.CSV", "File_Name")
+    with zipfile.ZipFile(folder / "images.zip", "w") as packed:
+        for name in filter(None, names):
+            packed.write(folder / "pictures" / name, f"images/{name}")
+    shutil.rmtree(folder / "pictures")
+
+
+def write_coco(rows: list[dict], folder: Path) -> None:
+    names = _images(rows, folder / "val2017")
+    (folder / "annotations").mkdir()
+    images = [
+        {"id": row["id"], "file_name": name, "label": row["label"]}
+        for row, name in zip(rows, names, strict=True)
+    ]
+    annotations = [
+        {"id": i, "image_id": row["id"], "caption": row["text"]}
+        for i, row in enumerate(rows)
+        if row["text"]
+    ]
+    whole = {"info": {"year": 2017}, "images": images, "annotations": annotations}
+    path = folder / "annotations" / "captions_val2017.json"
+    path.write_text(json.dumps(whole), encoding="utf-8")
+
+
+def write_saved_dataset(rows: list[dict], folder: Path) -> None:
+    import datasets
+
+    columns = {c: [r[c] for r in rows] for c in ("id", "text", "label")}
+    cells = [r["image"] and {"bytes": r["image"], "path": None} for r in rows]
+    features = {name: datasets.Value("string") for name in columns}
+    dataset = datasets.Dataset.from_dict(
+        columns | {"image": cells},
+        features=datasets.Features(features | {"image": datasets.Image()}),
+    )
+    dataset.save_to_disk(folder, num_shards=2)
+
+
+def write_feather(rows: list[dict], folder: Path) -> None:
+    table = pa.table({c: [r[c] for r in rows] for c in ("id", "image", "text", "label")})
+    feather.write_feather(table, folder / "all.feather", chunksize=100)
+
+
+def _write_csv(
+    rows: list[dict], names: list[str | None], path: Path, column: str, delimiter: str = ","
+) -> None:
     with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, delimiter=delimiter)
         writer.writerow(["id", column, "text", "label"])
         for row, name in zip(rows, names, strict=True):
             writer.writerow([row["id"], name, row["text"], row["label"]])
@@ -174,6 +248,13 @@ WRITERS = {
     "imagefolder with csv": (write_imagefolder_csv, "imagefolder", "no image in the row"),
     "jsonl": (write_jsonl, "jsonl", "no image in the row"),
     "csv": (write_csv, "csv", "no image in the row"),
+    "jsonl, compressed": (write_jsonl_gz, "jsonl", "no image in the row"),
+    "json array": (write_json_array, "jsonl", "no image in the row"),
+    "csv, compressed, semicolons": (write_csv_bz2_with_semicolons, "csv", "no image in the row"),
+    "imagefolder, images in a zip": (write_zip, "imagefolder", "no image in the row"),
+    "coco": (write_coco, "coco", "no image in the row"),
+    "saved dataset": (write_saved_dataset, "arrow", "no image in the row"),
+    "feather": (write_feather, "arrow", "no image in the row"),
     "webdataset": (write_webdataset, "webdataset", "no image in the row"),
     "webdataset, compressed": (write_webdataset_gz, "webdataset", "no image in the row"),
     "img2dataset, tars": (write_img2dataset_tar, "img2dataset", "download failed: HTTP Error 404"),

@@ -25,7 +25,7 @@ def test_the_form_and_the_columns_are_found(form) -> None:
     dataset, _, name, _ = form
     assert dataset.format == name
     assert dataset.has_id
-    assert not dataset.text_is_list
+    assert dataset.text_is_list == (name == "coco")
     assert "label" in dataset.extra_schema.names
 
 

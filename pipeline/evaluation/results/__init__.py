@@ -1,0 +1,1 @@
+"""Figures of an evaluation, their intervals, and the comparisons that they allow."""

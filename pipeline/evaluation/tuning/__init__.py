@@ -1,0 +1,1 @@
+"""Settings tuned on the dataset's own pairs, with the evidence."""

@@ -1,0 +1,41 @@
+"""Settings of an evaluation, and the variants that they name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config.config import Config, load_config, make_config
+from pipeline.config.variants import TABLE, name_variants
+from pipeline.storage.errors import ConfigError
+from tests import quick_worlds
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return load_config(quick_worlds.config(tmp_path))
+
+
+def test_variants_are_named_by_comma_and_by_group() -> None:
+    assert name_variants("drop, rag4dmc,drop") == ["drop", "rag4dmc"]
+    assert name_variants("table") == list(TABLE)
+    assert "without-filter" in name_variants("rag4dmc,ablations")
+    with pytest.raises(ConfigError, match="--variants: must be among .*got 'rag'"):
+        name_variants("rag")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rates": [1.0]}, "a missing rate must lie between 0 and 1; got 1"),
+        ({"variants": ["rag"]}, "a variant must be one of"),
+        ({"shares": 1}, "evaluation.shares: unknown key"),
+    ],
+)
+def test_wrong_settings_of_an_evaluation_are_named(
+    config: Config, values: dict[str, object], message: str
+) -> None:
+    settings = config.model_dump(mode="json") | {"evaluation": values}
+    with pytest.raises(ConfigError, match=message):
+        make_config(settings, config.base)
