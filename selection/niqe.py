@@ -128,7 +128,7 @@ def _middle(image: Any, block: int) -> Any:
         return image
     share = (MAX_PIXELS / (height * width)) ** 0.5
     rows = min(height, max(block, int(height * share)))
-    columns = min(width, MAX_PIXELS // rows)
+    columns = min(width, max(block, MAX_PIXELS // rows))
     rows = min(rows, MAX_PIXELS // columns)
     top, left = (height - rows) // 2, (width - columns) // 2
     if isinstance(image, np.ndarray):

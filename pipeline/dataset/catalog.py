@@ -104,7 +104,7 @@ class Catalog:
             # A column that came late may be the one of a half that none was known for.
             if dataset.columns.model_dump(include=_HALVES) == columns.model_dump(include=_HALVES):
                 break
-        dataset.check_named()
+        dataset.check_read()
         write_whole(folder / COLUMNS_FILE, json.dumps(dataset.learned()))
         table = pa.concat_tables(tables or [FILE_SCHEMA.empty_table()])
         if not len(table):

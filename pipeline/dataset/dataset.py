@@ -83,7 +83,7 @@ class Dataset:
         self._root = root
         # What its readers say of the columns, and ask of them.
         self.learned, self.learn = columns.learned, columns.learn
-        self.found_again, self.check_named = columns.again, columns.check_named
+        self.found_again, self.check_read = columns.again, columns.check_read
 
     @classmethod
     def open(

@@ -10,8 +10,15 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from pipeline.dataset.columns import NONE, ColumnSettings, resolve_columns, settle_columns
+from pipeline.dataset.columns import (
+    NONE,
+    ColumnSettings,
+    guess_columns,
+    resolve_columns,
+    settle_columns,
+)
 from pipeline.dataset.forms.base import DatasetError, Source
+from pipeline.dataset.forms.kinds import field_of
 from pipeline.dataset.forms.pictures import Pictures
 from pipeline.dataset.forms.rows import Columns, with_empty
 from pipeline.dataset.guessing import guess_image
@@ -81,10 +88,33 @@ class Settled:
         """The columns as they would be found now, with others asked for than are set."""
         return settle_columns(asked, self.unified.columns, self._source.schema())
 
-    def check_named(self) -> None:
-        """Raise a `DatasetError` if no row has a column that is set; once all rows were read."""
-        if self._grown is not None:
-            resolve_columns(self._settings, self._source.schema())
+    def check_read(self) -> None:
+        """Look at the columns once all rows were read.
+
+        Raises
+        ------
+        DatasetError
+            No row has a column that is set; or a file has a half in a column of another name than
+            the others, where that would pass through and the half be generated anew.
+        """
+        if self._grown is None:
+            return
+        resolve_columns(self._settings, self._source.schema())
+        columns = self.unified.columns
+        for role in ("image", "text"):
+            held = getattr(columns, role)
+            if held is None or getattr(self._settings, role) is not None:
+                continue
+            files = {name: self._grown.of(name) for name in self._grown.files()}
+            beside = {c for kinds in files.values() if held in kinds for c in kinds}
+            for name, kinds in files.items():
+                fields = [field_of(c, k) for c, k in kinds.items() if k and c not in beside]
+                other = getattr(guess_columns(pa.schema(fields)), role)
+                if held not in kinds and other is not None:
+                    raise DatasetError(
+                        f"{name} has no column {held!r}, which holds the {role}s of other files,"
+                        f" but {other!r}; give all files the same columns, or set columns.{role}"
+                    )
 
     def _schema(self) -> pa.Schema:
         """The columns of the source, with those that are set and may come later in JSON."""

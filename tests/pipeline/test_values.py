@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.config.config import load_config
 from pipeline.job import Job
 from tests import quick_worlds
 
@@ -96,7 +97,7 @@ def test_layouts_in_json_say_the_same_of_every_value(job: Job) -> None:
         assert row["clock"] == "23:59:59.999999999"
         assert row["amount"] == "12345678901234567890.12"
         assert row["large"] == 2**64 - 1
-        assert row["nested"]["times"] == ["31690708-02-05T01:46:40", None]
+        assert row["nested"]["times"] == ["31690708-07-05T01:46:40", None]
         assert (row["kind"], row["half"]) == ("a", 0.5)
         assert (other["nested"], other["amount"], other["kind"]) == (None, None, "b")
 
@@ -106,3 +107,34 @@ def test_rows_whose_values_stay_are_not_written_again(job: Job, tmp_path: Path) 
     again, summary = quick_worlds.run(job.config)
     assert sorted(path.name for path in again.ledger.files()) == before
     assert summary["built"] is False
+
+
+def test_a_file_that_comes_later_widens_the_columns_of_what_stands(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+
+    def add(name: str, numbers: range, **columns: object) -> None:
+        lines = []
+        for number in numbers:
+            row = quick_worlds.row(number, "text" if number % 10 == 3 else None)
+            (data / f"{number}.png").write_bytes(row["image"]["bytes"])
+            told = {"id": row["id"], "image": f"{number}.png", "text": row["text"], **columns}
+            lines.append(json.dumps(told))
+        (data / name).write_text("\n".join(lines), encoding="utf-8")
+
+    data.mkdir()
+    add("a.jsonl", range(40), n=0, s="a")
+    config = quick_worlds.config(tmp_path)
+    first, _ = quick_worlds.run(config)
+    add("b.jsonl", range(40, 50), n=0.5, s=1, late=True)
+    second, summary = quick_worlds.run(config)
+    assert summary["outcomes"] == {"observed": 45, "completed": 5, "rejected": 0, "failed": 0}
+    table = second.completed().to_table().sort_by("id")
+    assert table["n"].to_pylist() == [0.0] * 40 + [0.5] * 10
+    assert table["s"].to_pylist() == ['"a"'] * 40 + ["1"] * 10
+    assert table["late"].to_pylist() == [None] * 40 + [True] * 10
+    # Whoever opens the run next knows the columns without reading the rows.
+    assert Job(load_config(config)).completed().schema == table.schema
+    (data / "b.jsonl").unlink()
+    third, _ = quick_worlds.run(config)
+    assert third.completed().schema.field("n").type == pa.int64()
+    assert third.completed().to_table()["s"].to_pylist() == ["a"] * 40
