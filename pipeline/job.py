@@ -21,7 +21,7 @@ from pipeline.completion.shard import RowsDone, complete_shard
 from pipeline.config.config import Config
 from pipeline.config.dependencies import row_dependencies
 from pipeline.dataset.catalog import Catalog
-from pipeline.dataset.overlooked import as_warning, overlooked
+from pipeline.dataset.overlooked import run_warnings
 from pipeline.dataset.schema import completed_schema
 from pipeline.dataset.sources import Progress, Sources, quiet
 from pipeline.knowledge.build import INPUTS, build
@@ -236,10 +236,7 @@ class Job:
 
     def overlooked(self) -> list[str]:
         """A warning, where a run generates halves while files or columns lie there unused."""
-        pending = self.planned.pending
-        rows = sum(pending.get(half, 0) for half in self.config.made)
-        warning = as_warning(overlooked(self.catalog, in_use=True), rows) if rows else None
-        return [warning] if warning else []
+        return run_warnings(self.catalog, self.planned.pending, self.config.made)
 
     def finish(self) -> dict[str, Any]:
         """Drop rows that no longer count from the completed dataset, and sum up.
