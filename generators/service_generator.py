@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from PIL import Image
 
-from generators.base import Candidate, CaptionRequest, Generated, ImageRequest
+from generators.base import Candidate, CaptionRequest, Dropped, Generated, ImageRequest
 from generators.pictures import shrunk
 from generators.service import (
     SEED_MASK,
@@ -39,7 +39,7 @@ class Question:
         Below ``base_url``.
     fields : dict
         The body without the model, the seed and the settings' ``extra``; None leaves a field out.
-    prompt, notes
+    prompt, notes, shown, dropped
         Of the candidate, whatever the answer is.
     uploads : sequence of Upload
         Files of a multipart request.
@@ -49,7 +49,20 @@ class Question:
     fields: dict[str, Any]
     prompt: str
     notes: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
     uploads: Sequence[Upload] = ()
+
+    def candidate(self, seed: int, *notes: str, **half: Any) -> Candidate:
+        """A candidate that answers it."""
+        return Candidate(
+            seed,
+            self.prompt,
+            notes=(*self.notes, *notes),
+            shown=self.shown,
+            dropped=self.dropped,
+            **half,
+        )
 
 
 class ServiceGenerator(Generic[Request]):
@@ -127,8 +140,7 @@ class ServiceGenerator(Generic[Request]):
         try:
             answer = self._post(request.row_id, seed, question)
         except ContentRefused as refusal:
-            notes = (*question.notes, f"refused: {refusal}")
-            return Candidate(seed, question.prompt, notes=notes)
+            return question.candidate(seed, f"refused: {refusal}")
         return self._candidate(seed, question, answer)
 
     def _post(self, row_id: str, seed: int, question: Question) -> dict[str, Any]:
@@ -164,10 +176,9 @@ class ServiceGenerator(Generic[Request]):
 
     @staticmethod
     def _row(row_id: str, outcomes: Sequence[Candidate | ServiceError]) -> Generated:
-        for outcome in outcomes:
-            if isinstance(outcome, ServiceError):
-                return Generated(row_id, error=str(outcome))
-        return Generated(row_id, tuple(one for one in outcomes if isinstance(one, Candidate)))
+        errors = [str(one) for one in outcomes if isinstance(one, ServiceError)]
+        made = tuple(one for one in outcomes if isinstance(one, Candidate))
+        return Generated(row_id, made, errors[0] if errors else None)
 
 
 def _outcome(result: Callable[[], Candidate]) -> Candidate | ServiceError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -73,13 +73,13 @@ class Job:
             config.run.offline,
             self.folder / CANDIDATES if config.run.remember else None,
         )
-        own, shared = self.folder / "embeddings", config.run.embeddings
-        place = own if shared is None else (config.base / shared).resolve()
-        self.embeddings = PairEmbeddings(place, self.sources, self.models)
+        self.embeddings = PairEmbeddings(config.embeddings_folder, self.sources, self.models)
         self.knowledge = StandingKnowledge(
             self.folder, self.sources, config.selection, config.run.seed
         )
         self.progress = progress
+        if progress is not quiet:
+            self.models.loading.progress = progress
         self.times: list[dict[str, Any]] = []
         self.planned = Plan()
         self._ledger: Ledger | None = None
@@ -213,26 +213,30 @@ class Job:
                 logger.warning("%s", warning)
         return self.planned.shards
 
-    def complete_shard(self, plan: ShardPlan, rows_done: RowsDone | None = None) -> Manifest:
+    def complete_shard(
+        self,
+        plan: ShardPlan,
+        rows_done: RowsDone | None = None,
+        answered: Callable[[int], None] | None = None,
+    ) -> Manifest:
         """Do one shard, unless this run has; see `pipeline.completion.shard.complete_shard`."""
+        manifest = None
         try:
             manifest = self._done(plan) or complete_shard(
-                self.config, self.sources, self.models, self.knowledge, plan, rows_done
+                self.config, self.sources, self.models, self.knowledge, plan, rows_done, answered
             )
         except ServiceRefused:
-            self._send(self._done(plan))
+            manifest = self._done(plan)
             raise
-        self._send(manifest)
+        finally:
+            if manifest is not None:
+                self.home.send_shard(manifest.part, f"{manifest.shard}.json", manifest.run_id)
         return manifest
 
     def _done(self, plan: ShardPlan) -> Manifest | None:
         """What this run has done of a shard."""
         manifest = Ledger(self.folder).find(shard_name(plan.number))
         return manifest if manifest is not None and manifest.run_id == plan.run_id else None
-
-    def _send(self, manifest: Manifest | None) -> None:
-        if manifest is not None:
-            self.home.send_shard(manifest.part, f"{manifest.shard}.json", manifest.run_id)
 
     def overlooked(self) -> list[str]:
         """A warning, where a run generates halves while files or columns lie there unused."""
@@ -286,13 +290,7 @@ class Job:
         return self.review.standing(self.ledger.entries(list(self.review.verdicts)))
 
     def check_completed(self) -> None:
-        """Raises where there is no completed dataset.
-
-        Raises
-        ------
-        ConfigError
-            Nothing was completed yet.
-        """
+        """Raises `ConfigError` where nothing was completed yet."""
         if not self.ledger.files():
             raise ConfigError(
                 f"{self.folder} holds no completed dataset; first: rag4dmc run CONFIG"

@@ -99,6 +99,17 @@ class QuickEncoder(_Part):
         return np.tile(np.mean(named, axis=0) / 255, 4) + 0.01 + np.abs(jitter)
 
 
+class NotedEncoder(QuickEncoder):
+    """Notes each item that it encodes, by modality and a digest of its content."""
+
+    def encode(self, items: Iterable[Any], modality: str) -> np.ndarray:
+        held = list(items)
+        for item in held:
+            content = item.encode() if isinstance(item, str) else item.tobytes()
+            note(f"{modality} {hashlib.blake2b(content, digest_size=8).hexdigest()}")
+        return super().encode(held, modality)
+
+
 class CloudedEncoder(QuickEncoder):
     """Images are alike by their noise rather than by colour, which texts tell plainly.
 
@@ -131,7 +142,11 @@ class _Generator(_Part):
                 continue
             blank, same = self._is_blank(request), derive_seed(0, request.row_id, 0, 0)
             made = (
-                replace(self._draw(request, same if self.settings.same else seed, blank), seed=seed)
+                replace(
+                    self._draw(request, same if self.settings.same else seed, blank),
+                    seed=seed,
+                    shown=tuple(example.id for example in request.examples),
+                )
                 for seed in request.seeds
             )
             answers.append(Generated(request.row_id, tuple(made)))

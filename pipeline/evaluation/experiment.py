@@ -71,6 +71,7 @@ class Experiment:
                 draw = self.draw(number)
                 arms = draw.arms(names, rates, sweeps)
                 results.facts = results.facts or self._facts(run_id, draw)
+                results.groups = draw.world.views.groups
                 done, total = number * len(arms), self.settings.draws * len(arms)
                 for place, arm in enumerate(arms):
                     self.progress("variants", done + place, total)
@@ -94,8 +95,8 @@ class Experiment:
             **draw.world.facts(),
             "draws": self.settings.draws,
             "n": self.config.generation.n,
-            "judge_selects": draw.world.judge_selects,
-            "judge": draw.world.judge.config.encoder.get("model"),
+            "judge_selects": draw.world.views.judge_selects,
+            "judge": draw.world.views.judge.config.encoder.get("model"),
             "start": None if downstream is None else str(draw.start.settings.model),
             "downstream": None if downstream is None else downstream.model_dump(mode="json"),
         }

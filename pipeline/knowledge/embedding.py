@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from kb.cache import EmbeddingCache
-from kb.embeddings import MODALITIES, Modality, Subset
+from kb.embeddings import MODALITIES, Modality, Subset, take
 from kb.pairs import Pairs
 from pipeline.dataset.catalog import Catalog, digest, encoded_images, stream
 from pipeline.dataset.external import INTERNAL
@@ -64,7 +65,7 @@ class PairEmbeddings:
         caches: dict[Modality, EmbeddingCache] = {}
         places: dict[Modality, np.ndarray] = {}
         for modality in MODALITIES:
-            caches[modality] = self._cache(modality, self._models.encoder.dimension(modality))
+            caches[modality] = self._growing(modality)
             places[modality] = caches[modality].encode(
                 complete[modality].to_pylist(),
                 items[modality],
@@ -85,6 +86,40 @@ class PairEmbeddings:
         ).filter(pa.array(held))
         return Pairs(table, {m: caches[m].rows(places[m][held]) for m in MODALITIES})
 
+    def of_halves(
+        self, modality: Modality, contents: Sequence[bytes] | Sequence[Sequence[str]], limit: int
+    ) -> np.ndarray:
+        """The embeddings of pictures or texts that are of no source, kept by content as well.
+
+        Parameters
+        ----------
+        modality : Modality
+        contents : n encoded pictures, or n rows of captions
+        limit : int
+            Most pixels of a picture.
+
+        Returns
+        -------
+        float32 [n, d], unit rows
+
+        Raises
+        ------
+        UndecodableImage
+            A picture can't be decoded.
+        ConfigError
+            The encoder gives what is no embedding.
+        """
+
+        def items(numbers: Sequence[int]) -> Iterator[tuple[int, Any]]:
+            for number in numbers:
+                one = contents[number]
+                yield number, decode(one, limit) if isinstance(one, bytes) else list(one)
+
+        cache = self._growing(modality)
+        keys = [digest(one) if isinstance(one, bytes) else digest(*one) for one in contents]
+        places = cache.encode(keys, items, partial(self._models.embed, modality=modality))
+        return take(cache.rows(places), np.arange(len(places)))
+
     def pairs_by_source(self, progress: Progress = quiet) -> dict[str, Pairs]:
         """The pairs of every source, the incomplete dataset's own first."""
         return {name: self.pairs(name, progress) for name in self._sources.catalogs(progress)}
@@ -94,6 +129,13 @@ class PairEmbeddings:
         cache = self._cache(modality)
         places = cache.find(self._sources.catalog(source).complete()[modality].to_pylist())
         return cache.rows(places[places >= 0])
+
+    def _growing(self, modality: Modality) -> EmbeddingCache:
+        """The store to add to; the encoder is loaded only where there is none yet."""
+        cache = self._cache(modality)
+        if cache.dimension:
+            return cache
+        return self._cache(modality, self._models.encoder.dimension(modality))
 
     def _cache(self, modality: Modality, dimension: int | None = None) -> EmbeddingCache:
         identity = self._models.identity(self._models.encoder_component)

@@ -20,9 +20,9 @@ from pipeline.dataset.images import UndecodableImage, decode
 from pipeline.dataset.sources import Sources
 from pipeline.storage.errors import ConfigError
 from selection.niqe import NiqeModel
+from selection.scales import Standards
 from selection.scoring import Selector
 from selection.settings import ScoringSettings
-from selection.standards import Standards
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,8 @@ class Pair:
         Its row in the knowledge base at hand; not to be stored.
     encoded : bytes or None
         The picture as it is stored; None where it was not asked for.
+    fault : str or None
+        Why there is no picture though it was asked for.
     """
 
     row: int
@@ -52,6 +54,7 @@ class Pair:
     captions: tuple[str, ...]
     image: Image.Image | None = None
     encoded: bytes | None = None
+    fault: str | None = None
 
 
 class StandingKnowledge:
@@ -161,7 +164,7 @@ class StandingKnowledge:
     def pairs(self, rows: Sequence[int], with_images: bool) -> dict[int, Pair]:
         """Pairs of the knowledge base by row, with their pictures when asked for.
 
-        A pair whose picture can't be decoded any more is left out, with a warning.
+        One that can't be decoded any more is the pair's `fault`, and told in a warning.
         """
         stored = {row: self.base.pair(row) for row in dict.fromkeys(rows)}
         encoded: list[bytes | None] = [None] * len(stored)
@@ -169,16 +172,16 @@ class StandingKnowledge:
             encoded = self._sources.encoded_pictures(list(stored.values()))
         found = {}
         for (row, pair), data in zip(stored.items(), encoded, strict=True):
-            image = None
+            image, fault = None, None
             if with_images:
                 limit = self._sources.of(pair["source"]).settings.max_pixels
                 try:
                     image = decode(data or b"", limit)
                 except UndecodableImage as error:
-                    logger.warning("pair %r grounds no row any more: %s", pair["id"], error)
-                    continue
+                    logger.warning("pair %r has no picture any more: %s", pair["id"], error)
+                    fault = f"the picture can't be decoded any more: {error}"
             captions = tuple(pair["text"])
             found[row] = Pair(
-                row, pair["id"], pair["source"], pair["licence"], captions, image, data
+                row, pair["id"], pair["source"], pair["licence"], captions, image, data, fault
             )
         return found

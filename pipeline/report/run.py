@@ -67,7 +67,7 @@ def report_run(job: Job, cards: int = CARDS) -> Path:
         if row is None:
             return None
         found = job.knowledge.pairs([row], with_images=True).get(row)
-        return None if found is None else found.encoded
+        return None if found is None or found.fault else found.encoded
 
     write_report(
         path,

@@ -60,7 +60,7 @@ def rows_of(experiment: Experiment, number: int) -> list[Row]:
     draw = experiment.draw(number)
     (arm,) = draw.arms(["rag4dmc"])
     job = draw.runs.job_of(arm)
-    models, judge = job.models, draw.world.judge.models.encoder
+    models, judge = job.models, draw.world.views.judge.models.encoder
     hubs = job.knowledge.selector.pseudo_texts
     chrf = CHRF()
     found = []
@@ -75,7 +75,7 @@ def rows_of(experiment: Experiment, number: int) -> list[Row]:
         cosines = embeddings @ embeddings.T
         near = np.sort(embeddings @ hubs.T, axis=1)[:, -HUB_NEIGHBOURS:].mean(axis=1)
         truth = draw.world.rows[row["id"]].texts
-        true = draw.world.embeddings_of([row["id"]], "text", judge=True)[0]
+        true = draw.world.views.embeddings_of([row["id"]], "text", judge=True)[0]
         terms = {
             "cosine": np.array([one["cosine"] for one in votes]),
             "bleu": np.array([one["bleu"] or 0.0 for one in votes]),

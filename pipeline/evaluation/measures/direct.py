@@ -68,44 +68,44 @@ class Direct:
 
     def _key(self, job: Job, made: Mapping[Modality, list[tuple[str, Any]]]) -> str:
         """What the figures depend on: judge, NIQE model, and each row's made half and true one."""
-        judge = self.world.judge.models
+        judge = self.world.views.judge.models
         niqe_model = job.knowledge.selector.niqe_model
-        rows = self.world.rows
+        rows, groups = self.world.rows, self.world.views.groups
         return digest(
             str(VERSION),
             json.dumps(judge.identity(judge.encoder_component), sort_keys=True),
             json.dumps(None if niqe_model is None else niqe_model.to_dict()),
             *(
-                digest(row_id, half, content, *rows[row_id].half(half))
+                digest(row_id, groups[row_id], half, content, *rows[row_id].half(half))
                 for half in MODALITIES
                 for row_id, content in sorted(made[half])
             ),
         )
 
     def _texts(self, made: list[tuple[str, str]]) -> list[dict[str, Any]]:
-        if len(made) < 2:
+        if not self._enough(made):
             return []
         ids = [row_id for row_id, _ in made]
         texts = [text for _, text in made]
         references = [self.world.rows[row_id].texts for row_id in ids]
         bleu, chrf = bleu_and_chrf(texts, references)
-        own = self.world.judge.models.embed([[text] for text in texts], "text")
-        truth = self.world.embeddings_of(ids, "text", judge=True)
+        own = self.world.views.judged_halves("text", [[text] for text in texts])
+        truth = self.world.views.embeddings_of(ids, "text", judge=True)
         return [
-            _mean("text", "CIDEr", ids, cider_d(texts, references)),
+            self._mean("text", "CIDEr", ids, cider_d(texts, references)),
             _figure("text", "BLEU-4", bleu),
             _figure("text", "chrF", chrf),
-            _mean("text", "cosine", ids, np.einsum("nd,nd->n", own, truth)),
+            self._mean("text", "cosine", ids, np.einsum("nd,nd->n", own, truth)),
         ]
 
     def _images(self, made: list[tuple[str, bytes]], job: Job) -> list[dict[str, Any]]:
-        if len(made) < 2:
+        if not self._enough(made):
             return []
         ids = [row_id for row_id, _ in made]
         pictures = [decode(data, job.config.dataset.max_pixels) for _, data in made]
-        own = self.world.judge.models.embed(pictures, "image")
-        truth = self.world.embeddings_of(ids, "image", judge=True)
-        figures = [_mean("image", "cosine", ids, np.einsum("nd,nd->n", own, truth))]
+        own = self.world.views.judged_halves("image", [data for _, data in made])
+        truth = self.world.views.embeddings_of(ids, "image", judge=True)
+        figures = [self._mean("image", "cosine", ids, np.einsum("nd,nd->n", own, truth))]
         for measure, value in (
             ("NIQE", mean_niqe(pictures, job.knowledge.selector.niqe_model)),
             ("Fréchet", frechet_distance(own, truth)),
@@ -114,15 +114,20 @@ class Direct:
                 figures.append(_figure("image", measure, value))
         return figures
 
+    def _enough(self, made: list[tuple[str, Any]]) -> bool:
+        """Whether there are two rows that share no picture or text."""
+        return len({self.world.views.groups[row_id] for row_id, _ in made}) > 1
+
+    def _mean(
+        self, missing: str, measure: str, ids: list[str], values: np.ndarray
+    ) -> dict[str, Any]:
+        found = interval(values, [self.world.views.groups[row_id] for row_id in ids])
+        rows = dict(zip(ids, values.tolist(), strict=True))
+        return _figure(missing, measure, found.mean) | {"half": found.half, "rows": rows}
+
 
 def _figure(missing: str, measure: str, value: float) -> dict[str, Any]:
     return {"group": "direct", "missing": missing, "measure": measure, "value": value}
-
-
-def _mean(missing: str, measure: str, ids: list[str], values: np.ndarray) -> dict[str, Any]:
-    found = interval(values)
-    rows = dict(zip(ids, values.tolist(), strict=True))
-    return _figure(missing, measure, found.mean) | {"half": found.half, "rows": rows}
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float | None:

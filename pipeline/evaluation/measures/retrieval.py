@@ -41,12 +41,15 @@ def retrieval_figures(
         observed: [row_id for row_id, half in hidden.items() if half == opposite(observed)]
         for observed in MODALITIES
     }
+    groups = world.views.groups
+    # One group alone says nothing of others.
+    ids = {m: own if len({groups[i] for i in own}) > 1 else [] for m, own in ids.items()}
     found = measure_retrieval(
         retriever,
-        {m: world.embeddings_of(ids[m], m, judge=False) for m in MODALITIES},
+        {m: world.views.embeddings_of(ids[m], m, judge=False) for m in MODALITIES},
         ids,
-        {m: world.embeddings_of(ids[m], opposite(m), judge=True) for m in MODALITIES},
-        world.judged_by_id(retriever.ids.to_pylist()),
+        {m: world.views.embeddings_of(ids[m], opposite(m), judge=True) for m in MODALITIES},
+        world.views.judged_by_id(retriever.ids.to_pylist()),
     )
     used = job.config.knowledge_base.retrieval.mode
     records: list[dict[str, Any]] = []
@@ -62,7 +65,7 @@ def retrieval_figures(
             for mode in MODES[: MODES.index(one["mode"])]
         }
         for measure, values in by_row.items():
-            mean = interval(values)
+            mean = interval(values, [groups[row_id] for row_id in ids[one["observed"]]])
             rows = dict(zip(ids[one["observed"]], values.tolist(), strict=True))
             records.append(
                 common | {"measure": measure, "value": mean.mean, "half": mean.half, "rows": rows}

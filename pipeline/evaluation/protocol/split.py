@@ -1,7 +1,8 @@
 """The protocol: which pairs are tested on, which train, and which halves are hidden.
 
-All of it follows from ids and a seed by hashing, or from a mask file, so that every variant, every
-machine and every later run sees the same. Masks of a higher rate contain those of a lower one.
+All of it follows from ids, a seed and what rows share by hashing, or from a mask file, so that every
+variant, every machine and every later run sees the same. Masks of a higher rate contain those of a
+lower one. Rows that share a picture or a text (`kb.groups`) stay together.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from kb.embeddings import MODALITIES, Modality, Rows, chunks
+from kb.groups import COMMON
 from pipeline.storage.errors import ConfigError
 
 MASKED = ("text", "image", "none", "test")
@@ -28,26 +30,75 @@ def shuffled(ids: Iterable[str], seed: int, purpose: str) -> list[str]:
     return sorted(ids, key=key)
 
 
-def split(ids: Sequence[str], share: float, seed: int) -> tuple[list[str], list[str]]:
-    """Test and training ids.
+def in_groups(
+    ids: Iterable[str], seed: int, purpose: str, groups: Mapping[str, str]
+) -> list[list[str]]:
+    """The ids by group, in an order of groups that only seed, purpose and names decide.
+
+    Groups of more than a fiftieth of all rows come last, where one of them would decide a share.
+
+    Parameters
+    ----------
+    ids, seed, purpose
+        As of `shuffled`.
+    groups : mapping of id to the name of its group
+        An id that is not named is a group of its own.
+    """
+    members: dict[str, list[str]] = {}
+    for row_id in shuffled(ids, seed, purpose):
+        members.setdefault(groups.get(row_id, row_id), []).append(row_id)
+    ordered = [members[name] for name in shuffled(members, seed, purpose)]
+    large = max(COMMON, sum(map(len, ordered)) // 50)
+    return sorted(ordered, key=lambda group: len(group) > large)
+
+
+def first(groups: Sequence[Sequence[str]], count: int) -> list[Sequence[str]]:
+    """The first groups that have about so many rows together: as near as whole groups come."""
+    taken, rows = [], 0
+    for group in groups:
+        if rows + len(group) / 2 >= count:
+            break
+        taken.append(group)
+        rows += len(group)
+    return taken
+
+
+def flat(groups: Iterable[Sequence[str]]) -> list[str]:
+    """The ids of groups, one after the other."""
+    return [row_id for group in groups for row_id in group]
+
+
+def split(
+    ids: Sequence[str], share: float, seed: int, groups: Mapping[str, str] | None = None
+) -> tuple[list[str], list[str]]:
+    """Test and training ids; a group is in one of them whole.
 
     Raises
     ------
     ConfigError
         Either would be empty.
     """
-    order = shuffled(ids, seed, "test")
-    count = round(share * len(order))
-    if not 0 < count < len(order):
+    order = in_groups(ids, seed, "test", groups or {})
+    test = first(order, round(share * len(ids)))
+    if not 0 < len(test) < len(order):
         raise ConfigError(
-            f"evaluation.test_share: {share:g} of {len(order)} complete pairs leaves no pair to"
-            f" {'test on' if count == 0 else 'train on'}"
+            f"evaluation.test_share: {share:g} of {len(ids)} complete pairs leaves no pair to"
+            f" {'train on' if test else 'test on'}"
         )
-    return order[:count], order[count:]
+    return flat(test), flat(order[len(test) :])
 
 
-def draw_mask(ids: Sequence[str], rate: float, missing: str, seed: int) -> dict[str, Modality]:
+def draw_mask(
+    ids: Sequence[str],
+    rate: float,
+    missing: str,
+    seed: int,
+    groups: Mapping[str, str] | None = None,
+) -> dict[str, Modality]:
     """Which half of which row is hidden.
+
+    Of rows that share a picture or a text all or none lack a half, and all of them the same:
+    else what is hidden in one would be seen in another.
 
     Parameters
     ----------
@@ -57,12 +108,19 @@ def draw_mask(ids: Sequence[str], rate: float, missing: str, seed: int) -> dict[
     missing : "text", "image" or "mixed"
         Mixed hides texts and images in turn.
     seed : int
+    groups : mapping of id to the name of its group, optional
+        An id that is not named is a group of its own.
     """
-    chosen = shuffled(ids, seed, "mask")[: round(rate * len(ids))]
-    halves: tuple[Modality, Modality] = ("text", "image")
-    if missing != "mixed":
-        halves = ("text", "text") if missing == "text" else ("image", "image")
-    return {row_id: halves[number % 2] for number, row_id in enumerate(chosen)}
+    chosen = first(in_groups(ids, seed, "mask", groups or {}), round(rate * len(ids)))
+    counts: dict[Modality, int] = {
+        half: 0 for half in ("text", "image") if missing in (half, "mixed")
+    }
+    hidden: dict[str, Modality] = {}
+    for group in chosen:
+        half = min(counts, key=counts.__getitem__)
+        counts[half] += len(group)
+        hidden |= dict.fromkeys(group, half)
+    return hidden
 
 
 def read_mask(path: Path) -> dict[str, str]:
@@ -137,6 +195,34 @@ def apply_mask(
     if not hidden:
         raise ConfigError(f"evaluation.mask: {path} hides nothing")
     return test, train, hidden
+
+
+def rows_that_tell(
+    ids: Iterable[str],
+    hidden: Mapping[str, Modality],
+    halves: Mapping[str, Mapping[Modality, str]],
+    groups: Mapping[str, str],
+) -> set[str]:
+    """Rows that show a half which a mask file hides in another row of their group.
+
+    Parameters
+    ----------
+    ids : training ids
+    hidden : id to hidden half
+    halves : id to the digests of both halves
+    groups : id to the name of its group
+    """
+
+    def half(row_id: str, modality: Modality) -> tuple[str, str]:
+        return groups[row_id], halves[row_id][modality]
+
+    unseen = {m: {half(i, m) for i, own in hidden.items() if own == m} for m in MODALITIES}
+    return {
+        row_id
+        for row_id in ids
+        for modality in MODALITIES
+        if hidden.get(row_id) != modality and half(row_id, modality) in unseen[modality]
+    }
 
 
 def near_duplicates(rows: Rows, test: Rows, cosine: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The world of an evaluation: its pairs, split and masked, and what two encoders see in them."""
+"""The world of an evaluation: the complete pairs of its dataset, split and masked."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kb.embeddings import MODALITIES, Modality, Subset, take
-from kb.pairs import Pairs as EmbeddedPairs
+from kb.embeddings import Modality, Subset
 from pipeline.config.config import GENERATORS, Config
 from pipeline.dataset.catalog import digest, encoded_images, fetch
 from pipeline.dataset.external import INTERNAL
 from pipeline.dataset.sources import Progress, quiet
-from pipeline.evaluation.changes import derive
 from pipeline.evaluation.protocol.masked import Masked, Pairs, Row, write_masked
 from pipeline.evaluation.protocol.split import (
     apply_mask,
     draw_mask,
+    first,
+    flat,
+    in_groups,
     near_duplicates,
     read_mask,
-    shuffled,
+    rows_that_tell,
     split,
 )
-from pipeline.job import Job
+from pipeline.evaluation.protocol.views import Views, ids_of
 from pipeline.storage.errors import ConfigError
 from pipeline.storage.files import write_whole
 
@@ -52,78 +53,58 @@ class World:
         self.config = config
         self.settings = config.evaluation
         self.folder = folder
-        # Pairs that would have trained but for a near-duplicate in the test set.
+        # Pairs that would have trained, but have a near-duplicate in the test set, or show what a
+        # mask file hides elsewhere.
         self.left_out = 0
-        self.job = self._looking(config, {}, "pairs", progress)
-        judge = self.settings.judge
-        self.judge = self._looking(
-            config, {} if judge is None else {"encoder": judge}, "judged", progress
-        )
-
-    def _looking(
-        self, config: Config, changes: Mapping[str, Any], name: str, progress: Progress
-    ) -> Job:
-        """A job that embeds the pairs as they are, and completes nothing."""
-        shared = {"run.embeddings": str(self.folder / "embeddings")}
-        return Job(derive(config, {**shared, **changes}, self.folder / name), progress)
-
-    @cached_property
-    def judge_selects(self) -> bool:
-        """Whether generated halves are judged by the encoder that selects them, which flatters."""
-        judge, own = (
-            job.models.identity(job.models.encoder_component) for job in (self.judge, self.job)
-        )
-        return judge == own
-
-    @cached_property
-    def embedded(self) -> dict[str, EmbeddedPairs]:
-        """The pairs of every source by the encoder that selects."""
-        return self.job.embeddings.pairs_by_source(self.job.progress)
-
-    @cached_property
-    def judged(self) -> dict[str, EmbeddedPairs]:
-        """The same by the judge."""
-        return self.judge.embeddings.pairs_by_source(self.judge.progress)
-
-    @cached_property
-    def places(self) -> dict[str, int]:
-        """Row of each of the dataset's complete pairs, by id."""
-        return {row_id: row for row, row_id in enumerate(_ids(self.embedded[INTERNAL]))}
+        self.views = Views(config, folder, progress)
 
     @cached_property
     def _split(self) -> tuple[list[str], list[str], dict[str, Modality] | None]:
         """Test ids, training ids, and the hidden halves where a mask file gives them."""
-        settings, ids = self.settings, list(self.places)
+        settings, groups = self.settings, self.views.groups
+        ids = list(self.views.places)
         if not self.tested:
-            order = shuffled(ids, settings.seed, "pairs")
-            return [], order[: settings.pairs], None
+            return [], self._taking_part(ids), None
         if settings.mask is not None:
             path = self.config.base / settings.mask
-            test, train, mask = apply_mask(self.places, read_mask(path), settings.mask)
+            test, train, mask = apply_mask(self.views.places, read_mask(path), settings.mask)
             if not test:
-                test, train = split(train, settings.test_share, settings.seed)
+                test, train = split(train, settings.test_share, settings.seed, groups)
             train = self._without_duplicates(test, train)
-            kept = set(train)
-            return test, train, {row: half for row, half in mask.items() if row in kept}
-        if settings.pairs is not None:
-            ids = shuffled(ids, settings.seed, "pairs")[: settings.pairs]
-        test, train = split(ids, settings.test_share, settings.seed)
+            telling = rows_that_tell(train, mask, self.views.halves, groups)
+            self.left_out += len(telling)
+            kept = {row_id: None for row_id in train if row_id not in telling}
+            return test, list(kept), {row: half for row, half in mask.items() if row in kept}
+        ids = self._taking_part(ids)
+        test, train = split(ids, settings.test_share, settings.seed, groups)
         return test, self._without_duplicates(test, train), None
 
+    def _taking_part(self, ids: Sequence[str]) -> list[str]:
+        """Of the complete pairs as many as the settings say."""
+        groups = in_groups(ids, self.settings.seed, "pairs", self.views.groups)
+        return flat(groups if self.settings.pairs is None else first(groups, self.settings.pairs))
+
     def _without_duplicates(self, test: Sequence[str], train: Sequence[str]) -> list[str]:
-        images = self.embedded[INTERNAL].embeddings["image"]
+        """The training ids that share nothing with a test pair, and look like none."""
+        groups, places = self.views.groups, self.views.places
+        tested = {groups[row_id] for row_id in test}
         here, there = (
-            Subset(images, np.array([self.places[row_id] for row_id in ids], np.int64))
+            Subset(self.views.images(), np.array([places[row_id] for row_id in ids], np.int64))
             for ids in (train, test)
         )
         found = near_duplicates(here, there, self.settings.duplicate_cosine)
-        self.left_out = int(found.sum())
-        if self.left_out == len(train):
+        kept = [
+            row_id
+            for row_id, lost in zip(train, found, strict=True)
+            if not lost and groups[row_id] not in tested
+        ]
+        self.left_out = len(train) - len(kept)
+        if not kept:
             raise ConfigError(
                 f"evaluation.duplicate_cosine: at {self.settings.duplicate_cosine:g} all"
                 f" {len(train)} training pairs are near-duplicates of test images; raise it"
             )
-        return [row_id for row_id, lost in zip(train, found, strict=True) if not lost]
+        return kept
 
     @property
     def test(self) -> list[str]:
@@ -141,21 +122,21 @@ class World:
         left_out: dict[str, list[str]] = {}
         if not self.test:
             return left_out
-        images = self.embedded[INTERNAL].embeddings["image"]
-        test = Subset(images, np.array([self.places[row_id] for row_id in self.test]))
-        for name, pairs in self.embedded.items():
+        places = np.array([self.views.places[row_id] for row_id in self.test])
+        test = Subset(self.views.images(), places)
+        for name, pairs in self.views.embedded.items():
             if name != INTERNAL and len(pairs):
                 found = near_duplicates(
-                    pairs.embeddings["image"], test, self.settings.duplicate_cosine
+                    self.views.images(name), test, self.settings.duplicate_cosine
                 )
-                ids = np.asarray(_ids(pairs))[found].tolist()
+                ids = np.asarray(ids_of(pairs))[found].tolist()
                 left_out[name] = [row_id.removeprefix(f"{name}/") for row_id in ids]
         return left_out
 
     @cached_property
     def rows(self) -> dict[str, Row]:
         """Test and training pairs with their content, all in memory."""
-        dataset, complete = self.job.sources.dataset, self.job.catalog.complete()
+        dataset, complete = self.views.job.sources.dataset, self.views.job.catalog.complete()
         files, positions = complete["file"].to_pylist(), complete["position"].to_pylist()
         ids = complete["id"].to_pylist()
         place = {row_id: row for row, row_id in enumerate(ids)}
@@ -173,27 +154,6 @@ class World:
         """The true pairs."""
         rows = [self.rows[row_id] for row_id in ids]
         return Pairs([row.image for row in rows], [row.texts for row in rows])
-
-    def embeddings_of(self, ids: Sequence[str], modality: Modality, judge: bool) -> np.ndarray:
-        """Unit embeddings of the true halves of some of the dataset's pairs."""
-        pairs = (self.judged if judge else self.embedded)[INTERNAL]
-        return take(pairs.embeddings[modality], np.array([self.places[i] for i in ids], np.int64))
-
-    def judged_by_id(self, ids: Sequence[str]) -> dict[Modality, np.ndarray]:
-        """The judge's embeddings of pairs of any source, by modality."""
-        places: dict[str, tuple[str, int]] = {}
-        for name, pairs in self.judged.items():
-            places |= {row_id: (name, row) for row, row_id in enumerate(_ids(pairs))}
-        result: dict[Modality, np.ndarray] = {}
-        for modality in MODALITIES:
-            width = self.judged[INTERNAL].embeddings[modality].shape[1]
-            result[modality] = np.empty((len(ids), width), np.float32)
-            for name, pairs in self.judged.items():
-                chosen = [n for n, row_id in enumerate(ids) if places[row_id][0] == name]
-                if chosen:
-                    rows = np.array([places[ids[n]][1] for n in chosen])
-                    result[modality][chosen] = take(pairs.embeddings[modality], rows)
-        return result
 
     def masks(self, rates: Sequence[float]) -> list[Masked]:
         """The training pairs at each missing rate, or as the mask file says.
@@ -214,7 +174,10 @@ class World:
                     )
             return [self._write(round(len(given) / len(self.train), 4), given)]
         hidden, seed = self._hidden(), self.settings.seed
-        return [self._write(rate, draw_mask(self.train, rate, hidden, seed)) for rate in rates]
+        return [
+            self._write(rate, draw_mask(self.train, rate, hidden, seed, self.views.groups))
+            for rate in rates
+        ]
 
     def _hidden(self) -> Literal["mixed", "text", "image"]:
         """The half that is hidden: of what is asked for, what the config can make."""
@@ -228,7 +191,7 @@ class World:
         return asked
 
     def _write(self, rate: float, hidden: Mapping[str, Modality]) -> Masked:
-        several = self.job.sources.dataset.text_is_list
+        several = self.views.job.sources.dataset.text_is_list
         folder = self.folder / "data"
         return write_masked(folder, self.train, self.rows, hidden, rate, several)
 
@@ -242,7 +205,7 @@ class World:
                 "max_pixels": dataset.max_pixels,
                 "decode_seconds": dataset.decode_seconds,
             },
-            "run.embeddings": str(self.folder / "embeddings"),
+            "run.embeddings": str(self.views.job.embeddings.folder),
             # A variant's knowledge base is its own: nothing of another one's may stay.
             "run.on_kb_change": "redo",
         }
@@ -251,7 +214,7 @@ class World:
             settings = external.model_dump(mode="json")
             if ids := self.excluded.get(external.name):
                 # What the config leaves out already stays out.
-                ids = sorted({*ids, *self.job.sources.externals[external.name].excluded})
+                ids = sorted({*ids, *self.views.job.sources.externals[external.name].excluded})
                 path = self.folder / "data" / f"exclude-{external.name}-{digest(*ids)[:12]}.txt"
                 if not path.is_file():
                     write_whole(path, "".join(f"{row_id}\n" for row_id in ids))
@@ -262,14 +225,10 @@ class World:
     def facts(self) -> dict[str, Any]:
         """Counts of the split, for the results."""
         return {
-            "pairs": len(self.places),
+            "pairs": len(self.views.places),
             "test": len(self.test),
             "train": len(self.train),
             "left_out": self.left_out,
             "near_duplicates": {name: len(ids) for name, ids in self.excluded.items()},
-            "texts_are_lists": self.job.sources.dataset.text_is_list,
+            "texts_are_lists": self.views.job.sources.dataset.text_is_list,
         }
-
-
-def _ids(pairs: EmbeddedPairs) -> list[str]:
-    return [str(row_id) for row_id in pairs.table["id"].to_pylist()]

@@ -33,11 +33,15 @@ class Results:
     Attributes
     ----------
     records : list of Record
+    groups : dict of id to name
+        Rows of one name share a picture or a text, and are not independent; a row that is not named
+        is by itself.
     """
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
         self.facts = dict(facts)
         self.records: list[Record] = []
+        self.groups: dict[str, str] = {}
         # Every figure by draw.
         self._figures: dict[tuple[object, ...], dict[int, Record]] = {}
         # Of figures that are means over rows: each row's value, by figure, draw and row.
@@ -72,14 +76,18 @@ class Results:
         ]
         a, b = (self._rows.get(figure, {}) for figure in figures)
         both = sorted(a.keys() & b.keys())
-        ids = [row_id for _, row_id in both]
-        if len(set(ids)) < 2:
+        names = self._names([row_id for _, row_id in both])
+        if len(set(names)) < 2:
             return None
-        return paired([a[key] for key in both], [b[key] for key in both], ids)
+        return paired([a[key] for key in both], [b[key] for key in both], names)
+
+    def _names(self, ids: Sequence[str]) -> list[str]:
+        """The groups of rows, which intervals take as one."""
+        return [self.groups.get(row_id, row_id) for row_id in ids]
 
     def add_start(self, ranks: Ranks, pairs: Sequence[str], draw: int = 0) -> None:
         """Ranks of the test pairs, by id, by the checkpoint that fine-tuning starts from."""
-        self._start.add(ranks, pairs, draw)
+        self._start.add(ranks, self._names(pairs), draw)
 
     @property
     def start(self) -> Ranks | None:
@@ -96,7 +104,7 @@ class Results:
         draw: int = 0,
     ) -> None:
         """Downstream ranks of the test pairs, by id, by a variant that trained on so many rows."""
-        self._ranked.setdefault((rate, label), Ranked()).add(ranks, pairs, draw)
+        self._ranked.setdefault((rate, label), Ranked()).add(ranks, self._names(pairs), draw)
         self.add(Record(rate, label, "rows", "trained on", rows, draw=draw))
         for direction, found in _directions(ranks).items():
             for seed, own in enumerate(found):
@@ -140,7 +148,7 @@ class Results:
         rows = self._rows.get(record.figure)
         if rows is None:
             return replace(record, value=float(np.mean([one.value for one in alike])), half=None)
-        found = interval(list(rows.values()), [row_id for _, row_id in rows])
+        found = interval(list(rows.values()), self._names([row_id for _, row_id in rows]))
         return replace(record, value=found.mean, half=found.half)
 
     def ranked(self, rate: float, label: str) -> Ranked | None:

@@ -19,9 +19,8 @@ from kb.filtering import NO_THRESHOLD
 from kb.retrieval.leave_one_out import CANDIDATE_ALPHA, CANDIDATE_K, retrieval_quality
 from pipeline.config.config import Config
 from pipeline.config.variants import Variant
-from pipeline.dataset.images import decode
 from pipeline.dataset.sources import Progress, quiet
-from pipeline.evaluation.protocol.split import shuffled
+from pipeline.evaluation.protocol.split import first, flat, in_groups
 from pipeline.evaluation.protocol.world import World
 from pipeline.evaluation.results.intervals import paired
 from pipeline.evaluation.runs import Arm, Runs
@@ -87,13 +86,11 @@ class Tuner:
                     f" {pairs} complete pairs is {round(share * pairs)}"
                 )
             self.masked = self.world.masks([round(share, 6)])[0]
-            order = shuffled(self.masked.hidden, self.config.run.seed, "tune")
-            self.ids = order
-            self.choosing = np.arange(len(order)) < len(order) // 2
-            tuned = Tuned(len(order), pairs)
+            self._deal()
+            tuned = Tuned(len(self.ids), pairs)
             changes: dict[str, Any] = {}
             steps = [self._retrieval, self._filter]
-            if self.world.judge_selects:
+            if self.world.views.judge_selects:
                 tuned.skipped = (
                     "selection.*.lambda2: not tried, for the encoder that selects would judge"
                     " itself; set evaluation.judge to another"
@@ -109,6 +106,27 @@ class Tuner:
                 self.folder / "tuning.json", json.dumps(tuned.answer(), indent=1, default=float)
             )
             return tuned
+
+    def _deal(self) -> None:
+        """Deal the hidden rows into those that choose and those that confirm.
+
+        Raises
+        ------
+        ConfigError
+            Too few of them share no picture or text.
+        """
+        names = self.world.views.groups
+        groups = in_groups(self.masked.hidden, self.config.run.seed, "tune", names)
+        if len(groups) < 2 * FEWEST_ROWS:
+            raise ConfigError(
+                f"tune: needs {2 * FEWEST_ROWS} pairs to hide that share no picture or text;"
+                f" {len(self.masked.hidden)} hidden ones have {len(groups)}"
+            )
+        self.ids = flat(groups)
+        # Rows of one group are not independent.
+        self.groups = np.array([names[row_id] for row_id in self.ids])
+        chosen = sum(map(len, first(groups, len(self.ids) // 2)))
+        self.choosing = np.arange(len(self.ids)) < chosen
 
     def _job(self, changes: Mapping[str, Any], complete: bool = False) -> Job:
         """The config with changes, its knowledge base built and, if asked for, its rows completed."""
@@ -130,7 +148,8 @@ class Tuner:
         best = int(np.argmax(means))
         gain = None
         if best > 0:
-            gain = paired(values[best][1][confirming], values[0][1][confirming])
+            better, held_now = values[best][1][confirming], values[0][1][confirming]
+            gain = paired(better, held_now, self.groups[confirming].tolist())
         tried = [
             {"values": point, "quality": mean}
             for (point, _), mean in zip(values, means, strict=True)
@@ -140,7 +159,7 @@ class Tuner:
     def _quality(self, job: Job, ks: Sequence[int], alphas: Sequence[float]) -> Any:
         """Quality of retrieval by (k, α): of each hidden pair, in the mean of its two halves."""
         world = self.world
-        queries = {m: world.embeddings_of(self.ids, m, judge=False) for m in MODALITIES}
+        queries = {m: world.views.embeddings_of(self.ids, m, judge=False) for m in MODALITIES}
         found = retrieval_quality(job.knowledge.checked().retriever, queries, self.ids, ks, alphas)
         return {
             point: np.mean([values.mean(axis=1) for values in by_modality.values()], axis=0)
@@ -208,7 +227,8 @@ class Tuner:
     def _weight(self, missing: Modality, half: str, changes: Mapping[str, Any]) -> Trial | None:
         """λ₂ of a half's score; λ₁ stays, since only their ratio matters."""
         usable = np.array([self.masked.hidden[row_id] == missing for row_id in self.ids])
-        if min((usable & self.choosing).sum(), (usable & ~self.choosing).sum()) < 2:
+        both = (usable & self.choosing, usable & ~self.choosing)
+        if min(len(set(self.groups[half])) for half in both) < 2:
             return None
         key = f"selection.{half}.lambda2"
         own = getattr(self.config.selection, half).lambda2
@@ -225,17 +245,13 @@ class Tuner:
         made: dict[str, Any] = {}
         for row in table.to_pylist():
             if row["status"] == "completed" and self.masked.hidden[row["id"]] == missing:
-                if missing == "image":
-                    made[row["id"]] = decode(row["image"]["bytes"], job.config.dataset.max_pixels)
-                else:
-                    made[row["id"]] = (
-                        row["text"] if isinstance(row["text"], list) else [row["text"]]
-                    )
+                text = row["text"] if isinstance(row["text"], list) else [row["text"]]
+                made[row["id"]] = row["image"]["bytes"] if missing == "image" else text
         quality = np.zeros(len(self.ids))
         if made:
-            world = self.world
-            own = world.judge.models.embed(list(made.values()), missing)
-            truth = world.embeddings_of(list(made), missing, judge=True)
+            views = self.world.views
+            own = views.judged_halves(missing, list(made.values()))
+            truth = views.embeddings_of(list(made), missing, judge=True)
             place = {row_id: row for row, row_id in enumerate(self.ids)}
             rows = [place[row_id] for row_id in made]
             quality[rows] = np.einsum("nd,nd->n", own, truth)

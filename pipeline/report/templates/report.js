@@ -84,7 +84,8 @@
       line.className = place === card.chosen ? "win" : one.valid ? "" : "bad";
       const cell = make("td", "cand", one.text || "candidate " + (place + 1));
       const remarks = [
-        place === card.chosen ? "chosen" : "", one.reason || "", ...(one.notes || []),
+        place === card.chosen ? "chosen" : "", one.reason || "",
+        one.alone ? "without an example" : "", ...(one.notes || []),
       ].filter(Boolean).join(" · ");
       if (remarks) cell.append(make("small", "note", remarks));
       if (one.seed) cell.title = "seed " + one.seed;
@@ -161,6 +162,10 @@
     if (said[card.review]) element.append(make("p", "why", said[card.review]));
     if (card.reason) element.append(make("p", "why", (card.missing ? `${card.missing} missing: ` : "") + card.reason));
     for (const example of card.examples || []) element.append(grounding(example));
+    for (const pair of card.dropped || []) {
+      const origin = [pair.source, pair.licence, pair.id].filter(Boolean).join(" · ");
+      element.append(make("p", "why", `retrieved, but not shown: ${origin}: ${pair.reason}`));
+    }
     if (card.candidates && card.candidates.length) element.append(details(card));
     if (card.status === "completed") {
       const row = make("div", "marks");

@@ -14,6 +14,7 @@ from pipeline.evaluation.protocol.split import (
     draw_mask,
     near_duplicates,
     read_mask,
+    rows_that_tell,
     split,
 )
 from pipeline.storage.errors import ConfigError
@@ -47,6 +48,44 @@ def test_a_mask_hides_the_share_half_and_half() -> None:
 def test_a_higher_rate_hides_what_a_lower_one_hides() -> None:
     low, high = (draw_mask(IDS, rate, "mixed", 0) for rate in (0.3, 0.7))
     assert low.items() <= high.items()
+
+
+# Forty pictures of five rows each.
+GROUPS = {row_id: IDS[number - number % 5] for number, row_id in enumerate(IDS)}
+
+
+def test_rows_that_share_a_half_are_tested_on_or_trained_on_together() -> None:
+    test, train = split(IDS, 0.2, 0, GROUPS)
+    assert len(test) == 40 and sorted(test + train) == sorted(IDS)
+    assert not {GROUPS[row_id] for row_id in test} & {GROUPS[row_id] for row_id in train}
+    assert split(IDS[::-1], 0.2, 0, GROUPS) == (test, train)
+
+
+def test_rows_that_share_a_half_lack_the_same_half_or_none() -> None:
+    low, high = (draw_mask(IDS, rate, "mixed", 0, GROUPS) for rate in (0.3, 0.7))
+    assert (len(low), len(high)) == (60, 140) and low.items() <= high.items()
+    for name in set(GROUPS.values()):
+        members = [row_id for row_id in IDS if GROUPS[row_id] == name]
+        assert len({high.get(row_id) for row_id in members}) == 1
+    assert list(high.values()).count("text") == 70
+
+
+def test_a_group_of_many_rows_does_not_decide_a_share() -> None:
+    large = dict.fromkeys(IDS[:40], IDS[0])
+    for seed in range(20):
+        assert len(split(IDS, 0.2, seed, large)[0]) == 40
+        assert len(draw_mask(IDS, 0.1, "mixed", seed, large)) == 20
+
+
+def test_a_row_that_shows_what_is_hidden_in_another_tells() -> None:
+    halves = {row_id: {"image": "picture", "text": row_id} for row_id in "abcd"}
+    halves |= {"e": {"image": "other", "text": "a"}, "f": {"image": "third", "text": "third"}}
+    groups = dict.fromkeys("abcde", "a") | {"f": "f"}
+    assert rows_that_tell(halves, {"a": "image"}, halves, groups) == set("bcd")
+    assert rows_that_tell(halves, dict.fromkeys("abcd", "image"), halves, groups) == set()
+    assert rows_that_tell(halves, {"a": "text", "f": "text"}, halves, groups) == {"e"}
+    # A label is no row's own: rows of other groups that have it do not tell.
+    assert rows_that_tell(halves, {"a": "text"}, halves, groups | {"e": "e"}) == set()
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
