@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from pipeline.dataset.catalog import Catalog
@@ -10,6 +11,8 @@ from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.forms.names import is_about
 from pipeline.dataset.forms.unused import unused
 from pipeline.dataset.opening import table_names
+
+logger = logging.getLogger(__name__)
 
 _COLUMNS = 8
 
@@ -62,8 +65,8 @@ def _columns(catalog: Catalog, in_use: bool) -> Iterator[str]:
                 )
 
 
-def run_warnings(catalog: Catalog, pending: Mapping[str, int], made: Collection[str]) -> list[str]:
-    """What a run says that generates halves while something is overlooked.
+def warn_of_run(catalog: Catalog, pending: Mapping[str, int], made: Collection[str]) -> list[str]:
+    """What a run says, also in its log, before it generates halves while something is overlooked.
 
     Parameters
     ----------
@@ -77,10 +80,12 @@ def run_warnings(catalog: Catalog, pending: Mapping[str, int], made: Collection[
     told = overlooked(catalog, in_use=True) if rows else []
     if not told:
         return []
-    return [
+    warning = (
         f"{rows} rows get a generated half, and what they lack may lie in what is not used:"
         f" {'; '.join(told)}"
-    ]
+    )
+    logger.warning("%s", warning)
+    return [warning]
 
 
 def without_pairs(name: str, catalog: Catalog) -> str | None:
