@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from kb.alignment import AlignmentSettings, OrthogonalAlignment
-from kb.embeddings import MODALITIES, Modality, Rows, Subset, chunks, take
+from kb.embeddings import MODALITIES, Modality, Rows, Subset, chunks, sample_rows, take
 from kb.filtering import FEWEST_TO_MEASURE, ClusterFilter, FilterSettings, FilterVerdicts
-from kb.filtering.clusters import external_clusters, joint, sample_rows
+from kb.filtering.clusters import external_clusters, joint
 
 Alignments = dict[Modality, OrthogonalAlignment]
 
@@ -129,6 +129,7 @@ def purify(
     alignment_settings: AlignmentSettings,
     random_state: int = 0,
     device: str = "cpu",
+    groups: np.ndarray | None = None,
 ) -> Purified:
     """FilterVerdicts on all external pairs, and the rotations for those that are kept.
 
@@ -139,6 +140,8 @@ def purify(
     ----------
     internal, external : per modality rows [n, d] and [m, d]
         n and m of at least 1; memory maps allowed.
+    groups : int [n], optional
+        Internal pairs that share a half have equal numbers (`kb.groups`); by default no two do.
     """
     for modality in MODALITIES:
         widths = internal[modality].shape[1], external[modality].shape[1]
@@ -154,12 +157,16 @@ def purify(
         evidence["provisional_alignment"] = describe(provisional)
     cluster_filter = ClusterFilter(filter_settings, random_state, device)
     own = len(internal["image"])
-    sample = _joint_sample(internal, filter_settings.sample, None, random_state)
-    cluster_filter.fit(sample, own)
-    if "auto" in (filter_settings.tau_cent, filter_settings.tau_inst) and own < FEWEST_TO_MEASURE:
+    rows = sample_rows(own, filter_settings.sample, random_state)
+    groups = np.arange(own) if groups is None else groups
+    cluster_filter.fit(joint(*(take(internal[m], rows) for m in MODALITIES)), own, groups[rows])
+    independent = len(np.unique(groups))
+    automatic = "auto" in (filter_settings.tau_cent, filter_settings.tau_inst)
+    if automatic and independent < FEWEST_TO_MEASURE:
+        sharing = "" if independent == own else " that share no picture or text"
         evidence["warnings"].append(
-            f"{own} complete pairs are too few to measure which external pairs belong to them (it "
-            f"takes {FEWEST_TO_MEASURE}): thresholds that are auto drop none"
+            f"{independent} complete pairs{sharing} are too few to measure which external pairs "
+            f"belong to them (it takes {FEWEST_TO_MEASURE}): thresholds that are auto drop none"
         )
     count = len(external["image"])
     size = filter_settings.points_per_centroid * external_clusters(count)

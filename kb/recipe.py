@@ -60,7 +60,7 @@ class KnowledgeBaseSettings(BaseModel):
     def paper(cls) -> KnowledgeBaseSettings:
         """Everything as the paper has it."""
         return cls(
-            mapping=MappingSettings(method="mlp"),
+            mapping=MappingSettings(method="mlp", residual=False),
             alignment=AlignmentSettings(gamma=0.0),
             filter=FilterSettings(
                 tau_cent=0.6, tau_inst=0.6, instance="centroid", provisional_alignment=False

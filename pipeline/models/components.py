@@ -145,11 +145,13 @@ def _by_content(value: Any, revisions: Mapping[str, str]) -> Any:
             for field, held in value.items()
             if not (named and field == "revision")
         }
+    if isinstance(value, (list, tuple)):
+        return [_by_content(held, revisions) for held in value]
     return revisions.get(_plain(value), value) if isinstance(value, str) else value
 
 
 def _plain(name: str) -> str:
-    return name.removeprefix("local-dir:")
+    return name.removeprefix("local-dir:").removeprefix("hf-hub:")
 
 
 def _import(section: str, kind: str, registry: Mapping[str, str]) -> type:

