@@ -21,9 +21,9 @@ from pipeline.dataset.sources import Sources
 from pipeline.storage.errors import ConfigError
 from pipeline.storage.files import read_json, write_whole
 from selection.niqe import NiqeModel
+from selection.scales import Standards
 from selection.scoring import Selector
 from selection.settings import ScoringSettings
-from selection.standards import Standards
 
 logger = logging.getLogger(__name__)
 
