@@ -199,7 +199,7 @@ def _is_id(field: pa.Field) -> bool:
 
 def is_uuid(kind: pa.DataType) -> bool:
     """Whether a column holds UUIDs as their 16 bytes."""
-    return bool(kind == pa.binary(16))
+    return kind == pa.binary(16)
 
 
 def image_cells(column: pa.Array, field: pa.Field) -> list[dict[str, Any] | None]:
@@ -208,7 +208,7 @@ def image_cells(column: pa.Array, field: pa.Field) -> list[dict[str, Any] | None
         return [_json_cell(text) for text in column.to_pylist()]
     if is_list(column.type):
         firsts = [held[0] if held else None for held in column.to_pylist()]
-        return image_cells(pa.array(firsts, column.type.value_type), column.type.value_field)
+        return image_cells(pa.array(firsts, column.type.value_type), field.type.value_field)
     if pa.types.is_struct(column.type):
         names = {child.name for child in column.type}
         cells = column.to_pylist()

@@ -1,4 +1,4 @@
-"""The settings of a dataset: where it is, and how to read it."""
+"""Where a dataset is and how it is read, as a person sets it."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.dataset.schema import OWN_COLUMNS, STATUSES
+from pipeline.export.card import COPYING
 from pipeline.ledger.review import Verdict, state
 from pipeline.report.charts import Curve, Histogram, clouds, curve, histogram
 from pipeline.report.gallery import Figures, Row, Sample, StoredImage, Thumbnails, card
@@ -25,7 +26,8 @@ _LABELS = {
 def completed_rows(parts: Iterable[Path]) -> Iterator[dict[str, Any]]:
     """The rows of the parts of a completed dataset, in order, a row group in memory at a time.
 
-    They have no pass-through columns: what a dataset has there is none of the report's. Pictures are left where they are: `image` is a `StoredImage`.
+    They have no pass-through columns: what a dataset has there is none of the report's. Pictures are
+    left where they are: `image` is a `StoredImage`.
     """
     import pyarrow.parquet as pq
 
@@ -95,6 +97,7 @@ def write_report(
         "run_id": summary.get("run_id"),
         "cards": shown,
         "images": thumbnails.uris,
+        "copying": sorted(COPYING),
     }
     page = (
         environment()

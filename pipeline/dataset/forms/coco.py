@@ -64,9 +64,10 @@ class CocoSource:
     def __init__(self, root: Root) -> None:
         self.root = root
         self._names: list[str] | None = None
-        of_captions = pa.field(CAPTIONS, pa.list_(pa.string()))
-        self._columns = Columns([pa.field(FILE_NAME, IMAGE_CELL), of_captions])
         self._looked = False
+        self._columns = Columns(
+            [pa.field(FILE_NAME, IMAGE_CELL), pa.field(CAPTIONS, pa.list_(pa.string()))]
+        )
         self._held: dict[tuple[str, str], pa.RecordBatch] = {}
         self._lost: dict[str, int] = {}
         self._by_base: dict[str, list[str]] = {}
@@ -96,14 +97,18 @@ class CocoSource:
             if count
         ]
 
-    def batches(self, name: str, columns: Sequence[str]) -> Iterator[Batch]:
+    def batches(self, name: str, columns: Sequence[str] | None) -> Iterator[Batch]:
         table = self._table(name)
+        columns = table.schema.names if columns is None else columns
         for start in range(0, table.num_rows, BATCH_ROWS):
             part = table.slice(start, BATCH_ROWS)
             yield np.arange(start, start + part.num_rows), part.select(list(columns))
 
-    def take(self, name: str, positions: np.ndarray, columns: Sequence[str]) -> Iterator[Batch]:
+    def take(
+        self, name: str, positions: np.ndarray, columns: Sequence[str] | None
+    ) -> Iterator[Batch]:
         table = self._table(name)
+        columns = table.schema.names if columns is None else columns
         if len(positions) and positions[-1] >= table.num_rows:
             raise DatasetError(f"{name} has no row {positions[-1]}: it has changed")
         for start in range(0, len(positions), BATCH_ROWS):
@@ -114,12 +119,11 @@ class CocoSource:
         """All rows of a file: names and captions, of no more bytes than the file."""
         key = (name, self.root.version(name))
         if key not in self._held:
-            rows = self._rows(name)
-            self.schema()
+            rows, schema = self._rows(name), self.schema()
             where = [f"{name}, image {number}" for number in range(len(rows))]
             while len(self._held) >= _HELD:
                 del self._held[next(iter(self._held))]
-            self._held[key] = self._columns.batch(name, rows, None, where)
+            self._held[key] = self._columns.batch(name, rows, schema.names, where)
         return self._held[key]
 
     def _rows(self, name: str) -> list[dict[str, Any]]:

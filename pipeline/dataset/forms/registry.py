@@ -11,8 +11,8 @@ from pipeline.dataset.forms.base import DatasetError, Source
 from pipeline.dataset.forms.coco import captions_files
 from pipeline.dataset.forms.csv_records import Quotes
 from pipeline.dataset.forms.delimiters import text_tables
-from pipeline.dataset.forms.imagefolder import is_metadata
 from pipeline.dataset.forms.json_rows import picture_tables
+from pipeline.dataset.forms.metadata import is_metadata
 from pipeline.dataset.forms.names import is_about, is_image, plain_name
 from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.unused import by_suffix

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.dataset.forms.base import DatasetError
 
 
-class LossyJson(ValueError):
+class Lossy(ValueError):
     """JSON that can't be read without a loss."""
 
 
@@ -24,7 +24,7 @@ def parse(text: str, place: str) -> Any:
     """
     try:
         return DECODER.decode(text)
-    except LossyJson as error:
+    except Lossy as error:
         raise DatasetError(f"{place}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{place}: not JSON ({error})") from None
@@ -35,14 +35,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         for key, value in pairs:
             if repr(found[key]) != repr(value):
-                raise LossyJson(f"the key {key!r} stands twice, with different values; keep one")
+                raise Lossy(f"the key {key!r} stands twice, with different values; keep one")
     return found
 
 
 def _float(text: str) -> float:
     value = float(text)
     if math.isinf(value) or (value == 0 and set(text.lower().partition("e")[0]) & _NOT_ZERO):
-        raise LossyJson(f"the number {text[:40]} is out of range; write it as a string")
+        raise Lossy(f"the number {text[:40]} is out of range; write it as a string")
     return value
 
 

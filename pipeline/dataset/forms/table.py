@@ -35,10 +35,7 @@ _MARK_EVERY = 256
 
 
 class JsonLinesSource:
-    """JSON Lines files: an object a line; or JSON files (see `json_rows`).
-
-    Objects within are passed on as JSON text.
-    """
+    """JSON Lines files, an object a line; or JSON files (see `pipeline.dataset.forms.json_rows`)."""
 
     def __init__(self, root: Root, names: Sequence[str] | None = None) -> None:
         self.root = root
@@ -71,14 +68,15 @@ class JsonLinesSource:
 
     def batches(self, name: str, columns: Sequence[str] | None) -> Iterator[Batch]:
         with self.root.open(name) as file, damage_named(name):
-            yield from self._read(_rows(name, plain(file)), name, 0, columns)
+            yield from self._read(name, _rows(name, plain(file)), 0, columns)
 
     def take(
         self, name: str, positions: np.ndarray, columns: Sequence[str] | None
     ) -> Iterator[Batch]:
         if not self._is_lines(name):
             # Batches that were made before a column widened are not gone on with.
-            key = (name, self.root.version(name), columns and tuple(columns), self.columns.schema())
+            kinds = tuple(self.columns.schema())
+            key = (name, self.root.version(name), columns and tuple(columns), kinds)
             yield from self._readings.take(key, positions, lambda: self.batches(name, columns))
             return
         marks = self._mark(name)
@@ -89,7 +87,7 @@ class JsonLinesSource:
                     raise DatasetError(f"{name} has no row {inside[0]}: it has changed")
                 file.seek(marks[mark])
                 first = int(mark) * _MARK_EVERY
-                rows = self._read(_line_rows(name, file, first), name, first, columns)
+                rows = self._read(name, _line_rows(name, file, first), first, columns)
                 yield from select_rows(rows, inside)
 
     def _is_lines(self, name: str) -> bool:
@@ -125,8 +123,8 @@ class JsonLinesSource:
 
     def _read(
         self,
-        found: Iterator[tuple[dict[str, Any], int]],
         name: str,
+        found: Iterator[tuple[dict[str, Any], int]],
         position: int,
         columns: Sequence[str] | None,
     ) -> Iterator[Batch]:
@@ -182,9 +180,8 @@ class CsvSource:
 
     def batches(self, name: str, columns: Sequence[str] | None) -> Iterator[Batch]:
         columns = self.schema().names if columns is None else columns
-        dialect = self._dialect(name)
         with self.root.open(name) as file, damage_named(name):
-            records = dialect.records(name, plain(file))
+            records = self._dialect(name).records(name, plain(file))
             header = _header(name, next(records, []))
             found = pa.schema([(column, pa.string()) for column in header])
             check_drift(self.names()[0], self.schema(), name, found)
@@ -209,9 +206,8 @@ class CsvSource:
         yield from self._readings.take(key, positions, lambda: self.batches(name, columns))
 
     def _header(self, name: str) -> list[str]:
-        dialect = self._dialect(name)
         with self.root.open(name) as file, damage_named(name):
-            return _header(name, next(dialect.records(name, plain(file)), []))
+            return _header(name, next(self._dialect(name).records(name, plain(file)), []))
 
     def _dialect(self, name: str) -> Dialect:
         key = (name, self.root.version(name))
@@ -219,7 +215,8 @@ class CsvSource:
             with self.root.open(name) as file, damage_named(name):
                 content = plain(file)
                 delimiter = find_delimiter(name, content)
-                self._dialects[key] = find_dialect(name, content, delimiter, self._quotes)
+                found = find_dialect(name, content, delimiter, self._quotes)
+            self._dialects[key] = found
         return self._dialects[key]
 
 
@@ -247,10 +244,8 @@ def _rows(name: str, file: IO[bytes]) -> Iterator[tuple[dict[str, Any], int]]:
         yield from _line_rows(name, file, 0)
         return
     for row in json_rows(file, name):
-        yield (
-            with_answer(row),
-            sum(len(value) if isinstance(value, str) else 64 for value in row.values()),
-        )
+        told = with_answer(row)
+        yield told, sum(len(value) if isinstance(value, str) else 64 for value in told.values())
 
 
 def _line_rows(name: str, file: IO[bytes], first: int) -> Iterator[tuple[dict[str, Any], int]]:

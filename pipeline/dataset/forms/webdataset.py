@@ -22,7 +22,7 @@ from pipeline.dataset.forms.base import (
     DatasetError,
     SourceFile,
 )
-from pipeline.dataset.forms.names import IMAGE_SUFFIXES, plain_name
+from pipeline.dataset.forms.names import IMAGE_SUFFIXES, is_image, plain_name
 from pipeline.dataset.forms.readings import Readings
 from pipeline.dataset.forms.reasons import OUTSIDE, TOO_LARGE
 from pipeline.dataset.forms.root import Root
@@ -77,8 +77,9 @@ class WebDatasetSource:
         if not index.compressed:
             yield from self._read(name, positions.tolist(), columns)
             return
-        version = self.root.version(name)
-        key = (name, version, None if columns is None else tuple(columns))
+        # Batches that were made before a column widened are not gone on with.
+        kinds = tuple(self.columns.schema())
+        key = (name, self.root.version(name), columns and tuple(columns), kinds)
         yield from self._readings.take(key, positions, lambda: self.batches(name, columns))
 
     def index(self, name: str) -> TarIndex:
@@ -163,9 +164,14 @@ def _row(
 
 
 def _picture(members: list[Member]) -> Member | None:
-    """The picture of a sample: of several the one whose extension comes first in our list."""
+    """The picture of a sample: of several the one whose extension comes first in our list.
+
+    Where none has an image's extension alone, the first that ends in one (`left.jpg`).
+    """
     found = [m for m in members if f".{m.extension}" in IMAGE_SUFFIXES]
-    return min(found, key=lambda m: IMAGE_SUFFIXES.index(f".{m.extension}"), default=None)
+    if not found:
+        return next((m for m in members if is_image(m.extension)), None)
+    return min(found, key=lambda m: IMAGE_SUFFIXES.index(f".{m.extension}"))
 
 
 def _cell(name: str, key: str, member: Member, file: IO[bytes], read: bool) -> dict[str, Any]:

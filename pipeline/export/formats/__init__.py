@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pipeline.export.formats.base import ShardWriter, Writer
-from pipeline.export.formats.files import ImageFolderWriter, LlavaWriter, OpenClipWriter
+from pipeline.export.formats.imagefolder import ImageFolderWriter
+from pipeline.export.formats.llava import LlavaWriter
+from pipeline.export.formats.open_clip import OpenClipWriter
 from pipeline.export.formats.parquet import ParquetWriter
 from pipeline.export.formats.webdataset import WebDatasetWriter
 
