@@ -2,7 +2,7 @@
 
 It has no model: it answers with the captions of the retrieved pairs, the more often the more they
 agree with one another. Whatever a captioner of yours does, it needs what is here: a ``Settings`` class
-with ``kind``, ``models`` and ``identity``, and ``load``, ``close``, ``memory`` and ``generate``.
+with ``kind``, ``models``, ``identity`` and ``needs``, and ``load``, ``close``, ``memory`` and ``generate``.
 
     captioner:
       kind: examples.own_captioner:AgreementCaptioner
@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from generators.base import Candidate, CaptionRequest, Generated
+from generators.base import Candidate, CaptionRequest, Generated, Needs
 
 
 class AgreementSettings(BaseModel):
@@ -40,6 +40,10 @@ class AgreementSettings(BaseModel):
     def identity(self) -> dict[str, Any]:
         """What the captions depend on: when it changes, rows are completed anew."""
         return self.model_dump(mode="json")
+
+    def needs(self) -> Needs:
+        """What it takes of an example: their captions alone, and it makes nothing without one."""
+        return Needs(text=True, image=False, example=True)
 
 
 class AgreementCaptioner:
@@ -65,15 +69,19 @@ class AgreementCaptioner:
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: CaptionRequest) -> Generated:
-        texts = [example.text for example in request.examples if example.text.strip()]
-        if not texts:
-            return Generated(request.row_id, error="no example with a caption was retrieved")
+        shown = [example for example in request.examples if example.text.strip()]
+        if not shown:
+            return Generated(request.row_id, error="no example has a caption")
+        texts = [example.text for example in shown]
         weights = [(0.01 + agreement(text, texts)) ** self.settings.sharpness for text in texts]
         candidates = []
         for seed in request.seeds:
             # Every draw comes from the seed that was handed in, so that runs can be repeated.
             (text,) = random.Random(seed).choices(texts, weights)
-            candidates.append(Candidate(seed, prompt="", text=text))
+            candidates.append(
+                # What `completion` records as having grounded the caption is what `shown` says.
+                Candidate(seed, prompt="", text=text, shown=tuple(one.id for one in shown))
+            )
         return Generated(request.row_id, tuple(candidates))
 
 

@@ -9,7 +9,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 from uuid import UUID
@@ -23,12 +23,16 @@ from prefect.artifacts import (
 )
 from prefect.exceptions import PrefectException
 
+from flows.pace import Pace
 from flows.progress import RunView
+from pipeline.ledger.comparison import PASSING
 from pipeline.ledger.summary import told
 
 logger = logging.getLogger(__name__)
 
 UPDATE_SECONDS = 5.0
+# What a run does with rows, by their kind.
+KINDS = {PASSING: "pass rows through", "text": "complete texts", "image": "complete images"}
 
 
 def artifact_key(name: str, what: str) -> str:
@@ -47,50 +51,117 @@ def _harmless() -> Iterator[None]:
 class RowsProgress:
     """How many of a run's rows are done, as a progress artifact and in the live view.
 
+    Rows that a generator completes are told apart by half from those that pass through, each with
+    a pace of its own. Rows of a shard that is tried again count once.
+
     Parameters
     ----------
     name
         The run's.
-    total
-        Rows that the run is to do.
+    totals
+        Rows that the run is to do by kind: "text" and "image" where they have a generator, and
+        `PASSING` for all others.
     view
         Shows it on a terminal as well.
+    lost
+        Seconds so far in which this process loaded models.
     """
 
-    def __init__(self, name: str, total: int, view: RunView | None = None) -> None:
-        self._total = total
+    def __init__(
+        self,
+        name: str,
+        totals: Mapping[str, int],
+        view: RunView | None = None,
+        lost: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self._totals = {kind: totals[kind] for kind in KINDS if totals.get(kind)}
         self._view = view
-        self._outcomes: Counter[str] = Counter()
+        self._shards: dict[str, Counter[str]] = {}
+        self._done: dict[str, Counter[str]] = {kind: Counter() for kind in self._totals}
+        self._paces = {kind: Pace(lost) for kind in self._totals}
         self._artifact: UUID | None = None
         self._told = time.monotonic()
-        if view is not None:
-            view.rows_expected(total)
-        if total:
+        self._show()
+        if self._totals:
             with _harmless():
                 made = create_progress_artifact(
                     0.0,
                     key=artifact_key(name, "progress"),
-                    description=f"{total} rows to do",
+                    description=f"{sum(self._totals.values())} rows to do",
                 )
                 self._artifact = cast(UUID, made)
 
-    def rows_done(self, outcomes: Mapping[str, int]) -> None:
-        """Rows that were done just now, by outcome."""
-        found = {name: count for name, count in outcomes.items() if count}
-        self._outcomes.update(found)
+    def begin(self, shard: str, kind: str) -> None:
+        """This process begins with a shard, or begins it again."""
+        self._set(shard, kind, {})
+        self._paces[kind].begin()
+        self._show()
+
+    def answered(self, kind: str, rows: int) -> None:
+        """The generator of this process has answered so many rows more."""
+        self._paces[kind].add(rows)
+
+    def rows_done(self, shard: str, kind: str, outcomes: Mapping[str, int]) -> None:
+        """Rows of a shard that were done just now, by outcome."""
+        self._set(shard, kind, self._shards[shard] + Counter(outcomes))
+        if kind == PASSING:
+            self._paces[kind].add(sum(outcomes.values()))
+        self._show()
+
+    def end(self, shard: str, kind: str, outcomes: Mapping[str, int]) -> None:
+        """A shard is done; all of its rows by outcome."""
+        self._set(shard, kind, outcomes)
+        self._show()
+
+    def end_by_worker(
+        self, shard: str, kind: str, outcomes: Mapping[str, int], seconds: float, worker: str
+    ) -> None:
+        """A worker, one of several, has done a shard in that time."""
+        self._paces[kind].add_worker(sum(outcomes.values()), seconds, worker)
+        self.end(shard, kind, outcomes)
+
+    def begin_work(self) -> None:
+        """Workers have been handed their first shards."""
+        for pace in self._paces.values():
+            pace.begin()
+
+    def _set(self, shard: str, kind: str, outcomes: Mapping[str, int]) -> None:
+        """What is done of a shard is this, and no more what was said before."""
+        self._done[kind].subtract(self._shards.get(shard, {}))
+        self._shards[shard] = Counter(outcomes)
+        self._done[kind].update(outcomes)
+
+    def _show(self) -> None:
+        done = {kind: counts.total() for kind, counts in self._done.items()}
         if self._view is not None:
-            self._view.rows_done(found)
-        done = self._outcomes.total()
-        over = done >= self._total
+            for kind, total in self._totals.items():
+                note = _counted(self._done[kind])
+                self._view.step(KINDS[kind], done[kind], total, note, self._paces[kind])
+        over = done == self._totals
         if self._artifact and (over or time.monotonic() - self._told >= UPDATE_SECONDS):
             self._told = time.monotonic()
-            note = ", ".join(f"{count} {name}" for name, count in sorted(self._outcomes.items()))
             with _harmless():
                 update_progress_artifact(
-                    self._artifact,
-                    min(100.0, 100.0 * done / self._total),
-                    description=f"{done} of {self._total} rows: {note}",
+                    self._artifact, self._share(done), description=self._describe(done)
                 )
+
+    def _share(self, done: Mapping[str, int]) -> float:
+        """Percent done, of the rows that take their time: others pass in no time."""
+        slow = [kind for kind in self._totals if kind != PASSING] or list(self._totals)
+        rows, total = (sum(counts[kind] for kind in slow) for counts in (done, self._totals))
+        return min(100.0, 100.0 * rows / total)
+
+    def _describe(self, done: Mapping[str, int]) -> str:
+        parts = []
+        for kind, total in self._totals.items():
+            pace = self._paces[kind].told(max(0, total - done[kind]))
+            told = "; ".join(filter(None, (pace, _counted(self._done[kind]))))
+            parts.append(f"{KINDS[kind]}: {done[kind]} of {total}" + (f" ({told})" if told else ""))
+        return " · ".join(parts)
+
+
+def _counted(outcomes: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items()) if count)
 
 
 def outcome_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -5,13 +5,16 @@ Heavy libraries are imported by the commands that need them, so that `--help` an
 
 from __future__ import annotations
 
-import signal
+import atexit
+import os
 import sys
+from contextlib import suppress
 
 import typer
 
 from flows.commands import dataset, proof, result, work
-from flows.terminal import quiet_libraries
+from flows.terminal import end_as_interrupted, quiet_libraries
+from flows.watchdog import watch
 
 app = typer.Typer(
     name="rag4dmc",
@@ -41,13 +44,28 @@ for _command in (
 @app.callback()
 def _start() -> None:
     quiet_libraries()
+    watch()
 
 
 def main() -> None:
     """The entry point `rag4dmc`."""
-    # Without a handler the process would be gone, and Prefect's temporary server stay.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    app()
+    status: int | str | None = 1
+
+    def leave() -> None:
+        # What is left would be to take apart every object of torch and Prefect: seconds for nothing.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status if isinstance(status, int) else int(status is not None))
+
+    # Of what is done at the end this is the last, since it is the first that is asked for.
+    atexit.register(leave)
+    end_as_interrupted()
+    try:
+        app()
+    except SystemExit as end:
+        status = end.code
+        raise
 
 
 if __name__ == "__main__":

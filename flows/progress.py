@@ -8,34 +8,44 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from flows.pace import Pace, duration
+
 # Between two lines of a step where there is no terminal.
 LINE_SECONDS = 10.0
-ROWS = "complete rows"
 
 
 @dataclass
 class _Step:
     """A step under way."""
 
-    started: float = field(default_factory=time.monotonic)
+    pace: Pace
+    before: int
     told: float = field(default_factory=time.monotonic)
+    done: int = 0
+    total: int = 0
+    note: str = ""
+    printed: int = 0
     bar: Any = None
 
-    def pace(self, done: int, total: int) -> str:
-        """Rate and time left, as far as they can be told."""
-        seconds = time.monotonic() - self.started
-        if not done or seconds < 1:
-            return ""
-        rate = done / seconds
-        shown = f"{rate:,.1f} a second" if rate >= 1 else f"{1 / rate:,.1f} s each"
-        if total and done < total:
-            return f"{shown}, {duration((total - done) / rate)} left"
-        return f"{shown}, {duration(seconds)}"
+    def report(self, done: int, total: int, note: str) -> None:
+        """The step has come so far."""
+        if self.before >= 0 and (more := done - self.before - self.pace.done) > 0:
+            self.pace.add(more)
+        self.done, self.total, self.note = done, total, note
+
+    def tells(self) -> str:
+        """Pace, time left and note, as they are now."""
+        # One thing that is done has no pace.
+        pace = (
+            duration(self.pace.spent())
+            if self.total == 1
+            else self.pace.told(max(0, self.total - self.done))
+        )
+        return "; ".join(part for part in (pace, self.note, gpu_memory()) if part)
 
 
 class RunView:
@@ -45,19 +55,31 @@ class RunView:
         self._live: Any = None
         self._steps: dict[str, _Step] = {}
         self._over: dict[str, int] = {}
-        self._outcomes: Counter[str] = Counter()
-        self._total = 0
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                ProgressColumn,
+                Task,
+                TextColumn,
+            )
+            from rich.text import Text
+
+            class Tells(ProgressColumn):
+                """What a step tells, drawn anew while nothing is reported too."""
+
+                def render(self, task: Task) -> Text:
+                    return Text(task.fields["step"].tells())
 
             self._live = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}", markup=False),
+                Tells(),
                 console=Console(stderr=True),
                 refresh_per_second=4,
             )
@@ -81,45 +103,42 @@ class RunView:
             if type(handler) is logging.StreamHandler:
                 handler.setStream(sys.stderr)
 
-    def step(self, name: str, done: int, total: int, note: str = "") -> None:
-        """A step has come to `done` of `total` (0: unknown)."""
+    def step(
+        self, name: str, done: int, total: int, note: str = "", pace: Pace | None = None
+    ) -> None:
+        """A step has come to `done` of `total` (0: unknown).
+
+        Its pace is that of what comes after the first report, unless another is given.
+        """
         over = bool(total) and done >= total
         if over and name not in self._steps and self._over.get(name) == total:
             return  # said before
-        step = self._steps.setdefault(name, _Step())
-        told = "; ".join(part for part in (step.pace(done, total), note, gpu_memory()) if part)
+        step = self._steps.get(name)
+        if step is None:
+            step = self._steps[name] = _Step(pace or Pace(), -1 if pace else done)
+            if pace is None:
+                step.pace.begin()
+        step.report(done, total, note)
         if over:
             self._over[name] = total
             del self._steps[name]
         if self._live:
-            self._draw(step, name, done, total, told, over)
-        elif over or time.monotonic() - step.told >= LINE_SECONDS:
-            step.told = time.monotonic()
-            print(_line(name, done, total, told), file=sys.stderr, flush=True)
+            self._draw(step, name, over)
+        elif over or (step.printed != done and time.monotonic() - step.told >= LINE_SECONDS):
+            step.told, step.printed = time.monotonic(), done
+            print(_line(name, step), file=sys.stderr, flush=True)
 
-    def _draw(self, step: _Step, name: str, done: int, total: int, told: str, over: bool) -> None:
+    def _draw(self, step: _Step, name: str, over: bool) -> None:
         if over:
             if step.bar is not None:
                 self._live.remove_task(step.bar)
             self._live.console.print(
-                _line(name, done, total, told), markup=False, highlight=False, soft_wrap=True
+                _line(name, step), markup=False, highlight=False, soft_wrap=True
             )
             return
         if step.bar is None:
-            step.bar = self._live.add_task(name, total=total or None, note="")
-        self._live.update(step.bar, completed=done, total=total or None, note=told)
-
-    def rows_expected(self, total: int) -> None:
-        """How many rows this run will do."""
-        self._total = total
-        if total:
-            self.step(ROWS, 0, total)
-
-    def rows_done(self, outcomes: dict[str, int]) -> None:
-        """Rows that were done just now, by outcome."""
-        self._outcomes.update({name: count for name, count in outcomes.items() if count})
-        note = ", ".join(f"{count} {name}" for name, count in sorted(self._outcomes.items()))
-        self.step(ROWS, self._outcomes.total(), self._total, note)
+            step.bar = self._live.add_task(name, total=step.total or None, step=step)
+        self._live.update(step.bar, completed=step.done, total=step.total or None)
 
 
 def gpu_memory() -> str:
@@ -135,24 +154,9 @@ def gpu_memory() -> str:
     return "GPU " + ", ".join(shown)
 
 
-def duration(seconds: float) -> str:
-    """Seconds as a person says them.
-
-    Examples
-    --------
-    >>> duration(9), duration(90), duration(8000), duration(200_000)
-    ('9 s', '1:30 min', '2:13 h', '2.3 days')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02d} min"
-    if whole < 86400:
-        return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
-    return f"{seconds / 86400:.1f} days"
-
-
-def _line(name: str, done: int, total: int, told: str) -> str:
-    count = f"{done:,} of {total:,}" if total else f"{done:,}"
+def _line(name: str, step: _Step) -> str:
+    told = step.tells()
+    if step.total == 1:
+        return f"{name}: {told}"
+    count = f"{step.done:,}" + (f" of {step.total:,}" if step.total else "")
     return f"{name}: {count}" + (f" ({told})" if told else "")

@@ -6,7 +6,11 @@ Tasks are handed paths; whatever is loaded stays within the process that loaded 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+from collections import Counter
+from functools import partial
 from typing import Any
 
 from prefect import flow, task
@@ -15,11 +19,14 @@ from prefect.logging import get_run_logger
 
 from flows.artifacts import RowsProgress, publish
 from flows.engines import check_installed, run_tasks
+from flows.pace import Pace
 from flows.progress import RunView
 from flows.retries import RETRIES, RETRY_SECONDS, worth_a_retry
+from flows.watchdog import watch
 from pipeline.config.config import load_config
 from pipeline.dataset.dataset import DatasetError
 from pipeline.job import Job
+from pipeline.ledger.comparison import PASSING
 from pipeline.ledger.ledger import count_outcomes, shard_name
 from pipeline.ledger.plan import ShardPlan
 from pipeline.report.presentation import present
@@ -107,13 +114,30 @@ def build_task(config: str) -> bool:
 
 
 @task(name="complete-shard", task_run_name="{name}", **_TRIES)
-def shard_task(config: str, name: str, run_id: str) -> dict[str, int]:
-    """Complete the rows of a shard; outcomes by count."""
+def shard_task(config: str, name: str, run_id: str) -> dict[str, Any]:
+    """Complete the rows of a shard; `outcomes` by count, `seconds` it took, and by which `worker`."""
     job = _worker_job(config, run_id)
     shard = ShardPlan.parse(_planned(job, f"{name}.json").decode())
-    progress = _progress.get(config)
-    manifest = job.complete_shard(shard, progress.rows_done if progress else None)
-    return count_outcomes(manifest.rows)
+    progress, kind = _progress.get(config), _kind(job, shard)
+    pace = Pace(job.models.loading.seconds)
+    pace.begin()
+    if progress is None:
+        manifest = job.complete_shard(shard)
+        outcomes = count_outcomes(manifest.rows)
+    else:
+        progress.begin(name, kind)
+        manifest = job.complete_shard(
+            shard, partial(progress.rows_done, name, kind), partial(progress.answered, kind)
+        )
+        outcomes = count_outcomes(manifest.rows)
+        progress.end(name, kind, outcomes)
+    worker = f"{socket.gethostname()} {os.getpid()}"
+    return {"outcomes": outcomes, "seconds": pace.spent(), "worker": worker}
+
+
+def _kind(job: Job, shard: ShardPlan) -> str:
+    """The half that a generator completes in the rows of a shard, or `PASSING`."""
+    return shard.missing if shard.missing in job.config.made else PASSING
 
 
 @task(name="finish", **_TRIES)
@@ -141,18 +165,22 @@ def _complete(config: str, job: Job) -> None:
         write_whole(folder / f"{shard_name(shard.number)}.json", shard.dump())
     if engine.kind != "local" and mirror is not None:
         mirror.push([PLAN])
-    rows = sum(len(shard.rows) for shard in shards)
-    progress = RowsProgress(job.config.name, rows, _views.get(config))
+    totals: Counter[str] = Counter()
+    for shard in shards:
+        totals[_kind(job, shard)] += len(shard.rows)
+    progress = RowsProgress(job.config.name, totals, _views.get(config), job.models.loading.seconds)
     if engine.kind == "local":
         # Block by block, from within the shard.
         _progress[config] = progress
+    else:
+        progress.begin_work()
     calls = [
         {"config": config, "name": shard_name(shard.number), "run_id": job.run_id}
         for shard in shards
     ]
-    for outcomes in run_tasks(engine, shard_task, calls):
+    for shard, done in zip(shards, run_tasks(engine, shard_task, calls), strict=True):
         if engine.kind != "local":
-            progress.rows_done(outcomes)
+            progress.end_by_worker(shard_name(shard.number), _kind(job, shard), **done)
     shutil.rmtree(folder)
     if engine.kind != "local" and mirror is not None:
         mirror.push([PLAN])
@@ -162,6 +190,7 @@ def _complete(config: str, job: Job) -> None:
 @flow(name="rag4dmc-build")
 def build_flow(config: str) -> bool:
     """Build the knowledge base of a config where it is stale or damaged; whether it was."""
+    watch()
     try:
         job = job_of(config)
         with job.lock():
@@ -190,6 +219,7 @@ def run_flow(config: str, limit: int | None = None, retry_failed: bool = False) 
     dict
         The summary of `pipeline.job.Job.finish`, with what this run did.
     """
+    watch()
     try:
         job = job_of(config)
         check_installed(job.config.engine)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -24,6 +25,25 @@ ConfigPath = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON on standard output.")]
 
 
+class Terminated(KeyboardInterrupt):
+    """A signal asked the process to end, which is done as after Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def end_as_interrupted() -> None:
+    """Take the signals that ask a process to end as Ctrl-C, unless they are ignored (nohup)."""
+
+    def terminated(number: int, frame: object) -> NoReturn:
+        raise Terminated(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, terminated)
+
+
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
     """Turn what a user can mend into one line and an exit status; let the rest show itself."""
@@ -40,8 +60,12 @@ def errors_in_one_line() -> Iterator[None]:
         fail(3, error)
     except (RunFailed, ServiceRefused) as error:
         fail(1, error)
-    except KeyboardInterrupt:
-        fail(130, "interrupted; what was done stands, and the same command goes on from there")
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, Terminated) else signal.SIGINT
+        fail(
+            128 + number,
+            "interrupted; what was done stands, and the same command goes on from there",
+        )
     except OSError as error:
         # A full disk, a read-only output, a vanished input: what was done stands.
         fail(1, error)

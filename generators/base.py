@@ -2,6 +2,8 @@
 
 A generator takes requests (the observed half of a row and the retrieved pairs that ground it) and
 returns, for each request in order, one candidate for each seed. Randomness comes from the seeds alone.
+Its settings say what it takes of an example, and each candidate says which ones it was shown: whoever
+asks records that, and nothing else.
 """
 
 from __future__ import annotations
@@ -18,6 +20,35 @@ SEED_BITS = 63
 
 
 @dataclass(frozen=True, slots=True)
+class Needs:
+    """What a generator takes of an example; what it doesn't take is neither fetched nor handed over.
+
+    Parameters
+    ----------
+    text, image : bool
+        Whether it takes the caption, and whether it takes the picture. One that takes neither is
+        given no examples.
+    example : bool
+        Whether it makes nothing without an example: then it is asked only with one.
+    """
+
+    text: bool = True
+    image: bool = True
+    example: bool = False
+
+    @property
+    def any(self) -> bool:
+        """Whether examples are of use at all."""
+        return self.text or self.image
+
+
+def needs_of(settings: Any) -> Needs:
+    """What a generator with these settings takes of an example; both halves where it doesn't say."""
+    asked = getattr(settings, "needs", None)
+    return Needs() if asked is None else asked()
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """A retrieved pair that grounds a generation.
 
@@ -28,12 +59,20 @@ class Example:
     text : str
         Its caption.
     image : PIL.Image.Image or None
-        Its picture; None where the caller knows that it isn't needed.
+        Its picture; None where it isn't needed.
     """
 
     id: str
     text: str
     image: Image | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """An example that was given but not shown to the model, and why."""
+
+    id: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +87,10 @@ class CaptionRequest:
 
 @dataclass(frozen=True, slots=True)
 class ImageRequest:
-    """Ask for ``len(seeds)`` images of ``text``, with the best example first."""
+    """Ask for ``len(seeds)`` images of ``text``, with the best example first.
+
+    ``text`` is all that the row says: of several captions, all of them (`generators.prompts.joined`).
+    """
 
     row_id: str
     text: str
@@ -72,6 +114,11 @@ class Candidate:
         The prompt as the model got it, after any cut.
     text, image
         The generated half; the other one is None.
+    shown : tuple of str
+        Ids of the examples that the model was shown for it, in the order of its prompt. None are
+        recorded as having grounded it but these.
+    dropped : tuple of Dropped
+        Examples of the request that it was not shown.
     notes : tuple of str
         What was done on the way that a reader of the result should know.
     """
@@ -81,11 +128,16 @@ class Candidate:
     text: str | None = None
     image: Image | None = None
     notes: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """The answer to one request: a candidate for each seed in order, or an error and none."""
+    """The answer to one request: a candidate for each seed in order.
+
+    Where some could not be made ``error`` says why, and ``candidates`` holds the others.
+    """
 
     row_id: str
     candidates: tuple[Candidate, ...] = ()
@@ -103,6 +155,10 @@ class GeneratorSettings(Protocol):
 
     def identity(self) -> dict[str, Any]:
         """The settings that change the output; equal identities give equal candidates."""
+        ...
+
+    def needs(self) -> Needs:
+        """What is taken of an example. A class without this is handed both halves."""
         ...
 
 

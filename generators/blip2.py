@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from generators.base import Candidate
+from generators.base import Candidate, Example
+from generators.batching import Failed
 from generators.blip2_settings import Blip2Settings
 from generators.checkpoint_captioner import CheckpointCaptioner
-from generators.pictures import on_ground
+from generators.pictures import bounded
 from generators.prompts import Prompt, before_stop, fit, token_count
 from generators.sampling import draw_tokens, keep_special_tokens
 
@@ -67,17 +68,17 @@ class Blip2Captioner(CheckpointCaptioner[Blip2Settings, _Job]):
     def _jobs(self) -> list[_Job]:
         jobs: list[_Job] = []
         for row, request in enumerate(self._requests):
-            prompt = self.prompt([example.text for example in request.examples])
+            prompt = self.prompt(request.examples)
             jobs += [_Job(row, prompt, seed) for seed in request.seeds]
         return jobs
 
     def _forget(self) -> None:
         self._seen = {}
 
-    def prompt(self, examples: Sequence[str]) -> Prompt:
-        """The prompt with these example captions, cut to what the model has room for."""
+    def prompt(self, examples: Sequence[Example]) -> Prompt:
+        """The prompt with the captions of these examples, cut to what the model has room for."""
         return fit(
-            lambda _, examples: self.settings.render(examples),
+            lambda _, captions: self.settings.render(captions),
             "",
             examples,
             [self._processor.tokenizer],
@@ -100,7 +101,7 @@ class Blip2Captioner(CheckpointCaptioner[Blip2Settings, _Job]):
         limits = [limit for limit in (room, self.settings.max_prompt_tokens) if limit is not None]
         return min(limits, default=None)
 
-    def _draw(self, jobs: list[_Job]) -> list[Candidate]:
+    def _draw(self, jobs: list[_Job]) -> list[Candidate | Failed]:
         import torch
 
         rows = list(dict.fromkeys(job.row for job in jobs))
@@ -110,7 +111,7 @@ class Blip2Captioner(CheckpointCaptioner[Blip2Settings, _Job]):
             features = self._image_features(rows)
             embeddings, mask = self._inputs(features, [prompts[row].text for row in rows])
             each = torch.tensor([place[job.row] for job in jobs], device=embeddings.device)
-            tokens = self._answer(embeddings, mask, each, [job.seed for job in jobs])
+            tokens, sound = self._answer(embeddings, mask, each, [job.seed for job in jobs])
         texts = self._processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [
             Candidate(
@@ -118,8 +119,12 @@ class Blip2Captioner(CheckpointCaptioner[Blip2Settings, _Job]):
                 job.prompt.text,
                 text=self._clean(text, job),
                 notes=job.prompt.notes,
+                shown=job.prompt.shown,
+                dropped=job.prompt.dropped,
             )
-            for job, text in zip(jobs, texts, strict=True)
+            if fine
+            else self._not_finite()
+            for job, text, fine in zip(jobs, texts, sound, strict=True)
         ]
 
     def _image_features(self, rows: Sequence[int]) -> torch.Tensor:
@@ -132,7 +137,7 @@ class Blip2Captioner(CheckpointCaptioner[Blip2Settings, _Job]):
         new = [row for row in rows if row not in self._seen]
         self._seen = {row: self._seen[row] for row in rows if row in self._seen}
         if new:
-            images = [on_ground(self._requests[row].image, self.settings.background) for row in new]
+            images = [bounded(self._requests[row].image, self.settings.background) for row in new]
             pixels = self._processor.image_processor(images=images, return_tensors="pt")
             pixels = pixels["pixel_values"].to(self._model.device, self._model.dtype)
             features = self._model.get_image_features(pixels, return_dict=True).pooler_output
@@ -175,8 +180,11 @@ class Blip2Captioner(CheckpointCaptioner[Blip2Settings, _Job]):
         mask: torch.Tensor,
         each: torch.Tensor,
         seeds: Sequence[int],
-    ) -> torch.Tensor:
-        """New tokens [captions, tokens]; ``each`` tells the row of every caption."""
+    ) -> tuple[torch.Tensor, list[bool]]:
+        """New tokens [captions, tokens], and whether they are sound.
+
+        ``each`` tells the row of every caption.
+        """
         language_model = self._model.language_model
         if not self._model.config.text_config.is_encoder_decoder:
             return draw_tokens(
@@ -198,5 +206,5 @@ class Blip2Captioner(CheckpointCaptioner[Blip2Settings, _Job]):
 
     def _clean(self, text: str, job: _Job) -> str:
         """The caption alone, without the next one that some models go on to write."""
-        after = len(self._requests[job.row].examples) + 2
+        after = len(job.prompt.shown) + 2
         return before_stop(text, [stop.format(after=after) for stop in self.settings.stops])

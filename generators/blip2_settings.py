@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from generators.base import Needs
 from generators.checkpoints import CheckpointSettings
 from generators.prompts import check_template, number_word
 from generators.sampling import SamplingSettings
@@ -67,6 +68,10 @@ class Blip2Settings(SamplingSettings, CheckpointSettings):
     @classmethod
     def _stop_templates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(check_template("stops", stop, ("after",), ()) for stop in value)
+
+    def needs(self) -> Needs:
+        """The examples' captions, which stand in the prompt."""
+        return Needs(image=False)
 
     def render(self, examples: Sequence[str]) -> str:
         """The prompt with these example captions."""

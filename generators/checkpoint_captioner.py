@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from generators.base import Candidate, CaptionRequest, Generated
-from generators.batching import BatchRunner, collect, seeds_together
-from generators.checkpoints import CheckpointSettings, loading, local_folder
+from generators.batching import BatchRunner, Failed, NotFinite, collect, seeds_together
+from generators.checkpoints import CheckpointSettings, loading, local_folder, own_dtype
 from generators.device import module_bytes, release_memory, resolve_device, resolve_dtype
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class CheckpointCaptioner(ABC, Generic[SettingsT, JobT]):
         self.paths = paths
         self._model: Any = None
         self._processor: Any = None
+        self._dtype = ""
         self._runner: BatchRunner[JobT, Candidate] = BatchRunner(self._draw, settings.batch_size)
         self._requests: Sequence[CaptionRequest] = ()
 
@@ -58,7 +59,8 @@ class CheckpointCaptioner(ABC, Generic[SettingsT, JobT]):
         started = time.monotonic()
         folder = local_folder(self.paths, "model", "config.json")
         device = resolve_device(self.settings.device)
-        dtype = resolve_dtype(self.settings.dtype, device)
+        dtype = resolve_dtype(self.settings.dtype, device, own_dtype(folder))
+        self._dtype = str(dtype).removeprefix("torch.")
         with loading():
             self._model, self._processor = self._read(folder, dtype)
         try:
@@ -71,7 +73,7 @@ class CheckpointCaptioner(ABC, Generic[SettingsT, JobT]):
             "loaded captioner %s on %s in %s: %.2f GB, %.1f s",
             self.settings.model,
             device,
-            str(dtype).removeprefix("torch."),
+            self._dtype,
             self.memory() / 1e9,
             time.monotonic() - started,
         )
@@ -88,7 +90,8 @@ class CheckpointCaptioner(ABC, Generic[SettingsT, JobT]):
     def generate(self, requests: Sequence[CaptionRequest]) -> list[Generated]:
         """Draw a caption for every seed of every request.
 
-        A row whose caption does not fit into memory even alone gets an error; the others go on.
+        A row whose caption does not fit into memory even alone, or that the model or its processor
+        can't take, gets an error; the others go on.
         """
         self.load()
         self._requests = requests
@@ -114,8 +117,13 @@ class CheckpointCaptioner(ABC, Generic[SettingsT, JobT]):
         """The captions that `self._requests` ask for, in their order."""
 
     @abstractmethod
-    def _draw(self, jobs: list[JobT]) -> list[Candidate]:
+    def _draw(self, jobs: list[JobT]) -> list[Candidate | Failed]:
         """One batch of captions."""
+
+    def _not_finite(self) -> NotFinite:
+        """What stands for a caption that was drawn from scores that are not finite."""
+        help = "" if self._dtype == "float32" else "; set dtype to bfloat16 or float32"
+        return NotFinite(f"the model's scores are not finite in {self._dtype}{help}")
 
     def _forget(self) -> None:
         """Drop what was kept between the batches of one call."""

@@ -5,6 +5,7 @@ A folder is found where the caller says, never downloaded, and never read as a p
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -30,7 +31,8 @@ class CheckpointSettings(BaseModel):
     )
     dtype: Dtype = Field(
         "auto",
-        description="Precision of the weights; auto is float16 on cuda and float32 on cpu.",
+        description="Precision of the weights; auto is float32 on cpu, and on cuda the checkpoint's"
+        " own half precision, or bfloat16.",
     )
     batch_size: int = Field(
         8,
@@ -65,6 +67,16 @@ def local_folder(paths: Mapping[str, Path], role: str, marker: str) -> Path:
         )
     require_safetensors(folder)
     return folder
+
+
+def own_dtype(folder: Path) -> str | None:
+    """The precision that a checkpoint of transformers says it is written in, such as "bfloat16"."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for held in (config, config.get("text_config")):
+        for name in ("dtype", "torch_dtype"):
+            if isinstance(held, dict) and isinstance(held.get(name), str):
+                return str(held[name]).removeprefix("torch.")
+    return None
 
 
 def require_safetensors(folder: Path) -> None:

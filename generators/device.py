@@ -36,17 +36,33 @@ def resolve_device(device: str) -> torch.device:
     return resolved
 
 
-def resolve_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
-    """Precision that a setting means on a device: ``auto`` is float16 on cuda, else float32."""
+def resolve_dtype(dtype: Dtype, device: torch.device, own: str | None = None) -> torch.dtype:
+    """Precision that a setting means on a device.
+
+    ``auto`` is float32 on a CPU, which holds every checkpoint as it is. On a GPU it is the half
+    precision that the checkpoint was written in; bfloat16, whose range is that of float32, for one in
+    float32. Where the GPU has no bfloat16, what was written in it runs in float32, since float16 may
+    overflow, and what was written in float32 in float16.
+
+    Parameters
+    ----------
+    dtype : {"auto", "float32", "float16", "bfloat16"}
+    device : torch.device
+    own : str or None
+        What the checkpoint is written in; None where it doesn't say, which counts as float32.
+    """
     import torch
 
-    if dtype == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    return {
-        "float32": torch.float32,
-        "float16": torch.float16,
-        "bfloat16": torch.bfloat16,
-    }[dtype]
+    named = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if dtype != "auto":
+        return named[dtype]
+    if device.type != "cuda":
+        return torch.float32
+    if own == "float16":
+        return torch.float16
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float32 if own == "bfloat16" else torch.float16
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -64,6 +80,15 @@ def is_out_of_memory(error: BaseException) -> bool:
             "can't allocate memory",
             "CUBLAS_STATUS_ALLOC_FAILED",
         )
+    )
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error means that the GPU answers nothing any more, whatever it is asked."""
+    import torch
+
+    return isinstance(error, torch.AcceleratorError) or (
+        isinstance(error, RuntimeError) and "CUDA error" in str(error)
     )
 
 

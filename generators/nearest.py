@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from generators.base import Candidate, CaptionRequest, Example, Generated, ImageRequest
+from generators.base import (
+    Candidate,
+    CaptionRequest,
+    Example,
+    Generated,
+    ImageRequest,
+    Needs,
+)
+from generators.grounding import usable_examples
+from generators.pictures import on_ground
 
 
-class NearestSettings(BaseModel):
-    """Settings of both nearest generators."""
+class NearestCaptionSettings(BaseModel):
+    """Settings of the captioner."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -26,13 +36,23 @@ class NearestSettings(BaseModel):
         """The kind alone."""
         return self.model_dump(mode="json")
 
+    def needs(self) -> Needs:
+        """A caption, without which there is no answer."""
+        return Needs(text=True, image=False, example=True)
+
+
+class NearestImageSettings(NearestCaptionSettings):
+    """Settings of the image generator."""
+
+    def needs(self) -> Needs:
+        """A picture, without which there is no answer."""
+        return Needs(text=False, image=True, example=True)
+
 
 class NearestGenerator:
     """What the two have in common: nothing to load, and the j-th candidate is the j-th example."""
 
-    Settings = NearestSettings
-
-    def __init__(self, settings: NearestSettings, paths: Mapping[str, Path] | None = None) -> None:
+    def __init__(self, settings: Any, paths: Mapping[str, Path] | None = None) -> None:
         self.settings = settings
 
     def load(self) -> None:
@@ -45,20 +65,17 @@ class NearestGenerator:
         """No weights."""
         return 0
 
-    def _answer(
-        self,
-        request: CaptionRequest | ImageRequest,
-        usable: Sequence[Example],
-        missing: str,
-    ) -> Generated:
+    def _answer(self, request: CaptionRequest | ImageRequest) -> Generated:
         """Candidates of one row; with fewer examples than seeds they start again from the first."""
+        usable, dropped = usable_examples(request.examples, self.settings.needs())
         if not usable:
-            return Generated(request.row_id, error=missing)
+            why = dropped[0].reason if dropped else "none was retrieved"
+            return Generated(request.row_id, error=f"no example to answer with: {why}")
         chosen = [usable[number % len(usable)] for number in range(len(request.seeds))]
         return Generated(
             request.row_id,
             tuple(
-                self._candidate(seed, example)
+                replace(self._candidate(seed, example), shown=(example.id,), dropped=dropped)
                 for seed, example in zip(request.seeds, chosen, strict=True)
             ),
         )
@@ -70,40 +87,25 @@ class NearestGenerator:
 class NearestCaptioner(NearestGenerator):
     """Answers with the captions of the retrieved pairs, best first."""
 
+    Settings = NearestCaptionSettings
+
     def generate(self, requests: Sequence[CaptionRequest]) -> list[Generated]:
         """One candidate a seed; an error for a row without a captioned example."""
-        return [
-            self._answer(
-                request,
-                [example for example in request.examples if example.text.strip()],
-                "no example with a caption was retrieved",
-            )
-            for request in requests
-        ]
+        return [self._answer(request) for request in requests]
 
     def _candidate(self, seed: int, example: Example) -> Candidate:
-        return Candidate(seed, "", text=example.text, notes=(f"caption of {example.id}",))
+        return Candidate(seed, "", text=example.text)
 
 
 class NearestImageGenerator(NearestGenerator):
     """Answers with the images of the retrieved pairs, best first."""
 
+    Settings = NearestImageSettings
+
     def generate(self, requests: Sequence[ImageRequest]) -> list[Generated]:
         """One candidate a seed; an error for a row without an example that has an image."""
-        return [
-            self._answer(
-                request,
-                [example for example in request.examples if example.image is not None],
-                "no example with an image was retrieved",
-            )
-            for request in requests
-        ]
+        return [self._answer(request) for request in requests]
 
     def _candidate(self, seed: int, example: Example) -> Candidate:
         assert example.image is not None
-        return Candidate(
-            seed,
-            "",
-            image=example.image.convert("RGB"),
-            notes=(f"image of {example.id}",),
-        )
+        return Candidate(seed, "", image=on_ground(example.image))

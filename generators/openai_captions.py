@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
-from generators.base import Candidate, CaptionRequest, Example
+from generators.base import Candidate, CaptionRequest, Example, Needs
+from generators.grounding import usable_examples
+from generators.sent_pictures import Pictures
 from generators.service import ServiceError
-from generators.service_generator import Question, ServiceGenerator, data_url
+from generators.service_generator import Question, ServiceGenerator
 from generators.service_settings import ServiceSettings
 
 
@@ -32,6 +35,10 @@ class OpenAICaptionSettings(ServiceSettings):
         0.9, gt=0, le=1, description="Nucleus of the draw; None leaves it to the server."
     )
 
+    def needs(self) -> Needs:
+        """Both halves: each example is a turn of the conversation."""
+        return Needs()
+
 
 class OpenAICaptioner(ServiceGenerator[CaptionRequest]):
     """Captions of images by a chat model behind a server, the retrieved pairs as earlier turns."""
@@ -39,15 +46,17 @@ class OpenAICaptioner(ServiceGenerator[CaptionRequest]):
     Settings = OpenAICaptionSettings
     settings: OpenAICaptionSettings
 
-    def _question(self, request: CaptionRequest) -> Question:
+    def _question(self, request: CaptionRequest, pictures: Pictures) -> Question:
         settings = self.settings
+        usable, dropped = usable_examples(request.examples, settings.needs())
         fields = {
-            "messages": self._messages(request),
+            "messages": self._messages(request, usable, pictures),
             settings.token_field: settings.max_new_tokens,
             "temperature": settings.temperature,
             "top_p": settings.top_p,
         }
-        return Question("chat/completions", fields, settings.prompt)
+        shown = tuple(example.id for example in usable)
+        return Question("chat/completions", fields, settings.prompt, shown=shown, dropped=dropped)
 
     def _candidate(self, seed: int, question: Question, answer: dict[str, Any]) -> Candidate:
         """The caption in an answer.
@@ -69,30 +78,29 @@ class OpenAICaptioner(ServiceGenerator[CaptionRequest]):
             content = "".join(parts)
         if refusal or reason == "content_filter":
             note = str(refusal or "content filter")
-            return Candidate(seed, question.prompt, notes=(f"refused: {note}",))
+            return question.candidate(seed, f"refused: {note}")
         if content is not None and not isinstance(content, str):
             raise ServiceError(f"the message holds {type(content).__name__} instead of text")
         notes = (f"cut at {self.settings.max_new_tokens} tokens",) if reason == "length" else ()
         # Null content is an empty caption; selection rejects it by that name.
-        return Candidate(seed, question.prompt, text=(content or "").strip(), notes=notes)
+        return question.candidate(seed, *notes, text=(content or "").strip())
 
-    def _messages(self, request: CaptionRequest) -> list[dict[str, Any]]:
+    def _messages(
+        self, request: CaptionRequest, examples: Sequence[Example], pictures: Pictures
+    ) -> list[dict[str, Any]]:
         messages: list[dict[str, Any]] = []
         if self.settings.system:
             messages.append({"role": "system", "content": self.settings.system})
-        for example in request.examples:
-            messages += self._turns(example)
-        messages.append(self._turn(request.image))
+        for example in examples:
+            assert example.image is not None
+            messages += [
+                self._turn(pictures.data_url(example.image)),
+                {"role": "assistant", "content": example.text.strip()},
+            ]
+        messages.append(self._turn(pictures.data_url(request.image)))
         return messages
 
-    def _turns(self, example: Example) -> list[dict[str, Any]]:
-        if example.image is None:
-            return []
-        answer = {"role": "assistant", "content": example.text.strip()}
-        return [self._turn(example.image), answer]
-
-    def _turn(self, image: Any) -> dict[str, Any]:
-        address = data_url(image, self.settings.longest_side, self.settings.background)
+    def _turn(self, address: str) -> dict[str, Any]:
         return {
             "role": "user",
             "content": [

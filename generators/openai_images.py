@@ -9,11 +9,12 @@ from typing import Any, Literal
 from PIL import Image
 from pydantic import Field, field_validator
 
-from generators.base import Candidate, ImageRequest
-from generators.pictures import shrunk
+from generators.base import Candidate, ImageRequest, Needs
+from generators.grounding import usable_examples
 from generators.prompts import ImagePromptSettings
+from generators.sent_pictures import Pictures
 from generators.service import ServiceError, Upload
-from generators.service_generator import Question, ServiceGenerator, png
+from generators.service_generator import Question, ServiceGenerator
 from generators.service_settings import ServiceSettings
 
 # What such servers write; Pillow opens much more, some of it by programs of others.
@@ -36,6 +37,10 @@ class OpenAIImageSettings(ImagePromptSettings, ServiceSettings):
     )
     max_pixels: int = Field(64_000_000, ge=1, description="Larger images in answers are refused.")
 
+    def needs(self) -> Needs:
+        """The half of an example by which it grounds the image."""
+        return Needs(text=self.grounding == "prompt", image=self.grounding == "edit")
+
     @field_validator("size")
     @classmethod
     def _size(cls, value: str) -> str:
@@ -51,40 +56,34 @@ class OpenAIImageGenerator(ServiceGenerator[ImageRequest]):
     Settings = OpenAIImageSettings
     settings: OpenAIImageSettings
 
-    def _question(self, request: ImageRequest) -> Question:
+    def _question(self, request: ImageRequest, pictures: Pictures) -> Question:
         settings = self.settings
-        prompt, notes = self._prompt(request)
+        usable, dropped = usable_examples(request.examples, settings.needs(), most=1)
+        prompt = settings.template.format(text=request.text)
+        if usable and settings.grounding == "prompt":
+            prompt = settings.example_template.format(
+                text=request.text, example=usable[0].text.strip()
+            )
+        lacking = settings.grounding != "none" and not usable
+        notes = ("no example: drawn from the text alone",) if lacking else ()
         fields = {
             "prompt": prompt,
             "n": 1,
             "size": settings.size,
             "response_format": settings.response_format,
         }
-        example = next((one.image for one in request.examples if one.image is not None), None)
-        if settings.grounding != "edit" or example is None:
-            return Question("images/generations", fields, prompt, notes)
-        picture = shrunk(example, settings.longest_side, settings.background)
-        upload = Upload("image", "example.png", png(picture), "image/png")
-        return Question("images/edits", fields, prompt, notes, [upload])
+        shown = tuple(example.id for example in usable)
+        path, uploads = "images/generations", []
+        image = usable[0].image if usable else None
+        if settings.grounding == "edit" and image is not None:
+            picture = pictures.encoded(image)
+            name = f"example.{picture.media_type.removeprefix('image/')}"
+            path = "images/edits"
+            uploads = [Upload("image", name, picture.content, picture.media_type)]
+        return Question(path, fields, prompt, notes, shown, dropped, uploads)
 
     def _candidate(self, seed: int, question: Question, answer: dict[str, Any]) -> Candidate:
-        return Candidate(seed, question.prompt, image=self._image(answer), notes=question.notes)
-
-    def _prompt(self, request: ImageRequest) -> tuple[str, tuple[str, ...]]:
-        """The prompt, and a note where a row has nothing to ground it."""
-        settings = self.settings
-        text = settings.template.format(text=request.text)
-        usable = {
-            "none": True,
-            "prompt": any(example.text.strip() for example in request.examples[:1]),
-            "edit": any(example.image is not None for example in request.examples),
-        }[settings.grounding]
-        if not usable:
-            return text, ("no example: drawn from the text alone",)
-        if settings.grounding == "prompt":
-            example = request.examples[0].text.strip()
-            text = settings.example_template.format(text=request.text, example=example)
-        return text, ()
+        return question.candidate(seed, image=self._image(answer))
 
     def _image(self, answer: dict[str, Any]) -> Image.Image:
         """The image in an answer.

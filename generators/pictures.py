@@ -1,10 +1,15 @@
-"""Pictures as models take them: three channels, on a ground, at a size."""
+"""Pictures as models take them: three channels, on a ground, at a size and of a shape they survive."""
 
 from __future__ import annotations
 
 from PIL import Image, ImageOps
 
 TRANSPARENT_MODES = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
+# Processors scale the short side up to what the model learned on, so that a strip one pixel thin
+# would take gigabytes, and some refuse a ratio of 200. What is longer lies on a ground of this ratio.
+MOST_RATIO = 20
+# A longer side of such a strip is shrunk to this before the ground is laid under it.
+STRIP_SIDE = 2048
 
 
 def on_ground(image: Image.Image, background: str = "white") -> Image.Image:
@@ -20,12 +25,23 @@ def on_ground(image: Image.Image, background: str = "white") -> Image.Image:
     return image.convert("RGB")
 
 
+def bounded(image: Image.Image, background: str = "white") -> Image.Image:
+    """The image in RGB, of a shape that models take: at most `MOST_RATIO` times as long as thin.
+
+    A longer one is shrunk to `STRIP_SIDE` and laid whole on a ground; others keep their pixels.
+    """
+    image = on_ground(image, background)
+    if _is_strip(image):
+        image = _within(image, STRIP_SIDE)
+    return _padded(image, background)
+
+
 def fitted_into(
     image: Image.Image, size: tuple[int, int], background: str = "white"
 ) -> Image.Image:
     """The whole image scaled into ``(width, height)`` and padded; nothing is cropped or distorted."""
     return ImageOps.pad(
-        on_ground(image, background),
+        bounded(image, background),
         size,
         method=Image.Resampling.LANCZOS,
         color=background,
@@ -33,10 +49,31 @@ def fitted_into(
 
 
 def shrunk(image: Image.Image, longest_side: int, background: str = "white") -> Image.Image:
-    """The image in RGB with its longest side at most ``longest_side`` pixels; never enlarged."""
-    image = on_ground(image, background)
-    if max(image.size) > longest_side:
-        image = ImageOps.contain(
-            image, (longest_side, longest_side), method=Image.Resampling.LANCZOS
-        )
-    return image
+    """The image in RGB with its longest side at most ``longest_side`` pixels; never enlarged.
+
+    Of a strip, as `bounded` does.
+    """
+    return _padded(_within(on_ground(image, background), longest_side), background)
+
+
+def _within(image: Image.Image, longest_side: int) -> Image.Image:
+    longest = max(image.size)
+    if longest <= longest_side:
+        return image
+    width, height = (max(1, round(side * longest_side / longest)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _is_strip(image: Image.Image) -> bool:
+    return max(image.size) > MOST_RATIO * min(image.size)
+
+
+def _padded(image: Image.Image, background: str) -> Image.Image:
+    """The image in the middle of a ground of `MOST_RATIO`, or as it is where it is no strip."""
+    if not _is_strip(image):
+        return image
+    least = -(-max(image.size) // MOST_RATIO)
+    size = (max(image.width, least), max(image.height, least))
+    ground = Image.new("RGB", size, background)
+    ground.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
+    return ground

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import string
+import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from pydantic import BaseModel, Field, field_validator
+
+from generators.base import Dropped, Example
+from generators.grounding import NO_CAPTION, NO_ROOM
 
 NUMBER_WORDS = (
     "no",
@@ -32,10 +36,12 @@ class TextTokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt that fits, and what had to go for it."""
+    """A prompt that fits, the examples that stand in it, and what had to go for it."""
 
     text: str
     notes: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
 
 
 def check_template(field: str, template: str, allowed: Sequence[str], needed: Sequence[str]) -> str:
@@ -124,10 +130,31 @@ def first_tokens(tokenizer: Any, text: str, count: int) -> str:
     return text if len(ids) <= count else tokenizer.decode(ids[:count]).strip()
 
 
+def joined(captions: Sequence[str]) -> str:
+    """All that a row's captions say, as one text: a sentence each, in order, repeated ones once.
+
+    Examples
+    --------
+    >>> joined(["a red hat", "A hat on a table.", "a red hat"])
+    'a red hat. A hat on a table.'
+    """
+    if len(captions) == 1:
+        return captions[0]
+    kept: dict[str, str] = {}
+    for caption in captions:
+        kept.setdefault(" ".join(caption.split()).casefold(), caption.strip())
+    *before, last = kept.values()
+    return " ".join([*(text if _ends(text) else f"{text}." for text in before), last])
+
+
+def _ends(text: str) -> bool:
+    return unicodedata.category(text[-1:] or " ") == "Po"
+
+
 def fit(
     render: Callable[[str, Sequence[str]], str],
     text: str,
-    examples: Sequence[str],
+    examples: Sequence[Example],
     tokenizers: Sequence[Any],
     limit: int | None,
 ) -> Prompt:
@@ -139,11 +166,11 @@ def fit(
     Parameters
     ----------
     render : callable
-        ``render(text, examples)`` gives the prompt; ``examples`` may be empty.
+        ``render(text, captions)`` gives the prompt; ``captions`` may be empty.
     text : str
         The row's own text; empty when the row has an image.
-    examples : sequence of str
-        Captions of the retrieved pairs, best first.
+    examples : sequence of Example
+        The retrieved pairs, best first. One without a caption is dropped.
     tokenizers : sequence of tokenizers
         Every one of them has to fit.
     limit : int or None
@@ -152,35 +179,43 @@ def fit(
     Returns
     -------
     Prompt
-        With a note for each cut.
+        With a note for each cut, and the examples of which something stands in it.
     """
-    examples = [example for example in examples if example.strip()]
-    if limit is None:
-        return Prompt(render(text, examples))
+    kept = [example for example in examples if example.text.strip()]
+    dropped = [Dropped(one.id, NO_CAPTION) for one in examples if not one.text.strip()]
 
-    def fits(text: str, examples: Sequence[str]) -> bool:
-        prompt = render(text, examples)
-        return all(token_count(tokenizer, prompt) <= limit for tokenizer in tokenizers)
+    def prompt(text: str) -> str:
+        return render(text, [example.text for example in kept])
+
+    def fits(prompt: str) -> bool:
+        return limit is None or all(token_count(one, prompt) <= limit for one in tokenizers)
 
     notes: list[str] = []
-    while examples and not fits(text, examples):
-        *before, last = examples
+    while kept and not fits(prompt(text)):
+        number, last = len(kept), kept.pop()
+        before = [example.text for example in kept]
 
         def fits_cut(cut: str, before: list[str] = before) -> bool:
-            return fits(text, [*before, cut])
+            return fits(render(text, [*before, cut]))
 
-        cut, kept = _longest_cut(last, tokenizers[0], fits_cut)
-        name = "example" if len(examples) == 1 else f"example {len(examples)}"
-        examples = [*before, cut] if cut else before
-        notes.insert(0, f"{name} cut to {kept} tokens" if cut else f"{name} left out: no room")
-    if text and not fits(text, examples):
+        cut, tokens = _longest_cut(last.text, tokenizers[0], fits_cut)
+        if cut:
+            kept.append(replace(last, text=cut))
+            name = "example" if number == 1 else f"example {number}"
+            notes.insert(0, f"{name} cut to {tokens} tokens")
+            break
+        dropped.append(Dropped(last.id, NO_ROOM))
+    if text and not fits(prompt(text)):
 
         def fits_alone(cut: str) -> bool:
-            return fits(cut, [])
+            return fits(render(cut, []))
 
-        text, kept = _longest_cut(text, tokenizers[0], fits_alone)
-        notes.append(f"text cut to {kept} tokens")
-    return Prompt(render(text, examples), tuple(notes))
+        text, tokens = _longest_cut(text, tokenizers[0], fits_alone)
+        notes.append(f"text cut to {tokens} tokens")
+    shown = tuple(example.id for example in kept)
+    order = {example.id: place for place, example in enumerate(examples)}
+    left = tuple(sorted(dropped, key=lambda one: order[one.id]))
+    return Prompt(prompt(text), tuple(notes), shown, left)
 
 
 def _longest_cut(text: str, tokenizer: Any, fits: Callable[[str], bool]) -> tuple[str, int]:

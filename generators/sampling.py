@@ -79,6 +79,8 @@ class SeededSampling:
     ----------
     prompt_tokens_ : int or None
         Tokens of the output that were there before the first drawn one: what to slice off.
+    unsound_ : bool tensor [rows] or None
+        Rows whose scores were not finite at some token: what was drawn of them says nothing.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class SeededSampling:
         self.settings = settings
         self.only_drawn = only_drawn
         self.prompt_tokens_: int | None = None
+        self.unsound_: torch.Tensor | None = None
         self._generators: list[torch.Generator] = []
         self._noise: torch.Tensor | None = None
         self._drawn = 0
@@ -112,6 +115,9 @@ class SeededSampling:
             self.settings.top_k,
             self.settings.top_p,
         )
+        # Looked at once the text is drawn: a look at each token would wait for the GPU each time.
+        unsound = kept.isnan().any(dim=-1)
+        self.unsound_ = unsound if self.unsound_ is None else self.unsound_ | unsound
         noisy = kept + self._next_noise(kept)
         if not self.only_drawn:
             return noisy
@@ -217,7 +223,7 @@ def keep_special_tokens(model: Any, *sources: Any, eos_token_ids: Sequence[int] 
 
 def draw_tokens(
     model: Any, settings: SamplingSettings, seeds: Sequence[int], copies: int = 1, **inputs: Any
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, list[bool]]:
     """New tokens of a batch, each row drawn by its own seed.
 
     Parameters
@@ -234,8 +240,10 @@ def draw_tokens(
 
     Returns
     -------
-    int tensor [rows x copies, new tokens]
+    tokens : int tensor [rows x copies, new tokens]
         Without the prompt, which decoder-only models may return in front of the answer.
+    sound : list of rows x copies bool
+        Whether all the scores that a row was drawn from were finite.
     """
     import torch
     from transformers import GenerationConfig, LogitsProcessorList
@@ -258,4 +266,5 @@ def draw_tokens(
         output = model.generate(
             **inputs, generation_config=config, logits_processor=LogitsProcessorList([draw])
         )
-    return output[:, draw.prompt_tokens_ or 0 :]
+    sound = [True] * len(output) if draw.unsound_ is None else (~draw.unsound_).tolist()
+    return output[:, draw.prompt_tokens_ or 0 :], sound

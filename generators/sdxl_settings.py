@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from generators.base import Needs
 from generators.checkpoints import CheckpointSettings
 from generators.prompts import ImagePromptSettings
 
@@ -113,6 +114,20 @@ class SdxlSettings(ImagePromptSettings, CheckpointSettings):
                 f"= {self.steps * self.strength:g}"
             )
         return self
+
+    @property
+    def by_image(self) -> bool:
+        """Whether examples ground by their pictures."""
+        return self.grounding in ("img2img", "ip_adapter")
+
+    @property
+    def takes_one(self) -> bool:
+        """Whether one example alone grounds a row: only the adapter takes several."""
+        return self.grounding != "ip_adapter"
+
+    def needs(self) -> Needs:
+        """The half of an example by which it grounds the image."""
+        return Needs(text=self.grounding == "prompt", image=self.by_image)
 
     def models(self) -> dict[str, tuple[str, str | None]]:
         """The checkpoint, and the adapter where the grounding uses it."""

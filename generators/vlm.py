@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from generators.base import Candidate, Example
+from generators.base import Candidate, Dropped, Example
+from generators.batching import Failed
 from generators.checkpoint_captioner import CheckpointCaptioner
+from generators.grounding import NO_ROOM, usable_examples
 from generators.pictures import shrunk
 from generators.prompts import before_stop
 from generators.sampling import draw_tokens, keep_special_tokens
@@ -24,6 +26,15 @@ class _Job:
 
     row: int
     seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Conversation:
+    """The turns of a row, the examples that stand in them, and those that don't."""
+
+    messages: list[dict[str, Any]]
+    shown: tuple[str, ...]
+    dropped: tuple[Dropped, ...]
 
 
 class VlmCaptioner(CheckpointCaptioner[VlmSettings, _Job]):
@@ -74,12 +85,12 @@ class VlmCaptioner(CheckpointCaptioner[VlmSettings, _Job]):
             _Job(row, seed) for row, request in enumerate(self._requests) for seed in request.seeds
         ]
 
-    def _draw(self, jobs: list[_Job]) -> list[Candidate]:
+    def _draw(self, jobs: list[_Job]) -> list[Candidate | Failed]:
         # Rows that want as many captions go through the model together.
         seeds: dict[int, list[int]] = {}
         for job in jobs:
             seeds.setdefault(job.row, []).append(job.seed)
-        drawn: dict[int, list[Candidate]] = {}
+        drawn: dict[int, list[Candidate | Failed]] = {}
         for copies in sorted({len(of_row) for of_row in seeds.values()}):
             rows = [row for row, of_row in seeds.items() if len(of_row) == copies]
             drawn.update(self._caption(rows, [seeds[row] for row in rows]))
@@ -87,19 +98,19 @@ class VlmCaptioner(CheckpointCaptioner[VlmSettings, _Job]):
 
     def _caption(
         self, rows: Sequence[int], seeds: Sequence[Sequence[int]]
-    ) -> dict[int, list[Candidate]]:
+    ) -> dict[int, list[Candidate | Failed]]:
         """As many captions for each of the rows."""
         import torch
 
         turns = [self._turns(row) for row in rows]
-        inputs = self._encode([messages for messages, _ in turns])
+        inputs = self._encode([one.messages for one in turns])
         if places := self._too_long(inputs):
             for place in places:
                 turns[place] = self._shortened(rows[place])
-            inputs = self._encode([messages for messages, _ in turns])
+            inputs = self._encode([one.messages for one in turns])
         copies = len(seeds[0])
         with torch.inference_mode():
-            tokens = draw_tokens(
+            tokens, sound = draw_tokens(
                 self._model,
                 self.settings,
                 [seed for of_row in seeds for seed in of_row],
@@ -107,40 +118,41 @@ class VlmCaptioner(CheckpointCaptioner[VlmSettings, _Job]):
                 **inputs.to(self._model.device, self._model.dtype),
             )
         texts = self._processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        answers: dict[int, list[Candidate]] = {}
+        answers: dict[int, list[Candidate | Failed]] = {}
         for place, row in enumerate(rows):
-            messages, notes = turns[place]
+            turn, own = turns[place], slice(place * copies, (place + 1) * copies)
             prompt = self._processor.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
+                turn.messages, tokenize=False, add_generation_prompt=True
             )
             answers[row] = [
-                Candidate(seed, prompt, text=before_stop(text, self.settings.stops), notes=notes)
-                for seed, text in zip(
-                    seeds[place], texts[place * copies : (place + 1) * copies], strict=True
+                Candidate(
+                    seed,
+                    prompt,
+                    text=before_stop(text, self.settings.stops),
+                    shown=turn.shown,
+                    dropped=turn.dropped,
                 )
+                if fine
+                else self._not_finite()
+                for seed, text, fine in zip(seeds[place], texts[own], sound[own], strict=True)
             ]
         return answers
 
-    def _turns(
-        self, row: int, most_examples: int | None = None
-    ) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-        """The conversation of a row, and what was left out of it."""
+    def _turns(self, row: int, most_examples: int | None = None) -> _Conversation:
+        """The conversation of a row, with at most so many of its examples, the best ones."""
         request = self._requests[row]
-        usable = [example for example in request.examples if example.image is not None]
-        notes = [
-            f"example {example.id} left out: no image"
-            for example in request.examples
-            if example.image is None
-        ]
+        usable, dropped = usable_examples(request.examples, self.settings.needs())
         kept = usable[:most_examples]
-        notes += [f"example {example.id} left out: no room" for example in usable[len(kept) :]]
         messages: list[dict[str, Any]] = []
         if self.settings.system:
             messages.append(_message("system", {"type": "text", "text": self.settings.system}))
         for example in kept:
             messages += self._example_turns(example)
         messages.append(self._question(request.image))
-        return messages, tuple(notes)
+        without_room = tuple(Dropped(example.id, NO_ROOM) for example in usable[len(kept) :])
+        return _Conversation(
+            messages, tuple(example.id for example in kept), (*dropped, *without_room)
+        )
 
     def _example_turns(self, example: Example) -> list[dict[str, Any]]:
         answer = _message("assistant", {"type": "text", "text": example.text.strip()})
@@ -183,11 +195,11 @@ class VlmCaptioner(CheckpointCaptioner[VlmSettings, _Job]):
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
         return [place for place, length in enumerate(lengths) if length > limit]
 
-    def _shortened(self, row: int) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    def _shortened(self, row: int) -> _Conversation:
         """The conversation of a row with as many of its best examples as there is room for."""
-        for count in range(len(self._requests[row].examples) - 1, 0, -1):
+        for count in range(len(self._turns(row).shown) - 1, 0, -1):
             turns = self._turns(row, count)
-            if not self._too_long(self._encode([turns[0]])):
+            if not self._too_long(self._encode([turns.messages])):
                 return turns
         return self._turns(row, 0)
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from generators.base import Needs
 from generators.checkpoints import CheckpointSettings
 from generators.sampling import SamplingSettings
 
@@ -36,3 +37,7 @@ class VlmSettings(SamplingSettings, CheckpointSettings):
         None, ge=1, description="Most tokens of the turns; None takes what the model has room for."
     )
     background: str = Field("white", description="What shows through a transparent image.")
+
+    def needs(self) -> Needs:
+        """Both halves: each example is a turn of the conversation."""
+        return Needs()

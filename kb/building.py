@@ -12,8 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from kb import contents
-from kb.embeddings import MODALITIES, Modality, Stacked, take
+from kb.embeddings import MODALITIES, Modality, Stacked, normalise, opposite, sample_rows, take
+from kb.index.embedding_index import RECALL_QUERIES
 from kb.mapping import CrossModalMapping
+from kb.mapping.held_out import HeldOut
 from kb.pairs import Pairs, read_pairs
 from kb.purification import Purified, purify
 from kb.recipe import KnowledgeBaseSettings, Recipe
@@ -24,8 +26,9 @@ from kb.storage import FORMAT_VERSION, digest_files, replacing, write_manifest
 
 logger = logging.getLogger(__name__)
 
-# Queries that k and alpha are measured on at most.
-RETRIEVAL_QUERIES = 2000
+HELD_OUT = Path("mapping", "held_out.arrow")
+# Pairs that k and alpha, and later the scores' standards, are measured on at most.
+HELD_OUT_ROWS = 2000
 
 
 def build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Recipe) -> None:
@@ -38,9 +41,13 @@ def build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Reci
     with replacing(folder) as building:
         with watch.step("mapping"):
             mapping = CrossModalMapping(settings.mapping, random_state, settings.device)
-            mapping.fit(internal.embeddings["image"], internal.embeddings["text"])
+            groups = internal.groups()
+            mapping.fit(internal.embeddings["image"], internal.embeddings["text"], groups)
             (building / "mapping").mkdir()
             mapping.save(building / "mapping" / "mapping")
+            rows, held_out = _held_out(mapping, internal, random_state)
+            if held_out is not None:
+                held_out.save(building / HELD_OUT)
         purified: Purified | None = None
         used = external if "external" in settings.sources else []
         if used and settings.purify:
@@ -52,6 +59,7 @@ def build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Reci
                     settings.alignment,
                     random_state,
                     settings.device,
+                    groups,
                 )
             purified.evidence["warnings"] += _irrelevant(purified, used)
             for warning in purified.evidence["warnings"]:
@@ -67,8 +75,9 @@ def build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Reci
         pairs = read_pairs(building / "pairs.arrow")
         embeddings = contents.open_contents(building)
         with watch.step("index"):
+            expected = expected_queries(internal, mapping, held_out, recipe)
             indexes = contents.build_indexes(
-                building, embeddings, settings.index, random_state, settings.device
+                building, embeddings, settings.index, random_state, settings.device, expected
             )
         with watch.step("retrieval"):
             retriever = FusionRetriever(
@@ -78,8 +87,9 @@ def build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Reci
                 mapping,
                 settings.retrieval,
                 recipe.shared_space,
+                contents.digest_arrays(pairs),
             )
-            retrieval, evidence = _choose_retrieval(retriever, mapping, internal, random_state)
+            retrieval, evidence = _choose_retrieval(retriever, internal, rows, held_out)
         with watch.step("digests"):
             files = digest_files(building)
         chosen = {"mode": retrieval.mode, "k": retrieval.k, "alpha": retrieval.alpha}
@@ -150,14 +160,14 @@ def _sides(
             sides.append(contents.Side(pairs, "external"))
         else:
             kept = purified.verdicts.kept[first : first + len(pairs)]
-            sides.append(contents.Side(pairs, "external", kept, purified.alignments))
+            sides.append(contents.Side(pairs, "external", kept, purified.fitted.alignments))
         first += len(pairs)
     return sides
 
 
 def _irrelevant(purified: Purified, external: Sequence[Pairs]) -> list[str]:
     """A line for each external set of which nothing was kept."""
-    verdicts, fitted = purified.verdicts, purified.filter
+    verdicts, fitted = purified.verdicts, purified.fitted.filter
     lines = []
     first = 0
     for pairs in external:
@@ -178,27 +188,50 @@ def _irrelevant(purified: Purified, external: Sequence[Pairs]) -> list[str]:
 def _save_purified(folder: Path, purified: Purified, external: Sequence[Pairs]) -> None:
     table = contents.verdict_table(purified.verdicts, external, 0)
     contents.write_table(folder / "verdicts.parquet", [table])
-    (folder / "filter").mkdir()
-    purified.filter.save(folder / "filter" / "filter")
-    if purified.alignments is None:
-        return
-    (folder / "alignment").mkdir()
-    for modality, alignment in purified.alignments.items():
-        alignment.save(folder / "alignment" / modality)
+    purified.fitted.save(folder)
+
+
+def _held_out(
+    mapping: CrossModalMapping, internal: Pairs, random_state: int
+) -> tuple[np.ndarray, HeldOut | None]:
+    """A sample of the pairs that the mapping was fitted on, and how others predict them, if known."""
+    chosen = sample_rows(len(mapping.rows_), HELD_OUT_ROWS, random_state)
+    rows = mapping.rows_[chosen]
+    if mapping.out_of_fold_ is None:
+        return rows, None
+    predictions = {m: mapping.out_of_fold_[m][chosen] for m in MODALITIES}
+    return rows, HeldOut(_ids(internal, rows), predictions)
+
+
+def expected_queries(
+    internal: Pairs, mapping: CrossModalMapping, held_out: HeldOut | None, recipe: Recipe
+) -> dict[Modality, np.ndarray]:
+    """Per modality such unit rows as its index will be asked for, by the mode of retrieval.
+
+    In `cross` these are rows of the other modality, or what is predicted of them.
+    """
+    rows = sample_rows(len(internal), RECALL_QUERIES, recipe.random_state)
+    own = {m: take(internal.embeddings[m], rows) for m in MODALITIES}
+    if recipe.settings.retrieval.mode != "cross":
+        return own
+    if recipe.shared_space:
+        return {m: own[opposite(m)] for m in MODALITIES}
+    if held_out is not None:
+        return {
+            m: normalise(held_out.predictions[opposite(m)][:RECALL_QUERIES]) for m in MODALITIES
+        }
+    return {m: mapping.map(own[opposite(m)], source=opposite(m)) for m in MODALITIES}
+
+
+def _ids(pairs: Pairs, rows: np.ndarray) -> list[str]:
+    return pairs.table["id"].take(pa.array(rows)).cast(pa.string()).to_pylist()
 
 
 def _choose_retrieval(
-    retriever: FusionRetriever, mapping: CrossModalMapping, internal: Pairs, random_state: int
+    retriever: FusionRetriever, internal: Pairs, rows: np.ndarray, held_out: HeldOut | None
 ) -> tuple[RetrievalSettings, list[dict[str, float]]]:
     """k and alpha, measured on internal pairs by pseudo-embeddings that did not see them."""
-    chosen = np.arange(len(mapping.rows_))
-    if len(chosen) > RETRIEVAL_QUERIES:
-        generator = np.random.default_rng(random_state)
-        chosen = np.sort(generator.choice(len(chosen), RETRIEVAL_QUERIES, replace=False))
-    rows = mapping.rows_[chosen]
-    pseudo: dict[Modality, np.ndarray] | None = None
-    if mapping.out_of_fold_ is not None:
-        pseudo = {m: mapping.out_of_fold_[m][chosen] for m in MODALITIES}
     queries = {m: take(internal.embeddings[m], rows) for m in MODALITIES}
-    ids = internal.table["id"].take(pa.array(rows)).cast(pa.string()).to_pylist()
-    return select_retrieval(retriever, queries, ids, pseudo)
+    halves = {m: internal.digests[m][rows] for m in MODALITIES}
+    pseudo = None if held_out is None else held_out.predictions
+    return select_retrieval(retriever, queries, _ids(internal, rows), pseudo, halves)

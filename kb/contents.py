@@ -24,12 +24,14 @@ from kb.embeddings import (
 from kb.filtering import VERDICTS, FilterVerdicts
 from kb.index import EmbeddingIndex, IndexSettings
 from kb.mapping import NoCompletePairs
-from kb.pairs import Pairs, PairsWriter, content_digests, read_pairs, string_column
+from kb.pairs import Pairs, PairsWriter, read_pairs, string_column
 from kb.purification import Alignments
 from kb.storage import version_of
 
 Origin = Literal["internal", "external"]
 ORIGINS: tuple[Origin, ...] = ("internal", "external")
+# What a knowledge base adds to the columns of its pairs.
+OWN_COLUMNS = ("origin", "added", *(f"{modality}_digest" for modality in MODALITIES))
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,13 @@ def write_contents(
         )
     (folder / "embeddings").mkdir()
     counts = dict.fromkeys(ORIGINS, 0)
-    schemas = [_marked(side, side.pairs.table.slice(0, 0), addition).schema for side in sides]
+    schemas = [_marked(side, addition).schema for side in sides]
     with PairsWriter(folder / "pairs.arrow", schemas) as writer:
         for side in sides:
-            table = side.pairs.table
+            table = _marked(side, addition)
             if side.kept is not None:
                 table = table.filter(pa.array(side.kept))
-            writer.write(_marked(side, table, addition))
+            writer.write(table)
             if side.origin is not None:
                 counts[side.origin] += len(table)
     for modality in MODALITIES:
@@ -86,15 +88,19 @@ def write_contents(
     return counts
 
 
-def _marked(side: Side, table: pa.Table, addition: int) -> pa.Table:
-    """The table with its origin, and the number of the addition it came with, as columns."""
+def _marked(side: Side, addition: int) -> pa.Table:
+    """The side's table with `OWN_COLUMNS`: origin, number of the addition, digests of the halves."""
+    table = side.pairs.table
     if side.origin is None:
         return table
-    table = table.drop_columns([c for c in ("origin", "added") if c in table.column_names])
+    table = table.drop_columns([c for c in OWN_COLUMNS if c in table.column_names])
     table = table.append_column(
         "origin", pa.repeat(pa.scalar(side.origin, pa.string()), len(table))
     )
-    return table.append_column("added", pa.array(np.full(len(table), addition, np.int32)))
+    table = table.append_column("added", pa.array(np.full(len(table), addition, np.int32)))
+    for modality, digests in side.pairs.digests.items():
+        table = table.append_column(f"{modality}_digest", pa.array(digests))
+    return table
 
 
 def _write_embeddings(writer: EmbeddingWriter, side: Side, modality: Modality) -> None:
@@ -115,7 +121,7 @@ def _write_embeddings(writer: EmbeddingWriter, side: Side, modality: Modality) -
 
 
 def known_table(sides: Sequence[tuple[Pairs, Origin]], addition: int) -> pa.Table:
-    """Every pair that was handed in, kept or not: id, origin, content digest, addition."""
+    """Every pair that was handed in, kept or not: id, origin, digests of its halves, addition."""
     pieces = []
     for pairs, origin in sides:
         pieces.append(
@@ -123,7 +129,7 @@ def known_table(sides: Sequence[tuple[Pairs, Origin]], addition: int) -> pa.Tabl
                 {
                     "id": string_column([pairs], "id"),
                     "origin": pa.repeat(pa.scalar(origin, pa.string()), len(pairs)),
-                    "content": pa.array(content_digests(pairs)),
+                    **{f"{m}_digest": pa.array(pairs.digests[m]) for m in MODALITIES},
                     "added": pa.array(np.full(len(pairs), addition, np.int32)),
                 }
             )
@@ -162,8 +168,9 @@ def build_indexes(
     settings: IndexSettings,
     random_state: int,
     device: str,
+    queries: Mapping[Modality, np.ndarray],
 ) -> dict[Modality, EmbeddingIndex]:
-    """One index a modality, built and saved under `folder`/indexes.
+    """One index a modality, built, tuned by `queries` such as it will get, saved under `folder`/indexes.
 
     Each is read back when both are there: one that grew in memory holds up to twice its size.
     """
@@ -171,7 +178,9 @@ def build_indexes(
     shutil.rmtree(folder / "indexes", ignore_errors=True)
     (folder / "indexes").mkdir()
     for modality, place in places.items():
-        EmbeddingIndex.build(embeddings[modality], settings, random_state, device).save(place)
+        EmbeddingIndex.build(
+            embeddings[modality], settings, random_state, device, queries[modality]
+        ).save(place)
     return {m: EmbeddingIndex.load(place, device) for m, place in places.items()}
 
 
@@ -231,6 +240,11 @@ def id_array(pairs: pa.Table) -> pa.Array:
     """The ids as one array, which may exceed 2 GiB."""
     column = pairs["id"].cast(pa.large_string())
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def digest_arrays(pairs: pa.Table) -> dict[Modality, np.ndarray]:
+    """The digests of both halves of a knowledge base's pairs, uint64 [n] each."""
+    return {m: pairs[f"{m}_digest"].to_numpy() for m in MODALITIES}
 
 
 def count_by_source(pairs: pa.Table) -> dict[str, int]:

@@ -140,6 +140,14 @@ def take(embeddings: Rows, rows: np.ndarray) -> np.ndarray:
     return normalise(out, row_numbers=rows, copy=False)
 
 
+def sample_rows(count: int, size: int, random_state: int) -> np.ndarray:
+    """At most `size` of `count` row numbers, a seeded choice, ascending."""
+    if count <= size:
+        return np.arange(count)
+    generator = np.random.default_rng(random_state)
+    return np.sort(generator.choice(count, size, replace=False))
+
+
 class Stacked:
     """Several arrays of the same width read as one, without copying them together.
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kb.contents import Origin
-from kb.pairs import Pairs, content_digests, read_pairs, string_column
+from kb.contents import OWN_COLUMNS, Origin
+from kb.pairs import Pairs, read_pairs, string_column
 
 _EMPTY = np.empty(0, dtype=bool)
 
@@ -132,7 +132,8 @@ def _match(pairs: Pairs, origin: Origin | str, known: pa.Table) -> tuple[np.ndar
     place = pc.index_in(string_column([pairs], "id"), value_set=_ids(known).combine_chunks())
     rows = np.asarray(pc.fill_null(place, 0), dtype=np.int64)
     same = np.asarray(pc.is_valid(place))
-    same &= np.asarray(known["content"])[rows] == content_digests(pairs)
+    for modality, digests in pairs.digests.items():
+        same &= np.asarray(known[f"{modality}_digest"])[rows] == digests
     same &= np.asarray(pc.equal(known["origin"], origin))[rows]
     return rows[same], ~same
 
@@ -143,7 +144,7 @@ def _ids(table: pa.Table) -> pa.ChunkedArray:
 
 def _refreshed(held: pa.Table, sides: Sequence[Pairs]) -> pa.Table:
     """The held rows with the columns that their pairs have now."""
-    columns = [name for name in held.column_names if name not in ("origin", "added")]
+    columns = [name for name in held.column_names if name not in OWN_COLUMNS]
     now = pa.concat_tables(
         [side.table.select([c for c in columns if c in side.table.column_names]) for side in sides],
         promote_options="permissive",
@@ -153,6 +154,6 @@ def _refreshed(held: pa.Table, sides: Sequence[Pairs]) -> pa.Table:
     for name in columns:
         if name not in table.column_names:
             table = table.append_column(name, pa.nulls(len(table), held.schema.field(name).type))
-    for name in ("origin", "added"):
+    for name in OWN_COLUMNS:
         table = table.append_column(name, held[name])
     return table.select(held.column_names).cast(held.schema)

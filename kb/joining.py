@@ -13,23 +13,27 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kb import contents
-from kb.alignment import OrthogonalAlignment
-from kb.building import addition
+from kb.building import HELD_OUT, addition, expected_queries
 from kb.embeddings import MODALITIES, Stacked, Subset
-from kb.filtering import ClusterFilter
 from kb.growth import Growth
 from kb.index.kinds import outgrown
+from kb.mapping import CrossModalMapping
+from kb.mapping.held_out import HeldOut
 from kb.pairs import Pairs
-from kb.purification import joint_blocks
-from kb.recipe import KnowledgeBaseSettings
+from kb.purification import FOLDERS, Purification
+from kb.recipe import KnowledgeBaseSettings, Recipe
 from kb.stopwatch import Stopwatch
 from kb.storage import digest_files, replacing, write_manifest
 
-KEPT_FOLDERS = ("mapping", "alignment", "filter")
+KEPT_FOLDERS = ("mapping", *FOLDERS)
 
 
 def join(
-    folder: Path, manifest: Mapping[str, Any], growth: Growth, settings: KnowledgeBaseSettings
+    folder: Path,
+    manifest: Mapping[str, Any],
+    growth: Growth,
+    internal: Pairs,
+    recipe: Recipe,
 ) -> None:
     """Writes a folder with the rows that stay and the new ones, and swaps it into place.
 
@@ -41,9 +45,12 @@ def join(
     folder, manifest : the knowledge base as it is
     growth : Growth
         Not empty, and no rebuild.
-    settings : KnowledgeBaseSettings
-        Those it was built with.
+    internal : Pairs
+        All internal pairs that there are now.
+    recipe : Recipe
+        The one it was built by.
     """
+    settings = recipe.settings
     watch = Stopwatch()
     number = len(manifest["additions"])
     known = pq.read_table(folder / "known.parquet")
@@ -75,9 +82,12 @@ def join(
             embeddings = contents.open_contents(building)
             as_it_is = manifest["indexes"]["image"]
             if outgrown(as_it_is, settings.index, len(embeddings["image"])):
-                seed = manifest["random_state"]
+                seed, device = recipe.random_state, settings.device
+                mapping = CrossModalMapping.load(folder / "mapping" / "mapping", device)
+                held_out = HeldOut.load(folder / HELD_OUT)
+                expected = expected_queries(internal, mapping, held_out, recipe)
                 built = contents.build_indexes(
-                    building, embeddings, settings.index, seed, settings.device
+                    building, embeddings, settings.index, seed, device, expected
                 )
                 indexes = {m: index.describe() for m, index in built.items()}
             else:
@@ -132,15 +142,14 @@ def _judged(
     if not growth.external:
         contents.write_table(building / "verdicts.parquet", [verdicts])
         return []
-    cluster_filter = ClusterFilter.load(folder / "filter" / "filter", settings.device)
-    alignments = {m: OrthogonalAlignment.load(folder / "alignment" / m) for m in MODALITIES}
+    fitted = Purification.load(folder, settings.device)
     stacked = {m: Stacked([p.embeddings[m] for p in growth.external]) for m in MODALITIES}
-    found = cluster_filter.judge(joint_blocks(stacked, alignments))
+    found = fitted.judge(stacked)
     news = contents.verdict_table(found, growth.external, number)
     contents.write_table(building / "verdicts.parquet", [verdicts, news])
     sides, first = [], 0
     for pairs in growth.external:
         kept = found.kept[first : first + len(pairs)]
-        sides.append(contents.Side(pairs, "external", kept, alignments))
+        sides.append(contents.Side(pairs, "external", kept, fitted.alignments))
         first += len(pairs)
     return sides

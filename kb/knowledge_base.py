@@ -11,13 +11,15 @@ import numpy as np
 import pyarrow as pa
 
 from kb import contents
-from kb.building import build
+from kb.building import HELD_OUT, build, expected_queries
 from kb.embeddings import MODALITIES, Modality
 from kb.growth import Growth, compare
 from kb.index import EmbeddingIndex
 from kb.joining import join
 from kb.mapping import CrossModalMapping
+from kb.mapping.held_out import HeldOut
 from kb.pairs import Pairs, check, read_pairs
+from kb.purification import ALIGNMENT
 from kb.recipe import KnowledgeBaseSettings, Recipe
 from kb.retrieval import FusionRetriever
 from kb.storage import (
@@ -80,6 +82,10 @@ class KnowledgeBase:
     def pseudo(self, embeddings: np.ndarray, modality: Modality) -> np.ndarray:
         """Pseudo-embeddings of the missing half, from rows [n, d] of the observed `modality`."""
         return self.mapping.map(embeddings, source=modality)
+
+    def held_out(self) -> HeldOut | None:
+        """Pairs of the last fit as mappings without them predict them; None below 32 pairs."""
+        return HeldOut.load(self.folder / HELD_OUT)
 
     def pair(self, row: int) -> dict[str, Any]:
         """All columns of a pair."""
@@ -147,7 +153,7 @@ class KnowledgeBase:
             logger.info("building the knowledge base: %s", growth.rebuild)
             return cls.build(folder, internal, external, recipe)
         if not growth.empty:
-            join(folder, read_manifest(folder), growth, recipe.settings)
+            join(folder, read_manifest(folder), growth, internal, recipe)
         return cls.load(folder, thorough=False, device=recipe.settings.device)
 
     @classmethod
@@ -190,6 +196,7 @@ class KnowledgeBase:
             mapping,
             settings.retrieval.model_copy(update=chosen),
             manifest["shared_space"],
+            contents.digest_arrays(pairs),
         )
         return cls(folder, manifest, pairs, embeddings, mapping, retriever)
 
@@ -200,7 +207,7 @@ def _damage(folder: Path, damaged: Sequence[str]) -> DamagedKnowledgeBase:
     )
 
 
-def _mended(folder: Path, device: str) -> dict[str, Any]:
+def _mended(folder: Path, internal: Pairs, recipe: Recipe) -> dict[str, Any]:
     """The manifest of a knowledge base, once its files are whole.
 
     Raises
@@ -218,10 +225,12 @@ def _mended(folder: Path, device: str) -> dict[str, Any]:
         raise _damage(folder, lost)
     logger.warning("rebuilding damaged index files: %s", ", ".join(damaged))
     settings = KnowledgeBaseSettings(**manifest["settings"])
+    seed, device = manifest["random_state"], recipe.settings.device
+    made_by = Recipe(settings, seed, manifest["shared_space"])
+    mapping = CrossModalMapping.load(folder / "mapping" / "mapping", device)
+    expected = expected_queries(internal, mapping, HeldOut.load(folder / HELD_OUT), made_by)
     embeddings = contents.open_contents(folder)
-    indexes = contents.build_indexes(
-        folder, embeddings, settings.index, manifest["random_state"], device
-    )
+    indexes = contents.build_indexes(folder, embeddings, settings.index, seed, device, expected)
     manifest["indexes"] = {m: index.describe() for m, index in indexes.items()}
     for path in sorted((folder / "indexes").iterdir()):
         manifest["files"][f"indexes/{path.name}"] = {
@@ -236,12 +245,12 @@ def _growth(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Re
     """What is new, gone or changed, by the folder; damage asks for a rebuild."""
     settings = recipe.settings
     try:
-        manifest = _mended(folder, settings.device)
+        manifest = _mended(folder, internal, recipe)
     except DamagedKnowledgeBase as error:
         return Growth(str(error))
     growth = compare(folder, manifest, recipe.identity(), internal, external, settings.refit_share)
     purifies = settings.purify and "external" in settings.sources
-    if growth.external and purifies and not (folder / "alignment").is_dir():
+    if growth.external and purifies and not (folder / ALIGNMENT).is_dir():
         return Growth("no rotation to bring new external pairs in by")
     if growth.rebuild is None and not growth.staying_pairs.any() and growth.internal is None:
         return Growth("no pair stays")

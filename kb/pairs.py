@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kb.embeddings import MODALITIES, InvalidEmbedding, Modality, Rows, Subset, chunks, release
+from kb.groups import content_groups
 from kb.mapping import NoCompletePairs
 
 
@@ -43,6 +45,15 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @cached_property
+    def digests(self) -> dict[Modality, np.ndarray]:
+        """Per modality a 64-bit digest of each half, by its embedding; uint64 [n]."""
+        return {m: half_digests(self.embeddings[m], m) for m in MODALITIES}
+
+    def groups(self) -> np.ndarray:
+        """Rows that share a half by equal numbers, int64 [n]: see `kb.groups.content_groups`."""
+        return content_groups(self.digests["image"], self.digests["text"])
 
     def select(self, rows: np.ndarray) -> Pairs:
         """Some of the pairs; embeddings are not copied."""
@@ -105,22 +116,20 @@ def string_column(sides: Sequence[Pairs], name: str) -> pa.ChunkedArray:
     return pa.chunked_array(pieces, kind)
 
 
-def content_digests(pairs: Pairs, rows: int = 16_384) -> np.ndarray:
-    """64-bit digests of each pair's embeddings, by which a changed pair is told; uint64 [n].
+def half_digests(embeddings: Rows, modality: Modality, rows: int = 16_384) -> np.ndarray:
+    """64-bit digests of embeddings, by which a changed or a shared half is told; uint64 [n].
 
     Random odd multipliers over the half-precision bit patterns: quick, and by no means
     cryptographic.
     """
-    generator = np.random.default_rng(0)
-    digests = np.zeros(len(pairs), dtype=np.uint64)
-    for modality in MODALITIES:
-        embeddings = pairs.embeddings[modality]
-        factors = generator.integers(0, 2**63, embeddings.shape[1], dtype=np.uint64) * 2 + 1
-        for start in range(0, len(pairs), rows):
-            block = np.asarray(embeddings[start : start + rows]).astype(np.float16)
-            bits = np.ascontiguousarray(block).view(np.uint16).astype(np.uint64)
-            digests[start : start + len(block)] += (bits * factors).sum(axis=1, dtype=np.uint64)
-            release(embeddings)
+    generator = np.random.default_rng(MODALITIES.index(modality))
+    factors = generator.integers(0, 2**63, embeddings.shape[1], dtype=np.uint64) * 2 + 1
+    digests = np.empty(len(embeddings), dtype=np.uint64)
+    for start in range(0, len(embeddings), rows):
+        block = np.asarray(embeddings[start : start + rows]).astype(np.float16)
+        bits = np.ascontiguousarray(block).view(np.uint16).astype(np.uint64)
+        digests[start : start + len(block)] = (bits * factors).sum(axis=1, dtype=np.uint64)
+        release(embeddings)
     return digests
 
 

@@ -3,20 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kb.alignment import AlignmentSettings, OrthogonalAlignment
-from kb.embeddings import MODALITIES, Modality, Rows, Subset, chunks, take
+from kb.embeddings import MODALITIES, Modality, Rows, Subset, chunks, sample_rows, take
 from kb.filtering import FEWEST_TO_MEASURE, ClusterFilter, FilterSettings, FilterVerdicts
-from kb.filtering.clusters import external_clusters, joint, sample_rows
+from kb.filtering.clusters import external_clusters, joint
 
 Alignments = dict[Modality, OrthogonalAlignment]
 
+FILTER, PROVISIONAL, ALIGNMENT = FOLDERS = ("filter", "provisional_alignment", "alignment")
 
-@dataclass
+
+@dataclass(frozen=True)
+class Purification:
+    """The fitted filter and rotations, by which pairs that come later are judged as well.
+
+    Attributes
+    ----------
+    filter : ClusterFilter
+    provisional : dict or None
+        Per modality the rotation that the filter was fitted with and judges in, whatever came of
+        the rows that it kept; None where it was fitted without.
+    alignments : dict or None
+        Per modality the rotation of what is kept; None where nothing was kept.
+    """
+
+    filter: ClusterFilter
+    provisional: Alignments | None
+    alignments: Alignments | None
+
+    def judge(self, external: Mapping[Modality, Rows]) -> FilterVerdicts:
+        """A verdict for every external pair, per modality rows [m, d], read in chunks."""
+        return self.filter.judge(joint_blocks(external, self.provisional))
+
+    def save(self, folder: Path) -> None:
+        """Writes the folders of `FOLDERS`, those that there is something for."""
+        (folder / FILTER).mkdir()
+        self.filter.save(folder / FILTER / "filter")
+        for name, alignments in ((PROVISIONAL, self.provisional), (ALIGNMENT, self.alignments)):
+            if alignments is not None:
+                (folder / name).mkdir()
+                for modality, alignment in alignments.items():
+                    alignment.save(folder / name / modality)
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> Purification:
+        """Reads what `save` wrote."""
+        provisional, alignments = (
+            {m: OrthogonalAlignment.load(folder / name / m, device) for m in MODALITIES}
+            if (folder / name).is_dir()
+            else None
+            for name in (PROVISIONAL, ALIGNMENT)
+        )
+        return cls(ClusterFilter.load(folder / FILTER / "filter", device), provisional, alignments)
+
+
+@dataclass(frozen=True)
 class Purified:
     """What purification decided.
 
@@ -24,17 +71,14 @@ class Purified:
     ----------
     verdicts : FilterVerdicts
         One for every external row.
-    alignments : dict or None
-        Per modality; None where nothing was kept.
-    filter : ClusterFilter
+    fitted : Purification
     evidence : dict
         For the manifest; `warnings` is a list of what the user should know.
     """
 
     verdicts: FilterVerdicts
-    alignments: Alignments | None
-    filter: ClusterFilter
-    evidence: dict[str, Any] = field(default_factory=dict)
+    fitted: Purification
+    evidence: dict[str, Any]
 
 
 def align(
@@ -85,6 +129,7 @@ def purify(
     alignment_settings: AlignmentSettings,
     random_state: int = 0,
     device: str = "cpu",
+    groups: np.ndarray | None = None,
 ) -> Purified:
     """FilterVerdicts on all external pairs, and the rotations for those that are kept.
 
@@ -95,6 +140,8 @@ def purify(
     ----------
     internal, external : per modality rows [n, d] and [m, d]
         n and m of at least 1; memory maps allowed.
+    groups : int [n], optional
+        Internal pairs that share a half have equal numbers (`kb.groups`); by default no two do.
     """
     for modality in MODALITIES:
         widths = internal[modality].shape[1], external[modality].shape[1]
@@ -110,17 +157,22 @@ def purify(
         evidence["provisional_alignment"] = describe(provisional)
     cluster_filter = ClusterFilter(filter_settings, random_state, device)
     own = len(internal["image"])
-    sample = _joint_sample(internal, filter_settings.sample, None, random_state)
-    cluster_filter.fit(sample, own)
-    if "auto" in (filter_settings.tau_cent, filter_settings.tau_inst) and own < FEWEST_TO_MEASURE:
+    rows = sample_rows(own, filter_settings.sample, random_state)
+    groups = np.arange(own) if groups is None else groups
+    cluster_filter.fit(joint(*(take(internal[m], rows) for m in MODALITIES)), own, groups[rows])
+    independent = len(np.unique(groups))
+    automatic = "auto" in (filter_settings.tau_cent, filter_settings.tau_inst)
+    if automatic and independent < FEWEST_TO_MEASURE:
+        sharing = "" if independent == own else " that share no picture or text"
         evidence["warnings"].append(
-            f"{own} complete pairs are too few to measure which external pairs belong to them (it "
-            f"takes {FEWEST_TO_MEASURE}): thresholds that are auto drop none"
+            f"{independent} complete pairs{sharing} are too few to measure which external pairs "
+            f"belong to them (it takes {FEWEST_TO_MEASURE}): thresholds that are auto drop none"
         )
     count = len(external["image"])
     size = filter_settings.points_per_centroid * external_clusters(count)
     cluster_filter.fit_external(_joint_sample(external, size, provisional, random_state), count)
-    verdicts = cluster_filter.judge(joint_blocks(external, provisional))
+    judging = Purification(cluster_filter, provisional, None)
+    verdicts = judging.judge(external)
     dropped = cluster_filter.centroid_similarity_ < cluster_filter.tau_cent_
     evidence["filter"] = {
         "tau_cent": cluster_filter.tau_cent_,
@@ -134,7 +186,7 @@ def purify(
     }
     kept = np.flatnonzero(verdicts.kept)
     if len(kept) == 0:
-        return Purified(verdicts, None, cluster_filter, evidence)
+        return Purified(verdicts, judging, evidence)
     alignments = align(
         internal,
         {modality: Subset(external[modality], kept) for modality in MODALITIES},
@@ -144,7 +196,7 @@ def purify(
         start=provisional,
     )
     evidence["alignment"] = describe(alignments)
-    return Purified(verdicts, alignments, cluster_filter, evidence)
+    return Purified(verdicts, replace(judging, alignments=alignments), evidence)
 
 
 def describe(alignments: Alignments) -> dict[str, Any]:

@@ -19,7 +19,7 @@ Source = Literal["internal", "external"]
 
 # Raised when the same settings and pairs come to give another knowledge base: one that was made by
 # the former method is then built anew.
-METHOD = 3
+METHOD = 4
 
 
 class KnowledgeBaseSettings(BaseModel):
@@ -60,7 +60,7 @@ class KnowledgeBaseSettings(BaseModel):
     def paper(cls) -> KnowledgeBaseSettings:
         """Everything as the paper has it."""
         return cls(
-            mapping=MappingSettings(method="mlp"),
+            mapping=MappingSettings(method="mlp", residual=False),
             alignment=AlignmentSettings(gamma=0.0),
             filter=FilterSettings(
                 tau_cent=0.6, tau_inst=0.6, instance="centroid", provisional_alignment=False

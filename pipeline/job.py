@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -21,7 +21,7 @@ from pipeline.completion.shard import RowsDone, complete_shard
 from pipeline.config.config import Config
 from pipeline.config.dependencies import row_dependencies
 from pipeline.dataset.catalog import Catalog
-from pipeline.dataset.overlooked import as_warning, overlooked
+from pipeline.dataset.overlooked import warn_of_run
 from pipeline.dataset.schema import completed_schema
 from pipeline.dataset.sources import Progress, Sources, quiet
 from pipeline.knowledge.build import INPUTS, build
@@ -37,6 +37,7 @@ from pipeline.models.loaded import LoadedModels
 from pipeline.storage.errors import ConfigError
 from pipeline.storage.files import clear_scratch, write_whole
 from pipeline.storage.run_folder import RunFolder
+from pipeline.storage.warned import Warned
 
 logger = logging.getLogger(__name__)
 
@@ -73,22 +74,24 @@ class Job:
             config.run.offline,
             self.folder / CANDIDATES if config.run.remember else None,
         )
-        own, shared = self.folder / "embeddings", config.run.embeddings
-        place = own if shared is None else (config.base / shared).resolve()
-        self.embeddings = PairEmbeddings(place, self.sources, self.models)
+        self.embeddings = PairEmbeddings(config.embeddings_folder, self.sources, self.models)
         self.knowledge = StandingKnowledge(
             self.folder, self.sources, config.selection, config.run.seed
         )
         self.progress = progress
+        self.warned = Warned()
+        if progress is not quiet:
+            self.models.loading.progress = progress
         self.times: list[dict[str, Any]] = []
         self.planned = Plan()
+        self._overlooked: list[str] = []
         self._ledger: Ledger | None = None
         self.run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}"
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run's folder, and its URL; see `RunFolder.hold`."""
-        with self.home.hold(self.run_id):
+        with self.home.hold(self.run_id), self.warned:
             yield
 
     def refresh(self) -> None:
@@ -209,37 +212,33 @@ class Job:
         """The shards of the plan, once the knowledge base that they need is known to be whole."""
         if any(shard.missing for shard in self.planned.shards):
             self.mend()
-            for warning in self.overlooked():
-                logger.warning("%s", warning)
+            self._overlooked = warn_of_run(self.catalog, self.planned.pending, self.config.made)
         return self.planned.shards
 
-    def complete_shard(self, plan: ShardPlan, rows_done: RowsDone | None = None) -> Manifest:
+    def complete_shard(
+        self,
+        plan: ShardPlan,
+        rows_done: RowsDone | None = None,
+        answered: Callable[[int], None] | None = None,
+    ) -> Manifest:
         """Do one shard, unless this run has; see `pipeline.completion.shard.complete_shard`."""
+        manifest = None
         try:
             manifest = self._done(plan) or complete_shard(
-                self.config, self.sources, self.models, self.knowledge, plan, rows_done
+                self.config, self.sources, self.models, self.knowledge, plan, rows_done, answered
             )
         except ServiceRefused:
-            self._send(self._done(plan))
+            manifest = self._done(plan)
             raise
-        self._send(manifest)
+        finally:
+            if manifest is not None:
+                self.home.send_shard(manifest.part, f"{manifest.shard}.json", manifest.run_id)
         return manifest
 
     def _done(self, plan: ShardPlan) -> Manifest | None:
         """What this run has done of a shard."""
         manifest = Ledger(self.folder).find(shard_name(plan.number))
         return manifest if manifest is not None and manifest.run_id == plan.run_id else None
-
-    def _send(self, manifest: Manifest | None) -> None:
-        if manifest is not None:
-            self.home.send_shard(manifest.part, f"{manifest.shard}.json", manifest.run_id)
-
-    def overlooked(self) -> list[str]:
-        """A warning, where a run generates halves while files or columns lie there unused."""
-        pending = self.planned.pending
-        rows = sum(pending.get(half, 0) for half in self.config.made)
-        warning = as_warning(overlooked(self.catalog), rows) if rows else None
-        return [warning] if warning else []
 
     def finish(self) -> dict[str, Any]:
         """Drop rows that no longer count from the completed dataset, and sum up.
@@ -263,7 +262,7 @@ class Job:
             last=read_summary(self.folder).get("run_id"),
             rewritten=rewritten,
             times=self.times,
-            warnings=[*self.knowledge.warnings(), *self.overlooked()],
+            warnings=[*self.knowledge.warnings(), *self._overlooked, *self.warned.told()],
         )
 
     def complete(
@@ -289,13 +288,7 @@ class Job:
         return self.review.standing(self.ledger.entries(list(self.review.verdicts)))
 
     def check_completed(self) -> None:
-        """Raises where there is no completed dataset.
-
-        Raises
-        ------
-        ConfigError
-            Nothing was completed yet.
-        """
+        """Raises `ConfigError` where nothing was completed yet."""
         if not self.ledger.files():
             raise ConfigError(
                 f"{self.folder} holds no completed dataset; first: rag4dmc run CONFIG"

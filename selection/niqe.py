@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.special import gammaln
 
-from selection.statistics import block_statistics, half_size, luma, normalised_contrast
+from selection.luma import block_statistics, half_size, luma, normalised_contrast
 
 FEATURES = 36
 _SHAPES = np.arange(0.2, 10.001, 0.001)
@@ -80,7 +80,7 @@ def niqe_features(image: Any, block: int = 96) -> tuple[np.ndarray, np.ndarray]:
     Parameters
     ----------
     image : PIL.Image.Image or ndarray
-        A picture; arrays as :func:`selection.statistics.luma` takes them.
+        A picture; arrays as :func:`selection.luma.luma` takes them.
     block : int
         Side of a block in pixels; even.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Tiny tensors gain nothing from threads, and lose much where other work wants the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -11,3 +14,6 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 # Its console handler would write to streams that tests have closed.
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+# One process of the tests does not wait for another's database.
+os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-of-tests-")
+atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)

@@ -142,7 +142,11 @@ class _Generator(_Part):
                 continue
             blank, same = self._is_blank(request), derive_seed(0, request.row_id, 0, 0)
             made = (
-                replace(self._draw(request, same if self.settings.same else seed, blank), seed=seed)
+                replace(
+                    self._draw(request, same if self.settings.same else seed, blank),
+                    seed=seed,
+                    shown=tuple(example.id for example in request.examples),
+                )
                 for seed in request.seeds
             )
             answers.append(Generated(request.row_id, tuple(made)))

@@ -20,6 +20,8 @@ from kb.embeddings import Modality, normalise
 logger = logging.getLogger(__name__)
 
 ImageItem = Image.Image | bytes | str | os.PathLike[str]
+# Longer sides to shorter ones, at most, of pictures that are scaled whole.
+THINNEST = 32
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
 
@@ -144,6 +146,9 @@ class BatchedEncoder:
 def open_image(item: ImageItem, least_side: int | None = None) -> Image.Image:
     """An RGB picture from a PIL image, the bytes of a file, or a path.
 
+    Of one that is thinner than `THINNEST` to one the middle is taken: scaled to an encoder's side by
+    its shorter edge, 1 by 20,000 pixels would take gigabytes, of which the middle square is kept.
+
     Parameters
     ----------
     item : PIL image, bytes or path
@@ -158,11 +163,21 @@ def open_image(item: ImageItem, least_side: int | None = None) -> Image.Image:
         image = Image.open(io.BytesIO(item) if isinstance(item, bytes) else item)
         if least_side is not None and image.format == "JPEG":
             image.draft("RGB", (2 * least_side, 2 * least_side))
+    image = _middle(image)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(ground, image)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    width, height = image.size
+    most = THINNEST * min(width, height)
+    if max(width, height) <= most:
+        return image
+    left, top = max(0, (width - most) // 2), max(0, (height - most) // 2)
+    return image.crop((left, top, left + min(width, most), top + min(height, most)))
 
 
 def torch_dtype(dtype: Dtype, device: str) -> Any:

@@ -2,19 +2,59 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
 
 from kb.embeddings import MODALITIES, Modality
+from kb.encoders import ENCODERS
 from kb.encoders.base import Encoder
-from kb.encoders.open_clip import OpenClipEncoder, OpenClipSettings
-from kb.encoders.transformers import TransformersEncoder, TransformersSettings
 
-Part = Annotated[OpenClipSettings | TransformersSettings, Field(discriminator="kind")]
+# The role of the one model that most encoders have.
+ONLY = "model"
+
+
+def encoder_class(kind: str) -> Any:
+    """The class of a registered kind or of `package.module:ClassName`.
+
+    Raises
+    ------
+    ValueError
+        It can't be imported, has no pydantic `Settings`, or is a pair itself.
+    """
+    module, colon, name = ENCODERS.get(kind, kind).partition(":")
+    single = ", ".join(other for other in ENCODERS if other != "pair")
+    if not colon or kind == "pair":
+        raise ValueError(f"kind must be one of {single}, or package.module:Class; got {kind!r}")
+    # A class of one's own may lie in the folder where the command was given, as with `python -m`.
+    if kind not in ENCODERS and (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"kind {kind!r} can't be imported: {error}") from None
+    settings = getattr(found, "Settings", None)
+    if not (isinstance(settings, type) and issubclass(settings, BaseModel)):
+        raise ValueError(f"kind {kind!r} needs a pydantic class `Settings` as an attribute")
+    return found
+
+
+def _settings(values: Any) -> Any:
+    """Settings of one encoder, validated by the class that their `kind` names."""
+    if isinstance(values, BaseModel):
+        return values
+    if not isinstance(values, Mapping) or "kind" not in values:
+        raise ValueError("settings of an encoder with its kind are required")
+    return encoder_class(str(values["kind"])).Settings(**values)
+
+
+Single = Annotated[SerializeAsAny[BaseModel], BeforeValidator(_settings)]
 
 
 class PairSettings(BaseModel):
@@ -23,21 +63,36 @@ class PairSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     kind: Literal["pair"] = "pair"
-    image: Part = Field(description="settings of the image encoder")
-    text: Part = Field(description="settings of the text encoder")
+    image: Single = Field(description="settings of the image encoder")
+    text: Single = Field(description="settings of the text encoder")
+
+    def of(self, modality: Modality) -> Any:
+        """Settings of one of the two encoders."""
+        return self.image if modality == "image" else self.text
 
     def models(self) -> dict[str, tuple[str, str | None]]:
-        """The modality as role to (hub repository or folder, revision)."""
-        return {"image": self.image.models()["model"], "text": self.text.models()["model"]}
+        """Role to (hub repository or folder, revision).
+
+        A role is the modality, where its encoder has one model by the role "model", and otherwise
+        the modality, a point, and the encoder's own role.
+        """
+        return {
+            _role(m, own): model for m in MODALITIES for own, model in self.of(m).models().items()
+        }
 
     def files(self, role: str, available: Sequence[str]) -> Sequence[str] | None:
         """Choose as that modality's encoder does, by its `files`; None where it has no choice."""
-        choose = getattr(getattr(self, role), "files", None)
-        return None if choose is None else choose("model", available)
+        modality, _, own = role.partition(".")
+        choose = getattr(getattr(self, modality), "files", None)
+        return None if choose is None else choose(own or ONLY, available)
 
     def identity(self) -> dict[str, Any]:
         """The settings that change the embeddings."""
-        return {"kind": self.kind, "image": self.image.identity(), "text": self.text.identity()}
+        return {"kind": self.kind, **{m: self.of(m).identity() for m in MODALITIES}}
+
+
+def _role(modality: Modality, own: str) -> str:
+    return modality if own == ONLY else f"{modality}.{own}"
 
 
 class PairEncoder:
@@ -47,7 +102,7 @@ class PairEncoder:
     ----------
     settings : PairSettings
     paths : mapping
-        "image" and "text": the folder of each model.
+        The folder of each model by its role; see `PairSettings.models`.
     """
 
     Settings = PairSettings
@@ -55,31 +110,26 @@ class PairEncoder:
 
     def __init__(self, settings: PairSettings, paths: Mapping[str, Path]) -> None:
         self.settings = settings
-        self.parts: dict[Modality, Encoder] = {
-            modality: _encoder(getattr(settings, modality), paths[modality])
-            for modality in MODALITIES
-        }
+        self.encoders: dict[Modality, Encoder] = {}
+        for modality in MODALITIES:
+            own = settings.of(modality)
+            folders = {role: paths[_role(modality, role)] for role in own.models()}
+            self.encoders[modality] = encoder_class(str(own.kind))(own, folders)
 
     def load(self) -> None:
         """Loads both models."""
-        for part in self.parts.values():
-            part.load()
+        for encoder in self.encoders.values():
+            encoder.load()
 
     def close(self) -> None:
         """Frees both models."""
-        for part in self.parts.values():
-            part.close()
+        for encoder in self.encoders.values():
+            encoder.close()
 
     def dimension(self, modality: Modality) -> int:
         """Width of a modality's embeddings; the two may differ."""
-        return self.parts[modality].dimension(modality)
+        return self.encoders[modality].dimension(modality)
 
     def encode(self, items: Iterable[Any], modality: Modality) -> np.ndarray:
         """Unit embeddings, float32 [n, dimension(modality)], by that modality's encoder."""
-        return self.parts[modality].encode(items, modality)
-
-
-def _encoder(settings: OpenClipSettings | TransformersSettings, path: Path) -> Encoder:
-    if isinstance(settings, OpenClipSettings):
-        return OpenClipEncoder(settings, {"model": path})
-    return TransformersEncoder(settings, {"model": path})
+        return self.encoders[modality].encode(items, modality)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -114,18 +113,28 @@ class TransformersEncoder(BatchedEncoder):
     def dimension(self, modality: Modality) -> int:
         """Width of the embeddings; read from the config, without the weights."""
         self._check(modality)
-        config = json.loads((self.folder / "config.json").read_text())
+        config = self._config()
         if self.shared_space:
-            width = config.get("projection_dim")
-            if width is None:
-                width = config.get(f"{'vision' if modality == 'image' else 'text'}_config", {}).get(
-                    "hidden_size"
-                )
+            tower = getattr(config, "vision_config" if modality == "image" else "text_config", None)
+            # SigLIP's towers name what they project to, CLIP's model does.
+            names = [(config, "projection_dim"), (tower, "projection_size"), (tower, "hidden_size")]
         else:
-            width = config.get("hidden_size") or config.get("dim") or config.get("d_model")
+            names = [(config, "hidden_size"), (config, "dim"), (config, "d_model")]
+        width = next((w for of, name in names if (w := getattr(of, name, None)) is not None), None)
         if width is None:
             raise ValueError(f"{self.folder / 'config.json'}: names no width of the embeddings")
         return int(width)
+
+    def _config(self) -> Any:
+        """The model's config, with its kind's defaults for what the file leaves out."""
+        if self._model is not None:
+            return self._model.config
+        from transformers import AutoConfig
+
+        trust = self.settings.trust_remote_code
+        return AutoConfig.from_pretrained(
+            self.folder, local_files_only=True, trust_remote_code=trust
+        )
 
     def _check(self, modality: Modality) -> None:
         if modality not in self.settings.modalities:

@@ -5,73 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from kb.device import resolve_device
+from kb.embeddings import sample_rows
 from kb.filtering.clusters import (
     external_clusters,
     internal_clusters,
     k_means,
     match_centroids,
     nearest_centroid,
-    sample_rows,
 )
 from kb.filtering.likeness import contrast, likeness
-from kb.filtering.verdicts import NO_THRESHOLD, FilterVerdicts, Threshold, common_percentile
+from kb.filtering.settings import FilterSettings
+from kb.filtering.verdicts import NO_THRESHOLD, FilterVerdicts, common_percentile
+from kb.groups import halves
 
 SPLITS = 3
 # With fewer rows a half has too few to set a percentile by.
 FEWEST_TO_MEASURE = 16
-
-
-class FilterSettings(BaseModel):
-    """Which external pairs are kept."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    tau_cent: Threshold | Literal["auto"] = Field(
-        default="auto",
-        description="least cosine of an external cluster to its internal one; paper: 0.6; -2: none",
-    )
-    tau_inst: Threshold | Literal["auto"] = Field(
-        default="auto",
-        description="least figure of a pair, on the scale of `instance`: contrast lies about 0, "
-        "the other two are cosines (paper: 0.6, of centroid); -2: none",
-    )
-    provisional_alignment: bool = Field(
-        default=True,
-        description="align before filtering, and again on what was kept; false: the paper's order",
-    )
-    instance: Literal["contrast", "neighbours", "centroid"] = Field(
-        default="contrast",
-        description="what a pair is judged by: its likeness to its nearest internal pairs less half "
-        "of that to its nearest external ones; the first alone; or its likeness to the matched "
-        "internal centroid, as in the paper",
-    )
-    neighbours: int = Field(
-        default=10, ge=1, description="pairs of a side that a pair is compared with"
-    )
-    reference: int = Field(
-        default=2000, ge=2, description="pairs of a side that neighbours are taken from at most"
-    )
-    iterations: int = Field(default=25, ge=1, description="iterations of k-means")
-    points_per_centroid: int = Field(
-        default=64,
-        ge=2,
-        description="rows a centroid that k-means learns from at most (a seeded sample)",
-    )
-    sample: int = Field(
-        default=50_000,
-        ge=2,
-        description="internal rows that clusters and thresholds come from at most",
-    )
-
-    def identity(self) -> dict[str, Any]:
-        """The settings that change the result."""
-        return self.model_dump(mode="json")
 
 
 class ClusterFilter:
@@ -122,7 +76,9 @@ class ClusterFilter:
         self.random_state = random_state
         self.device = device
 
-    def fit(self, internal: np.ndarray, count: int | None = None) -> ClusterFilter:
+    def fit(
+        self, internal: np.ndarray, count: int | None = None, groups: np.ndarray | None = None
+    ) -> ClusterFilter:
         """Learns centroids and thresholds from a sample of the internal joint embeddings.
 
         Parameters
@@ -130,6 +86,9 @@ class ClusterFilter:
         internal : float32 [n, d]
         count : int, optional
             Internal rows in all, default n: sqrt(count / 2) clusters are formed, at least 4.
+        groups : int [n], optional
+            Rows that share a half have equal numbers (`kb.groups`), and lie in one half together.
+            By default no two do.
         """
         if len(internal) == 0:
             raise ValueError("the filter needs internal pairs; got none")
@@ -141,7 +100,9 @@ class ClusterFilter:
             size = min(size, max(1, len(internal) // 2))
         self.reference_ = internal[sample_rows(len(internal), size, self.random_state)]
         self.evidence_: dict[str, Any] = {"splits": []}
-        self.tau_cent_, self.tau_inst_ = self._thresholds(internal, clusters)
+        self.tau_cent_, self.tau_inst_ = self._thresholds(
+            internal, clusters, np.arange(len(internal)) if groups is None else groups
+        )
         return self
 
     def _cluster(self, rows: np.ndarray, clusters: int, random_state: int | None = None) -> Any:
@@ -155,13 +116,19 @@ class ClusterFilter:
             points_per_centroid=self.settings.points_per_centroid,
         )
 
-    def _thresholds(self, internal: np.ndarray, clusters: int) -> tuple[float, float]:
+    def _thresholds(
+        self, internal: np.ndarray, clusters: int, groups: np.ndarray
+    ) -> tuple[float, float]:
         """The given thresholds, or those measured by filtering one half by the other."""
         given = (self.settings.tau_cent, self.settings.tau_inst)
         measured = (NO_THRESHOLD, NO_THRESHOLD)
-        if "auto" in given and len(internal) >= FEWEST_TO_MEASURE:
+        if "auto" in given and len(np.unique(groups)) >= FEWEST_TO_MEASURE:
             generator = np.random.default_rng(self.random_state)
-            splits = [self._split(internal, clusters, generator, n) for n in range(SPLITS)]
+            dealt = [halves(groups, generator) for _ in range(SPLITS)]
+            splits = [
+                self._split(internal[here], internal[there], clusters, number)
+                for number, (here, there) in enumerate(dealt)
+            ]
             self.evidence_["splits"] = splits
             measured = (
                 float(np.mean([split["tau_cent"] for split in splits])),
@@ -173,10 +140,8 @@ class ClusterFilter:
         )
 
     def _split(
-        self, internal: np.ndarray, clusters: int, generator: np.random.Generator, number: int
+        self, here: np.ndarray, there: np.ndarray, clusters: int, number: int
     ) -> dict[str, Any]:
-        order = generator.permutation(len(internal))
-        here, there = internal[order[: len(order) // 2]], internal[order[len(order) // 2 :]]
         seed = self.random_state + 1 + number
         # As many clusters as the whole has: coarser ones would set the thresholds too low.
         known = self._cluster(here, clusters, seed)

@@ -76,11 +76,3 @@ def match_centroids(
 def nearest_centroid(rows: np.ndarray, centroids: np.ndarray, device: str = "cpu") -> np.ndarray:
     """The cluster of each row, int64 [n]."""
     return top_k(rows, centroids, 1, device=device)[1][:, 0]
-
-
-def sample_rows(count: int, size: int, random_state: int) -> np.ndarray:
-    """At most `size` of `count` row numbers, a seeded choice, ascending."""
-    if count <= size:
-        return np.arange(count)
-    generator = np.random.default_rng(random_state)
-    return np.sort(generator.choice(count, size, replace=False))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from kb.embeddings import MODALITIES, Modality, opposite
+from kb.groups import deal
 from kb.mapping.regressors import Regressor
 
 Figures = dict[str, float]
@@ -21,6 +22,7 @@ Figures = dict[str, float]
 def out_of_fold(
     candidates: Mapping[str, Callable[[], Regressor]],
     pairs: Mapping[Modality, np.ndarray],
+    groups: np.ndarray,
     folds: int,
     generator: np.random.Generator,
     random_state: int,
@@ -32,8 +34,10 @@ def out_of_fold(
     candidates : mapping
         Name to a maker of a regressor to be fitted.
     pairs : per modality unit rows [n, d]
+    groups : int64 [n]
+        Rows of a group are held out together.
     folds : int
-        Clamped to n.
+        Clamped to the number of groups.
     generator : Generator
         Deals the folds.
     random_state : int
@@ -45,8 +49,7 @@ def out_of_fold(
         Per candidate, and for `mean` (the mean of the other modality), per source modality
         float32 [n, d of the other].
     """
-    count = len(pairs["image"])
-    fold = generator.permutation(count) % min(folds, count)
+    fold = deal(groups, folds, generator)
     predictions: dict[str, dict[Modality, np.ndarray]] = {
         name: {m: np.empty_like(pairs[opposite(m)]) for m in MODALITIES}
         for name in (*candidates, "mean")
@@ -55,7 +58,7 @@ def out_of_fold(
         held, used = fold == number, fold != number
         seen = {m: pairs[m][used] for m in MODALITIES}
         for name, make in candidates.items():
-            model = make().fit(seen, random_state + number)
+            model = make().fit(seen, random_state + number, groups[used])
             for source in MODALITIES:
                 predictions[name][source][held] = model.predict(pairs[source][held], source)
         for source in MODALITIES:

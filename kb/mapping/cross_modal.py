@@ -7,57 +7,21 @@ import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from kb.device import resolve_device
 from kb.embeddings import MODALITIES, Modality, Rows, normalise, opposite, take
 from kb.mapping.contest import best, chance, figures, out_of_fold
-from kb.mapping.regressors import Blend, Regressor, ResidualMLP, Ridge, Start, blended
+from kb.mapping.regressors import Regressor, Ridge, Start
+from kb.mapping.settings import MappingSettings, NoCompletePairs
+from kb.mapping.shared_mlp import Blend, SharedMLP, blended
 
 logger = logging.getLogger(__name__)
 
 CANDIDATES = ("start", "ridge", "blend", "mlp")
 # Pairs that ranks are counted among at most: a larger pool would tell no more.
 RANK_POOL = 2000
-
-
-class MappingSettings(BaseModel):
-    """How the missing half's embedding is predicted."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    method: Literal["auto", "start", "ridge", "blend", "mlp"] = Field(
-        default="auto",
-        description="auto: the best per direction by cross-validation; mlp: the paper's network; "
-        "blend: its mean with the start",
-    )
-    folds: int = Field(default=5, ge=2, description="folds of the cross-validation")
-    fewest_pairs: int = Field(
-        default=32,
-        ge=2,
-        description="below this many pairs the closed form is used without a contest",
-    )
-    sample: int = Field(
-        default=50_000, ge=32, description="pairs that the mapping is fitted on at most"
-    )
-    width: int = Field(default=512, ge=8, description="hidden units of the MLP")
-    dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout of the MLP")
-    learning_rate: float = Field(default=1e-3, gt=0, description="AdamW's learning rate")
-    weight_decay: float = Field(default=1e-2, ge=0, description="AdamW's weight decay")
-    epochs: int = Field(default=200, ge=1, description="most passes over the pairs")
-    patience: int = Field(default=10, ge=1, description="passes without gain before the MLP stops")
-    batch_size: int = Field(default=256, ge=1, description="pairs a step of the MLP")
-
-    def identity(self) -> dict[str, Any]:
-        """The settings that change the result."""
-        return self.model_dump(mode="json")
-
-
-class NoCompletePairs(ValueError):
-    """There is no pair to learn the mapping from, or none to retrieve."""
 
 
 class CrossModalMapping:
@@ -112,8 +76,9 @@ class CrossModalMapping:
         if name == "ridge":
             return Ridge()
         s = self.settings
-        network = Blend if name == "blend" else ResidualMLP
+        network = Blend if name == "blend" else SharedMLP
         return network(
+            residual=s.residual,
             width=s.width,
             dropout=s.dropout,
             learning_rate=s.learning_rate,
@@ -124,13 +89,21 @@ class CrossModalMapping:
             device=resolve_device(self.device),
         )
 
-    def fit(self, image_embeddings: Rows, text_embeddings: Rows) -> CrossModalMapping:
+    def fit(
+        self,
+        image_embeddings: Rows,
+        text_embeddings: Rows,
+        groups: np.ndarray | None = None,
+    ) -> CrossModalMapping:
         """Learns both directions from complete pairs.
 
         Parameters
         ----------
         image_embeddings, text_embeddings : shapes [n, d_image] and [n, d_text]
             Row i of both belongs to pair i.
+        groups : int [n], optional
+            Pairs that share a half have equal numbers (`kb.groups`), and are held out together.
+            By default no two do.
 
         Raises
         ------
@@ -160,13 +133,17 @@ class CrossModalMapping:
             "text": take(text_embeddings, self.rows_),
         }
         self.n_pairs_ = len(self.rows_)
+        groups = np.arange(count) if groups is None else np.asarray(groups)
+        groups = np.unique(groups[self.rows_], return_inverse=True)[1]
+        independent = int(groups.max()) + 1
         self.scores_: dict[Modality, dict[str, dict[str, float]]] = {m: {} for m in MODALITIES}
         self.out_of_fold_: dict[Modality, np.ndarray] | None = None
         method = self.settings.method
-        if self.n_pairs_ < self.settings.fewest_pairs:
+        if independent < self.settings.fewest_pairs:
             logger.warning(
-                "only %d complete pairs (fewer than %d): the mapping is the closed-form start",
-                self.n_pairs_,
+                "only %d complete pairs%s (fewer than %d): the mapping is the closed-form start",
+                independent,
+                "" if independent == self.n_pairs_ else " that share no picture or text",
                 self.settings.fewest_pairs,
             )
             self.chosen_: dict[Modality, str] = dict.fromkeys(MODALITIES, "start")
@@ -175,12 +152,12 @@ class CrossModalMapping:
             self._models: dict[str, Regressor] = {"start": start}
         else:
             names = CANDIDATES if method == "auto" else (method,)
-            self._contest(pairs, names)
+            self._contest(pairs, groups, names)
             self._models = {
-                name: self._candidate(name).fit(pairs, self.random_state)
+                name: self._candidate(name).fit(pairs, self.random_state, groups)
                 for name in sorted(set(self.chosen_.values()))
             }
-        networks = [m for m in self._models.values() if isinstance(m, ResidualMLP)]
+        networks = [m for m in self._models.values() if isinstance(m, SharedMLP)]
         self.losses_ = networks[0].losses if networks else []
         for source in MODALITIES:
             if self.constant_[source]:
@@ -192,7 +169,9 @@ class CrossModalMapping:
                 )
         return self
 
-    def _contest(self, pairs: Mapping[Modality, np.ndarray], names: tuple[str, ...]) -> None:
+    def _contest(
+        self, pairs: Mapping[Modality, np.ndarray], groups: np.ndarray, names: tuple[str, ...]
+    ) -> None:
         """Cross-validates the candidates, and chooses per direction."""
         generator = np.random.default_rng(self.random_state)
         # A blend beside its parts needs no fit of its own.
@@ -201,6 +180,7 @@ class CrossModalMapping:
         predictions = out_of_fold(
             {name: partial(self._candidate, name) for name in fitted},
             pairs,
+            groups,
             self.settings.folds,
             generator,
             self.random_state,
@@ -208,7 +188,10 @@ class CrossModalMapping:
         if derived:
             start, network = predictions["start"], predictions["mlp"]
             predictions["blend"] = {m: blended(start[m], network[m]) for m in MODALITIES}
-        pool = generator.permutation(len(pairs["image"]))[:RANK_POOL]
+        order = generator.permutation(len(groups))
+        # One of each group: the others would be as right.
+        first = np.unique(groups[order], return_index=True)[1]
+        pool = order[np.sort(first)][:RANK_POOL]
         self.chosen_ = {}
         self.constant_ = {}
         self.out_of_fold_ = {}

@@ -1,27 +1,31 @@
-"""The ways to predict one half of a pair from the other: start, ridge, residual MLP, and blend.
+"""What a regressor is, and the two closed forms that predict one half of a pair from the other.
 
 All are fitted on both directions at once, predict unit rows, and keep their state as plain
-arrays, so that `CrossModalMapping` can compare, choose and store them alike.
+arrays, so that `CrossModalMapping` can compare, choose and store them alike. What they hold out
+to choose by, they hold out with its whole group: `groups` are int [n], by default no two rows' same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from kb.embeddings import MODALITIES, Modality, normalise, opposite
 
-# Relative fall of the held-out loss that counts as progress.
-LEAST_GAIN = 1e-3
 RIDGE_PENALTIES = tuple(10.0**power for power in np.arange(-3, 4.5, 0.5))
 
 
 class Regressor(Protocol):
     """What the mapping chooses among."""
 
-    def fit(self, pairs: Mapping[Modality, np.ndarray], random_state: int) -> Regressor: ...
+    def fit(
+        self,
+        pairs: Mapping[Modality, np.ndarray],
+        random_state: int,
+        groups: np.ndarray | None = None,
+    ) -> Regressor: ...
 
     def predict(self, rows: np.ndarray, source: Modality) -> np.ndarray: ...
 
@@ -36,7 +40,12 @@ class Start:
     image to text: unit(z + mean_text - mean_image), or unit(mean_text).
     """
 
-    def fit(self, pairs: Mapping[Modality, np.ndarray], random_state: int = 0) -> Start:
+    def fit(
+        self,
+        pairs: Mapping[Modality, np.ndarray],
+        random_state: int = 0,
+        groups: np.ndarray | None = None,
+    ) -> Start:
         self.means = {m: pairs[m].mean(axis=0, dtype=np.float64) for m in MODALITIES}
         return self
 
@@ -67,10 +76,17 @@ class Ridge:
     """Linear regression with an L2 penalty, chosen per direction by leave-one-out error.
 
     The leave-one-out residual of row i is (y_i - p_i) / (1 - h_ii), h_ii = 1/n + the i-th
-    diagonal of Z (Z^T Z + penalty I)^-1 Z^T over centred rows (Golub, Heath and Wahba 1979).
+    diagonal of H = Z (Z^T Z + penalty I)^-1 Z^T over centred rows (Golub, Heath and Wahba 1979).
+    The rows G of a group leave together: their residuals are (I - H_GG)^-1 (y_G - p_G).
     """
 
-    def fit(self, pairs: Mapping[Modality, np.ndarray], random_state: int = 0) -> Ridge:
+    def fit(
+        self,
+        pairs: Mapping[Modality, np.ndarray],
+        random_state: int = 0,
+        groups: np.ndarray | None = None,
+    ) -> Ridge:
+        blocks = _blocks(groups)
         self.weights: dict[Modality, np.ndarray] = {}
         self.means = {m: pairs[m].mean(axis=0, dtype=np.float64) for m in MODALITIES}
         self.penalties: dict[Modality, float] = {}
@@ -86,7 +102,12 @@ class Ridge:
             for penalty in RIDGE_PENALTIES:
                 leverage = 1 / len(x) + (turned**2) @ (1 / (values + penalty))
                 residuals = y - turned @ (moments / (values + penalty)[:, None])
+                together = [
+                    _left_out(turned[b], residuals[b], values + penalty, len(x)) for b in blocks
+                ]
                 residuals /= (1 - leverage).clip(1e-6)[:, None]
+                for block, left_out in zip(blocks, together, strict=True):
+                    residuals[block] = left_out
                 errors.append(float(np.mean(np.sum(residuals**2, axis=1))))
             best = RIDGE_PENALTIES[int(np.argmin(errors))]
             self.penalties[source] = best
@@ -120,166 +141,27 @@ class Ridge:
         return self
 
 
-class ResidualMLP:
-    """The paper's shared network on top of the closed form: unit(start(z) + g(z)).
+def _blocks(groups: np.ndarray | None, rows: int = 4096) -> list[np.ndarray]:
+    """Row numbers of the groups of more than one row, int64 [g, s] by size, some thousand rows each."""
+    if groups is None:
+        return []
+    order = np.argsort(groups, kind="stable")
+    _, first, sizes = np.unique(groups[order], return_index=True, return_counts=True)
+    blocks = []
+    for size in np.unique(sizes[sizes > 1]).tolist():
+        of_size = order[first[sizes == size][:, None] + np.arange(size)]
+        blocks += np.array_split(of_size, -(-of_size.size // rows))
+    return blocks
 
-    One trunk serves both directions; the input and output projections and a direction vector
-    are each direction's own, and the output projections start at zero, so that training begins
-    at the start. Loss: mean over pairs of ||f_IT(z_I) - z_T||^2 + ||f_TI(z_T) - z_I||^2. AdamW,
-    dropout, and early stopping on a tenth of the pairs; `losses` has the loss on these, before the
-    training and after each epoch.
 
-    Parameters
-    ----------
-    width, dropout, learning_rate, weight_decay, epochs, patience, batch_size
-        As in `MappingSettings`.
-    device : str
-        A torch device.
+def _left_out(
+    turned: np.ndarray, residuals: np.ndarray, penalised: np.ndarray, count: int
+) -> np.ndarray:
+    """Residuals of groups by fits without them, float64 [g, s, d]; see `Ridge`.
+
+    `turned` [g, s, e] are centred rows in the basis of eigenvectors, `penalised` [e] the eigenvalues
+    with the penalty, `count` the number of all rows.
     """
-
-    def __init__(
-        self,
-        width: int = 512,
-        dropout: float = 0.1,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-2,
-        epochs: int = 200,
-        patience: int = 10,
-        batch_size: int = 256,
-        device: str = "cpu",
-    ) -> None:
-        self.width = width
-        self.dropout = dropout
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.epochs = epochs
-        self.patience = patience
-        self.batch_size = batch_size
-        self.device = device
-
-    def _network(self, dimensions: Mapping[Modality, int]) -> Any:
-        from torch import nn
-
-        width = self.width
-        network = nn.Module()
-        network.inputs = nn.ModuleDict({m: nn.Linear(dimensions[m], width) for m in MODALITIES})
-        network.directions = nn.Embedding(len(MODALITIES), width)
-        nn.init.normal_(network.directions.weight, std=0.02)
-        network.trunk = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.GELU(),
-            nn.Dropout(self.dropout),
-            nn.Linear(width, width),
-            nn.GELU(),
-            nn.Dropout(self.dropout),
-        )
-        outputs = {str(m): nn.Linear(width, dimensions[opposite(m)]) for m in MODALITIES}
-        network.outputs = nn.ModuleDict(outputs)
-        for layer in outputs.values():
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        return network
-
-    @staticmethod
-    def _correction(network: Any, rows: Any, source: Modality) -> Any:
-        hidden = network.inputs[source](rows)
-        hidden = hidden + network.directions.weight[MODALITIES.index(source)]
-        return network.outputs[source](network.trunk(hidden))
-
-    def fit(self, pairs: Mapping[Modality, np.ndarray], random_state: int = 0) -> ResidualMLP:
-        import torch
-        from torch.nn.functional import normalize
-
-        self.start = Start().fit(pairs)
-        # Fresh draws inside, and the caller's random state as it was outside.
-        with torch.random.fork_rng(devices=[] if self.device == "cpu" else None):
-            torch.manual_seed(random_state)
-            network = self._network({m: pairs[m].shape[1] for m in MODALITIES}).to(self.device)
-            rows = {m: torch.as_tensor(pairs[m], device=self.device) for m in MODALITIES}
-            starts = {
-                m: torch.as_tensor(self.start.unscaled(pairs[m], m), device=self.device)
-                for m in MODALITIES
-            }
-
-            def loss(chosen: Any) -> Any:
-                total: Any = 0.0
-                for source in MODALITIES:
-                    correction = self._correction(network, rows[source][chosen], source)
-                    predicted = normalize(starts[source][chosen] + correction, dim=1)
-                    difference = predicted - rows[opposite(source)][chosen]
-                    total = total + difference.pow(2).sum(dim=1).mean()
-                return total
-
-            order = torch.randperm(len(pairs["image"]))
-            held, used = order[: max(1, len(order) // 10)], order[max(1, len(order) // 10) :]
-            optimiser = torch.optim.AdamW(
-                network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
-            )
-            network.eval()
-            with torch.no_grad():
-                best = float(loss(held))
-            self.losses = [best]
-            kept = {name: value.clone() for name, value in network.state_dict().items()}
-            since = 0
-            for _ in range(self.epochs):
-                network.train()
-                for batch in used[torch.randperm(len(used))].split(self.batch_size):
-                    optimiser.zero_grad(set_to_none=True)
-                    loss(batch).backward()
-                    optimiser.step()
-                network.eval()
-                with torch.no_grad():
-                    figure = float(loss(held))
-                self.losses.append(figure)
-                if figure < best * (1 - LEAST_GAIN):
-                    best, since = figure, 0
-                    kept = {name: value.clone() for name, value in network.state_dict().items()}
-                else:
-                    since += 1
-                    if since >= self.patience:
-                        break
-            network.load_state_dict(kept)
-        self.network = network.eval()
-        return self
-
-    def predict(self, rows: np.ndarray, source: Modality) -> np.ndarray:
-        import torch
-
-        with torch.inference_mode():
-            tensor = torch.as_tensor(np.asarray(rows, np.float32), device=self.device)
-            correction = self._correction(self.network, tensor, source).cpu().numpy()
-        return normalise(self.start.unscaled(rows, source) + correction)
-
-    def state(self) -> dict[str, np.ndarray]:
-        network = {f"network.{k}": v.cpu().numpy() for k, v in self.network.state_dict().items()}
-        return self.start.state() | network
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> ResidualMLP:
-        import torch
-
-        self.start = Start().restore(state)
-        network = self._network({m: len(self.start.means[m]) for m in MODALITIES})
-        network.load_state_dict(
-            {
-                name.removeprefix("network."): torch.as_tensor(value)
-                for name, value in state.items()
-                if name.startswith("network.")
-            }
-        )
-        self.network = network.to(self.device).eval()
-        return self
-
-
-class Blend(ResidualMLP):
-    """The mean of what the closed form and the network predict.
-
-    A network fitted to few pairs corrects too much; half of it is left out.
-    """
-
-    def predict(self, rows: np.ndarray, source: Modality) -> np.ndarray:
-        return blended(self.start.predict(rows, source), super().predict(rows, source))
-
-
-def blended(start: np.ndarray, network: np.ndarray) -> np.ndarray:
-    """What `Blend` predicts, from unit predictions of both, float32 [n, d]."""
-    return normalise(start + network)
+    size = turned.shape[1]
+    own = (turned / penalised) @ turned.transpose(0, 2, 1) + 1 / count
+    return np.linalg.solve((1 + 1e-6) * np.eye(size) - own, residuals)

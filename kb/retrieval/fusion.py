@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field
 
 from kb.embeddings import Modality, normalise, opposite
 from kb.index import EmbeddingIndex
 from kb.index.kinds import REFINE
 from kb.index.stored_rows import StoredRows, inner_products
 from kb.mapping import CrossModalMapping
+from kb.retrieval.excluded import Excluded
 from kb.retrieval.ranking import TOLERANCE, Hit, Neighbours, ranked
+from kb.retrieval.settings import DEFAULT_ALPHA, DEFAULT_K, RetrievalSettings
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_K = 10
-DEFAULT_ALPHA = 0.5
 # Fetched beyond k, so that the row itself and ties at the edge do not cost a place.
 SPARE = 4
 # Where more than those are level with the k-th, so many are fetched at most to find the lowest ids
@@ -29,29 +27,6 @@ SPARE = 4
 MOST_FETCHED = 2048
 # Candidates held at once, with their figures some 50 bytes each.
 CANDIDATES_AT_ONCE = 1024 * 1024
-
-
-class RetrievalSettings(BaseModel):
-    """Which pairs are retrieved for a row."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    mode: Literal["fusion", "intra", "cross"] = Field(
-        default="fusion",
-        description="fusion: both stages; intra: stage 1 alone; cross: the query against the "
-        "other modality",
-    )
-    k: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        default="auto", description="neighbours that stage 1 hands to stage 2; paper: 10"
-    )
-    alpha: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
-        default="auto", description="weight of the similarity in the row's own modality; paper: 0.5"
-    )
-    examples: int = Field(default=1, ge=1, description="pairs retrieved a row")
-
-    def identity(self) -> dict[str, Any]:
-        """The settings that change the result."""
-        return self.model_dump(mode="json")
 
 
 class FusionRetriever:
@@ -71,6 +46,8 @@ class FusionRetriever:
         `auto` stands for the defaults 10 and 0.5 here; `kb.retrieval.leave_one_out` measures them.
     shared_space : bool
         Whether both modalities share a space, so that `cross` may compare them directly.
+    digests : mapping of modality to uint64 [n], optional
+        What tells the halves of the rows (`kb.pairs.half_digests`), for searches `without` some.
     """
 
     def __init__(
@@ -81,6 +58,7 @@ class FusionRetriever:
         mapping: CrossModalMapping | None = None,
         settings: RetrievalSettings | None = None,
         shared_space: bool = True,
+        digests: Mapping[Modality, np.ndarray] | None = None,
     ) -> None:
         self.embeddings = embeddings
         self.indexes = indexes
@@ -88,6 +66,7 @@ class FusionRetriever:
         self.mapping = mapping
         self.settings = settings or RetrievalSettings()
         self.shared_space = shared_space
+        self.digests = digests
         counts = {len(self.ids), *(len(e) for e in embeddings.values())}
         counts |= {len(index) for index in indexes.values()}
         if len(counts) > 1:
@@ -110,6 +89,7 @@ class FusionRetriever:
         ids: Sequence[str] | None = None,
         m: int | None = None,
         pseudo: np.ndarray | None = None,
+        without: Mapping[Modality, np.ndarray] | None = None,
     ) -> Neighbours:
         """The best m pairs of each query, as arrays.
 
@@ -123,6 +103,9 @@ class FusionRetriever:
             Default `settings.examples`.
         pseudo : float32 [n, d of the other], optional
             Pseudo-embeddings, where the caller has them already.
+        without : mapping of modality to uint64 [n], optional
+            Digests of each query's halves, where it stands for a row that is new: pairs that share
+            one are not retrieved. A text that many pairs have (`kb.groups.COMMON`) is no such half.
         """
         queries = normalise(embeddings)
         if ids is not None and len(ids) != len(queries):
@@ -138,8 +121,10 @@ class FusionRetriever:
             # of matrices would take the processor from the index.
             pseudo = self.mapping.map(queries, source=modality, target=opposite(modality))
         parts = []
+        excluded = None if without is None else Excluded.among(self.digests or {}, without)
         k = max(self.k, wanted)
-        step = max(1, CANDIDATES_AT_ONCE // (k * REFINE[self.indexes[modality].kind] + SPARE))
+        spare = SPARE if excluded is None else SPARE + excluded.most
+        step = max(1, CANDIDATES_AT_ONCE // (k * REFINE[self.indexes[modality].kind] + spare))
         for start in range(0, len(queries), step):
             part = slice(start, start + step)
             parts.append(
@@ -149,6 +134,7 @@ class FusionRetriever:
                     None if ids is None else pa.array(ids[part], pa.string()),
                     wanted,
                     None if pseudo is None else pseudo[part],
+                    None if excluded is None else excluded.of(part),
                 )
             )
         return Neighbours(
@@ -165,6 +151,7 @@ class FusionRetriever:
         ids: pa.Array | None,
         m: int,
         crossing: np.ndarray | None,
+        excluded: Excluded | None,
     ) -> Neighbours:
         """`crossing` is what is compared with the other modality."""
         other = opposite(modality)
@@ -172,10 +159,10 @@ class FusionRetriever:
         if self.settings.mode == "cross":
             if crossing is None:
                 raise ValueError("mode cross needs a mapping where the encoders share no space")
-            rows, cross = self._nearest(crossing, other, ids, k)
+            rows, cross = self._nearest(crossing, other, ids, k, excluded)
             intra, score = self.similarities(queries, modality, rows), cross
         else:
-            rows, intra = self._nearest(queries, modality, ids, k)
+            rows, intra = self._nearest(queries, modality, ids, k, excluded)
             if crossing is None:
                 cross = np.full_like(intra, np.nan)
             else:
@@ -198,7 +185,12 @@ class FusionRetriever:
         return Neighbours(rows, intra, cross, score)
 
     def _nearest(
-        self, probe: np.ndarray, modality: Modality, ids: pa.Array | None, k: int
+        self,
+        probe: np.ndarray,
+        modality: Modality,
+        ids: pa.Array | None,
+        k: int,
+        excluded: Excluded | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Stage 1: at most k rows and their cosines, best first; -1 and -inf where there is none.
 
@@ -207,7 +199,9 @@ class FusionRetriever:
         rows do not depend on the order in which equal ones are stored.
         """
         fetched = k * REFINE[self.indexes[modality].kind] + SPARE
-        rows, cosines, open_ended = self._fetch(probe, modality, ids, k, fetched)
+        if excluded is not None:
+            fetched += excluded.most
+        rows, cosines, open_ended = self._fetch(probe, modality, ids, k, fetched, excluded)
         while open_ended.any() and fetched < MOST_FETCHED:
             fetched = min(4 * fetched, MOST_FETCHED)
             again = np.flatnonzero(open_ended)
@@ -215,13 +209,20 @@ class FusionRetriever:
             for start in range(0, len(again), step):
                 part = again[start : start + step]
                 own = None if ids is None else ids.take(pa.array(part))
+                left_out = None if excluded is None else excluded.of(part)
                 rows[part], cosines[part], open_ended[part] = self._fetch(
-                    probe[part], modality, own, k, fetched
+                    probe[part], modality, own, k, fetched, left_out
                 )
         return rows, cosines
 
     def _fetch(
-        self, probe: np.ndarray, modality: Modality, ids: pa.Array | None, k: int, fetched: int
+        self,
+        probe: np.ndarray,
+        modality: Modality,
+        ids: pa.Array | None,
+        k: int,
+        fetched: int,
+        excluded: Excluded | None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The best k of so many rows, their cosines, and whether rows like the k-th were left out.
 
@@ -235,6 +236,8 @@ class FusionRetriever:
             own = ids.take(pa.array(np.repeat(np.arange(len(rows)), rows.shape[1])))
             same = pc.equal(found, own).to_numpy(zero_copy_only=False).reshape(rows.shape)
             rows = np.where(same, -1, rows)
+        if excluded is not None:
+            rows = np.where(excluded.found(rows), -1, rows)
         exact = by_index
         if REFINE[index.kind] > 1:
             exact = self.similarities(probe, modality, rows)

@@ -8,8 +8,9 @@ import numpy as np
 
 from kb.embeddings import MODALITIES, Modality, opposite
 from kb.index.stored_rows import scattered
-from kb.retrieval.fusion import DEFAULT_ALPHA, DEFAULT_K, FusionRetriever, RetrievalSettings
+from kb.retrieval.fusion import FusionRetriever
 from kb.retrieval.ranking import ranked
+from kb.retrieval.settings import DEFAULT_ALPHA, DEFAULT_K, RetrievalSettings
 
 CANDIDATE_K = (5, 10, 20, 50)
 CANDIDATE_ALPHA = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -22,6 +23,7 @@ def retrieval_quality(
     ks: Sequence[int],
     alphas: Sequence[float],
     pseudo: Mapping[Modality, np.ndarray] | None = None,
+    without: Mapping[Modality, np.ndarray] | None = None,
 ) -> dict[tuple[int, float], dict[Modality, np.ndarray]]:
     """Quality of fusion retrieval at every k and alpha, row by row.
 
@@ -42,12 +44,13 @@ def retrieval_quality(
         retriever.mapping,
         settings.model_copy(update={"mode": "intra", "k": max(ks)}),
         retriever.shared_space,
+        retriever.digests,
     )
     figures: dict[tuple[int, float], dict[Modality, np.ndarray]] = {}
     for modality in MODALITIES:
         other = opposite(modality)
         guess = None if pseudo is None else pseudo[modality]
-        found = wide.search(pairs[modality], modality, ids, m=max(ks), pseudo=guess)
+        found = wide.search(pairs[modality], modality, ids, max(ks), guess, without)
         truth = wide.similarities(pairs[other], other, found.rows)
         says_nothing = retriever.mapping is None or retriever.mapping.constant_[modality]
         for k in ks:
@@ -68,10 +71,12 @@ def select_retrieval(
     pairs: Mapping[Modality, np.ndarray],
     ids: Sequence[str],
     pseudo: Mapping[Modality, np.ndarray] | None = None,
+    without: Mapping[Modality, np.ndarray] | None = None,
 ) -> tuple[RetrievalSettings, list[dict[str, float]]]:
     """Measures k and alpha where they are `auto`, leave-one-out on complete pairs.
 
-    Each pair is a query by either half, does not retrieve itself, and the figure is the cosine
+    Each pair is a query by either half, retrieves neither itself nor, with `without`, another of the
+    same picture or text, and the figure is the cosine
     of the retrieved other half to its true one: the mean over the examples and both modalities.
 
     Parameters
@@ -82,6 +87,8 @@ def select_retrieval(
     pseudo : per modality [n, d of the other], optional
         Pseudo-embeddings by mappings that did not see the row. Without them the retriever's own
         mapping is used, which flatters small alphas if it was fitted on these pairs.
+    without : per modality uint64 [n], optional
+        Digests of the pairs' halves: pairs that share one are left out as the pair itself is.
 
     Returns
     -------
@@ -103,7 +110,7 @@ def select_retrieval(
     contested = settings.mode == "fusion" and (len(ks) > 1 or len(alphas) > 1)
     if not contested or held < 2 or len(ids) < 2:
         return fixed, []
-    found = retrieval_quality(retriever, pairs, ids, ks, alphas, pseudo)
+    found = retrieval_quality(retriever, pairs, ids, ks, alphas, pseudo, without)
     figures = {
         point: {m: float(values[np.isfinite(values)].mean()) for m, values in by_modality.items()}
         for point, by_modality in found.items()

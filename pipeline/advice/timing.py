@@ -20,6 +20,7 @@ from pipeline.dataset.images import decode
 from pipeline.job import Job
 from pipeline.knowledge.standing import Pair
 from pipeline.ledger.ledger import Entry
+from pipeline.storage.errors import ConfigError
 
 # Timed after a first group that warms the model up; the fastest and the slowest give the range.
 GROUPS = 3
@@ -31,8 +32,9 @@ def measure(
 ) -> dict[str, Any]:
     """Time the encoder and the generators on rows of the dataset.
 
-    A group of rows fills the generator's batch. They are grounded in pairs of the dataset itself, as
-    near as can be had before there is a knowledge base.
+    A group of rows fills the generator's batch. What is asked for them is what a run asks, but for
+    the examples, which are other pairs of the dataset: as near as can be had before there is a
+    knowledge base.
 
     Parameters
     ----------
@@ -50,6 +52,11 @@ def measure(
         `seconds_an_embedding` (by modality), `loading` (seconds, all models together), and
         `seconds` (of the whole run, [least, most]). What is left out: fitting the knowledge base,
         further attempts for rows without a valid candidate, and the report.
+
+    Raises
+    ------
+    ConfigError
+        A generator gave no candidate at all: the time of its errors says nothing.
     """
     models, n = job.models, job.config.generation.n
     with _Loading() as loading:
@@ -119,8 +126,11 @@ def _generating(job: Job, missing: Modality) -> tuple[int, list[float]]:
         part = found.take(pa.array([(group * size + i) % len(found) for i in range(size)]))
         block = _block(job, missing, part)
         started = time.perf_counter()
-        block.generate()
+        answers = block.generate()
         seconds.append((time.perf_counter() - started) / size)
+        if not any(answer.candidates for answer in answers):
+            why = next((answer.error for answer in answers if answer.error), "no rows to ask for")
+            raise ConfigError(f"{block.component.section}: gave no candidate to time: {why}")
         job.progress(f"time {missing}s", group + 1, GROUPS + 1)
     return size * GROUPS, [min(seconds[1:]), max(seconds[1:])]
 
@@ -138,15 +148,21 @@ def _block(job: Job, missing: Modality, rows: pa.Table) -> Block:
     block = Block(
         job.config, job.models, job.knowledge, missing, entries, cells, [None] * len(entries)
     )
-    if not job.config.generation.grounded:
+    if not block.grounded:
         return block
     pairs = _some(job, pc.is_null(job.catalog.table["missing"]), len(entries))
     fetched = _fetch(job, pairs)
-    texts, images = fetched["text"].to_pylist(), _items(job, fetched, "image")
+    captions, images = fetched["text"].to_pylist(), _items(job, fetched, "image")
+    stand_ins = [
+        Pair(place, f"pair {place}", INTERNAL, None, tuple(text), image)
+        for place, (text, image) in enumerate(zip(captions, images, strict=True))
+    ]
+    shown = min(job.config.knowledge_base.retrieval.examples, len(stand_ins))
     for number, row in enumerate(block.rows):
-        pair = number % len(pairs)
-        stand_in = Pair(0, "pair", INTERNAL, None, tuple(texts[pair]), images[pair])
-        row.examples = [Grounds(stand_in, texts[pair][0], Hit("pair", 0, 0.0, 0.0, 0.0))]
+        row.examples = [
+            Grounds(pair, pair.captions[0], Hit(pair.id, pair.row, 0.0, 0.0, 0.0))
+            for pair in (stand_ins[(number + i) % len(stand_ins)] for i in range(shown))
+        ]
     return block
 
 

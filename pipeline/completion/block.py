@@ -7,7 +7,6 @@ What a generator needs stands before it is asked, and what follows needs it no m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,9 @@ from generators.base import (
     Generated,
     ImageRequest,
     derive_seed,
+    needs_of,
 )
+from generators.prompts import joined
 from kb.embeddings import Modality, opposite
 from pipeline.completion.row import Grounds, Row, Tried
 from pipeline.config.config import Config
@@ -28,9 +29,8 @@ from pipeline.knowledge.standing import StandingKnowledge
 from pipeline.ledger.ledger import Entry
 from pipeline.ledger.review import REFUSED, half_digest
 from pipeline.models.loaded import LoadedModels
+from pipeline.storage.errors import ConfigError
 from selection.judgement import Judged
-
-UNGROUNDED = "without an example"
 
 
 class Block:
@@ -70,6 +70,9 @@ class Block:
         self.missing: Modality = missing
         self.observed = opposite(missing)
         self.turn = 0
+        self.component = config.generator_component(missing)
+        self.needs = needs_of(self.component.settings)
+        self.grounded = config.generation.grounded_of(missing, self.needs)
         self.rows = [
             self._row(entry, cell, reason)
             for entry, cell, reason in zip(entries, cells, reasons, strict=True)
@@ -96,17 +99,20 @@ class Block:
         if not knowledge.mapping.constant_[observed]:
             for row, pseudo in zip(rows, knowledge.pseudo(embeddings, observed), strict=True):
                 row.pseudo = pseudo
-        if not self.config.generation.grounded:
+        if not self.grounded:
             return
         found = knowledge.retriever.retrieve(embeddings, observed, ids=[row.id for row in rows])
         pairs = self.knowledge.pairs(
-            [hit.row for hits in found for hit in hits], with_images=observed == "text"
+            [hit.row for hits in found for hit in hits], with_images=self.needs.image
         )
         for row, hits in zip(rows, found, strict=True):
             for hit in hits:
-                if (pair := pairs.get(hit.row)) is not None:
-                    caption = self._nearest_caption(pair.captions, row)
-                    row.examples.append(Grounds(pair, caption, hit))
+                pair = pairs[hit.row]
+                example = Grounds(pair, self._nearest_caption(pair.captions, row), hit)
+                if pair.fault is None:
+                    row.examples.append(example)
+                else:
+                    row.dropped.append((example, pair.fault))
 
     def _nearest_caption(self, captions: Sequence[str], row: Row) -> str:
         """Of a pair's captions the one nearest to the row's text, pseudo or own."""
@@ -131,22 +137,33 @@ class Block:
         if not rows:
             return []
         requests = [self._requests(row) for row in rows]
-        answers = iter(
-            self.models.generator(self.missing).generate([one for own in requests for one in own])
-        )
-        return [_joined([(one, next(answers)) for one in own]) for own in requests]
+        asked = [one for own in requests for one in own]
+        answers = iter(self.models.generator(self.missing).generate(asked))
+        return [
+            self._joined(row, [(one, next(answers)) for one in own])
+            for row, own in zip(rows, requests, strict=True)
+        ]
 
     def _requests(self, row: Row) -> list[CaptionRequest | ImageRequest]:
-        """What is asked for a row: candidates from its examples, and some without, if so set."""
+        """What is asked for a row: candidates from its examples, and some without, if so set.
+
+        Nothing, where there is no example and the generator makes nothing without one.
+        """
         settings, attempt = self.config.generation, row.first_attempt + self.turn
         seeds = tuple(
             derive_seed(self.config.run.seed, row.id, n, attempt) for n in range(settings.n)
         )
         examples = tuple(
-            Example(example.pair.id, example.caption, example.pair.image)
+            Example(
+                example.pair.id,
+                example.caption if self.needs.text else "",
+                example.pair.image if self.needs.image else None,
+            )
             for example in row.examples
         )
-        grounded = settings.grounded_of(self.missing) if examples else 0
+        if self.needs.example and not examples:
+            return []
+        grounded = self.grounded if examples else 0
         parts = ((examples, seeds[:grounded]), ((), seeds[grounded:]))
         return [self._request(row, shown, drawn) for shown, drawn in parts if drawn]
 
@@ -155,7 +172,35 @@ class Block:
     ) -> CaptionRequest | ImageRequest:
         if self.missing == "text":
             return CaptionRequest(row.id, row.item, examples, seeds)
-        return ImageRequest(row.id, row.item[0], examples, seeds)
+        return ImageRequest(row.id, joined(row.item), examples, seeds)
+
+    def _joined(
+        self, row: Row, asked: Sequence[tuple[CaptionRequest | ImageRequest, Generated]]
+    ) -> Generated:
+        """The answers to a row's requests as one, with the error of any.
+
+        Raises
+        ------
+        ConfigError
+            A candidate tells of an example that was not handed over: its class can't be trusted.
+        """
+        if not asked:
+            why = row.dropped[0][1] if row.dropped else "none was retrieved"
+            return Generated(
+                row.id, error=f"no example, and {self.component.kind} needs one: {why}"
+            )
+        candidates: list[Candidate] = []
+        for request, answer in asked:
+            given = {example.id for example in request.examples}
+            for candidate in answer.candidates:
+                if unknown := [one for one in candidate.shown if one not in given]:
+                    raise ConfigError(
+                        f"{self.component.section}: a candidate of row {row.id!r} says that it was"
+                        f" shown example {unknown[0]!r}, which was not given"
+                    )
+                candidates.append(candidate)
+        errors = [answer.error for _, answer in asked if answer.error is not None]
+        return Generated(row.id, tuple(candidates), errors[0] if errors else None)
 
     def judge(self, answers: Sequence[Generated]) -> None:
         """Judge what `generate` gave, and choose each row's best where one holds."""
@@ -164,8 +209,8 @@ class Block:
         embeddings = self._embed(made)
         start = 0
         for row, answer in zip(rows, answers, strict=True):
-            if answer.error is not None:
-                row.error = answer.error
+            if not answer.candidates:
+                row.error = answer.error or "the generator gave no candidate"
                 continue
             own = embeddings[start : start + len(answer.candidates)]
             start += len(answer.candidates)
@@ -176,9 +221,10 @@ class Block:
                 Tried(attempt, candidate, judgement)
                 for candidate, judgement in zip(answer.candidates, judged.judgements, strict=True)
             ]
-            row.notes = judged.notes
+            lacking = () if answer.error is None else (f"others failed: {answer.error}",)
+            row.notes = (*judged.notes, *lacking)
             if judged.chosen is None:
-                row.faults.append(f"attempt {attempt}: {judged.reason}")
+                row.faults.append("; ".join([f"attempt {attempt}: {judged.reason}", *lacking]))
             else:
                 row.chosen = offset + judged.chosen
         self.turn += 1
@@ -206,7 +252,8 @@ class Block:
     ) -> Judged:
         selector = self.knowledge.selector
         if self.missing == "text":
-            references = [caption for each in row.examples for caption in each.pair.captions]
+            shown = row.shown(candidates)
+            references = [caption for each in shown for caption in each.pair.captions]
             return selector.judge_captions(
                 [candidate.text or "" for candidate in candidates],
                 embeddings,
@@ -229,19 +276,6 @@ class Block:
             for number, candidate in enumerate(answer.candidates)
             if _digest(candidate) in digests
         }
-
-
-def _joined(asked: Sequence[tuple[CaptionRequest | ImageRequest, Generated]]) -> Generated:
-    """The answers to a row's requests as one; an error of any is the row's."""
-    if len(asked) == 1:
-        return asked[0][1]
-    candidates: list[Candidate] = []
-    for request, answer in asked:
-        if answer.error is not None:
-            return answer
-        notes = () if request.examples else (UNGROUNDED,)
-        candidates += [replace(one, notes=(*one.notes, *notes)) for one in answer.candidates]
-    return Generated(asked[0][1].row_id, tuple(candidates))
 
 
 def _digest(candidate: Candidate) -> str:

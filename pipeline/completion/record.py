@@ -49,15 +49,18 @@ class Recorder:
         component = self._config.generator_component(missing)
         main = next(iter(self._models.resolved(component).values()), None)
         best = row.best
+        # What a half was made from; where none holds, what all of them were.
+        of = [tried.candidate for tried in row.tried] if best is None else [best.candidate]
         return {
             "generator": component.kind,
-            "model": None if main is None else main.name,
+            "model": component.served if main is None else main.name,
             "revision": None if main is None else main.revision,
             "prompt": best.candidate.prompt if best else None,
             "seed": best.candidate.seed if best else None,
             "attempt": best.attempt if best else None,
             "kb_version": self._knowledge.base.version,
-            "examples": [_example(example) for example in row.examples],
+            "examples": [_example(example) for example in row.shown(of)],
+            "dropped": _dropped(row),
             "candidates": [_candidate(tried, row.notes) for tried in row.tried],
             "chosen": row.chosen,
             "score": best.judgement.score if best else None,
@@ -77,6 +80,27 @@ def _example(example: Grounds) -> dict[str, Any]:
     }
 
 
+def _dropped(row: Row) -> list[dict[str, Any]]:
+    """The retrieved pairs that no candidate was shown, best first."""
+    candidates = [tried.candidate for tried in row.tried]
+    shown = {one for candidate in candidates for one in candidate.shown}
+    said = {one.id: one.reason for candidate in candidates for one in candidate.dropped}
+    left = [
+        (example, said.get(example.pair.id, "not shown"))
+        for example in row.examples
+        if candidates and example.pair.id not in shown
+    ]
+    return [
+        {
+            "id": example.pair.id,
+            "source": example.pair.source,
+            "licence": example.pair.licence,
+            "reason": reason,
+        }
+        for example, reason in [*row.dropped, *left]
+    ]
+
+
 def _candidate(tried: Tried, notes: tuple[str, ...]) -> dict[str, Any]:
     judgement = tried.judgement
     return {
@@ -90,4 +114,5 @@ def _candidate(tried: Tried, notes: tuple[str, ...]) -> dict[str, Any]:
         "valid": judgement.valid,
         "reason": judgement.reason,
         "notes": [*tried.candidate.notes, *notes],
+        "examples": list(tried.candidate.shown),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,7 +45,9 @@ class Row:
     first_attempt : int
         Number of this run's first round for the row; above 1 where it was rejected before.
     examples : list of Grounds
-        Best first.
+        What the generator may be shown, best first.
+    dropped : list of (Grounds, str)
+        Retrieved pairs that are not handed to the generator, and why.
     pseudo : numpy.ndarray or None
         Predicted embedding [d] of the missing half, where there is a prediction.
     tried : list of Tried
@@ -64,12 +67,18 @@ class Row:
     reason: str
     first_attempt: int
     examples: list[Grounds] = field(default_factory=list)
+    dropped: list[tuple[Grounds, str]] = field(default_factory=list)
     pseudo: np.ndarray | None = None
     tried: list[Tried] = field(default_factory=list)
     chosen: int | None = None
     notes: tuple[str, ...] = ()
     faults: list[str] = field(default_factory=list)
     error: str | None = None
+
+    def shown(self, candidates: Iterable[Candidate]) -> list[Grounds]:
+        """The examples that candidates were shown, in the order in which they stood there."""
+        by_id = {example.pair.id: example for example in self.examples}
+        return [by_id[one] for one in dict.fromkeys(i for c in candidates for i in c.shown)]
 
     @property
     def best(self) -> Tried | None:

@@ -47,6 +47,7 @@ def complete_shard(
     knowledge: StandingKnowledge,
     plan: ShardPlan,
     rows_done: RowsDone | None = None,
+    answered: Callable[[int], None] | None = None,
 ) -> Manifest:
     """Do a shard: write its part, then its manifest.
 
@@ -60,6 +61,8 @@ def complete_shard(
     plan
     rows_done
         Called after each block with the outcomes of its rows.
+    answered
+        Called with how many rows the generator has answered, a block before those are done.
 
     Raises
     ------
@@ -134,6 +137,8 @@ def complete_shard(
                 if number + 1 < len(spans):
                     ahead = beside.submit(prepare, spans[number + 1])
                 answers = _generate(portion)
+                if answered and portion.block is not None:
+                    answered(len(portion.block.rows))
                 if before is not None:
                     settle(*before)
                 before = portion, beside.submit(judge, portion, answers)

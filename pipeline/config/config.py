@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from generators import CAPTIONERS, IMAGE_GENERATORS
+from generators.base import needs_of
 from kb.embeddings import Modality
 from kb.encoders import ENCODERS
 from kb.recipe import KnowledgeBaseSettings
@@ -152,6 +153,12 @@ class Config(BaseModel):
         return caches / "rag4dmc" / digest
 
     @property
+    def embeddings_folder(self) -> Path:
+        """Where embeddings are kept by content."""
+        shared = self.run.embeddings
+        return self.folder / "embeddings" if shared is None else (self.base / shared).resolve()
+
+    @property
     def output_url(self) -> str | None:
         """The URL that the run's folder mirrors, where the output is one."""
         is_url = self.output is not None and "://" in self.output
@@ -240,6 +247,12 @@ def make_config(values: dict[str, Any], base: str | Path = ".") -> Config:
             f" got {config.working_folder!r} with output {config.output!r}"
         )
     config.components()
+    for component in map(config.generator_component, config.made):
+        if needs_of(component.settings).example and not config.generation.grounded:
+            raise ConfigError(
+                f"generation.grounded: must be true, since {component.section} {component.kind}"
+                " makes nothing without an example; got False"
+            )
     return config
 
 

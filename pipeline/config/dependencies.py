@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from generators.base import needs_of
 from pipeline.config.config import Config
 from pipeline.dataset.catalog import digest
 from pipeline.dataset.schema import SCHEMA_VERSION
@@ -39,13 +40,14 @@ def row_dependencies(
     for missing in config.made:
         half = "caption" if missing == "text" else "image"
         component = config.generator_component(missing)
-        knowledge, grounded = config.knowledge_base.identity(), config.generation.grounded
+        knowledge, needs = config.knowledge_base.identity(), needs_of(component.settings)
+        grounded = config.generation.grounded_of(missing, needs) > 0
         own: dict[str, Any] = {
             "run.seed": config.run.seed,
             "encoder": identity(config.encoder_component()),
             # Without examples nothing is asked of it but what the missing half may be like.
             "knowledge_base": knowledge if grounded else {"mapping": knowledge["mapping"]},
-            "generation": config.generation.identity(missing),
+            "generation": config.generation.identity(missing, needs),
             component.section: identity(component),
             f"selection.{half}": getattr(config.selection, half).identity(),
         }

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from generators.base import Needs
 from kb.embeddings import Modality
 
 
@@ -34,19 +35,23 @@ class GenerationSettings(BaseModel):
     ungrounded: Ungrounded = Field(
         default_factory=lambda: Ungrounded(),
         description="shares of the n candidates that are drawn without an example, in case it"
-        " misleads; paper: none",
+        " misleads; none where a generator makes nothing without one; paper: none",
     )
 
-    def grounded_of(self, missing: Modality) -> int:
-        """How many of the n candidates are drawn from examples."""
-        if not self.grounded:
+    def grounded_of(self, missing: Modality, needs: Needs) -> int:
+        """How many of the n candidates are drawn from examples, by what the generator needs.
+
+        All, where it makes nothing without one; none, where it takes nothing of an example.
+        """
+        if not (self.grounded and needs.any):
             return 0
+        if needs.example:
+            return self.n
         return self.n - int(self.n * getattr(self.ungrounded, missing))
 
-    def identity(self, missing: Modality) -> dict[str, Any]:
+    def identity(self, missing: Modality, needs: Needs) -> dict[str, Any]:
         """What the candidates of rows that lack this half depend on, but for `attempts`."""
         return {
             "n": self.n,
-            "grounded": self.grounded,
-            "from examples": self.grounded_of(missing),
+            "from examples": self.grounded_of(missing, needs),
         }

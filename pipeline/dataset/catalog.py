@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ from pipeline.dataset.findings import (
     digest,
     keep,
     kept,
+    kept_columns,
     known_images,
     place_of,
     read,
@@ -30,6 +32,10 @@ from pipeline.dataset.findings import (
 from pipeline.dataset.forms.reasons import by_kind
 from pipeline.dataset.images import ImageInspector
 from pipeline.dataset.known_images import KnownImages
+from pipeline.storage.files import read_json, write_whole
+
+COLUMNS_FILE = "columns.json"
+_HALVES = {"id", "image", "text"}
 
 logger = logging.getLogger(__name__)
 
@@ -81,20 +87,15 @@ class Catalog:
             No rows, a null id, or an id that stands twice while `on_duplicate` is "error".
         """
         settings = dataset.settings
-        reading = reading_of(settings)
-        tables = []
-        with ImageInspector(settings.max_pixels, settings.decode_seconds) as inspector:
-            for number, file in enumerate(dataset.files):
-                found = kept(folder, file, reading)
-                if found is None:
-                    known = KnownImages(dataset, known_images(folder, file, reading))
-                    found = read(dataset, file, inspector, known, advance)
-                    keep(folder, file, reading, found)
-                    found = found.select(HELD)
-                elif advance:
-                    advance(len(found))
-                files = pa.array(np.full(len(found), number, np.int32))
-                tables.append(found.append_column("file", files))
+        dataset.learn("", {})
+        while True:
+            columns = dataset.columns
+            tables = _scan(dataset, folder, advance)
+            # A column that came late may be the one of a half that none was known for.
+            if dataset.columns.model_dump(include=_HALVES) == columns.model_dump(include=_HALVES):
+                break
+        dataset.check_named()
+        write_whole(folder / COLUMNS_FILE, json.dumps(dataset.learned()))
         table = pa.concat_tables(tables or [FILE_SCHEMA.empty_table()])
         if not len(table):
             raise DatasetError(f"{settings.path}: no rows")
@@ -148,6 +149,33 @@ class Catalog:
         halves = np.frombuffer(bytes.fromhex("".join(self.table["content"].to_pylist())), "<u8")
         sums = halves.reshape(-1, 2).sum(axis=0, dtype=np.uint64)
         return digest(str(len(self)), *map(str, sums.tolist()))
+
+
+def known_columns(folder: Path) -> dict[str, int]:
+    """The columns that the last scan found and their kinds, where they grow as files are read."""
+    return dict(read_json(folder / COLUMNS_FILE) or {})
+
+
+def _scan(dataset: Dataset, folder: Path, advance: Advance | None) -> list[pa.Table]:
+    """What is found in each file, with the file's number."""
+    settings = dataset.settings
+    reading = reading_of(dataset)
+    tables = []
+    with ImageInspector(settings.max_pixels, settings.decode_seconds) as inspector:
+        for number, file in enumerate(dataset.files):
+            found = kept(folder, file, reading)
+            if found is None:
+                known = KnownImages(dataset, known_images(folder, file, reading))
+                found = read(dataset, file, inspector, known, advance)
+                keep(folder, file, reading, found, dataset.learned(file.name))
+                found = found.select(HELD)
+            else:
+                dataset.learn(file.name, kept_columns(folder, file))
+                if advance:
+                    advance(len(found))
+            files = pa.array(np.full(len(found), number, np.int32))
+            tables.append(found.append_column("file", files))
+    return tables
 
 
 def _tally(column: pa.ChunkedArray) -> dict[str | None, int]:

@@ -6,13 +6,16 @@ strings or whole numbers.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.dataset.forms.base import DatasetError, is_binary, is_string
+from pipeline.dataset.forms.base import DatasetError, is_binary, is_list, is_string
+from pipeline.dataset.forms.kinds import LIST, OBJECT, STRING, is_empty, json_kinds
+from pipeline.dataset.forms.reasons import NO_PATH
 from pipeline.dataset.schema import OWN_COLUMNS
 
 NONE = "none"
@@ -21,10 +24,22 @@ _ID_NAMES = ("id", "__key__", "key", "uid", "uuid", "sample_id")
 _IMAGE_NAMES = (
     *("image", "img", "images", "jpg", "jpeg", "png", "webp", "picture", "photo"),
     *("image_bytes", "file_name", "filename", "image_path", "filepath", "file_path", "path"),
+    *(
+        "file",
+        "files",
+        "image_file",
+        "image_name",
+        "image_filename",
+        "image_file_name",
+        "imagename",
+    ),
+    *("img_path", "img_name", "img_file", "image_filepath", "image_file_path", "picture_path"),
+    *("photo_path", "local_path", "relative_path", "fname"),
 )
 _TEXT_NAMES = (
     *("text", "caption", "captions", "txt", "texts", "sentence", "sentences", "description"),
-    *("alt_text", "title"),
+    *("alt_text", "alttext", "caption_text", "caption_str", "image_caption", "comment", "raw"),
+    *("prompt", "utterance", "summary", "title"),
 )
 
 
@@ -115,17 +130,30 @@ def resolve_columns(asked: ColumnSettings, schema: pa.Schema) -> ColumnSettings:
             f"columns.id: column {found['id']!r} is {kind}; ids are strings or whole numbers"
         )
     used = {column for column in found.values() if column}
+    if found["image"] and image_kind(schema.field(found["image"])) == "list":
+        used.remove(found["image"])  # what follows the first image of a row passes through
     rest = [c for c in schema.names if c not in used]
     extra = rest if asked.extra is None else [c for c in asked.extra if c not in used]
     return ColumnSettings(**found, extra=extra)
 
 
+def settle_columns(
+    asked: ColumnSettings, before: ColumnSettings, schema: pa.Schema
+) -> ColumnSettings:
+    """The columns by a schema that grew: roles stay where they were, unless nothing was there."""
+    held = {
+        role: column
+        for role in ("id", "image", "text")
+        if (column := getattr(before, role)) in schema.names and not is_empty(schema.field(column))
+    }
+    named = {role: getattr(asked, role) for role in held if getattr(asked, role)}
+    return resolve_columns(asked.model_copy(update=held | named), schema)
+
+
 def _by_name(schema: pa.Schema, names: Sequence[str], fits: Any) -> str | None:
-    for name in names:
-        for field in schema:
-            if field.name.lower() == name and fits(field):
-                return field.name
-    return None
+    found = [f for name in names for f in schema if f.name.lower() == name and fits(f)]
+    # A column of which nothing was seen yet gives way to one that holds something.
+    return min(found, key=is_empty).name if found else None
 
 
 def image_kind(field: pa.Field) -> str | None:
@@ -133,9 +161,17 @@ def image_kind(field: pa.Field) -> str | None:
     if pa.types.is_struct(kind):
         names = {child.name for child in kind}
         return "struct" if names & {"bytes", "path"} and _struct_fits(kind) else None
-    if is_binary(kind):
+    if is_binary(kind) and not pa.types.is_fixed_size_binary(kind):
         return "bytes"
-    return "path" if is_string(kind) else None
+    if is_list(kind):
+        return "list" if image_kind(kind.value_field) in ("bytes", "path", "struct") else None
+    return "path" if is_string(kind) and _holds(field, STRING | OBJECT) else None
+
+
+def _holds(field: pa.Field, kinds: int) -> bool:
+    """Whether a column that is JSON text holds values of some of these kinds, if it is that."""
+    held = json_kinds(field)
+    return held is None or bool(held & kinds)
 
 
 def _struct_fits(kind: pa.StructType) -> bool:
@@ -144,7 +180,9 @@ def _struct_fits(kind: pa.StructType) -> bool:
 
 
 def text_kind(field: pa.Field) -> str | None:
-    kind = field.type
+    kind, kinds = field.type, json_kinds(field)
+    if kinds is not None:
+        return "list" if kinds & LIST else "string" if kinds & STRING else None
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return "list" if is_string(kind.value_type) else None
     return "string" if is_string(kind) or pa.types.is_null(kind) else None
@@ -154,11 +192,23 @@ def _is_id(field: pa.Field) -> bool:
     kind = field.type
     if pa.types.is_struct(kind):
         return "path" in {child.name for child in kind}
-    return is_string(kind) or pa.types.is_integer(kind)
+    if is_string(kind):
+        return _holds(field, STRING)
+    return pa.types.is_integer(kind) or is_uuid(kind)
 
 
-def image_cells(column: pa.Array) -> list[dict[str, Any] | None]:
-    """The image column's values as {bytes, path, reason}."""
+def is_uuid(kind: pa.DataType) -> bool:
+    """Whether a column holds UUIDs as their 16 bytes."""
+    return kind == pa.binary(16)
+
+
+def image_cells(column: pa.Array, field: pa.Field) -> list[dict[str, Any] | None]:
+    """The image column's values as {bytes, path, reason}; of a list the first."""
+    if json_kinds(field) is not None:
+        return [_json_cell(text) for text in column.to_pylist()]
+    if is_list(column.type):
+        firsts = [held[0] if held else None for held in column.to_pylist()]
+        return image_cells(pa.array(firsts, column.type.value_type), field.type.value_field)
     if pa.types.is_struct(column.type):
         names = {child.name for child in column.type}
         cells = column.to_pylist()
@@ -167,6 +217,15 @@ def image_cells(column: pa.Array) -> list[dict[str, Any] | None]:
     key = "bytes" if is_binary(column.type) else "path"
     other = "path" if key == "bytes" else "bytes"
     return [None if v is None else {key: v, other: None} for v in column.to_pylist()]
+
+
+def _json_cell(text: str | None) -> dict[str, Any] | None:
+    value = None if text is None else json.loads(text)
+    if isinstance(value, dict) and isinstance(value.get("path"), str):
+        value = value["path"]
+    if isinstance(value, str) or value is None:
+        return None if value is None else {"bytes": None, "path": value}
+    return {"bytes": None, "path": None, "reason": NO_PATH}
 
 
 def free_name(name: str, taken: set[str]) -> str:

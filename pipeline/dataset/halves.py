@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow as pa
 
 from pipeline.dataset.forms import reasons
 from pipeline.dataset.forms.base import DatasetError
+from pipeline.dataset.forms.inline import inline_image
 from pipeline.dataset.forms.names import is_image
 from pipeline.dataset.images import UndecodableImage, decode
 
@@ -26,11 +28,51 @@ def captions(values: list[Any], is_list: bool) -> tuple[list[list[str]], list[st
     return texts, reasons
 
 
+def json_captions(values: list[str | None]) -> tuple[list[list[str]], list[str | None]]:
+    """`captions` of a column that is JSON text, since strings and other things stand in it.
+
+    A number is the text that it is written as; objects and truths are no texts.
+    """
+    rows = [None if text is None else _spelled(json.loads(text)) for text in values]
+    texts, found = captions([None if row is _NO_STRING else row for row in rows], True)
+    named = [
+        reasons.NO_STRING if row is _NO_STRING else why
+        for row, why in zip(rows, found, strict=True)
+    ]
+    return texts, named
+
+
+_NO_STRING: list[Any] = []
+
+
+def _spelled(value: Any) -> list[str | None] | None:
+    items = value if isinstance(value, list) else [value]
+    if any(isinstance(item, (dict, list, bool)) for item in items):
+        return _NO_STRING
+    texts = [
+        item
+        if item is None or isinstance(item, str)
+        else None
+        if item != item
+        else json.dumps(item)
+        for item in items
+    ]
+    return texts if isinstance(value, list) or texts[0] is not None else None
+
+
 def path_to_read(cell: Cell) -> str | None:
     """The path that an image has to be read from, or None if its cell says all there is."""
     if cell is None or cell["bytes"] is not None or cell.get("reason") is not None:
         return None
     return cell["path"]
+
+
+def unpacked(cell: Cell) -> Cell:
+    """A cell with the bytes of an image that is written out where a path may stand."""
+    if cell is None or cell["bytes"] is not None or not cell["path"]:
+        return cell
+    data = inline_image(cell["path"])
+    return cell if data is None else {**cell, "bytes": data, "path": None}
 
 
 def in_cell(cell: Cell) -> tuple[bytes | None, str | None]:

@@ -11,7 +11,7 @@ import json
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ROW_GROUP_ROWS = 100
 # What is read at once by whoever reads a row group; of more than 2 GB Arrow would read none.
 ROW_GROUP_BYTES = 256 << 20
@@ -32,6 +32,16 @@ EXAMPLE = pa.struct(
     ]
 )
 
+# A retrieved pair that the generator was not shown, and why.
+DROPPED = pa.struct(
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("licence", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+
 CANDIDATE = pa.struct(
     [
         ("text", pa.string()),
@@ -44,6 +54,7 @@ CANDIDATE = pa.struct(
         ("valid", pa.bool_()),
         ("reason", pa.string()),
         ("notes", pa.list_(pa.string())),
+        ("examples", pa.list_(pa.string())),
     ]
 )
 
@@ -57,6 +68,7 @@ COMPLETION = pa.struct(
         ("attempt", pa.int32()),
         ("kb_version", pa.string()),
         ("examples", pa.list_(EXAMPLE)),
+        ("dropped", pa.list_(DROPPED)),
         ("candidates", pa.list_(CANDIDATE)),
         ("chosen", pa.int32()),
         ("score", pa.float32()),

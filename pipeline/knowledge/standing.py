@@ -19,16 +19,18 @@ from pipeline.dataset.external import INTERNAL
 from pipeline.dataset.images import UndecodableImage, decode
 from pipeline.dataset.sources import Sources
 from pipeline.storage.errors import ConfigError
+from pipeline.storage.files import read_json, write_whole
 from selection.niqe import NiqeModel
+from selection.scales import Standards
 from selection.scoring import Selector
 from selection.settings import ScoringSettings
-from selection.standards import Standards
 
 logger = logging.getLogger(__name__)
 
 # The knowledge base's folder and the measured standards, within the run's.
 FOLDER = "kb"
 STANDARDS = "standards.json"
+WARNINGS = "kb-warnings.json"
 # Pictures by whose pseudo-texts the hubness of captions is measured.
 HUB_PAIRS = 1000
 
@@ -43,6 +45,8 @@ class Pair:
         Its row in the knowledge base at hand; not to be stored.
     encoded : bytes or None
         The picture as it is stored; None where it was not asked for.
+    fault : str or None
+        Why there is no picture though it was asked for.
     """
 
     row: int
@@ -52,6 +56,7 @@ class Pair:
     captions: tuple[str, ...]
     image: Image.Image | None = None
     encoded: bytes | None = None
+    fault: str | None = None
 
 
 class StandingKnowledge:
@@ -70,6 +75,7 @@ class StandingKnowledge:
     def __init__(self, folder: Path, sources: Sources, scoring: ScoringSettings, seed: int) -> None:
         self.folder = folder / FOLDER
         self._standards = folder / STANDARDS
+        self._warnings = folder / WARNINGS
         self._sources = sources
         self._scoring = scoring
         self._seed = seed
@@ -114,13 +120,23 @@ class StandingKnowledge:
         self._base = None
         self._selector = None
 
+    def keep_warnings(self, told: Sequence[str]) -> None:
+        """Keep what a build warned of; what another did of the same fit still holds."""
+        before = read_json(self._warnings) or {}
+        fit = (read_json(self._standards) or {}).get("measured_for")
+        still = before["told"] if before.get("fit") == fit else []
+        kept = list(dict.fromkeys([*still, *told]))
+        write_whole(self._warnings, json.dumps({"fit": fit, "told": kept}, ensure_ascii=False))
+
     def warnings(self) -> list[str]:
-        """What the last build found that the user should know; without loading anything."""
+        """What the builds of what stands found that the user should know; nothing is loaded."""
         try:
             manifest = read_manifest(self.folder)
         except DamagedKnowledgeBase:
             return []
-        return list((manifest["purification"] or {}).get("warnings", []))
+        purified = (manifest["purification"] or {}).get("warnings", [])
+        told = (read_json(self._warnings) or {}).get("told", [])
+        return list(dict.fromkeys([*purified, *told]))
 
     def version(self, of_mapping_alone: bool = False) -> str:
         """The version on disk, or of its mapping alone; "none" where it can't be read."""
@@ -161,7 +177,7 @@ class StandingKnowledge:
     def pairs(self, rows: Sequence[int], with_images: bool) -> dict[int, Pair]:
         """Pairs of the knowledge base by row, with their pictures when asked for.
 
-        A pair whose picture can't be decoded any more is left out, with a warning.
+        One that can't be decoded any more is the pair's `fault`, and told in a warning.
         """
         stored = {row: self.base.pair(row) for row in dict.fromkeys(rows)}
         encoded: list[bytes | None] = [None] * len(stored)
@@ -169,16 +185,16 @@ class StandingKnowledge:
             encoded = self._sources.encoded_pictures(list(stored.values()))
         found = {}
         for (row, pair), data in zip(stored.items(), encoded, strict=True):
-            image = None
+            image, fault = None, None
             if with_images:
                 limit = self._sources.of(pair["source"]).settings.max_pixels
                 try:
                     image = decode(data or b"", limit)
                 except UndecodableImage as error:
-                    logger.warning("pair %r grounds no row any more: %s", pair["id"], error)
-                    continue
+                    logger.warning("pair %r has no picture any more: %s", pair["id"], error)
+                    fault = f"the picture can't be decoded any more: {error}"
             captions = tuple(pair["text"])
             found[row] = Pair(
-                row, pair["id"], pair["source"], pair["licence"], captions, image, data
+                row, pair["id"], pair["source"], pair["licence"], captions, image, data, fault
             )
         return found

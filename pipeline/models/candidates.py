@@ -16,7 +16,14 @@ from typing import Any
 
 from PIL import Image
 
-from generators.base import Candidate, CaptionRequest, Generated, ImageRequest
+from generators.base import (
+    Candidate,
+    CaptionRequest,
+    Dropped,
+    Example,
+    Generated,
+    ImageRequest,
+)
 from pipeline.dataset.catalog import digest
 from pipeline.dataset.images import encode
 
@@ -37,12 +44,12 @@ class CandidateStore:
         # Generators are asked from one thread at a time, though not always the same one.
         self._store = sqlite3.connect(path, check_same_thread=False)
         self._store.execute(
-            "CREATE TABLE IF NOT EXISTS candidates"
-            " (key TEXT PRIMARY KEY, prompt TEXT, text TEXT, image BLOB, notes TEXT)"
+            "CREATE TABLE IF NOT EXISTS drawn (key TEXT PRIMARY KEY, prompt TEXT, text TEXT,"
+            " image BLOB, notes TEXT, shown TEXT, dropped TEXT)"
         )
 
     def __len__(self) -> int:
-        return int(self._store.execute("SELECT count(*) FROM candidates").fetchone()[0])
+        return int(self._store.execute("SELECT count(*) FROM drawn").fetchone()[0])
 
     def around(
         self,
@@ -53,19 +60,35 @@ class CandidateStore:
         """The generator, asked only for candidates that are not held; `load` comes first."""
         return Remembering(generator, digest(json.dumps(identity, sort_keys=True)), self, load)
 
-    def find(self, key: str, seed: int) -> Candidate | None:
-        """The candidate of a key, or None."""
+    def find(self, key: str, seed: int, examples: Sequence[Example]) -> Candidate | None:
+        """The candidate of a key, or None.
+
+        What it was shown is held by place among the examples of its request, for two pairs may have
+        the same content.
+        """
         found = self._store.execute(
-            "SELECT prompt, text, image, notes FROM candidates WHERE key = ?", (key,)
+            "SELECT prompt, text, image, notes, shown, dropped FROM drawn WHERE key = ?", (key,)
         ).fetchone()
         if found is None:
             return None
-        prompt, text, data, notes = found
+        prompt, text, data, notes, shown, dropped = found
         image = None if data is None else Image.open(io.BytesIO(data)).convert("RGB")
-        return Candidate(seed, prompt, text=text, image=image, notes=tuple(json.loads(notes)))
+        return Candidate(
+            seed,
+            prompt,
+            text=text,
+            image=image,
+            notes=tuple(json.loads(notes)),
+            shown=tuple(examples[place].id for place in json.loads(shown)),
+            dropped=tuple(Dropped(examples[place].id, why) for place, why in json.loads(dropped)),
+        )
 
-    def add(self, candidates: Mapping[str, Candidate]) -> None:
-        """Keep candidates; on disk when it returns."""
+    def add(self, candidates: Mapping[str, tuple[Candidate, Sequence[Example]]]) -> None:
+        """Keep candidates, each with the examples of its request; on disk when it returns."""
+        places = {
+            key: {example.id: place for place, example in enumerate(examples)}
+            for key, (_, examples) in candidates.items()
+        }
         rows = [
             (
                 key,
@@ -73,11 +96,13 @@ class CandidateStore:
                 made.text,
                 None if made.image is None else encode(made.image),
                 json.dumps(made.notes),
+                json.dumps([places[key][one] for one in made.shown]),
+                json.dumps([[places[key][one.id], one.reason] for one in made.dropped]),
             )
-            for key, made in candidates.items()
+            for key, (made, _) in candidates.items()
         ]
         with self._store:
-            self._store.executemany("INSERT OR REPLACE INTO candidates VALUES (?,?,?,?,?)", rows)
+            self._store.executemany("INSERT OR REPLACE INTO drawn VALUES (?,?,?,?,?,?,?)", rows)
 
     def close(self) -> None:
         self._store.close()
@@ -105,34 +130,37 @@ class Remembering:
         return int(self._generator.memory())
 
     def generate(self, requests: Sequence[Request]) -> list[Generated]:
-        """One answer a request, in order; rows that fail are not remembered."""
+        """One answer a request, in order; what fails is not remembered."""
         keys = [self._keys(request) for request in requests]
-        held: dict[str, Candidate] = {}
         # By place: a row may be asked for more than once, with other examples.
+        held: list[dict[int, Candidate]] = []
         asked: dict[int, Request] = {}
         for place, (request, own) in enumerate(zip(requests, keys, strict=True)):
-            for seed, key in own.items():
-                if (candidate := self._memory.find(key, seed)) is not None:
-                    held[key] = candidate
-            if wanted := tuple(seed for seed in request.seeds if own[seed] not in held):
+            found = {
+                seed: self._memory.find(key, seed, request.examples) for seed, key in own.items()
+            }
+            held.append({seed: one for seed, one in found.items() if one is not None})
+            if wanted := tuple(seed for seed in request.seeds if seed not in held[place]):
                 asked[place] = replace(request, seeds=wanted)
         errors: dict[int, str] = {}
         if asked:
             self._load(self._generator)
             answers = self._generator.generate(list(asked.values()))
-            made: dict[str, Candidate] = {}
+            new: dict[str, tuple[Candidate, Sequence[Example]]] = {}
             for place, answer in zip(asked, answers, strict=True):
                 if answer.error is not None:
                     errors[place] = answer.error
                 for candidate in answer.candidates:
-                    made[keys[place][candidate.seed]] = candidate
-            self._memory.add(made)
-            held |= made
+                    new[keys[place][candidate.seed]] = candidate, requests[place].examples
+                    held[place][candidate.seed] = candidate
+            self._memory.add(new)
         return [
-            Generated(request.row_id, error=errors[place])
-            if place in errors
-            else Generated(request.row_id, tuple(held[own[seed]] for seed in request.seeds))
-            for place, (request, own) in enumerate(zip(requests, keys, strict=True))
+            Generated(
+                request.row_id,
+                tuple(held[place][seed] for seed in request.seeds if seed in held[place]),
+                errors.get(place),
+            )
+            for place, request in enumerate(requests)
         ]
 
     def _keys(self, request: Request) -> dict[int, str]:

@@ -66,6 +66,12 @@ class Component:
     def kind(self) -> str:
         return str(self.settings.kind)
 
+    @property
+    def served(self) -> str | None:
+        """The name of a model that is loaded elsewhere: a server's; None where there is none."""
+        named = None if self.settings.models() else getattr(self.settings, "model", None)
+        return None if named is None else str(named)
+
     def models(self) -> dict[str, tuple[str, str | None]]:
         """Role to (hub id or folder, pinned revision) of every model that the component needs.
 
@@ -96,14 +102,13 @@ class Component:
 
     def identity(self, models: Mapping[str, ResolvedModel]) -> dict[str, Any]:
         """What the component's output depends on: settings and the revision of every model."""
-        identity = dict(self.settings.identity())
-        for role, (name, _) in self.settings.models().items():
-            # A model is known by its content: the same checkpoint elsewhere is nothing new.
-            for field, value in identity.items():
-                if isinstance(value, str) and value.removeprefix("local-dir:") == name:
-                    identity[field] = models[role].revision
-            identity[f"{role}@revision"] = models[role].revision
-        return identity
+        # A model is known by its content: the same checkpoint elsewhere is nothing new.
+        named = {
+            _plain(name): models[role].revision
+            for role, (name, _) in self.settings.models().items()
+        }
+        identity: dict[str, Any] = _by_content(self.settings.identity(), named)
+        return identity | {f"{role}@revision": model.revision for role, model in models.items()}
 
     def create(self, models: Mapping[str, ResolvedModel]) -> Any:
         """Construct the component; it loads nothing yet."""
@@ -132,6 +137,27 @@ class Component:
                 told = f"{type(error).__name__}: {told}"
             names = ", ".join(name for name, _ in self.models().values()) or self.kind
             raise ConfigError(f"{self.section}: {names} can't be loaded: {told}") from error
+
+
+def _by_content(value: Any, revisions: Mapping[str, str]) -> Any:
+    """Settings, however deep, with its revision in the place of every model that they name.
+
+    A `revision` beside it says nothing more.
+    """
+    if isinstance(value, Mapping):
+        named = any(isinstance(v, str) and _plain(v) in revisions for v in value.values())
+        return {
+            field: _by_content(held, revisions)
+            for field, held in value.items()
+            if not (named and field == "revision")
+        }
+    if isinstance(value, (list, tuple)):
+        return [_by_content(held, revisions) for held in value]
+    return revisions.get(_plain(value), value) if isinstance(value, str) else value
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("local-dir:").removeprefix("hf-hub:")
 
 
 def _import(section: str, kind: str, registry: Mapping[str, str]) -> type:

@@ -6,6 +6,7 @@ Each is loaded on first use; what is closed is loaded again when it is asked for
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from kb.embeddings import InvalidEmbedding, Modality, normalise
 from pipeline.models.candidates import CandidateStore
 from pipeline.models.components import Component
+from pipeline.models.loading import Loading
 from pipeline.models.resolution import ResolvedModel
 from pipeline.storage.errors import ConfigError
 
@@ -37,6 +39,8 @@ class LoadedModels:
     ----------
     store : CandidateStore or None
         The candidates that are kept; one may be set from outside, for several runs to share.
+    loading : Loading
+        What is being loaded.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class LoadedModels:
         self.encoder_component = encoder
         self.generator_components = dict(generators)
         self.store: CandidateStore | None = None
+        self.loading = Loading()
         self._base = base
         self._offline = offline
         self._candidates = candidates
@@ -72,7 +77,7 @@ class LoadedModels:
         """The encoder, loaded."""
         if self._encoder is None:
             made = self.encoder_component.create(self.resolved(self.encoder_component))
-            self.encoder_component.load(made)
+            self._load(self.encoder_component, made)
             self._encoder = made
         return self._encoder
 
@@ -88,9 +93,10 @@ class LoadedModels:
             if self.store is None and self._candidates is not None:
                 self.store = CandidateStore(self._candidates)
             if self.store is None:
-                component.load(made)
+                self._load(component, made)
             else:
-                made = self.store.around(made, self.identity(component), component.load)
+                load = partial(self._load, component)
+                made = self.store.around(made, self.identity(component), load)
             self._generator = (missing, made)
         return self._generator[1]
 
@@ -99,9 +105,14 @@ class LoadedModels:
         component = self.generator_components[missing]
         made = component.create(self.resolved(component))
         try:
-            component.load(made)
+            self._load(component, made)
         finally:
             made.close()
+
+    def _load(self, component: Component, made: Any) -> None:
+        names = ", ".join(model.name for model in self.resolved(component).values())
+        with self.loading.of(f"{component.section} {names or component.kind}"):
+            component.load(made)
 
     def close_generator(self) -> None:
         """Free the generator that is loaded."""

@@ -190,6 +190,10 @@ def card(
             )
             for example in completion.get("examples") or []
         ]
+        shown["dropped"] = [
+            _compact({name: pair.get(name) for name in ("id", "source", "licence", "reason")})
+            for pair in completion.get("dropped") or []
+        ]
         shown["candidates"] = [
             _compact(
                 {
@@ -198,6 +202,7 @@ def card(
                     "valid": candidate["valid"],
                     "reason": candidate.get("reason"),
                     "notes": candidate.get("notes") or None,
+                    "alone": True if not candidate.get("examples") else None,
                 }
             )
             for candidate in completion.get("candidates") or []

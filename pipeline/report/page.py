@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.dataset.schema import STATUSES
+from pipeline.export.card import COPYING
 from pipeline.ledger.review import Verdict, state
 from pipeline.report.charts import Curve, Histogram, clouds, curve, histogram
 from pipeline.report.gallery import Figures, Row, Sample, StoredImage, Thumbnails, card
@@ -95,6 +96,7 @@ def write_report(
         "run_id": summary.get("run_id"),
         "cards": shown,
         "images": thumbnails.uris,
+        "copying": sorted(COPYING),
     }
     page = (
         environment()

@@ -16,6 +16,7 @@ from pipeline.export.settings import ExportSettings
 from pipeline.job import Job
 from pipeline.ledger.review import FILE as REVIEW
 from pipeline.ledger.review import Reviewed, take_marks
+from pipeline.ledger.summary import read_summary
 from pipeline.report.run import report_run
 from pipeline.storage.files import read_json, write_whole
 
@@ -71,7 +72,16 @@ def export_run(job: Job, settings: ExportSettings, folder: Path | None = None) -
     place = folder or job.folder / "exports" / settings.place
     # Our lock keeps no other run out of a folder that is not ours.
     owner = "" if folder is None else digest(str(job.folder))[:8]
-    done = export(job.completed(), place, settings, job.config.name, job.verdicts(), owner=owner)
+    waiting = read_summary(job.folder).get("held_back", 0)
+    done = export(
+        job.completed(),
+        place,
+        settings,
+        job.config.name,
+        job.verdicts(),
+        owner=owner,
+        waiting=waiting,
+    )
     if folder is None:
         job.home.send_export(place, settings.place, job.run_id)
     return done

@@ -30,7 +30,8 @@ def write_thumbnails(
         logger.warning("no thumbnails: the pairs' pictures moved since the build (%s)", error)
         return paths
     for row, pair in pairs.items():
-        assert pair.image is not None and pair.encoded is not None
+        if pair.image is None or pair.encoded is None:
+            continue
         paths[row] = folder / f"{digest(pair.id, pair.encoded)}.png"
         if not paths[row].exists():
             image = pair.image.convert("RGB")

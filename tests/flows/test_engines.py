@@ -52,14 +52,6 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, .
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[None]:
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=300):
-        yield
-
-
-@pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where workers, which have the environment that was there when they began, log their rows."""
     folder = tmp_path_factory.mktemp("log")

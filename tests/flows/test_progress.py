@@ -10,13 +10,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
-
-from flows.progress import duration, gpu_memory
+from flows.progress import gpu_memory
 from tests.worlds import emoji_rows, write_world
 
 SCRIPT = """
 import logging, sys, time
+from flows.pace import Pace
 from flows.progress import RunView
 logging.basicConfig(format="%(levelname)s: %(message)s")
 with RunView() as view:
@@ -25,10 +24,12 @@ with RunView() as view:
     view.step("scan internal", 400, 400)
     view.step("scan internal", 400, 400)
     logging.getLogger("x").warning("a row has two ids")
-    view.rows_expected(30)
-    for _ in range(15):
+    pace = Pace()
+    view.step("complete texts", 0, 30, "", pace)
+    for done in range(2, 31, 2):
         time.sleep(0.1)
-        view.rows_done({"completed": 1, "observed": 1, "failed": 0})
+        pace.add(2)
+        view.step("complete texts", done, 30, f"{done} completed", pace)
 print("done")
 """
 
@@ -86,7 +87,7 @@ def test_a_terminal_keeps_one_line_of_each_step_and_no_bar() -> None:
     assert shown[0] == "scan internal: 400 of 400"
     assert shown[1] == "WARNING: a row has two ids"
     assert re.fullmatch(
-        r"complete rows: 30 of 30 \([\d.]+ a second, \d s; 15 completed, 15 observed\)", shown[2]
+        r"complete texts: 30 of 30 \([\d.]+ a second, \d s; 30 completed\)", shown[2]
     )
     assert shown[3:] == ["done"]
 
@@ -95,7 +96,7 @@ def test_a_pipe_gets_plain_lines_once() -> None:
     out, shown = in_a_pipe([sys.executable, "-c", SCRIPT])
     assert out == ["done"]
     assert shown[:2] == ["scan internal: 400 of 400", "WARNING: a row has two ids"]
-    assert len(shown) == 3 and shown[2].startswith("complete rows: 30 of 30 (")
+    assert len(shown) == 3 and shown[2].startswith("complete texts: 30 of 30 (")
     assert not any("\x1b" in line or "\r" in line for line in shown)
 
 
@@ -106,8 +107,7 @@ def test_rate_and_time_left_are_told_while_it_lasts() -> None:
     told = [line for line in shown if " left" in line]
     assert told and all(
         re.fullmatch(
-            r"complete rows: \d+ of 30 \([\d.]+ a second, \d+ s left; \d+ completed, \d+ observed\)",
-            line,
+            r"complete texts: \d+ of 30 \([\d.]+ a second, \d+ s left; \d+ completed\)", line
         )
         for line in told
     )
@@ -119,13 +119,6 @@ def test_a_command_shows_each_step_once_on_a_terminal(tmp_path: Path) -> None:
     assert len([line for line in shown if line.startswith("scan internal")]) == 1
     assert "6 rows in 1 file" in shown
     assert len(set(shown)) == len(shown)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"), [(0.4, "0 s"), (59.7, "1:00 min"), (3599, "59:59 min"), (86399, "23:59 h")]
-)
-def test_durations_are_said_as_a_person_would(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
 
 
 def test_gpu_memory_is_told_of_gpus_in_use_alone() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -87,14 +87,6 @@ def test_what_s3_answers_may_pass_by_its_status() -> None:
         answer = {"Error": {"Code": "x"}, "ResponseMetadata": {"HTTPStatusCode": status}}
         assert may_pass(exceptions.ClientError(answer, "PutObject")) is passes
     assert may_pass(exceptions.EndpointConnectionError(endpoint_url="http://127.0.0.1:9"))
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[None]:
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=300):
-        yield
 
 
 def attempts(tmp_path: Path, error: str) -> tuple[int, int, BaseException | None]:

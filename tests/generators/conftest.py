@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from generators.base import CaptionRequest, Example
+from generators import CAPTIONERS, IMAGE_GENERATORS
+from generators.base import CaptionRequest, Example, ImageRequest, derive_seed
 from tests.generators import tiny_captioners, tiny_sdxl
+from tests.generators.cases import class_of
 from tests.generators.server import Server
 
 
@@ -97,3 +100,70 @@ def ask(pictures: Callable[..., Image.Image]) -> Callable[..., CaptionRequest]:
         return CaptionRequest(row, pictures(0), examples, seeds)
 
     return ask
+
+
+@pytest.fixture
+def make(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Makes a generator of a case, over the tiny checkpoint of its kind."""
+
+    def make(role: str, case: str, **settings: Any) -> Any:
+        kind, _, variant = case.partition("-")
+        registry = CAPTIONERS if role == "captioner" else IMAGE_GENERATORS
+        cls = class_of(kind, registry)
+        paths = {}
+        values: dict[str, Any] = {"kind": kind}
+        if kind == "blip2":
+            paths["model"] = request.getfixturevalue(f"blip2_{variant}")
+            values |= {"model": "tiny", "max_new_tokens": 8, "batch_size": 5}
+        elif kind == "vlm":
+            paths["model"] = request.getfixturevalue(variant)
+            values |= {"model": "tiny", "max_new_tokens": 8, "batch_size": 5}
+        elif kind == "sdxl":
+            paths["model"] = request.getfixturevalue("sdxl")
+            paths["ip_adapter"] = request.getfixturevalue("ip_adapter")
+            values |= {"model": "tiny", "grounding": variant, "steps": 2, "batch_size": 5}
+        elif kind == "openai":
+            url = request.getfixturevalue("server").url
+            values |= {"base_url": url, "model": "tiny", "send_data": True, "api_key_env": None}
+        return cls(cls.Settings.model_validate(values | settings), paths)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def kept() -> dict[tuple[str, str], Any]:
+    """Generators that stay loaded from test to test."""
+    return {}
+
+
+@pytest.fixture
+def loaded(make: Callable[..., Any], kept: dict[tuple[str, str], Any]) -> Callable[..., Any]:
+    """Like ``make``, but loads a model once for all tests that only ask it."""
+
+    def loaded(role: str, case: str) -> Any:
+        if case in ("openai", "nearest"):
+            return make(role, case)
+        if (role, case) not in kept:
+            kept[role, case] = make(role, case)
+        return kept[role, case]
+
+    return loaded
+
+
+@pytest.fixture
+def requests_of(pictures: Any, examples: Any) -> Callable[..., list[Any]]:
+    """Makes requests of several rows; the rows have 0, 1 or 2 examples in turn where allowed."""
+
+    def make(role: str, rows: int = 4, seeds: int = 3, bare: bool = True) -> list[Any]:
+        made: list[Any] = []
+        for row in range(rows):
+            ids = tuple(derive_seed(0, f"row-{row}", number, 1) for number in range(seeds))
+            pairs = examples(row % 3 if bare else 1 + row % 2, first=100 + 10 * row)
+            if role == "captioner":
+                made.append(CaptionRequest(f"row-{row}", pictures(row), pairs, ids))
+            else:
+                text = f"a small hat on {row} red boats"
+                made.append(ImageRequest(f"row-{row}", text, pairs, ids))
+        return made
+
+    return make

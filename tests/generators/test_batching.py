@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from generators.batching import BatchRunner, OutOfMemory
+from generators.batching import BatchRunner, JobError, OutOfMemory
 from generators.device import is_out_of_memory
 
 
@@ -67,6 +67,41 @@ def test_other_errors_are_not_swallowed() -> None:
 
     with pytest.raises(RuntimeError, match="shapes"):
         BatchRunner(broken, 2).run([1, 2])
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_an_error_of_one_job_fails_it_alone(size: int) -> None:
+    def picky(jobs: list[int]) -> list[int]:
+        if 2 in jobs:
+            raise ValueError("absolute aspect ratio must be smaller than 200, got 300.0")
+        return [job * 2 for job in jobs]
+
+    results = BatchRunner(picky, size).run(range(5))
+    assert isinstance(results[2], JobError)
+    assert (
+        str(results[2]) == "ValueError: absolute aspect ratio must be smaller than 200, got 300.0"
+    )
+    assert [result for result in results if not isinstance(result, JobError)] == [0, 2, 6, 8]
+
+
+def test_a_row_that_fails_alone_in_its_call_does_not_end_the_others() -> None:
+    """A run may hold nothing but this row, and would end there each time."""
+
+    def broken(jobs: list[int]) -> list[int]:
+        raise ValueError("not a picture")
+
+    results = BatchRunner(broken, 4).run(range(4), together=4)
+    assert all(isinstance(result, JobError) for result in results)
+
+
+def test_a_gpu_that_answers_nothing_any_more_ends_the_call() -> None:
+    def lost(jobs: list[int]) -> list[int]:
+        if 2 in jobs:
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+        return jobs
+
+    with pytest.raises(RuntimeError, match="device-side"):
+        BatchRunner(lost, 1).run(range(5))
 
 
 def test_a_lost_result_is_an_error() -> None:

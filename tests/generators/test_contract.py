@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import random
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,92 +12,8 @@ import torch
 from PIL import Image
 
 from generators import CAPTIONERS, IMAGE_GENERATORS
-from generators.base import Candidate, CaptionRequest, Generated, ImageRequest, derive_seed
-
-CAPTIONER_CASES = ("blip2-opt", "blip2-t5", "vlm-llava", "vlm-qwen2_vl", "openai", "nearest")
-IMAGE_CASES = (
-    "sdxl-none",
-    "sdxl-prompt",
-    "sdxl-img2img",
-    "sdxl-ip_adapter",
-    "openai",
-    "nearest",
-)
-CASES = [("captioner", case) for case in CAPTIONER_CASES] + [
-    ("image", case) for case in IMAGE_CASES
-]
-
-
-def class_of(kind: str, registry: dict[str, str]) -> Any:
-    module, name = registry[kind].split(":")
-    return getattr(importlib.import_module(module), name)
-
-
-@pytest.fixture
-def make(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Makes a generator of a case, over the tiny checkpoint of its kind."""
-
-    def make(role: str, case: str, **settings: Any) -> Any:
-        kind, _, variant = case.partition("-")
-        registry = CAPTIONERS if role == "captioner" else IMAGE_GENERATORS
-        cls = class_of(kind, registry)
-        paths = {}
-        values: dict[str, Any] = {"kind": kind}
-        if kind == "blip2":
-            paths["model"] = request.getfixturevalue(f"blip2_{variant}")
-            values |= {"model": "tiny", "max_new_tokens": 8, "batch_size": 5}
-        elif kind == "vlm":
-            paths["model"] = request.getfixturevalue(variant)
-            values |= {"model": "tiny", "max_new_tokens": 8, "batch_size": 5}
-        elif kind == "sdxl":
-            paths["model"] = request.getfixturevalue("sdxl")
-            paths["ip_adapter"] = request.getfixturevalue("ip_adapter")
-            values |= {"model": "tiny", "grounding": variant, "steps": 2, "batch_size": 5}
-        elif kind == "openai":
-            url = request.getfixturevalue("server").url
-            values |= {"base_url": url, "model": "tiny", "send_data": True, "api_key_env": None}
-        return cls(cls.Settings.model_validate(values | settings), paths)
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def kept() -> dict[tuple[str, str], Any]:
-    """Generators that stay loaded from test to test."""
-    return {}
-
-
-@pytest.fixture
-def loaded(make: Callable[..., Any], kept: dict[tuple[str, str], Any]) -> Callable[..., Any]:
-    """Like ``make``, but loads a model once for all tests that only ask it."""
-
-    def loaded(role: str, case: str) -> Any:
-        if case in ("openai", "nearest"):
-            return make(role, case)
-        if (role, case) not in kept:
-            kept[role, case] = make(role, case)
-        return kept[role, case]
-
-    return loaded
-
-
-@pytest.fixture
-def requests_of(pictures: Any, examples: Any) -> Callable[..., list[Any]]:
-    """Makes requests of several rows; the rows have 0, 1 or 2 examples in turn where allowed."""
-
-    def make(role: str, rows: int = 4, seeds: int = 3, bare: bool = True) -> list[Any]:
-        made: list[Any] = []
-        for row in range(rows):
-            ids = tuple(derive_seed(0, f"row-{row}", number, 1) for number in range(seeds))
-            pairs = examples(row % 3 if bare else 1 + row % 2, first=100 + 10 * row)
-            if role == "captioner":
-                made.append(CaptionRequest(f"row-{row}", pictures(row), pairs, ids))
-            else:
-                text = f"a small hat on {row} red boats"
-                made.append(ImageRequest(f"row-{row}", text, pairs, ids))
-        return made
-
-    return make
+from generators.base import Candidate, Generated
+from tests.generators.cases import CASES, class_of
 
 
 def close_to(one: Generated, other: Generated) -> bool:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from generators.base import Dropped, Example
 from generators.blip2_settings import Blip2Settings
-from generators.prompts import before_stop, check_template, first_tokens, fit, token_count
+from generators.grounding import NO_CAPTION, NO_ROOM
+from generators.prompts import before_stop, check_template, first_tokens, fit, joined, token_count
 from tests.generators.tiny_tokenizers import byte_tokenizer, clip_tokenizer
 
 
@@ -16,6 +18,10 @@ from tests.generators.tiny_tokenizers import byte_tokenizer, clip_tokenizer
 def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> list:
     folder: Path = tmp_path_factory.mktemp("tokenizer")
     return [clip_tokenizer(folder), byte_tokenizer("opt")]
+
+
+def pairs(*captions: str) -> list[Example]:
+    return [Example(f"pair-{number}", caption) for number, caption in enumerate(captions, start=1)]
 
 
 def similar(text: str, examples: Sequence[str]) -> str:
@@ -34,7 +40,7 @@ def test_the_papers_prompts() -> None:
 
 
 def test_what_fits_stays_whole_and_unremarked(tokenizers: list) -> None:
-    prompt = fit(similar, "a red hat", ["a small boat"], tokenizers, 77)
+    prompt = fit(similar, "a red hat", pairs("a small boat"), tokenizers, 77)
     assert prompt.text == "a red hat, similar to: a small boat"
     assert prompt.notes == ()
 
@@ -42,19 +48,22 @@ def test_what_fits_stays_whole_and_unremarked(tokenizers: list) -> None:
 @pytest.mark.parametrize("words", range(60, 78))
 def test_the_example_is_cut_before_the_rows_own_text(tokenizers: list, words: int) -> None:
     own = " ".join(["moon"] * words)
-    prompt = fit(similar, own, ["a Red hat " * 40], tokenizers, 77)
+    prompt = fit(similar, own, pairs("a Red hat " * 40), tokenizers, 77)
     assert all(token_count(one, prompt.text) <= 77 for one in tokenizers)
     if any(token_count(one, own) > 77 for one in tokenizers):
         assert prompt.notes[-1].startswith("text cut to")
         assert own.startswith(prompt.text)
     else:
         assert prompt.text.startswith(own)
-        assert prompt.notes[0].startswith("example")
+        if prompt.shown:
+            assert prompt.notes[0].startswith("example cut to ")
+        else:
+            assert prompt.dropped == (Dropped("pair-1", NO_ROOM),)
 
 
 def test_a_cut_example_is_as_long_as_there_is_room_for(tokenizers: list) -> None:
     own = "a small boat on the sea"
-    prompt = fit(similar, own, ["a Red hat " * 40], tokenizers[:1], 40)
+    prompt = fit(similar, own, pairs("a Red hat " * 40), tokenizers[:1], 40)
     example = prompt.text.removeprefix(f"{own}, similar to: ")
     kept = int(prompt.notes[0].removeprefix("example cut to ").removesuffix(" tokens"))
     longer = first_tokens(tokenizers[0], "a Red hat " * 40, kept + 1)
@@ -68,22 +77,37 @@ def test_of_several_examples_the_last_goes_first(tokenizers: list) -> None:
     prompt = fit(
         lambda _, examples: settings.render(examples),
         "",
-        ["a red hat", "a green tree " * 30, "a blue boat " * 30],
+        pairs("a red hat", "a green tree " * 30, "a blue boat " * 30),
         tokenizers[1:],
         40,
     )
     assert "Caption 1: a red hat Caption 2: a green tree" in prompt.text
     assert prompt.text.endswith("Caption 3:")
-    assert prompt.notes[1] == "example 3 left out: no room"
     assert prompt.notes[0].startswith("example 2 cut to ")
+    assert prompt.shown == ("pair-1", "pair-2")
+    assert prompt.dropped == (Dropped("pair-3", NO_ROOM),)
 
 
 def test_without_a_limit_nothing_is_cut(tokenizers: list) -> None:
-    assert fit(similar, "moon " * 500, ["hat"], tokenizers, None).notes == ()
+    assert fit(similar, "moon " * 500, pairs("hat"), tokenizers, None).notes == ()
 
 
 def test_an_empty_example_is_none(tokenizers: list) -> None:
-    assert fit(similar, "a hat", ["  "], tokenizers, 77).text == "a hat"
+    prompt = fit(similar, "a hat", pairs("  ", "a boat"), tokenizers, None)
+    assert prompt.text == "a hat, similar to: a boat"
+    assert (prompt.shown, prompt.dropped) == (("pair-2",), (Dropped("pair-1", NO_CAPTION),))
+
+
+@pytest.mark.parametrize(
+    ("captions", "text"),
+    [
+        (["a red hat "], "a red hat "),
+        (["a red hat", "It lies there.", "A  red hat"], "a red hat. It lies there."),
+        (["一顶帽子。", "桌上"], "一顶帽子。 桌上"),
+    ],
+)
+def test_several_captions_are_a_sentence_each(captions: list[str], text: str) -> None:
+    assert joined(captions) == text
 
 
 @pytest.mark.parametrize(

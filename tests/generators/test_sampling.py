@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,10 +109,10 @@ def test_copies_draw_as_single_rows_do(small_gpt2: torch.nn.Module) -> None:
     ids = torch.tensor([[3, 4, 5], [6, 7, 8]])
     mask = torch.ones_like(ids)
     seeds = [11, 12, 13, 21, 22, 23]
-    several = draw_tokens(
+    several, _ = draw_tokens(
         small_gpt2, settings, seeds, copies=3, input_ids=ids, attention_mask=mask, pad_token_id=0
     )
-    single = draw_tokens(
+    single, _ = draw_tokens(
         small_gpt2,
         settings,
         seeds,
@@ -125,7 +126,7 @@ def test_copies_draw_as_single_rows_do(small_gpt2: torch.nn.Module) -> None:
 
 def test_the_prompt_is_sliced_off_by_tokens(small_gpt2: torch.nn.Module) -> None:
     ids = torch.tensor([[3, 4, 5]])
-    tokens = draw_tokens(
+    tokens, sound = draw_tokens(
         small_gpt2,
         SamplingSettings(max_new_tokens=4),
         [1],
@@ -134,3 +135,31 @@ def test_the_prompt_is_sliced_off_by_tokens(small_gpt2: torch.nn.Module) -> None
         pad_token_id=0,
     )
     assert tokens.shape == (1, 4)
+    assert sound == [True]
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_row_whose_scores_are_not_finite_is_told_and_the_others_are_sound(
+    copies: int, value: float, small_gpt2: torch.nn.Module
+) -> None:
+    """Greedy decoding would read them as the first token, an exclamation mark in most models."""
+
+    def spoil(module: Any, inputs: Any, scores: torch.Tensor) -> torch.Tensor:
+        spoilt = scores.clone()
+        spoilt[copies : 2 * copies, -1, 3] = value
+        return spoilt
+
+    handle = small_gpt2.lm_head.register_forward_hook(spoil)
+    ids = torch.tensor([[3, 4], [5, 6], [7, 8]])
+    _, sound = draw_tokens(
+        small_gpt2,
+        SamplingSettings(max_new_tokens=3),
+        range(3 * copies),
+        copies=copies,
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        pad_token_id=0,
+    )
+    handle.remove()
+    assert sound == [True] * copies + [False] * copies + [True] * copies

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from generators.base import Example, ImageRequest
+from generators.base import Dropped, Example, ImageRequest
+from generators.grounding import NO_ROOM
 from generators.sdxl_settings import SdxlSettings
 from tests.generators.sdxl_requests import TEXTS, alike, generator, pixels, requests_for
 
@@ -100,8 +101,9 @@ def test_prompts_past_77_tokens_lose_the_example_first_and_say_so(
     first, second = (answer.candidates[0] for answer in answers)
     assert first.prompt.startswith(f"{own}, similar to: blue moon")
     assert first.notes[0].startswith("example cut to ")
-    assert second.notes[0] == "example left out: no room"
-    assert second.notes[1] == "text cut to 75 tokens"
+    assert second.notes[0] == "text cut to 75 tokens"
+    assert (first.shown, second.shown) == (("p",), ())
+    assert second.dropped == (Dropped("p", NO_ROOM),)
     assert not any("truncated" in record.message for record in caplog.records)
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from generators.base import CaptionRequest, Example
+from generators.base import CaptionRequest, Dropped, Example
+from generators.grounding import NO_PICTURE, NO_ROOM
 from generators.vlm import VlmCaptioner
 from generators.vlm_settings import VlmSettings
 
@@ -88,8 +89,10 @@ def test_examples_without_room_are_left_out_and_named(
         [CaptionRequest("row", pictures(0), pairs, (1,))]
     )
     (candidate,) = answer.candidates
-    assert candidate.notes[-1] == f"example {pairs[2].id} left out: no room"
-    assert candidate.prompt.count("assistant:") + len(candidate.notes) == 4
+    assert candidate.dropped[-1] == Dropped(pairs[2].id, NO_ROOM)
+    assert candidate.shown == tuple(pair.id for pair in pairs[: len(candidate.shown)])
+    assert candidate.prompt.count("assistant:") == len(candidate.shown) + 1
+    assert len(candidate.shown) + len(candidate.dropped) == 3
 
 
 def test_an_example_without_its_image_is_left_out_and_named(
@@ -98,7 +101,8 @@ def test_an_example_without_its_image_is_left_out_and_named(
     (answer,) = captioner(llava).generate(
         [CaptionRequest("row", pictures(0), (Example("pair-9", "a hat"),), (1,))]
     )
-    assert answer.candidates[0].notes == ("example pair-9 left out: no image",)
+    assert answer.candidates[0].shown == ()
+    assert answer.candidates[0].dropped == (Dropped("pair-9", NO_PICTURE),)
 
 
 @pytest.mark.parametrize("place", ["config.json", "processor_config.json"])

@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from kb.embeddings import normalise
 from kb.filtering import FilterSettings
 from kb.index.kinds import IndexSettings
 from kb.knowledge_base import KnowledgeBase
 from kb.mapping import NoCompletePairs
 from kb.pairs import Pairs
-from tests.kb.worlds import QUICK, World, as_pairs, quick
+from tests.kb.worlds import QUICK, World, as_pairs, quick, small_turn, together
 
 
 def part(pairs: Pairs, start: int, stop: int) -> Pairs:
@@ -247,3 +248,28 @@ def test_an_update_that_would_leave_no_pair_to_retrieve_is_refused_and_the_base_
     with pytest.raises(NoCompletePairs, match="would hold no pair"):
         KnowledgeBase.update(tmp_path / "kb", internal, [Pairs(external[1].table, noise)], recipe)
     assert KnowledgeBase.load(tmp_path / "kb").version == old.version
+
+
+@pytest.mark.parametrize("provisional_alignment", [False, True])
+def test_pairs_that_join_are_judged_as_those_of_the_build_were(
+    tmp_path: Path, world: World, provisional_alignment: bool
+) -> None:
+    internal = as_pairs(world.draw(400), "dataset")
+    drawn = together(world.draw(300), world.draw_noise(100))
+    turned = {m: normalise(rows @ small_turn(48, 0.9, seed=1)) for m, rows in drawn.items()}
+    first = as_pairs(turned, "web")
+    again = Pairs(
+        first.table.set_column(0, "id", pa.array([f"again-{n:06d}" for n in range(400)])), turned
+    )
+    recipe = quick(filter=FilterSettings(provisional_alignment=provisional_alignment))
+    KnowledgeBase.build(tmp_path / "kb", internal, [first], recipe)
+    both = Pairs(
+        pa.concat_tables([first.table, again.table]),
+        {m: np.concatenate([rows, rows]) for m, rows in turned.items()},
+    )
+    KnowledgeBase.update(tmp_path / "kb", internal, [both], recipe)
+    judged = pq.read_table(tmp_path / "kb" / "verdicts.parquet")
+    built, joined = (judged.filter(pa.compute.equal(judged["added"], n)) for n in (0, 1))
+    assert 0 < sum(v == "kept" for v in built["verdict"].to_pylist()) < 400
+    for name in ("verdict", "centroid_similarity", "instance_similarity"):
+        assert joined[name].to_pylist() == built[name].to_pylist()

@@ -22,7 +22,7 @@ from kb.embeddings import (
 from kb.index import EmbeddingIndex
 from kb.index.kinds import IndexSettings
 from kb.knowledge_base import KnowledgeBase
-from kb.pairs import Pairs, content_digests
+from kb.pairs import Pairs
 from kb.retrieval import FusionRetriever, RetrievalSettings
 from kb.retrieval.leave_one_out import retrieval_quality
 from tests.kb.worlds import World, as_pairs, quick, resident
@@ -44,7 +44,7 @@ def on_disk(folder: Path, pairs: dict[Modality, np.ndarray], name: str = "e") ->
 @LINUX
 def test_digests_of_pairs_leave_no_pages_behind(tmp_path: Path) -> None:
     pairs = on_disk(tmp_path, World(0, dimensions=(256, 256)).draw(40_000))
-    content_digests(pairs)
+    pairs.digests  # noqa: B018
     assert resident("/image.npy") + resident("/text.npy") < 2e6
 
 

@@ -61,10 +61,17 @@ class Source(Protocol):
         """The files in order of their names."""
 
     def schema(self) -> pa.Schema:
-        """The columns, as the beginning of the first file has them; reads no more than that."""
+        """The columns, as the beginning of the first file has them; reads no more than that.
 
-    def batches(self, name: str, columns: Sequence[str]) -> Iterator[Batch]:
+        A source of JSON has more of them, and of wider types, the more it has read. It has them in
+        an attribute `columns` (`pipeline.dataset.forms.rows.Columns`).
+        """
+
+    def batches(self, name: str, columns: Sequence[str] | None) -> Iterator[Batch]:
         """The rows of a file in order: their positions (int64) and the columns asked for.
+
+        `columns` None, which only a source of JSON is asked for, stands for all that it has seen
+        by then.
 
         Raises
         ------
@@ -72,7 +79,9 @@ class Source(Protocol):
             If the file is damaged or its columns are not those of `schema`.
         """
 
-    def take(self, name: str, positions: np.ndarray, columns: Sequence[str]) -> Iterator[Batch]:
+    def take(
+        self, name: str, positions: np.ndarray, columns: Sequence[str] | None
+    ) -> Iterator[Batch]:
         """The same for some rows only, `positions` being sorted; reads as little as it can."""
 
 

@@ -47,7 +47,8 @@ def _is_table(root: Root, name: str) -> bool:
 
 
 def _header(file: IO[bytes]) -> str:
-    return file.readline(_HEAD).decode("utf-8-sig", "replace").strip("\r\n")
+    lines = file.read(_HEAD).decode("utf-8-sig", "replace").splitlines()
+    return lines[0] if lines else ""
 
 
 def _fields(header: str, mark: str) -> int:

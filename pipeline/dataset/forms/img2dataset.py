@@ -19,7 +19,8 @@ from pipeline.dataset.forms.names import IMAGE_SUFFIXES
 from pipeline.dataset.forms.parquet import ParquetSource
 from pipeline.dataset.forms.reasons import NO_FILE, about
 from pipeline.dataset.forms.root import Root
-from pipeline.dataset.forms.webdataset import IMAGE, Member, WebDatasetSource, read_member
+from pipeline.dataset.forms.tars import Member, read_member
+from pipeline.dataset.forms.webdataset import IMAGE, WebDatasetSource
 
 _SHARD = re.compile(r"(?:.*/)?\d+\.parquet")
 _SAID = "error_message"
@@ -54,9 +55,15 @@ class Img2DatasetSource:
         return found
 
     def used(self) -> list[str]:
-        """The shards and their tars."""
+        """The shards, their tars, and what stands beside an image of what the shard says of it."""
         shards = self._shards.names()
-        return shards + [tar for tar in (_stem(n) + ".tar" for n in shards) if tar in self.root]
+        folders = {_stem(name) for name in shards}
+        beside = [
+            name
+            for name in self.root.names()
+            if posixpath.dirname(name) in folders and name.endswith((".txt", ".json"))
+        ]
+        return shards + beside + [f"{folder}.tar" for folder in folders]
 
     def schema(self) -> pa.Schema:
         schema = self._shards.schema()

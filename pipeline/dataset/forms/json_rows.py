@@ -1,7 +1,12 @@
-"""The rows of a JSON file that is one array, or an object that holds one: LLaVA's lists, for one."""
+"""The rows of JSON files, however they are laid out in them.
+
+A file is lines of objects; or one array of them; or one object that holds such an array (`{"data": […]}`);
+or one that says by the names of images what their captions are.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import islice
 from typing import IO, Any
@@ -15,27 +20,89 @@ from pipeline.dataset.forms.root import Root
 # More JSON files than this are something else: one for each picture, say.
 _MOST_FILES = 64
 _LOOKED_AT = 8
+_HEAD = 1 << 20
+# What a dialogue of a picture and its description is called, and who speaks in it.
+_DIALOGUES = (
+    ("conversations", "from", "value", "gpt"),
+    ("messages", "role", "content", "assistant"),
+)
+_TEXTS = {"text", "caption", "captions", "txt", "texts"}
 
 
-def is_array(file: IO[bytes]) -> bool:
-    """Whether a JSON file is one array; it is at its beginning afterwards."""
-    head = file.read(4096)
+def is_lines(file: IO[bytes]) -> bool:
+    """Whether a JSON file has an object a line; it is at its beginning afterwards."""
+    head = file.read(_HEAD)
     file.seek(0)
-    return head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    line, _, rest = start.partition(b"\n")
+    if not start.startswith(b"{"):
+        return not start.startswith(b"[")
+    try:
+        whole = isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        # A line may be longer than what was read of it, but not one of several of an object.
+        return not rest and not _names_an_image(line)
+    return bool(whole) and (bool(rest.strip()) or not (_names_an_image(line) or b"[{" in line))
 
 
-def array_rows(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
-    """The objects of an array, in order.
+def _names_an_image(line: bytes) -> bool:
+    """Whether the first key of an object is the name of an image."""
+    return is_image(line.partition(b'"')[2].partition(b'"')[0].decode("utf-8", "replace"))
+
+
+def json_rows(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
+    """The rows of a file that is one array or one object, in order.
 
     Raises
     ------
     DatasetError
-        The file is not JSON, or an item is no object.
+        The file is not JSON, or holds no rows.
     """
-    for position, item in enumerate(JsonReader(file, name).array()):
+    reader = JsonReader(file, name)
+    if reader.peek() == "[":
+        yield from _objects(reader)
+        return
+    for key in reader.entries():
+        if is_image(key):
+            yield _captioned(key, reader.value(), name)
+        elif reader.peek() == "[":
+            yield from _objects(reader)
+        else:
+            reader.value()
+
+
+def _objects(reader: JsonReader) -> Iterator[dict[str, Any]]:
+    for position, item in enumerate(reader.array()):
         if not isinstance(item, dict):
-            raise DatasetError(f"{name}, row {position}: not an object with columns")
+            raise DatasetError(f"{reader.name}, row {position}: not an object with columns")
         yield item
+
+
+def _captioned(image: str, told: Any, name: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"file_name": image}
+    if isinstance(told, dict):
+        return row | told
+    if isinstance(told, list) and all(isinstance(text, str) for text in told):
+        return row | {"captions": told}
+    if told is not None and not isinstance(told, str):
+        raise DatasetError(f"{name}: what it says of {image!r} is no caption")
+    return row | {"text": told}
+
+
+def with_answer(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose text is in a dialogue, as LLaVA has it, with that text in a column of its own.
+
+    Only a dialogue of one answer is a caption.
+    """
+    if not _TEXTS.isdisjoint(row):
+        return row
+    for column, speaker, said, model in _DIALOGUES:
+        turns = row.get(column)
+        if isinstance(turns, list) and all(isinstance(turn, dict) for turn in turns):
+            answers = [turn.get(said) for turn in turns if turn.get(speaker) == model]
+            if len(answers) == 1 and isinstance(answers[0], str):
+                return row | {"text": answers[0]}
+    return row
 
 
 def picture_tables(root: Root) -> list[str]:
@@ -48,9 +115,12 @@ def _names_images(root: Root, name: str) -> bool:
     try:
         with root.open(name) as file, damage_named(name):
             content = plain(file)
-            if not is_array(content):
-                return False
-            rows = list(islice(array_rows(content, name), _LOOKED_AT))
-    except DatasetError:
+            if is_lines(content):
+                line = content.readline()
+                rows = [json.loads(line)] if line.strip() else []
+            else:
+                rows = list(islice(json_rows(content, name), _LOOKED_AT))
+    except (DatasetError, ValueError, RecursionError):
         return False
-    return any(isinstance(v, str) and is_image(v) for row in rows for v in row.values())
+    found = [row for row in rows if isinstance(row, dict)]
+    return any(isinstance(v, str) and is_image(v) for row in found for v in row.values())

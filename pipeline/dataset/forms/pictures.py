@@ -28,7 +28,8 @@ class Pictures:
     """The pictures below a root.
 
     A path that is not there as it is written means the one file whose name differs by its separators,
-    Unicode's normal form, or case alone; or else a member of a zip (see `Archives`).
+    Unicode's normal form, or case alone; or one in the folder that holds all pictures; or else a
+    member of a zip (see `Archives`).
 
     Parameters
     ----------
@@ -62,7 +63,9 @@ class Pictures:
             return posixpath.normpath(name)
         if "\0" in path or "://" in path:
             return None
-        return self._alike.find(name) or self._archives.find(name)
+        only = self._only_folder
+        tried = [name] if only is None else [name, posixpath.join(only, name)]
+        return next(filter(None, map(self._alike.find, tried)), None) or self._archives.find(name)
 
     def read_image(self, path: str) -> Answer:
         """Read a picture that the data names: its bytes, or why there are none.
@@ -144,6 +147,12 @@ class Pictures:
         except PermissionError:
             return None, reasons.NOT_ALLOWED
         return (data, None) if data else (None, reasons.EMPTY_FILE)
+
+    @cached_property
+    def _only_folder(self) -> str | None:
+        """The folder that all pictures are right in, where there is one, and not the root itself."""
+        folders = {posixpath.dirname(name) for name in self.root.names() if is_image(name)}
+        return folders.pop() or None if len(folders) == 1 else None
 
     @cached_property
     def _alike(self) -> AlikeNames:

@@ -196,6 +196,8 @@ class Root:
                 below.clear()
                 continue
             below[:] = [b for b in below if not is_beside_data(b)]
+            if {"blobs", "snapshots"} <= set(below):  # a cache of the Hugging Face Hub
+                below[:] = ["snapshots"]
             start = os.path.relpath(folder, self.path)
             found += names if start == "." else [f"{start}/{name}" for name in names]
         return found

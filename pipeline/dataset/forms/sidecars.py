@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Iterable, Iterator
 
 from pipeline.dataset.forms.base import DatasetError
 from pipeline.dataset.forms.root import Root
@@ -41,16 +42,11 @@ class Sidecars:
         by_stem: dict[str, str] = {}
         for suffix in (".caption", ".txt"):  # the second counts where both are there
             by_stem |= {s: n for (s, end), n in texts.items() if end.lower() == suffix}
-        beside: dict[str, list[str]] = {}
-        for folder in {posixpath.dirname(name) for name in by_stem.values()}:
-            if posixpath.basename(folder).lower() in _FOLDERS:
-                beside.setdefault(posixpath.dirname(folder), []).append(folder)
+        folders = _text_folders(by_stem.values())
         found = {}
         for picture in pictures:
             stem = posixpath.splitext(picture)[0]
-            folder, base = posixpath.split(stem)
-            others = beside.get(posixpath.dirname(folder), []) if folder else []
-            tried = [stem, picture, *(posixpath.join(other, base) for other in others)]
+            tried = [stem, picture, *_beside(stem, folders)]
             name = next((by_stem[t] for t in tried if t in by_stem), None)
             if name is not None:
                 found[picture] = name
@@ -95,6 +91,25 @@ class Sidecars:
     def _words(self, name: str) -> list[bytes]:
         with self.root.open(name) as file:
             return file.read(1 << 12).split()
+
+
+def _text_folders(names: Iterable[str]) -> dict[str, list[str]]:
+    """The folders that are called as if they held texts, by the folder that they are in."""
+    found: dict[str, set[str]] = {}
+    for folder in {posixpath.dirname(name) for name in names}:
+        parts = folder.split("/")
+        for depth, part in enumerate(parts):
+            if part.lower() in _FOLDERS:
+                found.setdefault("/".join(parts[:depth]), set()).add("/".join(parts[: depth + 1]))
+    return {above: sorted(held) for above, held in found.items()}
+
+
+def _beside(stem: str, folders: dict[str, list[str]]) -> Iterator[str]:
+    """Where the text of a picture may be: `text/a/001` for `images/a/001`."""
+    parts = stem.split("/")
+    for depth in range(len(parts) - 1):
+        for folder in folders.get("/".join(parts[:depth]), ()):
+            yield "/".join([folder, *parts[depth + 1 :]])
 
 
 def _shape(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -69,18 +70,23 @@ class Writer:
         self.final = final
         self.settings = settings
         self.schema = schema
-        self.columns = columns
         self.rows = 0
         if columns is None:
             passed = [name for name in schema.names if name not in OWN_COLUMNS]
             columns = [*passed, "status", "missing"]
+        self.columns = columns
         self.keys = {name: self._key(name) for name in columns}
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Write the rows of a batch of the completed dataset."""
+        for row, texts in self.told(batch):
+            self.write(row, texts)
+
+    def told(self, batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any], list[str]]]:
+        """The rows of a batch with their texts; each counts once the next is asked for."""
         for row in batch.to_pylist():
             texts = row["text"] if isinstance(row["text"], list) else [row["text"]]
-            self.write(row, [text for text in texts if text])
+            yield row, [text for text in texts if text]
             self.rows += 1
 
     def write(self, row: dict[str, Any], texts: list[str]) -> None:
@@ -106,9 +112,18 @@ class Writer:
         if pa.types.is_list(self.schema.field("text").type):
             record["texts"] = texts
         record |= {key: row[name] for name, key in self.keys.items()}
-        if self.columns is None:
+        if self.settings.columns is None:
             record["provenance"] = _provenance(row)
         return record
+
+    @property
+    def tells(self) -> bool:
+        """Whether each row says which half was missing, and what became of it."""
+        return {"status", "missing"} <= set(self.columns)
+
+    def observed(self, expression: str) -> str:
+        """Code that picks observed rows, where they can be told."""
+        return f"\nobserved = {expression}" if "status" in self.columns else ""
 
     def reserved(self, name: str) -> bool:
         """Whether the layout means something of its own by a key."""
@@ -129,6 +144,36 @@ class Writer:
         name = f"{folder}/{self.rows:09d}.{extension}"
         (self.scratch / name).write_bytes(data)
         return name
+
+
+class ShardWriter(Writer):
+    """Writes rows to files of their own, each of which depends on its own rows alone.
+
+    Attributes
+    ----------
+    files : dict of str to int
+        Rows of all files of the export by place, those that were taken over too; set before `close`.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.files: dict[str, int] = {}
+
+    def place(self, number: int) -> str:
+        """Where the file with a number stands in the export."""
+        raise NotImplementedError
+
+    def begin(self, path: Path) -> None:
+        """Rows go to this file from now on."""
+        raise NotImplementedError
+
+    def add_of(self, batch: pa.RecordBatch, keys: list[str]) -> None:
+        """Write the rows of a batch; each has a key that no other row of the export has."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """The file is whole."""
+        raise NotImplementedError
 
 
 def image_file(data: bytes, known: tuple[str, ...] = ()) -> tuple[str, bytes]:

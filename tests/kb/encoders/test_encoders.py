@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -236,6 +237,46 @@ def test_out_of_memory_halves_the_batch(open_clip_folder: Path) -> None:
 
     encoder._forward = short_of_memory
     np.testing.assert_allclose(encoder.encode(PICTURES, "image"), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(900, 3), (4000, 1), (1, 20_000), (30_000, 2)])
+def test_every_encoder_bounds_its_memory_on_a_thin_picture(encoder, size: tuple[int, int]) -> None:
+    thin = Image.new("RGB", size, "red")
+    encoder.load()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = encoder.encode([PICTURES[0], thin, PICTURES[1]], "image")
+    # Scaled by the shorter edge to these encoders' 32 pixels, the longest would take 2 GB.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found[[0, 2]], encoder.encode(PICTURES[:2], "image"), atol=1e-5)
+
+
+def test_of_a_thin_picture_the_middle_is_taken_and_no_other_is_cut() -> None:
+    pixels = np.zeros((2, 1000, 3), np.uint8)
+    pixels[:, 468:532] = 255
+    assert open_image(Image.fromarray(pixels)).size == (64, 2)
+    assert np.asarray(open_image(Image.fromarray(pixels))).min() == 255
+    assert open_image(Image.fromarray(pixels.transpose(1, 0, 2))).size == (2, 64)
+    assert open_image(Image.new("RGB", (320, 10))).size == (320, 10)
+
+
+def test_a_siglip_config_may_leave_out_defaults(tmp_path: Path) -> None:
+    from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel
+
+    sizes = {"intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {**sizes, "vocab_size": 20, "max_position_embeddings": 16}
+    vision = {**sizes, "image_size": 32, "patch_size": 8}
+    torch.manual_seed(4)
+    SiglipModel(SiglipConfig(text_config=text, vision_config=vision)).save_pretrained(tmp_path)
+    SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    # As google's own configs: what has its default value is not there.
+    short = {"model_type": "siglip", "text_config": text, "vision_config": vision}
+    (tmp_path / "config.json").write_text(json.dumps(short))
+    encoder = TransformersEncoder(TransformersSettings(model=str(tmp_path)), {"model": tmp_path})
+    assert (encoder.dimension("image"), encoder.dimension("text")) == (768, 768)
+    assert encoder.encode(PICTURES, "image").shape == (5, 768)
+    assert encoder.encode(TEXTS, "text").shape == (5, 768)
 
 
 def test_transparent_pixels_are_laid_on_white() -> None:

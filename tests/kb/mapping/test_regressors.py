@@ -4,7 +4,7 @@ import numpy as np
 
 from kb.embeddings import normalise
 from kb.mapping import MappingSettings
-from kb.mapping.regressors import RIDGE_PENALTIES, ResidualMLP, Ridge, Start
+from kb.mapping.regressors import RIDGE_PENALTIES, Ridge, Start
 from tests.kb.worlds import World
 
 QUICK = MappingSettings(epochs=30, width=64)
@@ -49,29 +49,3 @@ def test_ridge_picks_the_penalty_of_least_leave_one_out_error() -> None:
     y = pairs["text"].astype(float) - pairs["text"].mean(0)
     expected = np.linalg.solve(x.T @ x + ridge.penalties["image"] * np.eye(9), x.T @ y)
     np.testing.assert_allclose(ridge.weights["image"], expected, atol=1e-4)
-
-
-def test_an_untrained_mlp_is_the_start() -> None:
-    pairs = World(2).draw(60)
-    untrained = ResidualMLP(width=32, epochs=1, learning_rate=1e-12, weight_decay=0).fit(pairs)
-    for source in ("image", "text"):
-        expected = Start().fit(pairs).predict(pairs[source], source)
-        np.testing.assert_allclose(untrained.predict(pairs[source], source), expected, atol=1e-5)
-
-
-def test_one_trunk_serves_both_directions() -> None:
-    names = ResidualMLP(width=16).fit(World(2).draw(40)).state()
-    trunk = [name for name in names if name.startswith("network.trunk")]
-    assert trunk
-    assert not any("image" in name or "text" in name for name in trunk)
-    assert names["network.directions.weight"].shape == (2, 16)
-
-
-def test_training_leaves_the_global_random_state_alone() -> None:
-    import torch
-
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    ResidualMLP(width=16, epochs=2).fit(World(2).draw(40))
-    torch.testing.assert_close(torch.rand(3), expected)

@@ -72,7 +72,6 @@ class TestImagesByPath:
             ("", NO_IMAGE),
             ("https://example.com/a.png", ONLY_URL),
             ("file:///etc/hostname", ONLY_URL),
-            ("data:image/png;base64,AAAA", ONLY_URL),
             (None, NO_IMAGE),
         ],
     )
