@@ -124,7 +124,7 @@ def job_of(config: Path, view: RunView | None = None) -> Job:
     machine is at it.
     """
     job = _job(config, view)
-    job.refresh()
+    job.home.refresh(job.run_id)
     return job
 
 
