@@ -37,6 +37,7 @@ from pipeline.models.loaded import LoadedModels
 from pipeline.storage.errors import ConfigError
 from pipeline.storage.files import clear_scratch, write_whole
 from pipeline.storage.run_folder import RunFolder
+from pipeline.storage.warned import Warned
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class Job:
             self.folder, self.sources, config.selection, config.run.seed
         )
         self.progress = progress
+        self.warned = Warned()
         if progress is not quiet:
             self.models.loading.progress = progress
         self.times: list[dict[str, Any]] = []
@@ -88,12 +90,8 @@ class Job:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run's folder, and its URL; see `RunFolder.hold`."""
-        with self.home.hold(self.run_id):
+        with self.home.hold(self.run_id), self.warned:
             yield
-
-    def refresh(self) -> None:
-        """Fetch what is new on the output's URL, unless a run on this machine is at it."""
-        self.home.refresh(self.run_id)
 
     @property
     def catalog(self) -> Catalog:
@@ -259,7 +257,7 @@ class Job:
             last=read_summary(self.folder).get("run_id"),
             rewritten=rewritten,
             times=self.times,
-            warnings=[*self.knowledge.warnings(), *self._overlooked],
+            warnings=[*self.knowledge.warnings(), *self._overlooked, *self.warned.told()],
         )
 
     def complete(

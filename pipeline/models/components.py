@@ -66,6 +66,12 @@ class Component:
     def kind(self) -> str:
         return str(self.settings.kind)
 
+    @property
+    def served(self) -> str | None:
+        """The name of a model that is loaded elsewhere: a server's; None where there is none."""
+        named = None if self.settings.models() else getattr(self.settings, "model", None)
+        return None if named is None else str(named)
+
     def models(self) -> dict[str, tuple[str, str | None]]:
         """Role to (hub id or folder, pinned revision) of every model that the component needs.
 
