@@ -94,10 +94,6 @@ class Job:
         with self.home.hold(self.run_id), self.warned:
             yield
 
-    def refresh(self) -> None:
-        """Fetch what is new on the output's URL, unless a run on this machine is at it."""
-        self.home.refresh(self.run_id)
-
     @property
     def catalog(self) -> Catalog:
         """The rows of the dataset, scanned once a job."""
