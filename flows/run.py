@@ -86,11 +86,13 @@ def _worker_job(config: str, run_id: str) -> Job:
         if job.home.mirror is not None:
             job.home.mirror.pull(KNOWLEDGE)
         named = {file.name: file for file in job.sources.dataset.files}
-        names = json.loads(_planned(job, FILES))
+        read = json.loads(_planned(job, FILES))
+        names = read["files"]
         gone = next((name for name in names if name not in named), None)
         if gone is not None:
             raise DatasetError(f"{gone} is no longer there, or this worker does not see it")
         job.sources.dataset.files = [named[name] for name in names]
+        job.sources.dataset.learn("", read["columns"])
         _jobs[config] = job
     return job
 
@@ -161,7 +163,9 @@ def _complete(config: str, job: Job) -> None:
     engine, mirror = job.config.engine, job.home.mirror
     folder = job.folder / PLAN
     shutil.rmtree(folder, ignore_errors=True)
-    write_whole(folder / FILES, json.dumps([file.name for file in job.sources.dataset.files]))
+    dataset = job.sources.dataset
+    read = {"files": [file.name for file in dataset.files], "columns": dataset.learned()}
+    write_whole(folder / FILES, json.dumps(read))
     for shard in shards:
         write_whole(folder / f"{shard_name(shard.number)}.json", shard.dump())
     if engine.kind != "local" and mirror is not None:

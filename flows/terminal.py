@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,6 +100,25 @@ def fail(status: int, error: Exception | str) -> NoReturn:
     raise typer.Exit(status) from None
 
 
+def settle_home() -> None:
+    """Give Prefect a folder of its own for as long as this process runs, where its own can't be written.
+
+    It keeps its profile and the database of its temporary server there, and without would try for
+    minutes. Nobody's settings can be in a folder that is not there.
+    """
+    if "PREFECT_HOME" in os.environ:
+        return
+    try:
+        own = Path("~/.prefect").expanduser()
+        own.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=own):
+            return
+    except (OSError, RuntimeError):  # RuntimeError: nobody knows where the home is
+        folder = tempfile.mkdtemp(prefix="rag4dmc-prefect-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["PREFECT_HOME"] = folder
+
+
 def quiet_libraries() -> None:
     """No telemetry, and no server noise where nobody set up a Prefect server."""
     os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -130,7 +152,7 @@ def job_of(config: Path, view: RunView | None = None) -> Job:
     machine is at it.
     """
     job = _job(config, view)
-    job.refresh()
+    job.home.refresh(job.run_id)
     return job
 
 

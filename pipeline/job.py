@@ -21,7 +21,7 @@ from pipeline.completion.shard import RowsDone, complete_shard
 from pipeline.config.config import Config
 from pipeline.config.dependencies import row_dependencies
 from pipeline.dataset.catalog import Catalog
-from pipeline.dataset.overlooked import as_warnings, overlooked
+from pipeline.dataset.overlooked import warn_of_run
 from pipeline.dataset.schema import completed_schema
 from pipeline.dataset.sources import Progress, Sources, quiet
 from pipeline.knowledge.build import INPUTS, build
@@ -84,6 +84,7 @@ class Job:
             self.models.loading.progress = progress
         self.times: list[dict[str, Any]] = []
         self.planned = Plan()
+        self._overlooked: list[str] = []
         self._ledger: Ledger | None = None
         self.run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}"
 
@@ -92,10 +93,6 @@ class Job:
         """Hold the run's folder, and its URL; see `RunFolder.hold`."""
         with self.home.hold(self.run_id), self.warned:
             yield
-
-    def refresh(self) -> None:
-        """Fetch what is new on the output's URL, unless a run on this machine is at it."""
-        self.home.refresh(self.run_id)
 
     @property
     def catalog(self) -> Catalog:
@@ -211,8 +208,7 @@ class Job:
         """The shards of the plan, once the knowledge base that they need is known to be whole."""
         if any(shard.missing for shard in self.planned.shards):
             self.mend()
-            for warning in self.overlooked():
-                logger.warning("%s", warning)
+            self._overlooked = warn_of_run(self.catalog, self.planned.pending, self.config.made)
         return self.planned.shards
 
     def complete_shard(
@@ -240,12 +236,6 @@ class Job:
         manifest = Ledger(self.folder).find(shard_name(plan.number))
         return manifest if manifest is not None and manifest.run_id == plan.run_id else None
 
-    def overlooked(self) -> list[str]:
-        """A warning, where a run generates halves while files or columns lie there unused."""
-        pending = self.planned.pending
-        rows = sum(pending.get(half, 0) for half in self.config.made)
-        return as_warnings(overlooked(self.catalog, in_use=True), rows) if rows else []
-
     def finish(self) -> dict[str, Any]:
         """Drop rows that no longer count from the completed dataset, and sum up.
 
@@ -268,7 +258,7 @@ class Job:
             last=read_summary(self.folder).get("run_id"),
             rewritten=rewritten,
             times=self.times,
-            warnings=[*self.knowledge.warnings(), *self.overlooked(), *self.warned.told()],
+            warnings=[*self.knowledge.warnings(), *self._overlooked, *self.warned.told()],
         )
 
     def complete(

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from pipeline.config.config import load_config
@@ -76,10 +75,5 @@ def recorded(rows: list[dict]) -> list[tuple[dict, tuple[str, ...]]]:
 
 
 def pixels(image: Image.Image) -> bytes:
-    return image.tobytes()
-
-
-def mean_colour(image: Image.Image) -> tuple[int, ...]:
-    """The colour of a square, which a compression leaves nearly as it is."""
-    colour = np.asarray(image.convert("RGB"), float).mean(axis=(0, 1))
-    return tuple(np.round(colour / 4).astype(int).tolist())
+    """The RGB values of a picture."""
+    return image.convert("RGB").tobytes()

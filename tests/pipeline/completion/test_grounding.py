@@ -19,8 +19,8 @@ from tests.generators.server import Server
 from tests.pipeline.completion.grounded import (
     GIVEN,
     complete,
-    mean_colour,
     picture_of,
+    pixels,
     recorded,
     text_of,
     world,
@@ -108,14 +108,14 @@ def test_vlm_sees_the_pairs_that_are_recorded_pictures_too(
 def test_a_server_gets_the_pairs_that_are_recorded_pictures_too(
     tmp_path: Path, server: Server
 ) -> None:
-    captioner = server.settings(kind="openai", retries=0)
+    captioner = server.settings(kind="openai", retries=0, lossless=True)
     rows = complete(world(tmp_path, "text", captioner=captioner), "text")
     received = [_conversation(seen.fields["messages"]) for seen in server.seen]
     expected = []
     for row, ids in recorded(rows):
         own = Image.open(io.BytesIO(row["image"]["bytes"]))
         images = [picture_of(one) for one in ids] + [own]
-        expected.append((tuple(map(text_of, ids)), tuple(map(mean_colour, images))))
+        expected.append((tuple(map(text_of, ids)), tuple(map(pixels, images))))
     assert sorted(received) == sorted(expected)
     assert {len(texts) for texts, _ in received} == {0, 2}
 
@@ -126,7 +126,7 @@ def _conversation(messages: list[dict[str, Any]]) -> tuple[tuple[str, ...], tupl
     images = [
         Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))) for address in addresses
     ]
-    return texts, tuple(map(mean_colour, images))
+    return texts, tuple(map(pixels, images))
 
 
 def test_a_class_of_ones_own_is_recorded_as_it_says(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_pair_whose_picture_is_gone_is_recorded_as_dropped(
         return decode(data, limit)
 
     monkeypatch.setattr("pipeline.knowledge.standing.decode", failing)
-    captioner = server.settings(kind="openai", retries=0)
+    captioner = server.settings(kind="openai", retries=0, lossless=True)
     rows = complete(world(tmp_path, "text", captioner=captioner), "text")
     dropped = [one for row in rows for one in row["completion"]["dropped"]]
     assert dropped
