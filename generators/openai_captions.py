@@ -9,8 +9,9 @@ from pydantic import Field
 
 from generators.base import Candidate, CaptionRequest, Example, Needs
 from generators.grounding import usable_examples
+from generators.sent_pictures import Pictures
 from generators.service import ServiceError
-from generators.service_generator import Question, ServiceGenerator, data_url
+from generators.service_generator import Question, ServiceGenerator
 from generators.service_settings import ServiceSettings
 
 
@@ -45,11 +46,11 @@ class OpenAICaptioner(ServiceGenerator[CaptionRequest]):
     Settings = OpenAICaptionSettings
     settings: OpenAICaptionSettings
 
-    def _question(self, request: CaptionRequest) -> Question:
+    def _question(self, request: CaptionRequest, pictures: Pictures) -> Question:
         settings = self.settings
         usable, dropped = usable_examples(request.examples, settings.needs())
         fields = {
-            "messages": self._messages(request, usable),
+            "messages": self._messages(request, usable, pictures),
             settings.token_field: settings.max_new_tokens,
             "temperature": settings.temperature,
             "top_p": settings.top_p,
@@ -85,21 +86,21 @@ class OpenAICaptioner(ServiceGenerator[CaptionRequest]):
         return question.candidate(seed, *notes, text=(content or "").strip())
 
     def _messages(
-        self, request: CaptionRequest, examples: Sequence[Example]
+        self, request: CaptionRequest, examples: Sequence[Example], pictures: Pictures
     ) -> list[dict[str, Any]]:
         messages: list[dict[str, Any]] = []
         if self.settings.system:
             messages.append({"role": "system", "content": self.settings.system})
         for example in examples:
+            assert example.image is not None
             messages += [
-                self._turn(example.image),
+                self._turn(pictures.data_url(example.image)),
                 {"role": "assistant", "content": example.text.strip()},
             ]
-        messages.append(self._turn(request.image))
+        messages.append(self._turn(pictures.data_url(request.image)))
         return messages
 
-    def _turn(self, image: Any) -> dict[str, Any]:
-        address = data_url(image, self.settings.longest_side, self.settings.background)
+    def _turn(self, address: str) -> dict[str, Any]:
         return {
             "role": "user",
             "content": [

@@ -11,10 +11,10 @@ from pydantic import Field, field_validator
 
 from generators.base import Candidate, ImageRequest, Needs
 from generators.grounding import usable_examples
-from generators.pictures import shrunk
 from generators.prompts import ImagePromptSettings
+from generators.sent_pictures import Pictures
 from generators.service import ServiceError, Upload
-from generators.service_generator import Question, ServiceGenerator, png
+from generators.service_generator import Question, ServiceGenerator
 from generators.service_settings import ServiceSettings
 
 # What such servers write; Pillow opens much more, some of it by programs of others.
@@ -56,7 +56,7 @@ class OpenAIImageGenerator(ServiceGenerator[ImageRequest]):
     Settings = OpenAIImageSettings
     settings: OpenAIImageSettings
 
-    def _question(self, request: ImageRequest) -> Question:
+    def _question(self, request: ImageRequest, pictures: Pictures) -> Question:
         settings = self.settings
         usable, dropped = usable_examples(request.examples, settings.needs(), most=1)
         prompt = settings.template.format(text=request.text)
@@ -76,9 +76,10 @@ class OpenAIImageGenerator(ServiceGenerator[ImageRequest]):
         path, uploads = "images/generations", []
         image = usable[0].image if usable else None
         if settings.grounding == "edit" and image is not None:
-            picture = shrunk(image, settings.longest_side, settings.background)
+            picture = pictures.encoded(image)
+            name = f"example.{picture.media_type.removeprefix('image/')}"
             path = "images/edits"
-            uploads = [Upload("image", "example.png", png(picture), "image/png")]
+            uploads = [Upload("image", name, picture.content, picture.media_type)]
         return Question(path, fields, prompt, notes, shown, dropped, uploads)
 
     def _candidate(self, seed: int, question: Question, answer: dict[str, Any]) -> Candidate:

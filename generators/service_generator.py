@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import base64
-import io
+import asyncio
+import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
-from PIL import Image
-
 from generators.base import Candidate, CaptionRequest, Dropped, Generated, ImageRequest
-from generators.pictures import shrunk
+from generators.sent_pictures import Pictures
 from generators.service import (
-    SEED_MASK,
     ContentRefused,
     Service,
     ServiceError,
     ServiceRefused,
     ServiceUnanswered,
     Upload,
+    WrongRequest,
 )
 
 Request = TypeVar("Request", CaptionRequest, ImageRequest)
 
 # So many rows without an answer, and none with one in between, are the server's fault, not theirs.
 ROWS_OF_AN_OUTAGE = 3
+# Servers disagree on wider seeds; all take 31 bits.
+SEED_MASK = (1 << 31) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,11 @@ class ServiceGenerator(Generic[Request]):
     def __init__(self, settings: Any, paths: Any = None) -> None:
         self.settings = settings
         self.service = Service(settings)
-        self._answers = 0
+        self._answered = 0
+        self._right = False
+        self._rows = 0
         self._unanswered: set[str] = set()
+        self._wrong: set[str] = set()
 
     def load(self) -> None:
         """Read the key and open the connections; sends nothing.
@@ -102,76 +105,109 @@ class ServiceGenerator(Generic[Request]):
         return 0
 
     def generate(self, requests: Sequence[Request]) -> list[Generated]:
-        """A candidate for every seed of every request, ``concurrency`` of them at a time.
+        """A candidate for every seed of every request, ``concurrency`` of them at a time at most.
 
-        A request that fails for good fails its row.
+        A candidate that can't be had is missing from its row's answer, which says why.
 
         Raises
         ------
         ServiceRefused
-            When no request of ours gets through: the key, the address, the quota, the budget, or
-            a server that is down (no connection through all tries, or `ROWS_OF_AN_OUTAGE` rows one
-            after another without an answer).
+            When no request of ours gets through: the key, the address, the quota, the budget, a
+            server that is down (no connection through all tries, or `ROWS_OF_AN_OUTAGE` rows one
+            after another without an answer), or one that finds all of them wrong.
         """
-        self.load()
-        with ThreadPoolExecutor(self.settings.concurrency) as threads:
-            futures = [
-                [threads.submit(self._ask, request, seed) for seed in request.seeds]
-                for request in requests
-            ]
-            try:
-                return [
-                    self._row(request.row_id, [_outcome(future.result) for future in of_row])
-                    for request, of_row in zip(requests, futures, strict=True)
-                ]
-            except BaseException:
-                threads.shutdown(wait=False, cancel_futures=True)
-                raise
+        return self.service.run(self._answers(requests))
 
-    def _question(self, request: Request) -> Question:
+    async def _answers(self, requests: Sequence[Request]) -> list[Generated]:
+        pictures = Pictures(self.settings)
+        self._rows = len(requests)
+        tasks: list[list[asyncio.Task[Candidate | ServiceError]]] = []
+        for request in requests:
+            asked = _Once(partial(self._prepared, request, pictures))
+            tasks.append(
+                [
+                    asyncio.create_task(self._ask(request.row_id, asked, seed))
+                    for seed in request.seeds
+                ]
+            )
+        every = [task for of_row in tasks for task in of_row]
+        try:
+            await asyncio.gather(*every)
+        except BaseException:
+            for task in every:
+                task.cancel()
+            await asyncio.gather(*every, return_exceptions=True)
+            raise
+        return [
+            self._row(request.row_id, [task.result() for task in of_row])
+            for request, of_row in zip(requests, tasks, strict=True)
+        ]
+
+    def _question(self, request: Request, pictures: Pictures) -> Question:
+        """What is asked for every candidate of a request; called on another thread."""
         raise NotImplementedError
 
     def _candidate(self, seed: int, question: Question, answer: dict[str, Any]) -> Candidate:
         """The candidate in an answer; a `ServiceError` when it holds none."""
         raise NotImplementedError
 
-    def _ask(self, request: Request, seed: int) -> Candidate:
-        question: Question = self._question(request)
-        try:
-            answer = self._post(request.row_id, seed, question)
-        except ContentRefused as refusal:
-            return question.candidate(seed, f"refused: {refusal}")
-        return self._candidate(seed, question, answer)
+    async def _ask(self, row_id: str, asked: _Once, seed: int) -> Candidate | ServiceError:
+        async with self.service.gate:
+            prepared: _Prepared | None = None
+            try:
+                prepared = await asked()
+                answer = await self._post(row_id, seed, prepared)
+                return self._candidate(seed, prepared.question, answer)
+            except ContentRefused as refusal:
+                assert prepared is not None
+                return prepared.question.candidate(seed, f"refused: {refusal}")
+            except ServiceRefused:
+                raise
+            except ServiceError as error:
+                return error
 
-    def _post(self, row_id: str, seed: int, question: Question) -> dict[str, Any]:
-        """Post a question, and watch whether the server answers any."""
-        settings, answers = self.settings, self._answers
-        fields = {
-            "model": settings.model,
-            "seed": seed & SEED_MASK if settings.send_seed else None,
-            **question.fields,
-            **settings.extra,
-        }
+    def _prepared(self, request: Request, pictures: Pictures) -> _Prepared:
+        """All that is sent for a request's candidates, but for the seed."""
+        settings, question = self.settings, self._question(request, pictures)
+        fields = {"model": settings.model, **question.fields, **settings.extra}
         fields = {name: value for name, value in fields.items() if value is not None}
+        seeded = settings.send_seed and "seed" not in settings.extra
+        return _Prepared(question, fields, json.dumps(fields).encode(), seeded)
+
+    async def _post(self, row_id: str, seed: int, prepared: _Prepared) -> dict[str, Any]:
+        """Post a question, and watch whether the server answers any."""
+        settings, answers, question = self.settings, self._answered, prepared.question
         try:
-            answer = self.service.post(question.path, fields, question.uploads)
+            body = prepared.body(seed & SEED_MASK)
+            answer = await self.service.post(question.path, body, question.uploads)
         except ServiceUnanswered as error:
             self._unanswered.add(row_id)
             # No row keeps a connection from being made.
-            gone = not error.connected and self._answers == answers
+            gone = not error.connected and self._answered == answers
             if gone or len(self._unanswered) >= ROWS_OF_AN_OUTAGE:
                 raise ServiceRefused(
                     f"{settings.base_url} seems to be down; what was done stands: {error}"
                 ) from error
             raise
-        except (ContentRefused, ServiceError):
-            self._answered()
+        except WrongRequest as error:
+            self._heard()
+            self._wrong.add(row_id)
+            # One row may be wrong; where every one is and none ever was right, it is the settings.
+            if not self._right and len(self._wrong) >= min(ROWS_OF_AN_OUTAGE, max(2, self._rows)):
+                raise ServiceRefused(
+                    f"{settings.base_url} finds every request wrong: {error}"
+                ) from error
             raise
-        self._answered()
+        except (ContentRefused, ServiceError) as error:
+            self._heard()
+            self._right |= isinstance(error, ContentRefused)
+            raise
+        self._heard()
+        self._right = True
         return answer
 
-    def _answered(self) -> None:
-        self._answers += 1
+    def _heard(self) -> None:
+        self._answered += 1
         self._unanswered.clear()
 
     @staticmethod
@@ -181,25 +217,33 @@ class ServiceGenerator(Generic[Request]):
         return Generated(row_id, made, errors[0] if errors else None)
 
 
-def _outcome(result: Callable[[], Candidate]) -> Candidate | ServiceError:
-    try:
-        return result()
-    except ServiceRefused:
-        raise
-    except ServiceError as error:
-        return error
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A question with its body, which is written once: only the seed differs."""
+
+    question: Question
+    fields: dict[str, Any]
+    written: bytes
+    seeded: bool
+
+    def body(self, seed: int) -> bytes | dict[str, Any]:
+        """The body with a seed: JSON, or the fields of a form where there are uploads."""
+        if self.question.uploads:
+            return {"seed": seed, **self.fields} if self.seeded else self.fields
+        return b'{"seed": %d, %s' % (seed, self.written[1:]) if self.seeded else self.written
 
 
-def data_url(image: Image.Image, longest_side: int, background: str) -> str:
-    """An image as a ``data:`` address, PNG, shrunk to ``longest_side`` pixels."""
-    content = base64.b64encode(png(shrunk(image, longest_side, background))).decode("ascii")
-    return f"data:image/png;base64,{content}"
+class _Once:
+    """What is sent for a request, made when its first candidate is due, for all of them."""
 
+    def __init__(self, make: Callable[[], _Prepared]) -> None:
+        self._make = make
+        self._made: asyncio.Task[_Prepared] | None = None
 
-def png(image: Image.Image) -> bytes:
-    """The bytes of a PNG of the image, without its metadata."""
-    clean = image.copy()
-    clean.info = {}
-    buffer = io.BytesIO()
-    clean.save(buffer, "PNG")
-    return buffer.getvalue()
+    async def __call__(self) -> _Prepared:
+        if self._made is None:
+            self._made = asyncio.create_task(asyncio.to_thread(self._make))
+        try:
+            return await asyncio.shield(self._made)
+        except (OSError, ValueError, MemoryError) as error:
+            raise ServiceError(f"its pictures can't be sent: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -25,14 +26,15 @@ class ServiceSettings(BaseModel):
         description="Environment variable that holds the key; None where the server wants none.",
     )
     timeout: float = Field(60.0, gt=0, description="Seconds to wait for an answer.")
-    retries: int = Field(5, ge=0, description="More tries after one that may pass later.")
-    backoff: float = Field(
-        1.0,
+    retries: int = Field(
+        8,
         ge=0,
-        description="Seconds before the second try; doubled each time, at most max_backoff.",
+        description="More tries after one that may pass later, half a second after the first and"
+        " up to 8 later on, or when the server says.",
     )
-    max_backoff: float = Field(60.0, ge=0, description="Most seconds between two tries.")
-    concurrency: int = Field(8, ge=1, description="Requests under way at once.")
+    concurrency: int = Field(
+        8, ge=1, description="Most requests under way at once; fewer while the server answers 429."
+    )
     max_requests: int | None = Field(
         None,
         ge=1,
@@ -43,6 +45,10 @@ class ServiceSettings(BaseModel):
         True, description="Send a seed with each request; off for servers that know no such field."
     )
     longest_side: int = Field(768, ge=16, description="Images are shrunk to this many pixels.")
+    lossless: bool = Field(
+        False, description="Send pictures as PNG; otherwise as JPEG, a fifth of the work."
+    )
+    quality: int = Field(90, ge=1, le=95, description="Of the JPEGs that are sent.")
     background: str = Field("white", description="What shows through a transparent image.")
     extra: dict[str, Any] = Field(
         default_factory=dict, description="More fields of the request, as the server has them."
@@ -51,15 +57,14 @@ class ServiceSettings(BaseModel):
     @field_validator("base_url")
     @classmethod
     def _address(cls, value: str) -> str:
-        import httpx
-
         try:
-            url = httpx.URL(value)
-        except httpx.InvalidURL as error:
+            url = urlsplit(value)
+            _ = url.port
+        except ValueError as error:
             raise ValueError(f"base_url is not an address: {error}") from error
-        if url.scheme not in ("http", "https") or not url.host:
+        if url.scheme not in ("http", "https") or not url.hostname:
             raise ValueError(f"base_url must start with http:// or https://; got {value!r}")
-        if url.userinfo:
+        if url.username is not None or url.password is not None:
             raise ValueError("base_url must not hold a user or password; use api_key_env")
         return value.rstrip("/")
 
@@ -77,5 +82,5 @@ class ServiceSettings(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """What is asked and of whom, not how patiently."""
-        pace = {"timeout", "retries", "backoff", "max_backoff", "concurrency", "max_requests"}
+        pace = {"timeout", "retries", "concurrency", "max_requests"}
         return self.model_dump(mode="json", exclude=pace | {"send_data", "api_key_env"})

@@ -201,8 +201,7 @@ def _held_out(
         return rows, None
     # As they will be read back, so that what is measured by them now and later agrees.
     predictions = {
-        m: mapping.out_of_fold_[m][chosen].astype(np.float16).astype(np.float32)
-        for m in MODALITIES
+        m: mapping.out_of_fold_[m][chosen].astype(np.float16).astype(np.float32) for m in MODALITIES
     }
     return rows, HeldOut(_ids(internal, rows), predictions)
 

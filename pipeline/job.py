@@ -21,7 +21,7 @@ from pipeline.completion.shard import RowsDone, complete_shard
 from pipeline.config.config import Config
 from pipeline.config.dependencies import row_dependencies
 from pipeline.dataset.catalog import Catalog
-from pipeline.dataset.overlooked import as_warnings, overlooked
+from pipeline.dataset.overlooked import warn_of_run
 from pipeline.dataset.schema import completed_schema
 from pipeline.dataset.sources import Progress, Sources, quiet
 from pipeline.knowledge.build import INPUTS, build
@@ -37,6 +37,7 @@ from pipeline.models.loaded import LoadedModels
 from pipeline.storage.errors import ConfigError
 from pipeline.storage.files import clear_scratch, write_whole
 from pipeline.storage.run_folder import RunFolder
+from pipeline.storage.warned import Warned
 
 logger = logging.getLogger(__name__)
 
@@ -78,22 +79,19 @@ class Job:
             self.folder, self.sources, config.selection, config.run.seed
         )
         self.progress = progress
+        self.warned = Warned()
         if progress is not quiet:
             self.models.loading.progress = progress
         self.times: list[dict[str, Any]] = []
-        self.planned = Plan()
+        self.planned, self._overlooked = Plan(), list[str]()
         self._ledger: Ledger | None = None
         self.run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}"
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run's folder, and its URL; see `RunFolder.hold`."""
-        with self.home.hold(self.run_id):
+        with self.home.hold(self.run_id), self.warned:
             yield
-
-    def refresh(self) -> None:
-        """Fetch what is new on the output's URL, unless a run on this machine is at it."""
-        self.home.refresh(self.run_id)
 
     @property
     def catalog(self) -> Catalog:
@@ -209,8 +207,7 @@ class Job:
         """The shards of the plan, once the knowledge base that they need is known to be whole."""
         if any(shard.missing for shard in self.planned.shards):
             self.mend()
-            for warning in self.overlooked():
-                logger.warning("%s", warning)
+            self._overlooked = warn_of_run(self.catalog, self.planned.pending, self.config.made)
         return self.planned.shards
 
     def complete_shard(
@@ -238,12 +235,6 @@ class Job:
         manifest = Ledger(self.folder).find(shard_name(plan.number))
         return manifest if manifest is not None and manifest.run_id == plan.run_id else None
 
-    def overlooked(self) -> list[str]:
-        """A warning, where a run generates halves while files or columns lie there unused."""
-        pending = self.planned.pending
-        rows = sum(pending.get(half, 0) for half in self.config.made)
-        return as_warnings(overlooked(self.catalog, in_use=True), rows) if rows else []
-
     def finish(self) -> dict[str, Any]:
         """Drop rows that no longer count from the completed dataset, and sum up.
 
@@ -266,7 +257,7 @@ class Job:
             last=read_summary(self.folder).get("run_id"),
             rewritten=rewritten,
             times=self.times,
-            warnings=[*self.knowledge.warnings(), *self.overlooked()],
+            warnings=[*self.knowledge.warnings(), *self._overlooked, *self.warned.told()],
         )
 
     def complete(

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
-Tokenizer = Literal["13a", "intl", "char", "zh", "none"]
+from selection.words import spaced
+
+Tokenizer = Literal["auto", "13a", "intl", "char", "zh", "none"]
 
 
 @lru_cache(maxsize=16)
@@ -27,7 +29,7 @@ def sentence_bleu(
     candidate: str,
     references: Sequence[str],
     *,
-    tokenizer: Tokenizer = "13a",
+    tokenizer: Tokenizer = "auto",
     lowercase: bool = False,
 ) -> float:
     """Sentence BLEU of one candidate against one or more references.
@@ -41,9 +43,9 @@ def sentence_bleu(
         The generated caption.
     references : sequence of str
         At least one reference caption; n-grams may match any of them.
-    tokenizer : {"13a", "intl", "char", "zh", "none"}
-        sacrebleu's tokenizer: "13a" for languages written with spaces, "zh" for Chinese,
-        "char" for others without spaces.
+    tokenizer : {"auto", "13a", "intl", "char", "zh", "none"}
+        sacrebleu's tokenizer; "auto" is "13a" with the scripts that part no words by spaces taken
+        letter by letter, which changes nothing in the others.
     lowercase : bool
         Compare without case.
 
@@ -68,6 +70,9 @@ def sentence_bleu(
         raise ValueError("references must hold at least one caption; got none")
     if not candidate.strip():
         return 0.0
-    score = _metric(tokenizer, lowercase).sentence_score(candidate, list(references)).score
+    texts = [candidate, *references]
+    if tokenizer == "auto":
+        tokenizer, texts = "13a", [spaced(text) for text in texts]
+    score = _metric(tokenizer, lowercase).sentence_score(texts[0], texts[1:]).score
     # Rounding in sacrebleu's geometric mean can leave 100.00000000000004.
     return min(max(score / 100.0, 0.0), 1.0)

@@ -22,8 +22,8 @@ import numpy as np
 from selection.bleu import sentence_bleu
 from selection.judgement import Judged, choose
 from selection.niqe import NiqeModel, niqe
+from selection.scales import Standards, fit_standards
 from selection.settings import ScoringSettings
-from selection.standards import Standards, fit_standards
 from selection.validity import caption_fault, duplicates, image_fault
 
 # Pseudo-embeddings that a caption's hubness is the mean cosine to.
@@ -67,7 +67,7 @@ class Selector:
         images: Iterable[Any],
         niqe_model: NiqeModel | None = None,
     ) -> Standards:
-        """The standards that the settings need, by :func:`selection.standards.fit_standards`."""
+        """The standards that the settings need, by :func:`selection.scales.fit_standards`."""
         needed = settings.image.uses_niqe
         return fit_standards(embeddings, targets, images if needed else None, niqe_model)
 

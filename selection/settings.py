@@ -50,7 +50,9 @@ class CaptionScoring(Scoring):
         description="Weight of the mean cosine to the row's other captions; paper: 0.",
     )
     tokenizer: Tokenizer = Field(
-        default="13a", description="sacrebleu's tokenizer; zh or char for languages without spaces."
+        default="auto",
+        description="sacrebleu's tokenizer; auto is 13a, and letter by letter in scripts without"
+        " spaces.",
     )
     lowercase: bool = Field(default=False, description="Compare with the examples without case.")
 

@@ -14,18 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from selection.statistics import opaque
+from selection.luma import opaque
+from selection.words import said, words
 
-# Scripts written without spaces are split into single characters, so that a loop shows in them.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+(?:'[^\W_]+)*")
 _LABEL = re.compile(r"(?:^|(?<=[\s.!?]))([^\s:.!?]+(?: \d+)?):\s*$")
 _LONGEST_PHRASE = 12
 _ECHOED_WORDS = 4
-
-
-def words(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 def caption_fault(text: str, prompt: str = "", references: Sequence[str] = ()) -> str | None:
@@ -109,8 +103,8 @@ def image_fault(image: Any | None) -> str | None:
 def duplicates(items: Sequence[Any]) -> list[int | None]:
     """For each item the number of the first one that it repeats.
 
-    Texts are the same when their words are (case, spacing and punctuation aside); pictures when
-    size and pixels are.
+    Texts are the same when their words and symbols are (case, spacing and punctuation aside);
+    pictures when size and pixels are.
 
     Parameters
     ----------
@@ -140,13 +134,13 @@ def _is_content(character: str) -> bool:
 
 
 def _is_echo(text: str, prompt: str, references: Sequence[str]) -> bool:
-    said, asked = words(text), words(prompt)
-    if not said or any(said == words(reference) for reference in references):
+    spoken, asked = words(text), words(prompt)
+    if not spoken or any(spoken == words(reference) for reference in references):
         return False
     opening = asked[:_ECHOED_WORDS]
-    if len(opening) > 1 and said[: len(opening)] == opening:
+    if len(opening) > 1 and spoken[: len(opening)] == opening:
         return True
-    if len(said) > 1 and said == asked[: len(said)]:
+    if len(spoken) > 1 and spoken == asked[: len(spoken)]:
         return True
     # "Caption 2:" at the end of the prompt is a label; the model must not write it, or the next.
     label = _LABEL.search(prompt)
@@ -184,7 +178,7 @@ def _content(item: Any) -> Any:
     if item is None:
         return None
     if isinstance(item, str):
-        return tuple(words(item)) or item.strip()
+        return said(item) or item.strip()
     if isinstance(item, np.ndarray):
         return (item.shape, item.dtype.str, item.tobytes())
     return (item.mode, item.size, item.tobytes())

@@ -113,10 +113,9 @@ def with_pictures(world: World, pictures: Mapping[str, Image.Image]) -> dict[str
 
 def measure(draw: Draw, train: Pairs) -> np.ndarray:
     """Mean R@1 of both directions, a value a seed."""
-    assert draw.downstream is not None
-    ranks = draw.downstream.measure(train, draw.downstream.settings.seeds)
-    both = [(each == 0).mean(axis=1) for each in (ranks.image_to_text, ranks.text_to_image)]
-    means: np.ndarray = np.mean(both, axis=0)
+    settings = draw.settings.downstream
+    assert draw.downstream is not None and settings is not None
+    means: np.ndarray = draw.downstream.measure(train, settings.seeds).hits().mean(axis=1)
     return means
 
 

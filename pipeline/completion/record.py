@@ -53,7 +53,7 @@ class Recorder:
         of = [tried.candidate for tried in row.tried] if best is None else [best.candidate]
         return {
             "generator": component.kind,
-            "model": None if main is None else main.name,
+            "model": component.served if main is None else main.name,
             "revision": None if main is None else main.revision,
             "prompt": best.candidate.prompt if best else None,
             "seed": best.candidate.seed if best else None,

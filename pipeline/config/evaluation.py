@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -10,29 +10,48 @@ from pipeline.config.variants import TABLE, VARIANTS
 
 
 class DownstreamSettings(BaseModel):
-    """The model that is fine-tuned on each variant's completed data."""
+    """What learns from each variant's completed data, whatever it is."""
 
     model_config = ConfigDict(extra="forbid")
 
-    start: dict[str, Any] | None = Field(
-        None,
-        description="checkpoint to start from, as an encoder of kind open_clip; it must not have"
-        " seen the dataset. Default: the judge",
-    )
-    seeds: int = Field(5, ge=2, description="fine-tunings a variant, each with a seed of its own")
+    seeds: int = Field(5, ge=2, description="trainings a variant, each with a seed of its own")
     steps: int = Field(100, ge=1, description="optimizer steps, the same for every variant")
     batch_size: int = Field(64, ge=2, description="pairs a step")
     learning_rate: float = Field(1e-3, gt=0, description="AdamW's highest rate")
     weight_decay: float = Field(0.1, ge=0, description="AdamW's weight decay")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps that the rate rises in")
-    shift: float = Field(
-        1 / 16, ge=0, lt=1, description="most a picture is shifted, as a share of its side"
-    )
     device: str = Field("auto", description="auto: cuda where there is one, else cpu")
 
     def identity(self) -> dict[str, Any]:
-        """The settings that change the result of one fine-tuning, the start checkpoint aside."""
+        """The settings that change the result of one training, the start checkpoint aside."""
         return self.model_dump(mode="json", exclude={"device", "seeds", "start"})
+
+
+class FineTuningSettings(DownstreamSettings):
+    """A whole open_clip model that is fine-tuned on each variant's completed data."""
+
+    kind: Literal["open_clip"] = "open_clip"
+    start: dict[str, Any] | None = Field(
+        None,
+        description="checkpoint to start from, as an encoder of kind open_clip; it must not have"
+        " seen the dataset. Default: the judge",
+    )
+    shift: float = Field(
+        1 / 16, ge=0, lt=1, description="most a picture is shifted, as a share of its side"
+    )
+
+
+class HeadsSettings(DownstreamSettings):
+    """Projection heads on the judge's frozen towers, which learn in seconds."""
+
+    kind: Literal["heads"] = "heads"
+    seeds: int = Field(10, ge=2, description="trainings a variant, each with a seed of its own")
+    steps: int = Field(400, ge=1, description="optimizer steps, the same for every variant")
+    batch_size: int = Field(256, ge=2, description="pairs a step")
+    width: int = Field(256, ge=1, description="dimensions of the space that the heads share")
+    dropout: float = Field(
+        0.2, ge=0, lt=1, description="share of the towers' features that a step leaves out"
+    )
 
 
 class EvaluationSettings(BaseModel):
@@ -74,10 +93,21 @@ class EvaluationSettings(BaseModel):
         description="encoder that generated halves are judged by; another than the one that"
         " selects. Default: the config's own, which flatters",
     )
-    downstream: DownstreamSettings | None = Field(
-        default_factory=lambda: DownstreamSettings(),
-        description="fine-tuning on the completed data; null leaves it out",
+    downstream: (
+        Annotated[FineTuningSettings | HeadsSettings, Field(discriminator="kind")] | None
+    ) = Field(
+        default_factory=lambda: FineTuningSettings(),
+        description="what learns from the completed data: `open_clip` (all of a model, fine-tuned),"
+        " `heads` (two projections on the judge's frozen towers), or either with its settings; null"
+        " leaves it out",
     )
+
+    @field_validator("downstream", mode="before")
+    @classmethod
+    def _kind(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            return {"kind": given}
+        return {"kind": "open_clip"} | given if isinstance(given, dict) else given
 
     @field_validator("rates")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ from pipeline.dataset.findings import (
     digest,
     keep,
     kept,
+    kept_columns,
     known_images,
     place_of,
     read,
@@ -30,16 +32,30 @@ from pipeline.dataset.findings import (
 from pipeline.dataset.forms.reasons import by_kind
 from pipeline.dataset.images import ImageInspector
 from pipeline.dataset.known_images import KnownImages
+from pipeline.storage.files import read_json, write_whole
+
+COLUMNS_FILE = "columns.json"
+_HALVES = {"id", "image", "text"}
 
 logger = logging.getLogger(__name__)
 
 
 class DuplicateIds(DatasetError):
-    """An id stands twice, where each must be one row's; `twice` names both rows."""
+    """An id stands twice, where each must be one row's; `twice` names both rows.
 
-    def __init__(self, twice: str) -> None:
-        super().__init__(f"{twice}; make ids unique, or set dataset.on_duplicate: first")
+    `loses` says whether a row after the first of its id holds something that the first does not.
+    """
+
+    def __init__(self, twice: str, loses: bool) -> None:
+        advice = (
+            "and the second holds what the first does not; make ids unique, name another column of"
+            " ids, or set columns.id: none"
+            if loses
+            else "with the same content; make ids unique, or set dataset.on_duplicate: first"
+        )
+        super().__init__(f"{twice}, {advice}")
         self.twice = twice
+        self.loses = loses
 
 
 class Catalog:
@@ -81,20 +97,15 @@ class Catalog:
             No rows, a null id, or an id that stands twice while `on_duplicate` is "error".
         """
         settings = dataset.settings
-        reading = reading_of(settings)
-        tables = []
-        with ImageInspector(settings.max_pixels, settings.decode_seconds) as inspector:
-            for number, file in enumerate(dataset.files):
-                found = kept(folder, file, reading)
-                if found is None:
-                    known = KnownImages(dataset, known_images(folder, file, reading))
-                    found = read(dataset, file, inspector, known, advance)
-                    keep(folder, file, reading, found)
-                    found = found.select(HELD)
-                elif advance:
-                    advance(len(found))
-                files = pa.array(np.full(len(found), number, np.int32))
-                tables.append(found.append_column("file", files))
+        dataset.learn("", {})
+        while True:
+            columns = dataset.columns
+            tables = _scan(dataset, folder, advance)
+            # A column that came late may be the one of a half that none was known for.
+            if dataset.columns.model_dump(include=_HALVES) == columns.model_dump(include=_HALVES):
+                break
+        dataset.check_read()
+        write_whole(folder / COLUMNS_FILE, json.dumps(dataset.learned()))
         table = pa.concat_tables(tables or [FILE_SCHEMA.empty_table()])
         if not len(table):
             raise DatasetError(f"{settings.path}: no rows")
@@ -150,6 +161,33 @@ class Catalog:
         return digest(str(len(self)), *map(str, sums.tolist()))
 
 
+def known_columns(folder: Path) -> dict[str, int]:
+    """The columns that the last scan found and their kinds, where they grow as files are read."""
+    return dict(read_json(folder / COLUMNS_FILE) or {})
+
+
+def _scan(dataset: Dataset, folder: Path, advance: Advance | None) -> list[pa.Table]:
+    """What is found in each file, with the file's number."""
+    settings = dataset.settings
+    reading = reading_of(dataset)
+    tables = []
+    with ImageInspector(settings.max_pixels, settings.decode_seconds) as inspector:
+        for number, file in enumerate(dataset.files):
+            found = kept(folder, file, reading)
+            if found is None:
+                known = KnownImages(dataset, known_images(folder, file, reading))
+                found = read(dataset, file, inspector, known, advance)
+                keep(folder, file, reading, found, dataset.learned(file.name))
+                found = found.select(HELD)
+            else:
+                dataset.learn(file.name, kept_columns(folder, file))
+                if advance:
+                    advance(len(found))
+            files = pa.array(np.full(len(found), number, np.int32))
+            tables.append(found.append_column("file", files))
+    return tables
+
+
 def _tally(column: pa.ChunkedArray) -> dict[str | None, int]:
     return {item["values"]: item["counts"] for item in pc.value_counts(column).to_pylist()}
 
@@ -180,16 +218,31 @@ def _without_duplicates(table: pa.Table, dataset: Dataset) -> pa.Table:
     if pc.count_distinct(ids).as_py() == len(table):
         return table
     first: dict[str, int] = {}
-    kept = []
+    kept, repeated = [], []
     for row, row_id in enumerate(ids.to_pylist()):
         if row_id not in first:
             first[row_id] = row
             kept.append(row)
-        elif dataset.settings.on_duplicate == "error":
-            places = [_name_row(table, dataset, r) for r in (first[row_id], row)]
-            raise DuplicateIds(f"id {row_id!r} stands twice: {places[0]} and {places[1]}")
-    logger.warning("%d rows with an id that stood before were left out", len(table) - len(kept))
+        else:
+            repeated.append(row)
+    if dataset.settings.on_duplicate == "error":
+        originals = [first[ids[row].as_py()] for row in repeated]
+        losing = _holds_more(table.take(pa.array(repeated)), table.take(pa.array(originals)))
+        worst = int(np.argmax(losing))
+        places = [_name_row(table, dataset, r) for r in (originals[worst], repeated[worst])]
+        told = f"id {ids[repeated[worst]].as_py()!r} stands twice: {places[0]} and {places[1]}"
+        raise DuplicateIds(told, bool(losing.any()))
+    logger.warning("%d rows with an id that stood before were left out", len(repeated))
     return table.take(pa.array(kept))
+
+
+def _holds_more(rows: pa.Table, others: pa.Table) -> np.ndarray:
+    """Which rows hold a half, or a value of other columns, that the other row at their place does not."""
+    found = np.zeros(len(rows), bool)
+    for name in ("image", "text", "extra"):
+        same = pc.equal(rows[name], others[name]).fill_null(False)
+        found |= np.asarray(pc.and_(pc.is_valid(rows[name]), pc.invert(same)))
+    return found
 
 
 def _name_row(table: pa.Table, dataset: Dataset, row: int) -> str:

@@ -6,6 +6,7 @@ strings or whole numbers.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.dataset.forms.base import DatasetError, is_binary, is_list, is_string
+from pipeline.dataset.forms.kinds import LIST, OBJECT, STRING, is_empty, json_kinds
+from pipeline.dataset.forms.reasons import NO_PATH
 from pipeline.dataset.schema import OWN_COLUMNS
 
 NONE = "none"
@@ -134,12 +137,23 @@ def resolve_columns(asked: ColumnSettings, schema: pa.Schema) -> ColumnSettings:
     return ColumnSettings(**found, extra=extra)
 
 
+def settle_columns(
+    asked: ColumnSettings, before: ColumnSettings, schema: pa.Schema
+) -> ColumnSettings:
+    """The columns by a schema that grew: roles stay where they were, unless nothing was there."""
+    held = {
+        role: column
+        for role in ("id", "image", "text")
+        if (column := getattr(before, role)) in schema.names and not is_empty(schema.field(column))
+    }
+    named = {role: getattr(asked, role) for role in held if getattr(asked, role)}
+    return resolve_columns(asked.model_copy(update=held | named), schema)
+
+
 def _by_name(schema: pa.Schema, names: Sequence[str], fits: Any) -> str | None:
-    for name in names:
-        for field in schema:
-            if field.name.lower() == name and fits(field):
-                return field.name
-    return None
+    found = [f for name in names for f in schema if f.name.lower() == name and fits(f)]
+    # A column of which nothing was seen yet gives way to one that holds something.
+    return min(found, key=is_empty).name if found else None
 
 
 def image_kind(field: pa.Field) -> str | None:
@@ -151,7 +165,13 @@ def image_kind(field: pa.Field) -> str | None:
         return "bytes"
     if is_list(kind):
         return "list" if image_kind(kind.value_field) in ("bytes", "path", "struct") else None
-    return "path" if is_string(kind) else None
+    return "path" if is_string(kind) and _holds(field, STRING | OBJECT) else None
+
+
+def _holds(field: pa.Field, kinds: int) -> bool:
+    """Whether a column that is JSON text holds values of some of these kinds, if it is that."""
+    held = json_kinds(field)
+    return held is None or bool(held & kinds)
 
 
 def _struct_fits(kind: pa.StructType) -> bool:
@@ -160,7 +180,9 @@ def _struct_fits(kind: pa.StructType) -> bool:
 
 
 def text_kind(field: pa.Field) -> str | None:
-    kind = field.type
+    kind, kinds = field.type, json_kinds(field)
+    if kinds is not None:
+        return "list" if kinds & LIST else "string" if kinds & STRING else None
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return "list" if is_string(kind.value_type) else None
     return "string" if is_string(kind) or pa.types.is_null(kind) else None
@@ -170,7 +192,9 @@ def _is_id(field: pa.Field) -> bool:
     kind = field.type
     if pa.types.is_struct(kind):
         return "path" in {child.name for child in kind}
-    return is_string(kind) or pa.types.is_integer(kind) or is_uuid(kind)
+    if is_string(kind):
+        return _holds(field, STRING)
+    return pa.types.is_integer(kind) or is_uuid(kind)
 
 
 def is_uuid(kind: pa.DataType) -> bool:
@@ -178,11 +202,13 @@ def is_uuid(kind: pa.DataType) -> bool:
     return kind == pa.binary(16)
 
 
-def image_cells(column: pa.Array) -> list[dict[str, Any] | None]:
+def image_cells(column: pa.Array, field: pa.Field) -> list[dict[str, Any] | None]:
     """The image column's values as {bytes, path, reason}; of a list the first."""
+    if json_kinds(field) is not None:
+        return [_json_cell(text) for text in column.to_pylist()]
     if is_list(column.type):
         firsts = [held[0] if held else None for held in column.to_pylist()]
-        return image_cells(pa.array(firsts, column.type.value_type))
+        return image_cells(pa.array(firsts, column.type.value_type), field.type.value_field)
     if pa.types.is_struct(column.type):
         names = {child.name for child in column.type}
         cells = column.to_pylist()
@@ -191,6 +217,15 @@ def image_cells(column: pa.Array) -> list[dict[str, Any] | None]:
     key = "bytes" if is_binary(column.type) else "path"
     other = "path" if key == "bytes" else "bytes"
     return [None if v is None else {key: v, other: None} for v in column.to_pylist()]
+
+
+def _json_cell(text: str | None) -> dict[str, Any] | None:
+    value = None if text is None else json.loads(text)
+    if isinstance(value, dict) and isinstance(value.get("path"), str):
+        value = value["path"]
+    if isinstance(value, str) or value is None:
+        return None if value is None else {"bytes": None, "path": value}
+    return {"bytes": None, "path": None, "reason": NO_PATH}
 
 
 def free_name(name: str, taken: set[str]) -> str:

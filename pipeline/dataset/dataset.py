@@ -6,99 +6,34 @@ whether those bytes are an image is for `pipeline.dataset.images` to say.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline.dataset.columns import (
     ColumnSettings,
-    guess_columns,
     image_cells,
     image_kind,
     resolve_columns,
+    settle_columns,
 )
 from pipeline.dataset.forms.base import DatasetError, Source, SourceFile
-from pipeline.dataset.forms.names import is_about
 from pipeline.dataset.forms.pictures import Pictures
 from pipeline.dataset.forms.registry import guess_format, open_source
 from pipeline.dataset.forms.root import Root
-from pipeline.dataset.guessing import guess_image
-from pipeline.dataset.halves import check_images, unpacked
-from pipeline.dataset.images import DECODE_SECONDS, MAX_PIXELS
+from pipeline.dataset.forms.rows import Columns
+from pipeline.dataset.halves import check_images, check_utf8, unpacked
+from pipeline.dataset.opening import check_columns, guess_image, known_schema, table_names
+from pipeline.dataset.settings import DatasetSettings
 from pipeline.dataset.unified import Unified, Unread
-from pipeline.storage.errors import without_password
 
-__all__ = [
-    "ColumnSettings",
-    "Dataset",
-    "DatasetError",
-    "DatasetSettings",
-    "SourceFile",
-    "guess_columns",
-    "guess_format",
-]
-
+__all__ = ["ColumnSettings", "Dataset", "DatasetError", "DatasetSettings", "SourceFile"]
 
 # Forms whose files' versions take in the images already.
 _WITH_IMAGES = ("imagefolder", "img2dataset")
-
-
-class DatasetSettings(BaseModel):
-    """Where a dataset is, and how to read it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    path: str = Field(
-        min_length=1,
-        description="File, folder or glob, local (relative to the config) or an fsspec URL.",
-    )
-    format: Literal[
-        "auto",
-        "parquet",
-        "imagefolder",
-        "jsonl",
-        "csv",
-        "webdataset",
-        "img2dataset",
-        "coco",
-        "arrow",
-    ] = Field("auto", description="The form of the data; 'auto' goes by the files' names.")
-    columns: ColumnSettings = Field(
-        default_factory=lambda: ColumnSettings(), description="Which columns hold what."
-    )
-    on_duplicate: Literal["error", "first"] = Field(
-        "error",
-        description="A second row with the same id ends the run, or is left out.",
-    )
-    max_pixels: int = Field(
-        MAX_PIXELS,
-        ge=1,
-        description="Images with more pixels (width x height) are not decoded.",
-    )
-    decode_seconds: float = Field(
-        DECODE_SECONDS,
-        gt=0,
-        description="Time limit for decoding one image, in seconds.",
-    )
-    image_root: str | None = Field(
-        default=None,
-        description="Folder that paths of images are relative to and may not leave;"
-        " the dataset's own folder if left out.",
-    )
-    exclude: str | None = Field(
-        default=None,
-        description="Text file with the ids of rows to leave out, one a line.",
-    )
-
-    @field_validator("path", "image_root", "exclude")
-    @classmethod
-    def _without_password(cls, value: str | None) -> str | None:
-        return without_password(value)
 
 
 class Dataset:
@@ -116,6 +51,8 @@ class Dataset:
         Whether the text column holds lists of captions.
     has_id
         Whether there is a column of ids.
+    source, root, images
+        What reads the files, the folder that they are in, and where images named by paths are.
     excluded
         Ids of rows to leave out; what is read here still has them, a catalog does not.
     extra_schema
@@ -133,19 +70,18 @@ class Dataset:
     ) -> None:
         self.settings = settings
         self.format = format
-        self.columns = columns
-        self.has_id = columns.id is not None
         self.excluded: frozenset[str] = frozenset()
-        self._source = source
-        self._images = images
-        self._root = root
-        self._unified = Unified(columns, source.schema(), images)
-        self.text_is_list = self._unified.text_is_list
-        self.extra_schema = self._unified.extra_schema
-        self.schema = self._unified.schema
+        self.source = source
+        self.images = images
+        self.root = root
+        self._asked_for = guess_image(settings.columns, source)
+        self._read = known_schema(source, self._asked_for)
+        self._unified_columns = Unified(columns, self._read, images)
 
     @classmethod
-    def open(cls, settings: DatasetSettings, base: Path) -> Dataset:
+    def open(
+        cls, settings: DatasetSettings, base: Path, known: Mapping[str, int] | None = None
+    ) -> Dataset:
         """Look at a dataset: its form, its columns and its first rows.
 
         Parameters
@@ -154,6 +90,8 @@ class Dataset:
             What to open.
         base
             The folder that relative paths in the settings are relative to.
+        known
+            What another reading of it learned of its columns (`learned`).
 
         Raises
         ------
@@ -164,10 +102,10 @@ class Dataset:
         """
         root = Root.of(settings.path, base)
         format = settings.format if settings.format != "auto" else guess_format(root)
-        source = open_source(format, root)
-        if not _has_files(source):
+        source = open_source(format, root, settings.quotes)
+        if not table_names(source):
             raise DatasetError(f"path {settings.path!r} holds no file of format {format}")
-        schema = source.schema()
+        schema = known_schema(source, settings.columns)
         if not schema.names:
             raise DatasetError(f"path {settings.path!r} has no rows")
         columns = resolve_columns(guess_image(settings.columns, source), schema)
@@ -175,7 +113,59 @@ class Dataset:
         dataset = cls(settings, format, source, columns, Pictures(images), root)
         dataset.excluded = _excluded(settings.exclude, base)
         dataset._look()
+        dataset.learn("", known or {})
         return dataset
+
+    @property
+    def columns(self) -> ColumnSettings:
+        return self._unified.columns
+
+    @property
+    def has_id(self) -> bool:
+        return self.columns.id is not None
+
+    @property
+    def text_is_list(self) -> bool:
+        return self._unified.text_is_list
+
+    @property
+    def extra_schema(self) -> pa.Schema:
+        return self._unified.extra_schema
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self._unified.schema
+
+    @property
+    def _unified(self) -> Unified:
+        """What makes the columns alike, by all that was seen of them up to now."""
+        read = known_schema(self.source, self._asked_for)
+        if read is not self._read and not read.equals(self._read, check_metadata=True):
+            settled = settle_columns(self._asked_for, self._unified_columns.columns, read)
+            self._unified_columns = Unified(settled, read, self.images)
+        self._read = read
+        return self._unified_columns
+
+    def learned(self, file: str | None = None) -> dict[str, int]:
+        """The columns of a file, or of all, and their kinds, where they grow as files are read."""
+        grown: Columns | None = getattr(self.source, "columns", None)
+        if grown is None:
+            return {}
+        return grown.together() if file is None else grown.of(file)
+
+    def learn(self, file: str, columns: Mapping[str, int]) -> None:
+        """Take in what was learned of a file another time; "" stands for all of them."""
+        grown: Columns | None = getattr(self.source, "columns", None)
+        if grown is not None:
+            grown.learn(file, columns)
+
+    def found_again(self, asked: ColumnSettings) -> ColumnSettings:
+        """The columns as they would be found now, with others asked for than the settings have."""
+        return settle_columns(asked, self.columns, self.source.schema())
+
+    def check_read(self) -> None:
+        """Look at the columns once all rows were read; see `check_columns`."""
+        check_columns(self.source, self.settings.columns, self.columns)
 
     @cached_property
     def files(self) -> list[SourceFile]:
@@ -184,10 +174,10 @@ class Dataset:
         Where rows point to image files, a version takes in those as well, so that an image that
         was added or changed makes the files that may name it new.
         """
-        files = sorted(self._source.files(), key=lambda file: file.name)
+        files = sorted(self.source.files(), key=lambda file: file.name)
         if self.format in _WITH_IMAGES or not self._by_path:
             return files
-        images = self._images.listing_version()
+        images = self.images.listing_version()
         return [SourceFile(f.name, f.url, f"{f.version}+{images}") for f in files]
 
     def batches(
@@ -204,10 +194,9 @@ class Dataset:
         Yields
         ------
         pyarrow.RecordBatch
-            With `schema`: `position` (int64, the row in the file), `id` (null only without an id
-            column), `image` {bytes, path}, `image_reason` (null if there are bytes; see
-            `pipeline.dataset.forms.reasons`), `text` (the captions that are not blank),
-            `text_reason` (null if there is one), and `extra` if columns pass through.
+            With `schema`: `position` (int64, the row in the file), `id` (null without an id column),
+            `image` {bytes, path}, `image_reason` (null if there are bytes; see `forms.reasons`), `text`
+            (the captions that are not blank), `text_reason`, and `extra` if columns pass through.
 
         Raises
         ------
@@ -215,7 +204,7 @@ class Dataset:
             For a file that is damaged, has other columns than the first one, text that is not
             UTF-8, or a null id.
         """
-        for batch in self._source.batches(file.name, self._unified.needed):
+        for batch in self.source.batches(file.name, self._asked):
             yield from self._unified.batches(file.name, batch, unread)
 
     def stream(self, file: SourceFile, positions: np.ndarray) -> Iterator[pa.RecordBatch]:
@@ -229,7 +218,7 @@ class Dataset:
         if not len(positions):
             return
         rows = 0
-        for read in self._source.take(file.name, positions, self._unified.needed):
+        for read in self.source.take(file.name, positions, self._asked):
             for batch in self._unified.batches(file.name, read):
                 rows += batch.num_rows
                 yield batch
@@ -248,7 +237,12 @@ class Dataset:
         sorted_ = np.unique(wanted)
         if len(sorted_) and sorted_[0] < 0:
             raise DatasetError(f"{file.name} has no row {sorted_[0]}")
-        table = pa.Table.from_batches(self.stream(file, sorted_), self.schema)
+        while True:
+            schema = self.schema
+            batches = list(self.stream(file, sorted_))
+            if self.schema.equals(schema):
+                break
+        table = pa.Table.from_batches(batches, schema)
         order = np.searchsorted(sorted_, wanted)
         if np.array_equal(order, np.arange(len(sorted_))):
             return table
@@ -257,57 +251,37 @@ class Dataset:
 
     def image_version(self, path: str) -> str | None:
         """Changes when an image that a row names has; None where it can't be told at once."""
-        return self._images.image_version(path)
+        return self.images.image_version(path)
 
     def advice(self) -> list[str]:
         """What to change about the files for them to be read faster, a line each."""
-        return getattr(self._source, "advice", list)()
+        return getattr(self.source, "advice", list)()
 
-    def unused(self, named: Iterable[str]) -> list[str]:
-        """The files of the dataset's folder that hold data by their names, and that are not read.
-
-        Parameters
-        ----------
-        named
-            Paths of the images that rows name.
-        """
-        used = set(getattr(self._source, "used", lambda: _names(self._source))())
-        left = [n for n in self._root.names() if n not in used and not is_about(n)]
-        if not left:
-            return []
-        known, own = set(self._root.names()), self._images.root.path == self._root.path
-        for path in named:
-            place = path if path in known and own else self._images.find(path)
-            if isinstance(place, tuple):
-                place = place[0]
-            if place is not None and own:
-                used.add(place)
-        return [name for name in left if name not in used]
+    @property
+    def _asked(self) -> list[str] | None:
+        """The columns to read, None for all, those that are not known yet too."""
+        grows = getattr(self.source, "columns", None) is not None
+        return None if grows and self.settings.columns.extra is None else self._unified.needed
 
     def _look(self) -> None:
         """Read the first rows, to find an image column that holds none and an empty dataset."""
         asked = [c for c in (self.columns.image, self.columns.text) if c]
-        self._by_path = False
-        for name in _names(self._source):
-            for _, batch in self._source.batches(name, asked):
+        # Images in the cells of text files are paths, also of a column that comes late.
+        self._by_path = self.format in ("jsonl", "csv")
+        for name in table_names(self.source):
+            for positions, batch in self.source.batches(name, asked):
                 if batch.num_rows == 0:
                     continue
+                for field, column in zip(batch.schema, batch.columns, strict=True):
+                    check_utf8(name, positions, field.name, column)
                 if self.columns.image:
-                    cells = list(map(unpacked, image_cells(batch.column(0).slice(0, 64))))
-                    self._by_path = any(c and c["bytes"] is None and c["path"] for c in cells)
+                    found = image_cells(batch.column(0).slice(0, 64), batch.schema.field(0))
+                    cells = list(map(unpacked, found))
+                    self._by_path |= any(c and c["bytes"] is None and c["path"] for c in cells)
                     self._by_path |= image_kind(batch.schema.field(0)) == "path"
                     check_images(self.columns.image, cells)
                 return
         raise DatasetError(f"path {self.settings.path!r} has no rows")
-
-
-def _has_files(source: Source) -> bool:
-    return next(iter(_names(source)), None) is not None
-
-
-def _names(source: Source) -> list[str]:
-    names = getattr(source, "names", None)
-    return names() if names else [file.name for file in source.files()]
 
 
 def _excluded(name: str | None, base: Path) -> frozenset[str]:

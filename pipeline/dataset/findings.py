@@ -10,18 +10,19 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.dataset.dataset import Dataset, DatasetSettings
-from pipeline.dataset.forms.base import SourceFile
+from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.fingerprints import row_digests
+from pipeline.dataset.forms.base import SourceFile, is_string
 from pipeline.dataset.images import ImageInspector
 from pipeline.dataset.known_images import COLUMNS, KnownImages
 from pipeline.storage.files import writing_whole
 
-FINDINGS_VERSION = 6
+FINDINGS_VERSION = 7
 
 FILE_SCHEMA = pa.schema(
     [
@@ -48,6 +49,8 @@ HELD = [n for n in FILE_SCHEMA.names if n not in (*DETAILS, "image_path", "image
 # Settings that change nothing of what is read.
 NOT_OF_READING = {"name", "licence", "on_duplicate", "exclude"}
 
+_COLUMNS = b"columns"
+
 Advance = Callable[[int], None]
 
 
@@ -61,10 +64,11 @@ def digest(*parts: bytes | str) -> str:
     return state.hexdigest()
 
 
-def reading_of(settings: DatasetSettings) -> str:
-    """A digest of the settings that decide what is found."""
-    told = json.dumps(settings.model_dump(mode="json", exclude=NOT_OF_READING), sort_keys=True)
-    return digest(str(FINDINGS_VERSION), told)
+def reading_of(dataset: Dataset) -> str:
+    """A digest of what decides what is found: the settings, and which column holds which half."""
+    settings = dataset.settings.model_dump(mode="json", exclude=NOT_OF_READING)
+    halves = dataset.columns.model_dump(include={"id", "image", "text"})
+    return digest(str(FINDINGS_VERSION), json.dumps([settings, halves], sort_keys=True))
 
 
 def read(
@@ -95,7 +99,7 @@ def read(
             reasons[i], versions[i] = fault, known.version_read(paths[i], fault)
         texts = batch.column("text").to_pylist()
         text_reasons = batch.column("text_reason").to_pylist()
-        extras = batch.column("extra").to_pylist() if "extra" in batch.schema.names else None
+        extra = batch.column("extra") if "extra" in batch.schema.names else None
         ids = batch.column("id").to_pylist()
         captions = [
             None if reason else digest(*text)
@@ -115,8 +119,8 @@ def read(
             "captions": texts,
             "image_path": [p if v else None for p, v in zip(paths, versions, strict=True)],
             "image_version": versions,
-            "licence": [_licence(row) for row in extras or [None] * len(batch)],
-            "extra": [None] * len(batch) if extras is None else [_extra(row) for row in extras],
+            "licence": _licences(extra, len(batch)),
+            "extra": [None] * len(batch) if extra is None else row_digests(extra),
         }
         batches.append(pa.table(rows, schema=FILE_SCHEMA))
         if advance:
@@ -124,16 +128,17 @@ def read(
     return pa.concat_tables(batches)
 
 
-def _licence(extra: dict[str, Any] | None) -> str | None:
-    """What a row says of its licence, in a column of that name."""
+def _licences(extra: pa.StructArray | None, rows: int) -> pa.Array:
+    """What rows say of their licence, in columns of that name."""
+    found = pa.nulls(rows, pa.string())
     for name in ("licence", "license"):
-        if extra and extra.get(name) is not None:
-            return str(extra[name])
-    return None
+        if extra is not None and name in extra.type.names and _has_text(extra.type[name].type):
+            found = pc.coalesce(found, pc.struct_field(extra, name).cast(pa.string()))
+    return found
 
 
-def _extra(row: Any) -> str:
-    return digest(json.dumps(row, sort_keys=True, default=repr, ensure_ascii=False))
+def _has_text(kind: pa.DataType) -> bool:
+    return is_string(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
 
 
 def place_of(folder: Path, file: SourceFile) -> Path:
@@ -151,6 +156,12 @@ def known_images(folder: Path, file: SourceFile, reading: str) -> pa.Table | Non
     return _found(folder, file, {"reading": reading}, COLUMNS)
 
 
+def kept_columns(folder: Path, file: SourceFile) -> dict[str, int]:
+    """The columns of a file and their kinds, as they were kept with what was found in it."""
+    metadata = pq.read_schema(place_of(folder, file)).metadata or {}
+    return dict(json.loads(metadata.get(_COLUMNS, b"{}")))
+
+
 def _found(
     folder: Path, file: SourceFile, wanted: Mapping[str, str], columns: Sequence[str]
 ) -> pa.Table | None:
@@ -164,8 +175,11 @@ def _found(
         return None
 
 
-def keep(folder: Path, file: SourceFile, reading: str, table: pa.Table) -> None:
-    """Keep what was found in a file."""
+def keep(
+    folder: Path, file: SourceFile, reading: str, table: pa.Table, columns: Mapping[str, int]
+) -> None:
+    """Keep what was found in a file, and of what kinds its columns are."""
     told = {"file": file.name, "version": file.version, "reading": reading}
+    told[_COLUMNS.decode()] = json.dumps(columns)
     with writing_whole(place_of(folder, file)) as scratch:
         pq.write_table(table.replace_schema_metadata(told), scratch, compression="zstd")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,38 @@ def captions(values: list[Any], is_list: bool) -> tuple[list[list[str]], list[st
     texts = [[text for text in row or () if text and _visible(text)] for row in lists]
     reasons = [None if kept else _blank_reason(row) for kept, row in zip(texts, lists, strict=True)]
     return texts, reasons
+
+
+def json_captions(values: list[str | None]) -> tuple[list[list[str]], list[str | None]]:
+    """`captions` of a column that is JSON text, since strings and other things stand in it.
+
+    A number is the text that it is written as; objects and truths are no texts.
+    """
+    rows = [None if text is None else _spelled(json.loads(text)) for text in values]
+    texts, found = captions([None if row is _NO_STRING else row for row in rows], True)
+    named = [
+        reasons.NO_STRING if row is _NO_STRING else why
+        for row, why in zip(rows, found, strict=True)
+    ]
+    return texts, named
+
+
+_NO_STRING: list[Any] = []
+
+
+def _spelled(value: Any) -> list[str | None] | None:
+    items = value if isinstance(value, list) else [value]
+    if any(isinstance(item, (dict, list, bool)) for item in items):
+        return _NO_STRING
+    texts = [
+        item
+        if item is None or isinstance(item, str)
+        else None
+        if item != item
+        else json.dumps(item)
+        for item in items
+    ]
+    return texts if isinstance(value, list) or texts[0] is not None else None
 
 
 def path_to_read(cell: Cell) -> str | None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from pipeline.dataset.catalog import Catalog
 from pipeline.dataset.columns import text_kind
+from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.forms.names import is_about
 from pipeline.dataset.forms.unused import unused
+from pipeline.dataset.opening import table_names
+
+logger = logging.getLogger(__name__)
 
 _COLUMNS = 8
 
@@ -19,7 +25,29 @@ def overlooked(catalog: Catalog, in_use: bool = False) -> list[str]:
     Files are those of the dataset's folder (of a glob, what it matches) that the form does not read
     and that no row names. What only tells of data, a README or a list of checksums, is none of them.
     """
-    return unused(catalog.dataset.unused(catalog.image_paths())) + list(_columns(catalog, in_use))
+    return unused(_unused(catalog.dataset, catalog.image_paths())) + list(_columns(catalog, in_use))
+
+
+def _unused(dataset: Dataset, named: Iterable[str]) -> list[str]:
+    """The files of the dataset's folder that hold data by their names, and that are not read.
+
+    Parameters
+    ----------
+    named
+        Paths of the images that rows name.
+    """
+    used = set(getattr(dataset.source, "used", lambda: table_names(dataset.source))())
+    left = [n for n in dataset.root.names() if n not in used and not is_about(n)]
+    if not left:
+        return []
+    known, own = set(dataset.root.names()), dataset.images.root.path == dataset.root.path
+    for path in named:
+        place = path if path in known and own else dataset.images.find(path)
+        if isinstance(place, tuple):
+            place = place[0]
+        if place is not None and own:
+            used.add(place)
+    return [name for name in left if name not in used]
 
 
 def _columns(catalog: Catalog, in_use: bool) -> Iterator[str]:
@@ -37,14 +65,27 @@ def _columns(catalog: Catalog, in_use: bool) -> Iterator[str]:
                 )
 
 
-def as_warnings(lines: Iterable[str], rows: int) -> list[str]:
-    """What a run says that generates for so many rows while something is overlooked."""
-    told = "; ".join(lines)
+def warn_of_run(catalog: Catalog, pending: Mapping[str, int], made: Collection[str]) -> list[str]:
+    """What a run says, also in its log, before it generates halves while something is overlooked.
+
+    Parameters
+    ----------
+    catalog
+    pending
+        Rows to do by missing half.
+    made
+        The halves that there is a generator for.
+    """
+    rows = sum(pending.get(half, 0) for half in made)
+    told = overlooked(catalog, in_use=True) if rows else []
     if not told:
         return []
-    return [
-        f"{rows} rows get a generated half, and what they lack may lie in what is not used: {told}"
-    ]
+    warning = (
+        f"{rows} rows get a generated half, and what they lack may lie in what is not used:"
+        f" {'; '.join(told)}"
+    )
+    logger.warning("%s", warning)
+    return [warning]
 
 
 def without_pairs(name: str, catalog: Catalog) -> str | None:

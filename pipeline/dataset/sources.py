@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.dataset.catalog import Catalog, encoded_images, fetch
+from pipeline.dataset.catalog import Catalog, encoded_images, fetch, known_columns
 from pipeline.dataset.dataset import Dataset, DatasetSettings
 from pipeline.dataset.external import INTERNAL, ExternalSettings
 
@@ -49,12 +49,15 @@ class Sources:
     @cached_property
     def dataset(self) -> Dataset:
         """The incomplete dataset."""
-        return Dataset.open(self._settings, self._base)
+        return self._open(INTERNAL, self._settings)
 
     @cached_property
     def externals(self) -> dict[str, Dataset]:
         """The external datasets by name."""
-        return {each.name: Dataset.open(each, self._base) for each in self._external}
+        return {each.name: self._open(each.name, each) for each in self._external}
+
+    def _open(self, name: str, settings: DatasetSettings) -> Dataset:
+        return Dataset.open(settings, self._base, known_columns(self._folder / name))
 
     def of(self, name: str) -> Dataset:
         """The dataset that a pair's `source` names."""

@@ -11,9 +11,18 @@ import pyarrow as pa
 
 from pipeline.dataset.columns import ColumnSettings, free_name, image_cells, is_uuid, text_kind
 from pipeline.dataset.forms.base import BATCH_BYTES, Batch, DatasetError
+from pipeline.dataset.forms.kinds import json_kinds, loose_strings
 from pipeline.dataset.forms.pictures import Pictures
 from pipeline.dataset.forms.reasons import NO_IMAGES, NO_TEXTS
-from pipeline.dataset.halves import Cell, captions, check_utf8, in_cell, path_to_read, unpacked
+from pipeline.dataset.halves import (
+    Cell,
+    captions,
+    check_utf8,
+    in_cell,
+    json_captions,
+    path_to_read,
+    unpacked,
+)
 from pipeline.dataset.schema import IMAGE
 
 # Images that are read by their paths at the same time, where that takes a server.
@@ -91,14 +100,10 @@ class Unified:
         for field, column in zip(batch.schema, batch.columns, strict=True):
             check_utf8(name, positions, field.name, column)
         ids = self._ids(name, positions, batch)
-        texts, text_reasons = (
-            captions(batch.column(self.columns.text).to_pylist(), self.text_is_list)
-            if self.columns.text
-            else ([[]] * batch.num_rows, [NO_TEXTS] * batch.num_rows)
-        )
+        texts, text_reasons = self._texts(batch)
         extra = self._extra(batch)
         cells: list[Cell] = (
-            list(map(unpacked, image_cells(batch.column(self.columns.image))))
+            list(map(unpacked, image_cells(*_column(batch, self.columns.image))))
             if self.columns.image
             else [{"bytes": None, "path": None, "reason": NO_IMAGES}] * batch.num_rows
         )
@@ -141,10 +146,20 @@ class Unified:
                 data, reason = next(found) if path is not None else in_cell(cell)
                 yield {"bytes": data, "path": cell and cell["path"]}, reason
 
+    def _texts(self, batch: pa.RecordBatch) -> tuple[list[list[str]], list[str | None]]:
+        if not self.columns.text:
+            return [[]] * batch.num_rows, [NO_TEXTS] * batch.num_rows
+        column, field = _column(batch, self.columns.text)
+        if json_kinds(field) is not None:
+            return json_captions(column.to_pylist())
+        return captions(column.to_pylist(), text_kind(field) == "list")
+
     def _ids(self, name: str, positions: np.ndarray, batch: pa.RecordBatch) -> pa.Array:
         if self.columns.id is None:
             return pa.nulls(batch.num_rows, pa.string())
-        column = batch.column(self.columns.id)
+        column, field = _column(batch, self.columns.id)
+        if json_kinds(field) is not None:
+            column = pa.array(loose_strings(column), pa.string())
         if pa.types.is_struct(column.type):
             column = column.field("path")
         if is_uuid(column.type):
@@ -165,5 +180,16 @@ class Unified:
     def _extra(self, batch: pa.RecordBatch) -> pa.Array | None:
         if not self._extra_names:
             return None
-        columns = [batch.column(name) for name in self._extra_names]
+        columns = [
+            batch[name] if name in batch.schema.names else pa.nulls(batch.num_rows, field.type)
+            for name, field in zip(self._extra_names, self.extra_schema, strict=True)
+        ]
         return pa.StructArray.from_arrays(columns, fields=list(self.extra_schema))
+
+
+def _column(batch: pa.RecordBatch, name: str) -> tuple[pa.Array, pa.Field]:
+    """A column and its field; one that these rows do not have is null."""
+    at = batch.schema.get_field_index(name)
+    if at < 0:
+        return pa.nulls(batch.num_rows, pa.string()), pa.field(name, pa.string())
+    return batch.column(at), batch.schema.field(at)

@@ -9,12 +9,15 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.config.config import Config
+from pipeline.config.evaluation import FineTuningSettings, HeadsSettings
 from pipeline.config.variants import VARIANTS
 from pipeline.dataset.catalog import encoded_images
 from pipeline.dataset.sources import Progress, quiet
 from pipeline.evaluation.changes import Sweep
 from pipeline.evaluation.measures.direct import Direct
-from pipeline.evaluation.measures.fine_tuning import FEWEST_PAIRS, Downstream
+from pipeline.evaluation.measures.downstream import FEWEST_PAIRS, Downstream, Untouched
+from pipeline.evaluation.measures.fine_tuning import FineTuning
+from pipeline.evaluation.measures.heads import Heads
 from pipeline.evaluation.measures.retrieval import retrieval_figures
 from pipeline.evaluation.protocol.masked import Pairs
 from pipeline.evaluation.protocol.world import World
@@ -82,7 +85,7 @@ class Draw:
             if self.settings.downstream is not None and whole < FEWEST_PAIRS:
                 raise ConfigError(
                     f"evaluation: of {len(self.world.train)} training pairs a missing rate of"
-                    f" {masked.rate:g} leaves {whole} whole, and fine-tuning needs {FEWEST_PAIRS}"
+                    f" {masked.rate:g} leaves {whole} whole, and training needs {FEWEST_PAIRS}"
                 )
             arms += [Arm(variant, masked) for variant in chosen]
             for sweep in sweeps:
@@ -99,24 +102,30 @@ class Draw:
 
     @cached_property
     def downstream(self) -> Downstream | None:
-        """The fine-tuning, where it is asked for."""
-        settings = self.settings.downstream
+        """What learns from completed data, where it is asked for."""
+        settings, folder = self.settings.downstream, self.folder / "downstream"
         if settings is None:
             return None
+        test = Untouched(self.world.pairs_of(self.world.test), self.world.test)
+        if isinstance(settings, HeadsSettings):
+            views = self.world.views
+            models = views.judge.models
+            towers = models.identity(models.encoder_component)
+            shared = bool(models.encoder.shared_space)
+            return Heads(settings, views.judged_halves, towers, shared, test, folder)
         model = next(iter(self.start.resolve(self.config.base, self.config.run.offline).values()))
-        test = self.world.pairs_of(self.world.test)
-        return Downstream(settings, model.path, model.revision, test, self.folder / "downstream")
+        return FineTuning(settings, model.path, model.revision, test, folder)
 
     @cached_property
     def start(self) -> Component:
         """The checkpoint that fine-tuning starts from."""
         given = self.settings.downstream
-        assert given is not None
+        assert isinstance(given, FineTuningSettings)
         values = given.start or self.settings.judge or self.config.encoder
         if values.get("kind") != "open_clip":
             raise ConfigError(
                 "evaluation.downstream.start: must be an encoder of kind open_clip, which can be"
-                f" fine-tuned; got {values.get('kind')!r}"
+                f" fine-tuned; got {values.get('kind')!r}; downstream: heads takes any"
             )
         from kb.encoders import ENCODERS
 
@@ -147,10 +156,12 @@ class Draw:
         if self.downstream is not None:
             assert self.settings.downstream is not None
             count = seeds or self.settings.downstream.seeds
-            name = f"fine-tune {label} at {rate:g}"
+            name = f"train on {label} at {rate:g}"
             self.progress(name, 0, count)
             ranks = self.downstream.measure(train, count)
-            results.add_ranks(rate, label, ranks, self.world.test, len(train), self.number)
+            results.add_ranks(
+                rate, label, ranks, self.downstream.test.names, len(train), self.number
+            )
             self.progress(name, count, count)
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.config.config import Config
+from pipeline.config.evaluation import FineTuningSettings, HeadsSettings
 from pipeline.dataset.sources import Progress, quiet
 from pipeline.evaluation.changes import Sweep
 from pipeline.evaluation.draw import Draw
@@ -79,7 +80,8 @@ class Experiment:
                 self.progress("variants", done + len(arms), total)
                 if draw.downstream is not None:
                     ranks = draw.downstream.untrained()
-                    results.add_start(ranks, draw.world.test, number)
+                    if ranks is not None:
+                        results.add_start(ranks, draw.downstream.test.names, number)
             return results
 
     def draw(self, number: int = 0) -> Draw:
@@ -96,7 +98,18 @@ class Experiment:
             "draws": self.settings.draws,
             "n": self.config.generation.n,
             "judge_selects": draw.world.views.judge_selects,
-            "judge": draw.world.views.judge.config.encoder.get("model"),
-            "start": None if downstream is None else str(draw.start.settings.model),
+            "judge": _told(draw.world.views.judge.config.encoder),
+            "start": draw.start.settings.model
+            if isinstance(downstream, FineTuningSettings)
+            else None,
             "downstream": None if downstream is None else downstream.model_dump(mode="json"),
+            "measure": "mean recall" if isinstance(downstream, HeadsSettings) else "mean R@1",
         }
+
+
+def _told(encoder: Mapping[str, Any]) -> str:
+    """What an encoder is called: its model or models, else its kind."""
+    models = [encoder, *(encoder.get(half) or {} for half in ("image", "text"))]
+    return " and ".join(str(one["model"]) for one in models if one.get("model")) or str(
+        encoder.get("kind")
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +17,12 @@ import pyarrow.dataset as ds
 
 from kb.storage import replacing
 from pipeline.dataset.schema import SCHEMA_VERSION
-from pipeline.export.card import Tally, card
+from pipeline.export.card import card
 from pipeline.export.cutoff import cutoffs, scores
-from pipeline.export.formats import FORMATS
+from pipeline.export.formats import FORMATS, ShardWriter
 from pipeline.export.settings import ExportSettings
+from pipeline.export.tally import Tally
+from pipeline.export.writing import Writing
 from pipeline.ledger.review import Verdict
 from pipeline.storage.errors import ConfigError
 from pipeline.storage.versions import MARK
@@ -30,6 +32,10 @@ logger = logging.getLogger(__name__)
 # Says that a folder is an export of ours, which the next one may replace.
 
 HALVES = ("id", "image", "text")
+
+
+class NothingToExport(ConfigError):
+    """No row of the completed dataset is asked for and good enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +51,16 @@ class Exported:
     left_out : dict
         Rows that are not in it, by why: "rejected", "failed", "below the score",
         "rejected in review", "not asked for".
+    written, taken_over : int
+        Files of shards that were written, and that stayed as they were.
     """
 
     folder: Path
     format: str
     rows: int
     left_out: dict[str, int]
+    written: int = 0
+    taken_over: int = 0
 
 
 def export(
@@ -61,11 +71,13 @@ def export(
     verdicts: Mapping[str, Verdict] | None = None,
     advance: Callable[[int], None] | None = None,
     owner: str = "",
+    waiting: int = 0,
 ) -> Exported:
     """Write the completed dataset in a consumer's layout, with a dataset card beside it.
 
     It is written to a folder beside and renamed when whole: at any moment a reader finds the
-    former export or the new one.
+    former export or the new one. Files of shards (Parquet, WebDataset) that would be the same as
+    they stand are taken over as they are.
 
     Parameters
     ----------
@@ -83,40 +95,50 @@ def export(
         Called with the number of rows looked at after each batch.
     owner
         Who writes, where another may write to the same folder; see `kb.storage.replacing`.
+    waiting
+        Rows of the input that are still to be done, for the card.
 
     Raises
     ------
     ConfigError
-        If `folder` holds something else, a column is unknown, or no row is left to export.
+        If `folder` holds something else, or a column is unknown.
+    NothingToExport
+        No row is left to export; what stood there stays.
     """
     folder = Path(folder).absolute()
     _check_folder(folder)
     columns = _columns(completed.schema, settings.columns)
     rows = scores(completed) if settings.best else None
-    tally = Tally(verdicts, cutoffs(rows, settings.min_score, settings.best))
+    cuts = cutoffs(rows, settings.min_score, settings.best)
+    work = Writing(completed, folder, settings, columns, verdicts or {}, cuts, advance)
     with replacing(folder, owner) as scratch:
         writer = FORMATS[settings.format](scratch, folder, settings, completed.schema, columns)
         with writer:
-            for batch in _batches(completed):
-                kept = tally.count(batch, settings.only)
-                if kept.num_rows:
-                    writer.add(kept)
-                if advance:
-                    advance(batch.num_rows)
+            if isinstance(writer, ShardWriter):
+                groups = work.in_shards(writer, scratch)
+            else:
+                groups = work.in_one(writer)
+        tally = Tally()
+        for group in groups:
+            tally.add(group.tally)
         if not tally.rows:
             said = ", ".join(f"{count} {why}" for why, count in tally.left_out.items())
-            raise ConfigError(f"export: no row is left to export ({said or 'no rows at all'})")
-        text = card(name, settings, tally, writer.usage(), writer.keys)
+            raise NothingToExport(f"export: no row is left to export ({said or 'no rows at all'})")
+        text = card(name, settings, tally, writer.usage(), writer.keys, writer.tells, waiting)
         (scratch / "README.md").write_text(text, encoding="utf-8")
         mark = {
             "schema_version": SCHEMA_VERSION,
             "settings": settings.model_dump(mode="json"),
             "rows": tally.rows,
             "left_out": dict(tally.left_out),
+            "layout": work.layout,
+            "groups": [group.dump() for group in groups if group.parts],
         }
-        (scratch / MARK).write_text(json.dumps(mark, indent=2), encoding="utf-8")
+        (scratch / MARK).write_text(json.dumps(mark), encoding="utf-8")
     logger.info("exported %d rows as %s to %s", tally.rows, settings.format, folder)
-    return Exported(folder, settings.format, tally.rows, dict(tally.left_out))
+    return Exported(
+        folder, settings.format, tally.rows, dict(tally.left_out), work.written, work.taken_over
+    )
 
 
 def is_export(folder: Path) -> bool:
@@ -142,12 +164,3 @@ def _columns(schema: pa.Schema, asked: Sequence[str] | None) -> list[str] | None
             f"export.columns: there is no column {unknown[0]!r}; there are {', '.join(schema.names)}"
         )
     return [name for name in schema.names if name in asked and name not in HALVES]
-
-
-def _batches(completed: ds.Dataset) -> Iterator[pa.RecordBatch]:
-    # Few row groups ahead: they hold images.
-    scanner = completed.scanner(batch_size=100, batch_readahead=2, fragment_readahead=1)
-    for batch in scanner.to_batches():
-        if batch.num_rows:
-            order = [name for name in completed.schema.names if name in batch.schema.names]
-            yield batch.select(order)

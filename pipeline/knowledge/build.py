@@ -27,6 +27,7 @@ from pipeline.knowledge.standards import keep_standards
 from pipeline.knowledge.standing import StandingKnowledge
 from pipeline.models.loaded import LoadedModels
 from pipeline.storage.files import read_json, write_whole
+from pipeline.storage.warned import Warned
 
 INPUTS = "kb-inputs.json"
 
@@ -98,8 +99,10 @@ def build(
     external = [embeddings.pairs(name, progress) for name in externals]
     progress("build", 0, 1)
     recipe = Recipe(config.knowledge_base, config.run.seed, models.encoder.shared_space, encoder)
-    built = KnowledgeBase.update(knowledge.folder, internal, external, recipe)
-    keep_standards(config, built, internal, catalog)
+    with Warned() as warned:
+        built = KnowledgeBase.update(knowledge.folder, internal, external, recipe)
+        keep_standards(config, built, internal, catalog)
+    knowledge.keep_warnings(warned.told())
     write_whole(stamp, json.dumps(inputs, indent=1))
     progress("build", 1, 1)
     knowledge.forget()

@@ -86,10 +86,6 @@ class PairEmbeddings:
         ).filter(pa.array(held))
         return Pairs(table, {m: caches[m].rows(places[m][held]) for m in MODALITIES})
 
-    def pairs_by_source(self, progress: Progress = quiet) -> dict[str, Pairs]:
-        """The pairs of every source, the incomplete dataset's own first."""
-        return {name: self.pairs(name, progress) for name in self._sources.catalogs(progress)}
-
     def of_halves(
         self, modality: Modality, contents: Sequence[bytes] | Sequence[Sequence[str]], limit: int
     ) -> np.ndarray:
@@ -123,6 +119,10 @@ class PairEmbeddings:
         keys = [digest(one) if isinstance(one, bytes) else digest(*one) for one in contents]
         places = cache.encode(keys, items, partial(self._models.embed, modality=modality))
         return take(cache.rows(places), np.arange(len(places)))
+
+    def pairs_by_source(self, progress: Progress = quiet) -> dict[str, Pairs]:
+        """The pairs of every source, the incomplete dataset's own first."""
+        return {name: self.pairs(name, progress) for name in self._sources.catalogs(progress)}
 
     def held(self, source: str, modality: Modality) -> Subset:
         """The embeddings of a source's complete rows as far as they are kept; nothing is encoded."""

@@ -19,16 +19,18 @@ from pipeline.dataset.external import INTERNAL
 from pipeline.dataset.images import UndecodableImage, decode
 from pipeline.dataset.sources import Sources
 from pipeline.storage.errors import ConfigError
+from pipeline.storage.files import read_json, write_whole
 from selection.niqe import NiqeModel
+from selection.scales import Standards
 from selection.scoring import Selector
 from selection.settings import ScoringSettings
-from selection.standards import Standards
 
 logger = logging.getLogger(__name__)
 
 # The knowledge base's folder and the measured standards, within the run's.
 FOLDER = "kb"
 STANDARDS = "standards.json"
+WARNINGS = "kb-warnings.json"
 # Pictures by whose pseudo-texts the hubness of captions is measured.
 HUB_PAIRS = 1000
 
@@ -73,6 +75,7 @@ class StandingKnowledge:
     def __init__(self, folder: Path, sources: Sources, scoring: ScoringSettings, seed: int) -> None:
         self.folder = folder / FOLDER
         self._standards = folder / STANDARDS
+        self._warnings = folder / WARNINGS
         self._sources = sources
         self._scoring = scoring
         self._seed = seed
@@ -117,13 +120,23 @@ class StandingKnowledge:
         self._base = None
         self._selector = None
 
+    def keep_warnings(self, told: Sequence[str]) -> None:
+        """Keep what a build warned of; what another did of the same fit still holds."""
+        before = read_json(self._warnings) or {}
+        fit = (read_json(self._standards) or {}).get("measured_for")
+        still = before["told"] if before.get("fit") == fit else []
+        kept = list(dict.fromkeys([*still, *told]))
+        write_whole(self._warnings, json.dumps({"fit": fit, "told": kept}, ensure_ascii=False))
+
     def warnings(self) -> list[str]:
-        """What the last build found that the user should know; without loading anything."""
+        """What the builds of what stands found that the user should know; nothing is loaded."""
         try:
             manifest = read_manifest(self.folder)
         except DamagedKnowledgeBase:
             return []
-        return list((manifest["purification"] or {}).get("warnings", []))
+        purified = (manifest["purification"] or {}).get("warnings", [])
+        told = (read_json(self._warnings) or {}).get("told", [])
+        return list(dict.fromkeys([*purified, *told]))
 
     def version(self, of_mapping_alone: bool = False) -> str:
         """The version on disk, or of its mapping alone; "none" where it can't be read."""

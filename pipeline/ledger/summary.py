@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from kb.embeddings import MODALITIES
 from pipeline.dataset.forms.reasons import kind_of
-from pipeline.ledger.ledger import Ledger, count_outcomes
+from pipeline.ledger.ledger import Ledger, Manifest, count_outcomes
 from pipeline.ledger.plan import Plan
 from pipeline.storage.files import read_json
 
@@ -47,7 +49,7 @@ def summarise(
     times
         Seconds by step.
     warnings
-        What the user should know of the knowledge base.
+        What the user should know of the knowledge base and of the run.
 
     Returns
     -------
@@ -56,7 +58,8 @@ def summarise(
         `outcomes` (rows by status), `by_missing` (outcomes by missing half, "none" for rows with
         both), `done_now`, `held_back`, `why` and `sections` (rows done or refreshed by reason, see
         `Plan`), `deleted`, `recovered` (rows that earlier runs did that were cut off before they
-        could leave a summary), `rewritten`, `warnings`, and `faults`: for "rejected" and "failed" a list of
+        could leave a summary), `rewritten`, `warnings`, `hopeless` (a sentence for each half of which
+        not one was completed, of those that this run tried, or of all where it tried none), and `faults`: for "rejected" and "failed" a list of
         `reason`, `rows` and a few `ids`, the most frequent first.
     """
     held = ledger.table()
@@ -86,9 +89,17 @@ def summarise(
             if m.run_id != run_id and m.run_id > (last or "")
         ),
         "rewritten": rewritten,
-        "warnings": list(warnings),
+        "warnings": list(dict.fromkeys(warnings)),
+        "hopeless": _hopeless(ledger, run_id),
         "faults": _faults(ledger),
     }
+
+
+def headline(summary: Mapping[str, Any]) -> str:
+    """A summary in a line: how many rows have which outcome, how many of them by this run."""
+    outcomes = ", ".join(f"{count} {name}" for name, count in summary["outcomes"].items())
+    seconds = sum(step["seconds"] for step in summary["times"])
+    return f"{summary['rows']} rows: {outcomes}; {summary['done_now']} done in {seconds:.0f} s"
 
 
 def told(summary: Mapping[str, Any]) -> list[str]:
@@ -103,6 +114,7 @@ def told(summary: Mapping[str, Any]) -> list[str]:
         changes.append(f"{summary['recovered']} done by a run that was cut off")
     since = "since the last run" if summary["last"] else "in the first run"
     lines = [f"{since}: {'; '.join(changes) or 'nothing new'}"]
+    lines += summary["hopeless"]
     lines += [f"warning: {warning}" for warning in summary["warnings"]]
     for status, faults in summary["faults"].items():
         for fault in faults:
@@ -114,6 +126,46 @@ def told(summary: Mapping[str, Any]) -> list[str]:
 def read_summary(folder: Path) -> Mapping[str, Any]:
     """The summary that the last run left in its folder; empty if there is none."""
     return read_json(folder / "summary.json") or {}
+
+
+def _hopeless(ledger: Ledger, run_id: str) -> list[str]:
+    """What there is to say of halves of which none was completed."""
+    lines = []
+    for half in MODALITIES:
+        manifests = ledger.newest_first()
+        own = [m for m in manifests if m.run_id == run_id and _lacks(m, half).any()]
+        tried = [m for m in own or manifests if _lacks(m, half).any()]
+        found: Counter[tuple[str, str]] = Counter()
+        for manifest in tried:
+            statuses = np.asarray(manifest.rows["status"])[_lacks(manifest, half)]
+            if "completed" in statuses:
+                break
+            found.update(_ends(ledger.parts / manifest.part, half))
+        else:
+            if found:
+                lines.append(_none_completed(half, found, bool(own)))
+    return lines
+
+
+def _lacks(manifest: Manifest, half: str) -> np.ndarray:
+    return np.asarray(pc.equal(manifest.rows["missing"], half).fill_null(False))
+
+
+def _ends(part: Path, half: str) -> Iterable[tuple[str, str]]:
+    """Status and reason of the rows of a part that lack a half."""
+    table = pq.read_table(part, columns=["status", "missing", "reason"])
+    for row in table.filter(pc.equal(table["missing"], half)).to_pylist():
+        # Why the half was missing stands before why it still is.
+        lost, _, error = kind_of(row["reason"] or "unknown").partition("; ")
+        yield row["status"], error or lost
+
+
+def _none_completed(half: str, found: Counter[tuple[str, str]], in_this_run: bool) -> str:
+    rows = found.total()
+    (status, why), most = found.most_common(1)[0]
+    share = {1: "the only row", most: f"all {rows:,} rows"}.get(rows, f"{most:,} of {rows:,} rows")
+    when = "in this run" if in_this_run else "so far"
+    return f"no {half} was completed {when}: {share} without one {status}: {why}"
 
 
 def _faults(ledger: Ledger) -> dict[str, list[dict[str, Any]]]:

@@ -66,6 +66,12 @@ class Component:
     def kind(self) -> str:
         return str(self.settings.kind)
 
+    @property
+    def served(self) -> str | None:
+        """The name of a model that is loaded elsewhere: a server's; None where there is none."""
+        named = None if self.settings.models() else getattr(self.settings, "model", None)
+        return None if named is None else str(named)
+
     def models(self) -> dict[str, tuple[str, str | None]]:
         """Role to (hub id or folder, pinned revision) of every model that the component needs.
 
@@ -96,10 +102,12 @@ class Component:
 
     def identity(self, models: Mapping[str, ResolvedModel]) -> dict[str, Any]:
         """What the component's output depends on: settings and the revision of every model."""
-        revisions = {
-            name: models[role].revision for role, (name, _) in self.settings.models().items()
+        # A model is known by its content: the same checkpoint elsewhere is nothing new.
+        named = {
+            _plain(name): models[role].revision
+            for role, (name, _) in self.settings.models().items()
         }
-        identity: dict[str, Any] = _by_revision(self.settings.identity(), revisions)
+        identity: dict[str, Any] = _by_content(self.settings.identity(), named)
         return identity | {f"{role}@revision": model.revision for role, model in models.items()}
 
     def create(self, models: Mapping[str, ResolvedModel]) -> Any:
@@ -131,18 +139,25 @@ class Component:
             raise ConfigError(f"{self.section}: {names} can't be loaded: {told}") from error
 
 
-def _by_revision(value: Any, revisions: Mapping[str, str]) -> Any:
-    """Settings with the names of models replaced, at any depth, by what tells their content.
+def _by_content(value: Any, revisions: Mapping[str, str]) -> Any:
+    """Settings, however deep, with its revision in the place of every model that they name.
 
-    The same checkpoint elsewhere is nothing new.
+    A `revision` beside it says nothing more.
     """
     if isinstance(value, Mapping):
-        return {field: _by_revision(each, revisions) for field, each in value.items()}
+        named = any(isinstance(v, str) and _plain(v) in revisions for v in value.values())
+        return {
+            field: _by_content(held, revisions)
+            for field, held in value.items()
+            if not (named and field == "revision")
+        }
     if isinstance(value, (list, tuple)):
-        return [_by_revision(each, revisions) for each in value]
-    if isinstance(value, str):
-        return revisions.get(value.removeprefix("local-dir:").removeprefix("hf-hub:"), value)
-    return value
+        return [_by_content(held, revisions) for held in value]
+    return revisions.get(_plain(value), value) if isinstance(value, str) else value
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("local-dir:").removeprefix("hf-hub:")
 
 
 def _import(section: str, kind: str, registry: Mapping[str, str]) -> type:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.dataset.catalog import digest
-from pipeline.export.export import Exported, export, is_export
+from pipeline.export.export import Exported, NothingToExport, export, is_export
 from pipeline.export.settings import ExportSettings
 from pipeline.job import Job
 from pipeline.ledger.review import FILE as REVIEW
 from pipeline.ledger.review import Reviewed, take_marks
+from pipeline.ledger.summary import read_summary
 from pipeline.report.run import report_run
 from pipeline.storage.files import read_json, write_whole
 
@@ -36,17 +37,28 @@ def present(job: Job, summary: dict[str, Any]) -> dict[str, Any]:
     wanted = {s.place: s.model_dump(mode="json") for s in settings}
     exports = {s.place: folder / "exports" / s.place for s in settings}
     standing = {} if stale else note["exports"]
+    empty: dict[str, str] = {}
     for each in settings:
         if standing.get(each.place) != wanted[each.place] or not is_export(exports[each.place]):
-            export_run(job, each)
+            try:
+                export_run(job, each)
+            except NothingToExport as error:
+                # The rows are done, and the report is what says why there are none.
+                former = "; the former one stays" if is_export(exports[each.place]) else ""
+                why = str(error).removeprefix("export: ")
+                empty[each.place] = f"export {each.place}: {why}{former}"
+    summary = summary | {"warnings": [*summary["warnings"], *empty.values()]}
     if stale:
+        text = json.dumps(summary, indent=1, ensure_ascii=False)
+        write_whole(folder / "summaries" / f"{summary['run_id']}.json", text)
+        write_whole(folder / "summary.json", text)
         report_run(job)
     if stale or note["exports"] != wanted:
         write_whole(folder / NOTE, json.dumps({"of": of, "exports": wanted}, indent=1))
     return summary | {
         "completed": job.home.place(folder / "completed"),
         "report": job.home.place(page),
-        "exports": {name: job.home.export_place(name) for name in exports},
+        "exports": {name: job.home.export_place(name) for name in exports if name not in empty},
     }
 
 
@@ -71,7 +83,16 @@ def export_run(job: Job, settings: ExportSettings, folder: Path | None = None) -
     place = folder or job.folder / "exports" / settings.place
     # Our lock keeps no other run out of a folder that is not ours.
     owner = "" if folder is None else digest(str(job.folder))[:8]
-    done = export(job.completed(), place, settings, job.config.name, job.verdicts(), owner=owner)
+    waiting = read_summary(job.folder).get("held_back", 0)
+    done = export(
+        job.completed(),
+        place,
+        settings,
+        job.config.name,
+        job.verdicts(),
+        owner=owner,
+        waiting=waiting,
+    )
     if folder is None:
         job.home.send_export(place, settings.place, job.run_id)
     return done

@@ -36,6 +36,9 @@ def report_run(job: Job, cards: int = CARDS) -> Path:
     config, summary, knowledge = job.config, read_summary(job.folder), job.knowledge.checked()
     models = []
     for component in config.components():
+        if not job.models.resolved(component):
+            name = component.served or component.kind
+            models.append({"role": component.section, "model": name, "revision": None})
         for role, model in job.models.resolved(component).items():
             models.append(
                 {
@@ -53,7 +56,7 @@ def report_run(job: Job, cards: int = CARDS) -> Path:
         ),
         "models": models,
         "times": summary.get("times", []),
-        "warnings": summary.get("warnings", []),
+        "warnings": [*summary.get("hopeless", []), *summary.get("warnings", [])],
         "changes": told(summary)[:1] if "why" in summary else [],
     }
     path = job.folder / "report" / "index.html"

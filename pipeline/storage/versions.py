@@ -40,19 +40,28 @@ class ExportVersions:
     def send(self, folder: Path, name: str, run_id: str) -> str:
         """Send a local export as a version of its own, and let it count; the version's URL.
 
-        The version before stays for those who are reading it; older ones go.
+        A file that was sent with the version before, under whatever name, is copied by the store
+        itself. That version stays for those who are reading it; older ones go.
         """
         self._fs.invalidate_cache()
-        before = (self._latest(name) or {}).get("version")
+        latest = self._latest(name) or {}
+        before = latest.get("version")
+        sent = {tuple(stamp): one for one, stamp in latest.get("stamps", {}).items()}
         version = f"{run_id}-{time.time_ns() // 1_000_000:x}"
         place = f"{self._root}/{name}"
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         within = [path.relative_to(folder).as_posix() for path in files]
         places = [f"{place}/{version}/{one}" for one in within]
         make_folders(self._fs, places)
-        self._fs.put(list(map(str, files)), places)
+        stamps = {one: _stamp(path) for one, path in zip(within, files, strict=True)}
+        known = [sent.get(stamp) for stamp in stamps.values()]
+        for one, target in zip(known, places, strict=True):
+            if one is not None:
+                self._fs.copy(f"{place}/{before}/{one}", target)
+        new = [at for at, one in enumerate(known) if one is None]
+        self._fs.put([str(files[at]) for at in new], [places[at] for at in new])
         url = f"{self._url}/{name}/{version}"
-        told = {"version": version, "url": url, "files": within}
+        told = {"version": version, "url": url, "files": within, "stamps": stamps}
         self._fs.pipe_file(f"{place}/{POINTER}", json.dumps(told, indent=1).encode())
         self._fs.invalidate_cache()
         for old in self._fs.ls(place, detail=False):
@@ -79,3 +88,9 @@ class ExportVersions:
             return json.loads(self._fs.cat_file(f"{self._root}/{name}/{POINTER}"))
         except FileNotFoundError:
             return None
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What a file is known by, also under another name: its inode, size and time."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns

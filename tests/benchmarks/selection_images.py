@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from selection.niqe import niqe
-from selection.standards import Standard
+from selection.scales import Standard
 
 NAMES = ("astronaut", "chelsea", "coffee", "motorcycle_left", "rocket", "camera")
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0)

@@ -16,8 +16,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from selection.bleu import sentence_bleu
+from selection.luma import luma
 from selection.niqe import NiqeModel, niqe
-from selection.statistics import luma
 from tests.selection import niqe_twin
 
 

@@ -82,14 +82,14 @@ class Server:
             "model": "tiny",
             "send_data": True,
             "api_key_env": None,
-            "backoff": 0.01,
             "timeout": 5.0,
             "retries": 2,
         } | changes
 
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
         body = handler.rfile.read(int(handler.headers.get("content-length", 0)))
-        seen = Seen(handler.path, dict(handler.headers.items()), body)
+        headers = {name.title(): value for name, value in handler.headers.items()}
+        seen = Seen(handler.path, headers, body)
         with self._lock:
             self.seen.append(seen)
             self._at_once += 1

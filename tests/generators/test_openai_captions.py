@@ -30,7 +30,7 @@ def test_the_request_holds_turns_limits_and_a_seed_of_its_own(
     assert roles == ["system", "user", "assistant", "user"]
     assert fields["messages"][2]["content"] == "a red hat"
     address = fields["messages"][1]["content"][0]["image_url"]["url"]
-    sent = Image.open(io.BytesIO(base64.b64decode(address.removeprefix("data:image/png;base64,"))))
+    sent = Image.open(io.BytesIO(base64.b64decode(address.removeprefix("data:image/jpeg;base64,"))))
     assert sent.size == (200, 50)
 
 

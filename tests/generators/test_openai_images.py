@@ -44,7 +44,8 @@ def test_an_example_grounds_by_its_image_as_an_edit(
     server: Server, pictures: Callable[..., Image.Image]
 ) -> None:
     pair = Example("p", "a green hat", pictures(1))
-    (answer,) = drawer(server, grounding="edit").generate([image_request(1, examples=(pair,))])
+    asked = drawer(server, grounding="edit", lossless=True)
+    (answer,) = asked.generate([image_request(1, examples=(pair,))])
     (seen,) = server.seen
     assert seen.path == "/v1/images/edits"
     assert seen.headers["Content-Type"].startswith("multipart/form-data")

@@ -98,6 +98,44 @@ def test_a_request_that_is_wrong_is_not_sent_again(
     assert len(server.seen) == 1
 
 
+@pytest.mark.parametrize("status", [400, 422])
+def test_requests_that_are_all_wrong_end_the_call(
+    status: int, server: Server, ask: Callable[..., CaptionRequest]
+) -> None:
+    """A wrong model or field would fail every row of a dataset, one after another."""
+    server.script.extend([status] * 100)
+    with pytest.raises(ServiceRefused, match=f"finds every request wrong: status {status}"):
+        captioner(server, concurrency=1).generate([ask(n, row=f"row-{n}") for n in range(50)])
+    assert len(server.seen) == 3
+
+
+def test_rows_that_the_server_finds_wrong_fail_alone_once_it_has_taken_another(
+    server: Server, ask: Callable[..., CaptionRequest]
+) -> None:
+    server.script.extend([400, None, *[400] * 20])
+    asked = captioner(server, concurrency=1)
+    answers = asked.generate([ask(n, row=f"row-{n}") for n in range(22)])
+    assert [answer.error is None for answer in answers] == [n == 1 for n in range(22)]
+
+
+def test_candidates_that_came_are_kept_where_one_of_a_row_did_not(
+    server: Server, ask: Callable[..., CaptionRequest]
+) -> None:
+    server.script.extend([None, 500, None])
+    (answer,) = captioner(server, concurrency=1, retries=0).generate([ask(1, 2, 3)])
+    assert [one.text for one in answer.candidates] == ["caption 1", "caption 3"]
+    assert answer.error is not None and "status 500" in answer.error
+
+
+def test_nothing_of_the_environment_is_sent_but_the_key_that_is_named(
+    server: Server, ask: Callable[..., CaptionRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_ADMIN_KEY"):
+        monkeypatch.setenv(name, KEY)
+    captioner(server).generate([ask(1)])
+    assert KEY not in str(server.seen[0])
+
+
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_refused_key_or_address_ends_the_call_and_not_only_a_row(
     status: int, server: Server, ask: Callable[..., CaptionRequest]

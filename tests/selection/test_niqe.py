@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from selection.luma import luma
 from selection.niqe import NiqeModel, fit_aggd, niqe, niqe_features
-from selection.statistics import luma
 from tests.selection import niqe_twin
 
 

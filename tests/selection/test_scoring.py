@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from selection.bleu import sentence_bleu
 from selection.niqe import NiqeModel, niqe
+from selection.scales import Standard, Standards, fit_standards
 from selection.scoring import Selector
 from selection.settings import ScoringSettings
-from selection.standards import Standard, Standards, fit_standards
 
 TARGET = np.array([1.0, 0.0], dtype=np.float32)
 

@@ -76,7 +76,8 @@ class ArrowSource:
             self._schema = schema
         return self._schema
 
-    def batches(self, name: str, columns: Sequence[str]) -> Iterator[Batch]:
+    def batches(self, name: str, columns: Sequence[str] | None) -> Iterator[Batch]:
+        columns = self.schema().names if columns is None else columns
         check_drift(self.names()[0], self.schema(), name, self._schema_of(name))
         position = 0
         for batch in self._read(name):
@@ -84,7 +85,10 @@ class ArrowSource:
                 yield np.arange(position, position + part.num_rows), self._cast(part)
                 position += part.num_rows
 
-    def take(self, name: str, positions: np.ndarray, columns: Sequence[str]) -> Iterator[Batch]:
+    def take(
+        self, name: str, positions: np.ndarray, columns: Sequence[str] | None
+    ) -> Iterator[Batch]:
+        columns = self.schema().names if columns is None else columns
         key = (name, self.root.version(name), tuple(columns))
         yield from self._readings.take(key, positions, lambda: self.batches(name, columns))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,10 +61,17 @@ class Source(Protocol):
         """The files in order of their names."""
 
     def schema(self) -> pa.Schema:
-        """The columns, as the beginning of the first file has them; reads no more than that."""
+        """The columns, as the beginning of the first file has them; reads no more than that.
 
-    def batches(self, name: str, columns: Sequence[str]) -> Iterator[Batch]:
+        A source of JSON has more of them, and of wider types, the more it has read. It has them in
+        an attribute `columns` (`pipeline.dataset.forms.rows.Columns`).
+        """
+
+    def batches(self, name: str, columns: Sequence[str] | None) -> Iterator[Batch]:
         """The rows of a file in order: their positions (int64) and the columns asked for.
+
+        `columns` None, which only a source of JSON is asked for, stands for all that it has seen
+        by then.
 
         Raises
         ------
@@ -72,7 +79,9 @@ class Source(Protocol):
             If the file is damaged or its columns are not those of `schema`.
         """
 
-    def take(self, name: str, positions: np.ndarray, columns: Sequence[str]) -> Iterator[Batch]:
+    def take(
+        self, name: str, positions: np.ndarray, columns: Sequence[str] | None
+    ) -> Iterator[Batch]:
         """The same for some rows only, `positions` being sorted; reads as little as it can."""
 
 
@@ -94,6 +103,18 @@ def select_rows(batches: Iterable[Batch], positions: np.ndarray) -> Iterator[Bat
             yield found[wanted], batch.take(pa.array(wanted))
         if len(found) and found[-1] >= positions[-1]:
             return
+
+
+def filled_batch(
+    schema: pa.Schema, columns: Sequence[str], arrays: Mapping[str, pa.Array], rows: int
+) -> pa.RecordBatch:
+    """The columns asked for, null where there is no array of one."""
+    fields = [
+        schema.field(name) if name in schema.names else pa.field(name, pa.string())
+        for name in columns
+    ]
+    held = [arrays[f.name] if f.name in arrays else pa.nulls(rows, f.type) for f in fields]
+    return pa.RecordBatch.from_arrays(held, schema=pa.schema(fields))
 
 
 def check_drift(first: str, expected: pa.Schema, name: str, found: pa.Schema) -> None:
@@ -200,6 +221,8 @@ def is_string(kind: pa.DataType) -> bool:
 
 
 def is_binary(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
     return (
         pa.types.is_binary(kind)
         or pa.types.is_large_binary(kind)

@@ -18,7 +18,7 @@ from pipeline.dataset.forms.compressed import damage_named, plain
 from pipeline.dataset.forms.json_reader import JsonReader
 from pipeline.dataset.forms.names import is_about, is_image, plain_name
 from pipeline.dataset.forms.root import Root
-from pipeline.dataset.forms.rows import infer_schema, to_batch
+from pipeline.dataset.forms.rows import Columns
 
 FILE_NAME = "file_name"
 CAPTIONS = "captions"
@@ -64,7 +64,10 @@ class CocoSource:
     def __init__(self, root: Root) -> None:
         self.root = root
         self._names: list[str] | None = None
-        self._schema: pa.Schema | None = None
+        self._looked = False
+        self._columns = Columns(
+            [pa.field(FILE_NAME, IMAGE_CELL), pa.field(CAPTIONS, pa.list_(pa.string()))]
+        )
         self._held: dict[tuple[str, str], pa.RecordBatch] = {}
         self._lost: dict[str, int] = {}
         self._by_base: dict[str, list[str]] = {}
@@ -80,15 +83,11 @@ class CocoSource:
         return [SourceFile(n, self.root.url(n), self.root.version(n)) for n in self.names()]
 
     def schema(self) -> pa.Schema:
-        if self._schema is None:
-            found: dict[str, pa.Field] = {}
+        if not self._looked:
             for name in self.names():
-                rows = self._rows(name)
-                found |= {f.name: f for f in infer_schema(rows) if f.name not in found}
-            found |= {FILE_NAME: pa.field(FILE_NAME, IMAGE_CELL)}
-            found |= {CAPTIONS: pa.field(CAPTIONS, pa.list_(pa.string()))}
-            self._schema = pa.schema(list(found.values()))
-        return self._schema
+                self._columns.see(name, self._rows(name))
+            self._looked = True
+        return self._columns.schema()
 
     def advice(self) -> list[str]:
         """A line on captions of images that are not listed."""
@@ -98,14 +97,18 @@ class CocoSource:
             if count
         ]
 
-    def batches(self, name: str, columns: Sequence[str]) -> Iterator[Batch]:
+    def batches(self, name: str, columns: Sequence[str] | None) -> Iterator[Batch]:
         table = self._table(name)
+        columns = table.schema.names if columns is None else columns
         for start in range(0, table.num_rows, BATCH_ROWS):
             part = table.slice(start, BATCH_ROWS)
             yield np.arange(start, start + part.num_rows), part.select(list(columns))
 
-    def take(self, name: str, positions: np.ndarray, columns: Sequence[str]) -> Iterator[Batch]:
+    def take(
+        self, name: str, positions: np.ndarray, columns: Sequence[str] | None
+    ) -> Iterator[Batch]:
         table = self._table(name)
+        columns = table.schema.names if columns is None else columns
         if len(positions) and positions[-1] >= table.num_rows:
             raise DatasetError(f"{name} has no row {positions[-1]}: it has changed")
         for start in range(0, len(positions), BATCH_ROWS):
@@ -120,7 +123,7 @@ class CocoSource:
             where = [f"{name}, image {number}" for number in range(len(rows))]
             while len(self._held) >= _HELD:
                 del self._held[next(iter(self._held))]
-            self._held[key] = to_batch(rows, schema, schema.names, where)
+            self._held[key] = self._columns.batch(name, rows, schema.names, where)
         return self._held[key]
 
     def _rows(self, name: str) -> list[dict[str, Any]]:

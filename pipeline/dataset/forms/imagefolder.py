@@ -7,6 +7,7 @@ image (see `pipeline.dataset.forms.sidecars`).
 
 from __future__ import annotations
 
+import json
 import posixpath
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -19,18 +20,18 @@ from pipeline.dataset.forms.base import (
     IMAGE_CELL,
     Batch,
     DatasetError,
-    Source,
     SourceFile,
     digest,
     is_string,
 )
-from pipeline.dataset.forms.names import AlikeNames, is_image, plain_name
-from pipeline.dataset.forms.parquet import ParquetSource
+from pipeline.dataset.forms.csv_records import Quotes
+from pipeline.dataset.forms.kinds import json_kinds, loose_strings
+from pipeline.dataset.forms.metadata import is_metadata, open_metadata
+from pipeline.dataset.forms.names import AlikeNames, is_image
 from pipeline.dataset.forms.root import Root
+from pipeline.dataset.forms.rows import Columns
 from pipeline.dataset.forms.sidecars import Sidecars
-from pipeline.dataset.forms.table import CsvSource, JsonLinesSource
 
-METADATA = ("metadata.jsonl", "metadata.csv", "metadata.tsv", "metadata.parquet")
 FILE_NAME = "file_name"
 TEXT = "text"
 # What the column that names the images may be called, in lower case.
@@ -50,27 +51,17 @@ _TEXTS = (TEXT, "caption", "captions", "texts", "description")
 _REST = "*"
 
 
-class _MetadataParquet(ParquetSource):
-    def names(self) -> list[str]:
-        return [n for n in super().names() if is_metadata(n)]
-
-
-def is_metadata(name: str) -> bool:
-    """Whether a file describes the images of its folder, by its name in any case."""
-    return plain_name(posixpath.basename(name)) in METADATA
-
-
 class ImageFolderSource:
     """All image files below a root, with their metadata."""
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Root, quotes: Quotes = "auto") -> None:
         self.root = root
         names = root.names()
         self._metadata = [n for n in names if is_metadata(n)]
         pictured = [f for f in root.folders() if root.images(f)]
         self._sidecars = Sidecars(root, [n for f in pictured for n in root.images(f)])
         self._folders = sorted({*pictured, *self._sidecars.alone})
-        self._table = self._open_table()
+        self._table = open_metadata(root, self._metadata, quotes)
         self._alike = AlikeNames(n for n in names if is_image(n))
         self._named: set[str] | None = None
         self._rest_of: tuple[str, list[str]] | None = None
@@ -92,21 +83,21 @@ class ImageFolderSource:
             found.append(SourceFile(name, self.root.url(name), f"{version}+{known}"))
         return sorted(found, key=lambda file: file.name)
 
-    @cached_property
-    def _schema(self) -> pa.Schema:
+    @property
+    def columns(self) -> Columns | None:
+        """Those of the metadata, where they grow as they are read."""
+        return getattr(self._table, "columns", None)
+
+    def schema(self) -> pa.Schema:
         schema = pa.schema([]) if self._table is None else self._table.schema()
-        if self._naming not in schema.names:
-            schema = schema.append(pa.field(self._naming, IMAGE_CELL))
+        cell = pa.field(self._naming, IMAGE_CELL)
         at = schema.get_field_index(self._naming)
-        schema = schema.set(at, pa.field(self._naming, IMAGE_CELL))
+        schema = schema.append(cell) if at < 0 else schema.set(at, cell)
         if self._sidecars.names and self._text not in schema.names:
             schema = schema.append(pa.field(self._text, pa.string()))
         return schema
 
-    def schema(self) -> pa.Schema:
-        return self._schema
-
-    def batches(self, name: str, columns: Sequence[str]) -> Iterator[Batch]:
+    def batches(self, name: str, columns: Sequence[str] | None) -> Iterator[Batch]:
         if posixpath.basename(name) == _REST:
             yield from self._rest(posixpath.dirname(name), columns)
         else:
@@ -114,7 +105,9 @@ class ImageFolderSource:
             read = self._table.batches(name, self._asked(columns))
             yield from self._described(name, read, columns)
 
-    def take(self, name: str, positions: np.ndarray, columns: Sequence[str]) -> Iterator[Batch]:
+    def take(
+        self, name: str, positions: np.ndarray, columns: Sequence[str] | None
+    ) -> Iterator[Batch]:
         if posixpath.basename(name) == _REST:
             yield from self._rest(posixpath.dirname(name), columns, positions)
         else:
@@ -144,9 +137,10 @@ class ImageFolderSource:
         lower = {n.lower(): n for n in reversed(names)}
         return next((lower[n] for n in _TEXTS if n in lower), TEXT)
 
-    @property
+    @cached_property
     def _reads_sidecars(self) -> bool:
-        return bool(self._sidecars.names) and is_string(self._schema.field(self._text).type)
+        found = self.schema()
+        return bool(self._sidecars.names) and is_string(found.field(self._text).type)
 
     def _beside(self, folder: str) -> list[str]:
         """The images of a folder, and their texts."""
@@ -155,37 +149,48 @@ class ImageFolderSource:
         beside = [texts[name] for name in images if name in texts]
         return images + beside + self._sidecars.alone.get(folder, [])
 
-    def _asked(self, columns: Sequence[str]) -> list[str]:
+    def _asked(self, columns: Sequence[str] | None) -> list[str] | None:
         """The columns of the metadata that take part in those that are asked for."""
         assert self._table is not None
+        if columns is None:
+            return None
+        beside = self._text if self._reads_sidecars else None
         held = self._table.schema().names
-        needs_names = self._reads_sidecars and self._text in columns
-        asked = [column for column in columns if column in held]
-        return asked + [self._naming] * (needs_names and self._naming not in asked)
+        asked = [column for column in columns if column != beside or column in held]
+        needs_names = beside in columns and self._naming not in asked
+        return asked + [self._naming] * needs_names
 
     def _described(
-        self, name: str, read: Iterator[Batch], columns: Sequence[str]
+        self, name: str, read: Iterator[Batch], columns: Sequence[str] | None
     ) -> Iterator[Batch]:
-        """Batches of the metadata, with the images' cells and their texts."""
+        """Batches of the metadata, with the images' cells and the texts beside them."""
         folder = posixpath.dirname(name)
         for positions, batch in read:
-            arrays = {n: batch.column(n) for n in batch.schema.names}
-            if self._naming in arrays:
-                paths = [p and _join(folder, p) for p in arrays[self._naming].to_pylist()]
+            fields = {field.name: field for field in batch.schema}
+            arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
+            wanted = list(fields) if columns is None else list(columns)
+            if self._naming in fields:
+                paths = [p and _join(folder, p) for p in _strings(batch, self._naming)]
+                fields[self._naming] = pa.field(self._naming, IMAGE_CELL)
                 arrays[self._naming] = pa.array([{"path": path} for path in paths], IMAGE_CELL)
-                if self._reads_sidecars and self._text in columns:
-                    held = arrays.get(self._text)
-                    texts = [None] * len(paths) if held is None else held.to_pylist()
-                    kind = self._schema.field(self._text).type
-                    filled = [
-                        text
-                        if text or path is None
-                        else self._sidecars.read(self._place(path)) or text
-                        for text, path in zip(texts, paths, strict=True)
-                    ]
-                    arrays[self._text] = pa.array(filled, kind)
-            found = [arrays[column] for column in columns]
-            yield positions, pa.RecordBatch.from_arrays(found, names=list(columns))
+                if self._reads_sidecars and (columns is None or self._text in columns):
+                    wanted += [self._text] * (self._text not in wanted)
+                    field = fields.setdefault(self._text, pa.field(self._text, pa.string()))
+                    arrays[self._text] = self._filled(field, arrays.get(self._text), paths)
+            schema = pa.schema([fields[column] for column in wanted])
+            found = [arrays[column] for column in wanted]
+            yield positions, pa.RecordBatch.from_arrays(found, schema=schema)
+
+    def _filled(
+        self, field: pa.Field, held: pa.Array | None, paths: Sequence[str | None]
+    ) -> pa.Array:
+        """The metadata's texts; where it has none, the one beside the image."""
+        texts = [None] * len(paths) if held is None else held.to_pylist()
+        for row, path in enumerate(paths):
+            beside = None if texts[row] or path is None else self._sidecars.read(self._place(path))
+            if beside is not None:
+                texts[row] = beside if json_kinds(field) is None else json.dumps(beside)
+        return pa.array(texts, field.type)
 
     def _cell(self, name: str) -> dict[str, str] | None:
         return {"path": name} if is_image(name) else None
@@ -197,22 +202,6 @@ class ImageFolderSource:
         """The image of the folder that a path in the metadata means."""
         name = path.removeprefix(f"{self.root.path}/")
         return name if name in self.root else self._alike.find(name) or name
-
-    def _open_table(self) -> Source | None:
-        kinds = {posixpath.splitext(plain_name(n))[1] for n in self._metadata}
-        if not kinds:
-            return None
-        if len(kinds) > 1:
-            raise DatasetError(
-                f"{self.root.path} holds metadata of more than one kind"
-                f" ({', '.join(sorted(kinds))}); keep one"
-            )
-        kind = kinds.pop()
-        if kind == ".jsonl":
-            return JsonLinesSource(self.root, self._metadata)
-        if kind in (".csv", ".tsv"):
-            return CsvSource(self.root, self._metadata)
-        return _MetadataParquet(self.root)
 
     def _file(self, name: str, version: str, images: dict[str, str]) -> SourceFile:
         folder = posixpath.dirname(name)
@@ -230,7 +219,7 @@ class ImageFolderSource:
             assert self._table is not None
             folder = posixpath.dirname(name)
             for _, batch in self._table.batches(name, [self._naming]):
-                paths = batch.column(0).to_pylist()
+                paths = _strings(batch, self._naming)
                 named.update(self._place(_join(folder, path)) for path in paths if path)
         return named
 
@@ -245,9 +234,10 @@ class ImageFolderSource:
         return self._rest_of[1]
 
     def _rest(
-        self, folder: str, columns: Sequence[str], positions: np.ndarray | None = None
+        self, folder: str, columns: Sequence[str] | None, positions: np.ndarray | None = None
     ) -> Iterator[Batch]:
-        names, schema = self._unnamed(folder), self._schema
+        names, schema = self._unnamed(folder), self.schema()
+        columns = schema.names if columns is None else columns
         wanted = np.arange(len(names)) if positions is None else positions
         wanted = wanted[wanted < len(names)]
         for start in range(0, len(wanted), BATCH_ROWS):
@@ -255,7 +245,7 @@ class ImageFolderSource:
             part_names = [names[position] for position in part]
             arrays = []
             for column in columns:
-                kind = schema.field(column).type
+                kind = _type_of(schema, column)
                 if column == self._naming:
                     arrays.append(pa.array([self._cell(name) for name in part_names], kind))
                 elif column == self._text and self._reads_sidecars:
@@ -263,6 +253,17 @@ class ImageFolderSource:
                 else:
                     arrays.append(pa.nulls(len(part), kind))
             yield part, pa.RecordBatch.from_arrays(arrays, names=list(columns))
+
+
+def _type_of(schema: pa.Schema, column: str) -> pa.DataType:
+    return schema.field(column).type if column in schema.names else pa.string()
+
+
+def _strings(batch: pa.RecordBatch, column: str) -> list[str | None]:
+    at = batch.schema.get_field_index(column)
+    if json_kinds(batch.schema.field(at)) is not None:
+        return loose_strings(batch.column(at))
+    return batch.column(at).to_pylist()
 
 
 def _join(folder: str, path: str) -> str:

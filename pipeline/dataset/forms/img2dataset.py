@@ -19,7 +19,8 @@ from pipeline.dataset.forms.names import IMAGE_SUFFIXES
 from pipeline.dataset.forms.parquet import ParquetSource
 from pipeline.dataset.forms.reasons import NO_FILE, about
 from pipeline.dataset.forms.root import Root
-from pipeline.dataset.forms.webdataset import IMAGE, Member, WebDatasetSource, read_member
+from pipeline.dataset.forms.tars import Member, read_member
+from pipeline.dataset.forms.webdataset import IMAGE, WebDatasetSource
 
 _SHARD = re.compile(r"(?:.*/)?\d+\.parquet")
 _SAID = "error_message"

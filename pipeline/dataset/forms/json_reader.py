@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import codecs
-import json
 from collections.abc import Iterator
 from typing import IO, Any
 
 from pipeline.dataset.forms.base import DatasetError
+from pipeline.dataset.forms.strict_json import DECODER, Lossy
 
 _READ = 1 << 20
 # Characters of one item; a file that has more in one is not read by items.
@@ -30,7 +30,6 @@ class JsonReader:
         self.name = name
         self._file = file
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        self._json = json.JSONDecoder()
         self._text = ""
         self._place = 0
         self._ended = False
@@ -76,7 +75,9 @@ class JsonReader:
         self.peek()
         while True:
             try:
-                value, end = self._json.raw_decode(self._text, self._place)
+                value, end = DECODER.raw_decode(self._text, self._place)
+            except Lossy as error:
+                raise DatasetError(f"{self.name}: {error}") from None
             except RecursionError:
                 raise self._error("nested too deeply") from None
             except ValueError as error:

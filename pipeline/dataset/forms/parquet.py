@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.dataset.forms.base import (
@@ -75,13 +76,17 @@ class ParquetSource:
                 ]
         return []
 
-    def batches(self, name: str, columns: Sequence[str]) -> Iterator[Batch]:
+    def batches(self, name: str, columns: Sequence[str] | None) -> Iterator[Batch]:
+        columns = self.schema().names if columns is None else columns
         with self._open(name) as file:
             check_drift(self._first(), self.schema(), name, plain(file.schema_arrow))
             for group in range(file.num_row_groups):
                 yield from self._read(name, file, group, columns)
 
-    def take(self, name: str, positions: np.ndarray, columns: Sequence[str]) -> Iterator[Batch]:
+    def take(
+        self, name: str, positions: np.ndarray, columns: Sequence[str] | None
+    ) -> Iterator[Batch]:
+        columns = self.schema().names if columns is None else columns
         with self._open(name) as file:
             ends = np.cumsum(_group_rows(file))
         if len(positions) and positions[-1] >= (ends[-1] if len(ends) else 0):
@@ -151,8 +156,23 @@ def _group_rows(file: pq.ParquetFile) -> list[int]:
 
 
 def to_type(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """An array in a type that its own one `fits`, without a detour through Python's values."""
+    if not has_null(array.type):
+        return array.cast(kind)
+    if pa.types.is_null(array.type):
+        return pa.nulls(len(array), kind)
     # Arrow's cast leaves the nulls within lists as they are.
-    return pa.array(array.to_pylist(), kind) if has_null(array.type) else array.cast(kind)
+    if pa.types.is_struct(kind):
+        parts = [to_type(a, field.type) for a, field in zip(array.flatten(), kind, strict=True)]
+        return pa.StructArray.from_arrays(parts, fields=list(kind), mask=array.is_null())
+    items = to_type(array.flatten(), kind.value_type)
+    if pa.types.is_fixed_size_list(kind):
+        return array.cast(pa.list_(array.type.value_field)).cast(kind)
+    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+    wide = pa.types.is_large_list(kind)
+    ends = pa.array(np.cumsum([0, *lengths]), pa.int64() if wide else pa.int32())
+    made = pa.LargeListArray if wide else pa.ListArray
+    return made.from_arrays(ends, items, type=kind, mask=array.is_null())
 
 
 def _batch_rows(group: pq.RowGroupMetaData) -> int:

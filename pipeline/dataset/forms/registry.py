@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from pipeline.dataset.forms.arrow import ARROW_SUFFIXES
 from pipeline.dataset.forms.base import DatasetError, Source
 from pipeline.dataset.forms.coco import captions_files
+from pipeline.dataset.forms.csv_records import Quotes
 from pipeline.dataset.forms.delimiters import text_tables
-from pipeline.dataset.forms.imagefolder import is_metadata
 from pipeline.dataset.forms.json_rows import picture_tables
+from pipeline.dataset.forms.metadata import is_metadata
 from pipeline.dataset.forms.names import is_about, is_image, plain_name
 from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.unused import by_suffix
@@ -38,10 +39,11 @@ _SUFFIXES = {
 _SHARD = re.compile(r"(?:.*/)?\d+")
 
 
-def open_source(form: str, root: Root) -> Source:
-    """The source of a form, over a root."""
+def open_source(form: str, root: Root, quotes: Quotes = "auto") -> Source:
+    """The source of a form, over a root; `quotes` is for CSV."""
     module, _, name = SOURCES[form].partition(":")
-    return getattr(importlib.import_module(module), name)(root)
+    made = getattr(importlib.import_module(module), name)
+    return made(root, quotes=quotes) if form in ("csv", "imagefolder") else made(root)
 
 
 def guess_format(root: Root) -> str:

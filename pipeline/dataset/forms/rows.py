@@ -1,7 +1,7 @@
-"""Rows that come as Python dictionaries (JSON): their columns, inferred once, kept for all rows.
+"""Rows that come as Python dictionaries (JSON): their columns, which grow and widen as files are read.
 
-Objects and lists that are not of one simple type are passed on as JSON text, so that no key of
-theirs can get lost.
+A key that comes late is null in the rows before; a value that its column's type can't keep makes
+another type of the column (see `pipeline.dataset.forms.kinds`), and none of its values another.
 """
 
 from __future__ import annotations
@@ -13,106 +13,185 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.dataset.forms.base import DatasetError
+from pipeline.dataset.forms.kinds import BYTES, field_of, kind_of, type_of
 
-# How much of a file is looked at to know its columns.
+# How much of a file is looked at to know its columns before anything is read.
 HEAD_ROWS = 10_000
 HEAD_BYTES = 16 << 20
 
-
-def infer_schema(rows: Iterable[Mapping[str, Any]]) -> pa.Schema:
-    """The columns of rows and their types: strings where nothing simpler holds all values."""
-    columns: dict[str, list[Any]] = {}
-    for row in rows:
-        for key, value in row.items():
-            columns.setdefault(key, []).append(value)
-    return pa.schema([pa.field(key, _infer(values)) for key, values in columns.items()])
+Row = Mapping[str, Any]
 
 
-def to_batch(
-    rows: Sequence[Mapping[str, Any]],
-    schema: pa.Schema,
-    columns: Sequence[str],
-    where: Sequence[str],
-) -> pa.RecordBatch:
-    """Make a record batch of rows.
+class Columns:
+    """The columns of a source's rows, as far as they were seen, and the kinds of their values.
 
     Parameters
     ----------
-    rows
-        One mapping a row; a key that is not there is null.
-    schema
-        All columns there may be.
-    columns
-        Those that are wanted.
-    where
-        What to call each row in an error ("data.jsonl, line 7").
-
-    Raises
-    ------
-    DatasetError
-        If a row has a column that `schema` has not, or a value that its type cannot hold.
+    always
+        Columns there are in any case; they are of the type given, whatever they hold.
     """
-    known = set(schema.names)
-    for row, place in zip(rows, where, strict=True):
-        if not row.keys() <= known:
-            new = min(row.keys() - known)
-            raise DatasetError(
-                f"{place}: column {new!r} is not among those at the start of the data"
-                f" ({', '.join(schema.names)}); name it in the first row, as null if it has none"
-            )
-    arrays = []
-    for column in columns:
-        kind = schema.field(column).type
-        values = [row.get(column) for row in rows]
-        try:
-            arrays.append(_array(values, kind))
-        except (pa.ArrowException, TypeError, ValueError, OverflowError):
-            arrays.append(_blame(values, kind, column, where))
-    return pa.RecordBatch.from_arrays(arrays, names=list(columns))
+
+    def __init__(self, always: Sequence[pa.Field] = ()) -> None:
+        self._always = {field.name: field for field in always}
+        self._seen: dict[str, dict[str, int]] = {}
+        self._together: dict[str, int] = {}
+        self._schema: pa.Schema | None = None
+
+    def see(self, file: str, rows: Iterable[Row], where: Sequence[str] = ()) -> None:
+        """Take in the keys and kinds of rows of a file; `where` is what to call them in an error.
+
+        Raises
+        ------
+        DatasetError
+            A key is not UTF-8.
+        """
+        own = self._seen.setdefault(file, {})
+        changed = False
+        for number, row in enumerate(rows):
+            for key, value in row.items():
+                if key in self._always:
+                    continue
+                known, kind = own.get(key), kind_of(value)
+                if known is None or known | kind != known:
+                    _check_name(key, where[number] if where else file)
+                    own[key] = (known or 0) | kind
+                    changed = True
+        if changed:
+            self._take_in(own)
+
+    def of(self, file: str) -> dict[str, int]:
+        """The kinds by key that were seen in a file."""
+        return dict(self._seen.get(file, {}))
+
+    def files(self) -> list[str]:
+        """The files of which anything was seen."""
+        return [name for name, seen in self._seen.items() if name and seen]
+
+    def learn(self, file: str, kinds: Mapping[str, int]) -> None:
+        """Take in what was seen in a file another time; "" stands for all files together.
+
+        What is learned of "" holds until something else is.
+        """
+        before = self._seen.get(file, {})
+        self._seen[file] = dict(kinds)
+        if all(before[key] & ~kinds.get(key, 0) == 0 for key in before):
+            self._take_in(kinds)
+            return
+        self._together, self._schema = {}, None
+        for seen in self._seen.values():
+            self._take_in(seen)
+
+    def together(self) -> dict[str, int]:
+        """The kinds by key of all files."""
+        return dict(self._together)
+
+    def schema(self) -> pa.Schema:
+        """All columns that were seen, in the order of their first coming."""
+        if self._schema is None:
+            fields = [field_of(key, kinds) for key, kinds in self._together.items()]
+            self._schema = pa.schema([*self._always.values(), *fields])
+        return self._schema
+
+    def batch(
+        self,
+        file: str,
+        rows: Sequence[Row],
+        columns: Sequence[str] | None,
+        where: Sequence[str],
+    ) -> pa.RecordBatch:
+        """Make a record batch of rows, taking in what is new in them.
+
+        Parameters
+        ----------
+        file
+            Where they are from.
+        rows
+            One mapping a row; a key that is not there is null.
+        columns
+            Those that are wanted; None for all.
+        where
+            What to call each row in an error ("data.jsonl, line 7").
+
+        Raises
+        ------
+        DatasetError
+            A string is not UTF-8, or a column holds bytes and other values.
+        """
+        self.see(file, rows, where)
+        schema = self.schema()
+        if columns is None:
+            columns = schema.names
+        arrays, fields = [], []
+        for column in columns:
+            at = schema.get_field_index(column)
+            field = schema.field(at) if at >= 0 else field_of(column, 0)
+            values = [row.get(column) for row in rows]
+            if column in self._always:
+                arrays.append(pa.array(values, field.type))
+            else:
+                arrays.append(_array(values, self._together.get(column, 0), column, where))
+            fields.append(field)
+        return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+    def _take_in(self, kinds: Mapping[str, int]) -> None:
+        for key, kind in kinds.items():
+            known = self._together.get(key)
+            if known is None or known | kind != known:
+                self._together[key] = (known or 0) | kind
+                self._schema = None
 
 
-def _infer(values: list[Any]) -> pa.DataType:
-    if any(_nested(value) for value in values):
-        return pa.string()
+def with_empty(schema: pa.Schema, names: Iterable[str]) -> pa.Schema:
+    """A schema, with columns of those names that no row has had so far."""
+    missing = [field_of(name, 0) for name in names if name not in schema.names]
+    return pa.schema([*schema, *missing])
+
+
+def _check_name(key: str, place: str) -> None:
     try:
-        kind = pa.array(values, from_pandas=False).type
-    except (pa.ArrowException, ValueError, OverflowError):
-        return pa.string()
-    if pa.types.is_null(kind):
-        return pa.string()
-    if pa.types.is_list(kind) and pa.types.is_null(kind.value_type):
-        return pa.list_(pa.string())
-    return kind
+        key.encode()
+    except UnicodeEncodeError:
+        raise DatasetError(f"{place}: the key {key!r} is not UTF-8") from None
 
 
-def _nested(value: Any) -> bool:
-    if isinstance(value, dict):
-        return True
-    return isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value)
+def _array(values: list[Any], kinds: int, column: str, where: Sequence[str]) -> pa.Array:
+    kind = type_of(kinds)
+    try:
+        if kind is None:
+            return _json_array(values, kinds, column, where)
+        if pa.types.is_list(kind):
+            if not pa.types.is_floating(kind.value_type):
+                values = [v if v is None or _nan(v) else _without_nan(v) for v in values]
+            values = [None if _nan(value) else value for value in values]
+        elif not pa.types.is_floating(kind):
+            values = _without_nan(values)
+        return pa.array(values, kind)
+    except UnicodeEncodeError:
+        raise DatasetError(f"{_first_bad(values, where)}: column {column!r} is not UTF-8") from None
 
 
-def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
-    if pa.types.is_string(kind):
-        values = [
-            value if value is None or isinstance(value, str) else _json(value) for value in values
-        ]
-    return pa.array(values, type=kind)
+def _json_array(values: list[Any], kinds: int, column: str, where: Sequence[str]) -> pa.Array:
+    if kinds & BYTES:
+        raise DatasetError(
+            f"{where[0]}: column {column!r} is a file of a sample here and a key of JSON there;"
+            " rename one"
+        )
+    texts = [None if v is None else json.dumps(v, ensure_ascii=False) for v in values]
+    return pa.array(texts, pa.string())
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+def _without_nan(values: list[Any]) -> list[Any]:
+    return [None if _nan(value) else value for value in values]
 
 
-def _blame(values: list[Any], kind: pa.DataType, column: str, where: Sequence[str]) -> pa.Array:
-    """Find the value that does not fit, and say so."""
+def _nan(value: Any) -> bool:
+    return isinstance(value, float) and value != value
+
+
+def _first_bad(values: Sequence[Any], where: Sequence[str]) -> str:
     for value, place in zip(values, where, strict=True):
         try:
-            _array([value], kind)
+            json.dumps(value, ensure_ascii=False, default=str).encode()
         except UnicodeEncodeError:
-            raise DatasetError(f"{place}: column {column!r} is not UTF-8") from None
-        except (pa.ArrowException, TypeError, ValueError, OverflowError):
-            raise DatasetError(
-                f"{place}: column {column!r} holds {_json(value)[:60]},"
-                f" but {kind} at the start of the data; give the column one type"
-            ) from None
-    return pa.array(values, type=kind)
+            return place
+    return where[0]

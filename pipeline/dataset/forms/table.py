@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 
 from pipeline.dataset.forms.base import (
     BATCH_BYTES,
@@ -20,12 +18,14 @@ from pipeline.dataset.forms.base import (
     select_rows,
 )
 from pipeline.dataset.forms.compressed import compression, damage_named, plain
+from pipeline.dataset.forms.csv_records import Dialect, Quotes, find_dialect
 from pipeline.dataset.forms.delimiters import find_delimiter, text_tables
 from pipeline.dataset.forms.json_rows import is_lines, json_rows, picture_tables, with_answer
 from pipeline.dataset.forms.names import is_about, plain_name
 from pipeline.dataset.forms.readings import Readings
 from pipeline.dataset.forms.root import Root
-from pipeline.dataset.forms.rows import HEAD_BYTES, HEAD_ROWS, infer_schema, to_batch
+from pipeline.dataset.forms.rows import HEAD_BYTES, HEAD_ROWS, Columns
+from pipeline.dataset.forms.strict_json import parse
 
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 CSV_SUFFIXES = (".csv", ".tsv")
@@ -33,20 +33,15 @@ CSV_SUFFIXES = (".csv", ".tsv")
 # Every so many lines the place in the file is noted, for reading named rows.
 _MARK_EVERY = 256
 
-# A CSV row must fit into a block.
-_BLOCK_BYTES = 8 << 20
-
 
 class JsonLinesSource:
-    """JSON Lines files: an object a line; or JSON files (see `json_rows`).
-
-    Objects within are passed on as JSON text.
-    """
+    """JSON Lines files, an object a line; or JSON files (see `pipeline.dataset.forms.json_rows`)."""
 
     def __init__(self, root: Root, names: Sequence[str] | None = None) -> None:
         self.root = root
         self._names = list(names) if names is not None else None
-        self._schema: pa.Schema | None = None
+        self.columns = Columns()
+        self._looked = False
         self._marks: dict[tuple[str, str], list[int]] = {}
         self._lines: dict[tuple[str, str], bool] = {}
         self._readings = Readings()
@@ -65,18 +60,23 @@ class JsonLinesSource:
         return [SourceFile(n, self.root.url(n), self.root.version(n)) for n in self.names()]
 
     def schema(self) -> pa.Schema:
-        if self._schema is None:
-            heads = (row for name in self.names() for row in self._head(name))
-            self._schema = infer_schema(heads)
-        return self._schema
+        if not self._looked:
+            for name in self.names():
+                self.columns.see(name, self._head(name))
+            self._looked = True
+        return self.columns.schema()
 
-    def batches(self, name: str, columns: Sequence[str]) -> Iterator[Batch]:
+    def batches(self, name: str, columns: Sequence[str] | None) -> Iterator[Batch]:
         with self.root.open(name) as file, damage_named(name):
-            yield from self._read(_rows(name, plain(file)), name, 0, columns)
+            yield from self._read(name, _rows(name, plain(file)), 0, columns)
 
-    def take(self, name: str, positions: np.ndarray, columns: Sequence[str]) -> Iterator[Batch]:
+    def take(
+        self, name: str, positions: np.ndarray, columns: Sequence[str] | None
+    ) -> Iterator[Batch]:
         if not self._is_lines(name):
-            key = (name, self.root.version(name), tuple(columns))
+            # Batches that were made before a column widened are not gone on with.
+            kinds = tuple(self.columns.schema())
+            key = (name, self.root.version(name), columns and tuple(columns), kinds)
             yield from self._readings.take(key, positions, lambda: self.batches(name, columns))
             return
         marks = self._mark(name)
@@ -87,7 +87,7 @@ class JsonLinesSource:
                     raise DatasetError(f"{name} has no row {inside[0]}: it has changed")
                 file.seek(marks[mark])
                 first = int(mark) * _MARK_EVERY
-                rows = self._read(_line_rows(name, file, first), name, first, columns)
+                rows = self._read(name, _line_rows(name, file, first), first, columns)
                 yield from select_rows(rows, inside)
 
     def _is_lines(self, name: str) -> bool:
@@ -123,29 +123,42 @@ class JsonLinesSource:
 
     def _read(
         self,
-        found: Iterator[tuple[dict[str, Any], int]],
         name: str,
+        found: Iterator[tuple[dict[str, Any], int]],
         position: int,
-        columns: Sequence[str],
+        columns: Sequence[str] | None,
     ) -> Iterator[Batch]:
-        schema = self.schema()
         rows: list[dict[str, Any]] = []
         size = 0
         for row, length in found:
             rows.append(row)
             size += length
             if len(rows) == BATCH_ROWS or size >= BATCH_BYTES:
-                yield _batch(rows, schema, columns, name, position)
+                yield self._batch(rows, columns, name, position)
                 position, rows, size = position + len(rows), [], 0
         if rows:
-            yield _batch(rows, schema, columns, name, position)
+            yield self._batch(rows, columns, name, position)
+
+    def _batch(
+        self, rows: list[dict[str, Any]], columns: Sequence[str] | None, name: str, start: int
+    ) -> Batch:
+        where = [f"{name}, row {start + i}" for i in range(len(rows))]
+        batch = self.columns.batch(name, rows, columns, where)
+        return np.arange(start, start + len(rows)), batch
 
 
 class CsvSource:
-    """CSV and TSV files with a header. All columns are strings; a field left empty is null."""
+    """CSV and TSV files with a header. All columns are strings; a field left empty is null.
 
-    def __init__(self, root: Root, names: Sequence[str] | None = None) -> None:
+    `quotes` says how a quote stands within quotes: doubled, after a backslash, or either ("auto").
+    """
+
+    def __init__(
+        self, root: Root, names: Sequence[str] | None = None, quotes: Quotes = "auto"
+    ) -> None:
         self.root = root
+        self._quotes: Quotes = quotes
+        self._dialects: dict[tuple[str, str], Dialect] = {}
         self._names = list(names) if names is not None else None
         self._schema: pa.Schema | None = None
         self._readings = Readings()
@@ -165,58 +178,64 @@ class CsvSource:
             self._schema = pa.schema([(column, pa.string()) for column in header])
         return self._schema
 
-    def batches(self, name: str, columns: Sequence[str]) -> Iterator[Batch]:
-        header = self._header(name)
-        found = pa.schema([(column, pa.string()) for column in header])
-        check_drift(self.names()[0], self.schema(), name, found)
-        position = 0
-        with self.root.open(name) as raw, damage_named(name):
-            file = plain(raw)
-            try:
-                read = pa_csv.open_csv(
-                    file,
-                    read_options=pa_csv.ReadOptions(block_size=_BLOCK_BYTES),
-                    parse_options=_parsing(find_delimiter(name, file)),
-                    convert_options=pa_csv.ConvertOptions(
-                        column_types=found,
-                        include_columns=list(columns) or None,
-                        strings_can_be_null=True,
-                        quoted_strings_can_be_null=False,
-                        null_values=[""],
-                    ),
-                )
-                for block in read:
-                    for start in range(0, block.num_rows, BATCH_ROWS):
-                        part = block.slice(start, BATCH_ROWS)
-                        numbers = np.arange(position, position + part.num_rows)
-                        yield numbers, part.select(list(columns))
-                        position += part.num_rows
-            except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-                raise _bad_csv(name, position, error) from None
+    def batches(self, name: str, columns: Sequence[str] | None) -> Iterator[Batch]:
+        columns = self.schema().names if columns is None else columns
+        with self.root.open(name) as file, damage_named(name):
+            records = self._dialect(name).records(name, plain(file))
+            header = _header(name, next(records, []))
+            found = pa.schema([(column, pa.string()) for column in header])
+            check_drift(self.names()[0], self.schema(), name, found)
+            at = [header.index(column) for column in columns]
+            position, size = 0, 0
+            held: list[list[str | None]] = []
+            for record in records:
+                held.append(record)
+                size += sum(len(field) for field in record if field)
+                if len(held) == BATCH_ROWS or size >= BATCH_BYTES:
+                    yield _columns(held, at, columns, position)
+                    position, size, held = position + len(held), 0, []
+            if held:
+                yield _columns(held, at, columns, position)
 
-    def take(self, name: str, positions: np.ndarray, columns: Sequence[str]) -> Iterator[Batch]:
+    def take(
+        self, name: str, positions: np.ndarray, columns: Sequence[str] | None
+    ) -> Iterator[Batch]:
+        columns = self.schema().names if columns is None else columns
         # A line break may stand within quotes, so rows can only be counted from the start.
         key = (name, self.root.version(name), tuple(columns))
         yield from self._readings.take(key, positions, lambda: self.batches(name, columns))
 
     def _header(self, name: str) -> list[str]:
-        import csv
-        import io
+        with self.root.open(name) as file, damage_named(name):
+            return _header(name, next(self._dialect(name).records(name, plain(file)), []))
 
-        with self.root.open(name) as raw, damage_named(name):
-            try:
-                file = plain(raw)
-                mark = find_delimiter(name, file)
-                text = io.TextIOWrapper(file, "utf-8-sig", newline="")
-                header = [column.strip() for column in next(csv.reader(text, delimiter=mark), [])]
-            except (UnicodeDecodeError, csv.Error) as error:
-                raise _bad_csv(name, 0, error) from None
-        if not header:
-            raise DatasetError(f"{name} has no header line")
-        twice = {column for column in header if header.count(column) > 1}
-        if twice:
-            raise DatasetError(f"{name}: column {min(twice)!r} stands twice in the header")
-        return header
+    def _dialect(self, name: str) -> Dialect:
+        key = (name, self.root.version(name))
+        if key not in self._dialects:
+            with self.root.open(name) as file, damage_named(name):
+                content = plain(file)
+                delimiter = find_delimiter(name, content)
+                found = find_dialect(name, content, delimiter, self._quotes)
+            self._dialects[key] = found
+        return self._dialects[key]
+
+
+def _header(name: str, record: list[str | None]) -> list[str]:
+    header = [(field or "").strip() for field in record]
+    if not header:
+        raise DatasetError(f"{name} has no header line")
+    twice = {column for column in header if header.count(column) > 1}
+    if twice:
+        raise DatasetError(f"{name}: column {min(twice)!r} stands twice in the header")
+    return header
+
+
+def _columns(
+    records: list[list[str | None]], at: list[int], columns: Sequence[str], position: int
+) -> Batch:
+    arrays = [pa.array([record[i] for record in records], pa.string()) for i in at]
+    batch = pa.RecordBatch.from_arrays(arrays, names=list(columns))
+    return np.arange(position, position + len(records)), batch
 
 
 def _rows(name: str, file: IO[bytes]) -> Iterator[tuple[dict[str, Any], int]]:
@@ -225,10 +244,8 @@ def _rows(name: str, file: IO[bytes]) -> Iterator[tuple[dict[str, Any], int]]:
         yield from _line_rows(name, file, 0)
         return
     for row in json_rows(file, name):
-        yield (
-            with_answer(row),
-            sum(len(value) if isinstance(value, str) else 64 for value in row.values()),
-        )
+        told = with_answer(row)
+        yield told, sum(len(value) if isinstance(value, str) else 64 for value in told.values())
 
 
 def _line_rows(name: str, file: IO[bytes], first: int) -> Iterator[tuple[dict[str, Any], int]]:
@@ -240,33 +257,10 @@ def _line_rows(name: str, file: IO[bytes], first: int) -> Iterator[tuple[dict[st
 def _object(line: bytes, name: str, position: int) -> dict[str, Any]:
     place = f"{name}, row {position}"
     try:
-        row = json.loads(line.decode("utf-8-sig" if position == 0 else "utf-8"))
+        text = line.decode("utf-8-sig" if position == 0 else "utf-8")
     except UnicodeDecodeError as error:
         raise DatasetError(f"{place}: the text is not UTF-8 ({error.reason})") from None
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{place}: the line is not JSON ({error})") from None
+    row = parse(text, place)
     if not isinstance(row, dict):
         raise DatasetError(f"{place}: the line is not an object with columns; write one a line")
     return row
-
-
-def _batch(
-    rows: list[dict[str, Any]],
-    schema: pa.Schema,
-    columns: Sequence[str],
-    name: str,
-    start: int,
-) -> Batch:
-    where = [f"{name}, row {start + i}" for i in range(len(rows))]
-    return np.arange(start, start + len(rows)), to_batch(rows, schema, columns, where)
-
-
-def _parsing(delimiter: str) -> pa_csv.ParseOptions:
-    return pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-
-
-def _bad_csv(name: str, position: int, error: Exception) -> DatasetError:
-    said = str(error).splitlines()[0][:160]
-    if isinstance(error, UnicodeDecodeError) or "utf8" in said.lower() or "utf-8" in said.lower():
-        return DatasetError(f"{name}, after row {position}: the text is not UTF-8")
-    return DatasetError(f"{name}, after row {position}: {said}")

@@ -3,62 +3,18 @@
 from __future__ import annotations
 
 import math
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
+
+from selection.words import spaced, words
 
 ORDERS = (1, 2, 3, 4)
 # Width of the length penalty, in words (Vedantam et al. 2015, section 6).
 SIGMA = 6.0
 
-# Letters of scripts that part no words by spaces: Thai and Lao, Myanmar, Khmer, Japanese and Chinese.
-_UNSPACED = (
-    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e80-\u0edf\u1000-\u109f\u1780-\u17d3\u3005-\u3007"
-    "\u3041-\u30ff\u3105-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
-    "\U00020000-\U0003ffff"
-)
-# Zero width non-joiner and joiner, which stand within words of Persian and Indic scripts.
-_JOINERS = "\u200c\u200d"
-
 Grams = Counter[tuple[str, ...]]
-
-
-@lru_cache(maxsize=1)
-def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """A word, and a letter of a script without spaces, each with its combining marks."""
-    # `\w` holds no marks. All that there are lie below U+20000, but for variants of ideographs.
-    marks = "".join(c for c in map(chr, range(0x20000)) if unicodedata.category(c)[0] == "M")
-    marks = re.escape(marks) + "\U000e0100-\U000e01ef"
-    letter = rf"[\w{marks}{_JOINERS}]"
-    word = re.compile(rf"\w{letter}*(?:['’]\w{letter}*)*")
-    return word, re.compile(rf"(?=\w)[{_UNSPACED}][{marks}]*")
-
-
-def spaced(text: str) -> str:
-    """The text with spaces between the letters of scripts that part no words by spaces.
-
-    Composed (NFC), for a letter and its marks are the same however they are written.
-    """
-    return _patterns()[1].sub(r" \g<0> ", unicodedata.normalize("NFC", text))
-
-
-def words(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation and with their combining marks.
-
-    In scripts that part no words by spaces each letter is one.
-
-    Examples
-    --------
-    >>> words("A dog's red hat, twice.")
-    ['a', "dog's", 'red', 'hat', 'twice']
-    >>> words("狗在跑, fast")
-    ['狗', '在', '跑', 'fast']
-    """
-    return _patterns()[0].findall(spaced(text.lower()))
 
 
 def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:

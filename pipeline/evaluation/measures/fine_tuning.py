@@ -1,90 +1,59 @@
-"""Downstream worth: an open_clip model fine-tuned on completed data, judged on untouched pairs.
-
-Every variant gets the same start, the same number of steps of the same size, and the same seeds; only
-the data differ. A variant with fewer pairs sees them more often.
-"""
+"""Downstream worth by fine-tuning: a whole open_clip model learns from completed data."""
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.config.evaluation import DownstreamSettings
-from pipeline.dataset.catalog import digest
+from pipeline.config.evaluation import FineTuningSettings
+from pipeline.evaluation.measures.downstream import (
+    Batches,
+    Downstream,
+    Untouched,
+    contrast,
+    share_of_rate,
+)
 from pipeline.evaluation.protocol.masked import Pairs
-from pipeline.evaluation.results.ranked import Ranks, ranks
-from pipeline.storage.files import read_json, write_whole
+from pipeline.evaluation.results.ranked import Ranks
 
 if TYPE_CHECKING:
     import torch
 
-# Pairs to train on, without which there is no contrast.
-FEWEST_PAIRS = 2
+    # Decoded pictures [n, 3, side, side], and the tokens of every caption of each.
+    Prepared = tuple[torch.Tensor, list[torch.Tensor]]
+
 CLIP_NORM = 1.0
-# CLIP's bound on the inverse temperature (Radford et al. 2021, section 2.5).
-MOST_SCALE = 100.0
 
 
-class Downstream:
-    """Fine-tunes and tests; a fine-tuning that was done before is read from `folder`.
+class FineTuning(Downstream):
+    """Fine-tunes all of a checkpoint.
 
     Parameters
     ----------
-    settings : DownstreamSettings
+    settings : FineTuningSettings
     start : Path
         Folder of the open_clip checkpoint.
     revision : str
         What the checkpoint is known by.
-    test : Pairs
-        One caption each counts: the first.
+    test : Untouched
     folder : Path
         Where results are kept, by content.
     """
 
     def __init__(
         self,
-        settings: DownstreamSettings,
+        settings: FineTuningSettings,
         start: Path,
         revision: str,
-        test: Pairs,
+        test: Untouched,
         folder: Path,
     ) -> None:
+        super().__init__({"settings": settings.identity(), "start": revision}, test, folder)
         self.settings = settings
         self.start = start
-        self.test = test
-        self.folder = folder
-        self._common = digest(
-            json.dumps(settings.identity(), sort_keys=True), revision, test.digest()
-        )
-        self._test: tuple[Any, Any] | None = None
-
-    def measure(self, train: Pairs, seeds: int, first: int = 0) -> Ranks:
-        """Fine-tune on `train` once a seed, and rank the test pairs.
-
-        Raises
-        ------
-        ValueError
-            Fewer than two pairs to train on.
-        """
-        if len(train) < FEWEST_PAIRS:
-            raise ValueError(f"fine-tuning needs at least {FEWEST_PAIRS} pairs; got {len(train)}")
-        content = digest(self._common, train.digest())
-        prepared: tuple[torch.Tensor, list[torch.Tensor]] | None = None
-        found = []
-        for seed in range(first, first + seeds):
-            path = self.folder / f"{digest(content, str(seed))}.json"
-            if not path.is_file():
-                if prepared is None:
-                    prepared = self._prepare(train)
-                both = self._fine_tune(prepared[0], prepared[1], seed)
-                write_whole(path, json.dumps([one.tolist() for one in both]))
-            found.append(read_json(path))
-        arrays = np.asarray(found, dtype=np.int64)
-        return Ranks(arrays[:, 0], arrays[:, 1])
+        self._test: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def _load(self) -> tuple[Any, Any, Any]:
         """Model, preprocessing and tokenizer of the start checkpoint."""
@@ -97,24 +66,25 @@ class Downstream:
         )
         return encoder.parts()
 
-    def _prepare(self, pairs: Pairs) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Decoded pictures [n, 3, side, side], and the tokens of every caption of each."""
+    def _prepare(self, train: Pairs) -> Prepared:
+        _, _, tokenizer = self._load()
+        tokens = [tokenizer(list(captions)) for captions in train.texts]
+        return self._pictures(train.images), tokens
+
+    def _pictures(self, images: Any) -> torch.Tensor:
+        """Decoded and preprocessed [n, 3, side, side]."""
         import torch
 
         from kb.encoders.base import open_image
 
-        _, preprocess, tokenizer = self._load()
-        pictures = [preprocess(open_image(data)) for data in pairs.images]
-        return torch.stack(pictures), [tokenizer(list(captions)) for captions in pairs.texts]
+        _, preprocess, _ = self._load()
+        return torch.stack([preprocess(open_image(data)) for data in images])
 
-    def _fine_tune(
-        self, pictures: torch.Tensor, tokens: list[torch.Tensor], seed: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Ranks both ways after one fine-tuning."""
+    def _learn(self, prepared: Prepared, seed: int) -> tuple[np.ndarray, np.ndarray]:
         import torch
-        from torch.nn import functional
 
         settings = self.settings
+        pictures, tokens = prepared
         model, _, _ = self._load()
         device = next(model.parameters()).device
         generator = np.random.default_rng([seed, 1])
@@ -130,39 +100,34 @@ class Downstream:
             eps=1e-6,
             weight_decay=settings.weight_decay,
         )
-        size = min(settings.batch_size, len(pictures))
-        order = np.zeros(0, dtype=np.int64)
+        batches = Batches(len(pictures), settings.batch_size, generator)
         for step in range(settings.steps):
-            if len(order) < size:
-                order = generator.permutation(len(pictures))
-            rows, order = order[:size], order[size:]
+            rows = batches.draw()
             for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * _schedule(step, settings)
+                group["lr"] = settings.learning_rate * share_of_rate(step, settings)
             chosen = [tokens[row][generator.integers(len(tokens[row]))] for row in rows]
             shifted = _shift(pictures[torch.from_numpy(rows)], settings.shift, generator)
             shifted = shifted.to(device, memory_format=torch.channels_last)
             image = model.encode_image(shifted, normalize=True)
             text = model.encode_text(torch.stack(chosen).to(device), normalize=True)
-            logits = model.logit_scale.exp().clamp(max=MOST_SCALE) * image @ text.T
-            own = torch.arange(size, device=device)
-            loss = functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)
+            loss = contrast(image, text, model.logit_scale)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
             optimizer.step()
-        return self._rank(model.eval())
+        return self._embed(model.eval())
 
     def untrained(self) -> Ranks:
         """Ranks of the start checkpoint as it is."""
-        both = self._rank(self._load()[0])
-        return Ranks(both[0][None], both[1][None])
+        return self.test.ranks([self.test.rank(*self._embed(self._load()[0]))])
 
-    def _rank(self, model: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _embed(self, model: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The test pictures and the test texts."""
         import torch
 
         if self._test is None:
-            pictures, tokens = self._prepare(self.test)
-            self._test = pictures, torch.stack([captions[0] for captions in tokens])
+            _, _, tokenizer = self._load()
+            self._test = self._pictures(self.test.images), tokenizer(self.test.texts)
         device = next(model.parameters()).device
         halves = []
         with torch.inference_mode():
@@ -171,16 +136,7 @@ class Downstream:
             ):
                 parts = [encode(part.to(device), normalize=True) for part in items.split(64)]
                 halves.append(torch.cat(parts).float().cpu().numpy())
-        image, text = halves
-        return ranks(image, text), ranks(text, image)
-
-
-def _schedule(step: int, settings: DownstreamSettings) -> float:
-    """Share of the highest rate: a linear rise, then half a cosine down."""
-    rise = max(1, round(settings.warmup * settings.steps))
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, settings.steps - rise)))
+        return halves[0], halves[1]
 
 
 def _shift(pictures: torch.Tensor, share: float, generator: np.random.Generator) -> torch.Tensor:

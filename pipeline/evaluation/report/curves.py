@@ -8,18 +8,18 @@ from typing import Any
 from pipeline.evaluation.report.chart import Chart, draw_chart
 from pipeline.evaluation.results.claims import PAPER
 from pipeline.evaluation.results.intervals import Interval, interval
+from pipeline.evaluation.results.ranked import MEASURES
 from pipeline.evaluation.results.results import Results
 
 Figure = Callable[[float, str], Interval | None]
 
 # The missing rate of the paper's table.
 PAPER_RATE = 0.7
-DOWNSTREAM = "mean R@1"
 
 
 def curves(results: Results) -> list[Chart]:
     """A chart over the missing rates and one for each sweep, of the first of these that was
-    measured: mean R@1 downstream, the cosine of what was generated, the quality of the example."""
+    measured: mean R@1 or mean recall downstream, the cosine of what was generated, the quality of the example."""
     drawn: list[Chart | None] = []
     for measure, figure in _measures(results):
         drawn.append(_over_rates(results, measure, figure))
@@ -36,7 +36,7 @@ def _measures(results: Results) -> list[tuple[str, Figure]]:
             recalls = results.mean_recall(rate, label)
             return None if recalls is None else interval(recalls)
 
-        return [(DOWNSTREAM, mean_recall)]
+        return [(results.measure, mean_recall)]
     groups = {record.group for record in results.records}
     # The examples' quality in the mode that each variant uses.
     which: dict[str, Any] = {"group": "direct", "measure": "cosine"}
@@ -63,7 +63,7 @@ def _over_rates(results: Results, measure: str, figure: Figure) -> Chart | None:
         if "=" not in label
     }
     note, marks = _note(measure), {}
-    if measure == DOWNSTREAM and PAPER_RATE in rates:
+    if measure == "mean R@1" and PAPER_RATE in rates:
         marks = {
             label: [sum(both) / 200 if rate == PAPER_RATE else None for rate in rates]
             for label, both in PAPER.items()
@@ -91,7 +91,7 @@ def _over_sweep(
 
 
 def _note(measure: str) -> str:
-    over = "seeds" if measure == DOWNSTREAM else "rows"
+    over = "seeds" if measure in MEASURES else "rows"
     return (
         f"Bars: 95 % intervals over {over}. Differences are paired, and surer: see the orderings."
     )

@@ -4,35 +4,35 @@ from __future__ import annotations
 
 from pipeline.evaluation.report.table import NONE, Table, draws_told, ordering_told, signed
 from pipeline.evaluation.results.claims import PAPER, paper_way
-from pipeline.evaluation.results.ranked import FEWEST_DRAWS, RECALL_AT
+from pipeline.evaluation.results.ranked import FEWEST_DRAWS, MEASURES, RECALL_AT
 from pipeline.evaluation.results.results import Results
 
 DIRECTIONS = (("I2T", "image to text"), ("T2I", "text to image"))
 
 
 def downstream_table(results: Results, rate: float) -> Table | None:
-    """R@k of the fine-tuned models, and the share of the way, beside the paper's."""
+    """R@k and mean recall of what was trained, and the share of the way, beside the paper's."""
     headings = ["variant", "rows"]
     headings += [f"{name} R@{k}" for name, _ in DIRECTIONS for k in RECALL_AT]
     over_draws = _over_draws(results)
-    headings += ["mean R@1", "of the way ± over seeds", "± over test pairs"]
+    headings += [*MEASURES, "of the way ± over seeds", "± over test pairs"]
     headings += [*(["± over draws"] if over_draws else []), "paper"]
     theirs = paper_way()
     rows = []
     if results.start is not None:
         both = results.start.image_to_text, results.start.text_to_image
         figures = [f"{(ranks[0] < k).mean():.3f}" for ranks in both for k in RECALL_AT]
-        mean = sum(float((ranks[0] < 1).mean()) for ranks in both) / 2
-        none = [NONE] * (len(headings) - len(figures) - 3)
-        rows.append(("(start)", NONE, *figures, f"{mean:.3f}", *none))
+        figures += [f"{results.start.hits(at).mean():.3f}" for at in MEASURES.values()]
+        none = [NONE] * (len(headings) - len(figures) - 2)
+        rows.append(("(start)", NONE, *figures, *none))
     for label in results.labels:
         found = [
             results.recall(rate, label, direction, k)
             for _, direction in DIRECTIONS
             for k in RECALL_AT
         ]
-        mean_recall = results.mean_recall(rate, label)
-        if mean_recall is None:
+        means = [results.mean_recall(rate, label, measure) for measure in MEASURES]
+        if results.ranked(rate, label) is None:
             continue
         trained = results.value(rate, label, group="rows", measure="trained on")
         way = results.way(rate, label)
@@ -46,32 +46,34 @@ def downstream_table(results: Results, rate: float) -> Table | None:
                 label,
                 NONE if trained is None else f"{trained.value:.0f}",
                 *(NONE if one is None else str(one) for one in found),
-                f"{mean_recall.mean():.3f}",
+                *(f"{mean.mean():.3f}" for mean in means if mean is not None),
                 *shares,
                 f"{theirs[label]:.0%}" if label in theirs else NONE,
             )
         )
-    if len(rows) < 2:
+    if all(row[0] == "(start)" for row in rows):
         return None
     note = ""
     if (span := results.span(rate)) is not None:
         note = (
-            f"complete − drop in mean R@1 is {span.over_seeds} over seeds and"
+            f"complete − drop in {results.measure} is {span.over_seeds} over seeds and"
             f" ± {span.over_rows.half:.3f} over test pairs. "
         )
     reason = uncertain(results, rate)
     note += f"{reason}: these figures do not count. " if reason else ""
     note += (
-        f"R@k: mean and 95 % interval over seeds{draws_told(results)}. Of the way: from drop to"
-        " complete, where complete − drop exceeds both its intervals three times. Paper: MSCOCO at"
-        " 70 % missing."
+        f"R@k: mean and 95 % interval over seeds{draws_told(results)}; of a picture with several"
+        " captions the best counts, and each caption is a query. Mean recall: of R@1, R@5 and R@10,"
+        f" both ways. Of the way: from drop to complete in {results.measure}, where complete − drop"
+        " exceeds both its intervals three times. Paper: MSCOCO at 70 % missing, R@1."
     )
     return Table(f"Downstream, {rate:.0%} missing", tuple(headings), tuple(rows), note)
 
 
-def comparison_table(results: Results) -> Table | None:
-    """Which orderings hold."""
-    comparisons = results.comparisons()
+def comparison_table(results: Results, measure: str | None = None) -> Table | None:
+    """Which orderings hold by a measure, by default the one that variants are compared by."""
+    measure = measure or results.measure
+    comparisons = results.comparisons(measure)
     if not comparisons:
         return None
     several, over_draws = results.facts.get("draws", 1) > 1, _over_draws(results)
@@ -85,12 +87,12 @@ def comparison_table(results: Results) -> Table | None:
             *(NONE if each is None else signed(each.mean, each.half) for each in spreads),
         ]
         if several:
-            gains = results.draw_gains(one.rate, one.better, one.worse).values()
+            gains = results.draw_gains(one.rate, one.better, one.worse, measure).values()
             row.append(", ".join(f"{gain:+.3f}" for gain in gains))
         rows.append((*row, one.holds))
     note = (
-        "Paired differences in mean R@1 with 95 % intervals: over seeds of the fine-tuning (the same"
-        " test pairs), and over test pairs (the same fine-tunings). Holds: yes or reversed beyond"
+        f"Paired differences in {measure} with 95 % intervals: over seeds of the training (the same"
+        " test pairs), and over test pairs (the same trained models). Holds: yes or reversed beyond"
         " both intervals, on these pairs beyond the one over seeds alone, else open; nothing counts"
         " where complete − drop does not exceed its own two three times."
     )
@@ -103,7 +105,7 @@ def comparison_table(results: Results) -> Table | None:
         )
     headings = ("ordering", "missing", "over seeds", "over test pairs")
     headings += (*(("over draws",) if over_draws else ()), *(("by draw",) if several else ()))
-    return Table("Orderings", (*headings, "holds"), tuple(rows), note)
+    return Table(f"Orderings by {measure}", (*headings, "holds"), tuple(rows), note)
 
 
 def _over_draws(results: Results) -> bool:

@@ -13,6 +13,7 @@ from pipeline.evaluation.report.downstream import (
     uncertain,
 )
 from pipeline.evaluation.report.table import Table
+from pipeline.evaluation.results.ranked import MEASURES
 from pipeline.evaluation.results.results import Results
 from pipeline.report.page import environment
 from pipeline.storage.files import write_whole
@@ -32,8 +33,9 @@ def tables(results: Results) -> list[Table]:
             )
             if table is not None
         ]
-    comparisons = comparison_table(results)
-    return found + ([comparisons] if comparisons is not None else [])
+    measures = (results.measure, *(name for name in MEASURES if name != results.measure))
+    comparisons = [comparison_table(results, measure) for measure in measures]
+    return found + [table for table in comparisons if table is not None]
 
 
 def warnings(results: Results) -> list[str]:

@@ -42,13 +42,15 @@ ORDERINGS = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """A difference in mean R@1 of two variants at a missing rate.
+    """A difference in recall of two variants at a missing rate.
 
     Attributes
     ----------
     gain : Spread
     counts : bool
         Whether there was enough to win at this rate for any difference to count.
+    measure : str
+        Which recall, of `pipeline.evaluation.results.ranked.MEASURES`.
     """
 
     rate: float
@@ -57,6 +59,7 @@ class Comparison:
     claim: str
     gain: Spread
     counts: bool
+    measure: str = "mean R@1"
 
     @property
     def holds(self) -> str:

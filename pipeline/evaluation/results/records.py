@@ -28,7 +28,7 @@ class Record:
     used : bool or None
         Whether the variant itself retrieves in that mode.
     direction : "image to text", "text to image" or None
-        Of a downstream figure.
+        Of a downstream figure; None where it is the mean of both.
     seed : int or None
         Of a downstream figure.
     draw : int

@@ -14,7 +14,16 @@ import pyarrow.parquet as pq
 
 from pipeline.evaluation.results.claims import ORDERINGS, Comparison
 from pipeline.evaluation.results.intervals import Interval, interval, paired
-from pipeline.evaluation.results.ranked import RECALL_AT, Ranked, Ranks, Spread, gain, recall, way
+from pipeline.evaluation.results.ranked import (
+    MEASURES,
+    RECALL_AT,
+    Ranked,
+    Ranks,
+    Spread,
+    gain,
+    recall,
+    way,
+)
 from pipeline.evaluation.results.records import SCHEMA, Record
 from pipeline.storage.files import write_whole
 
@@ -28,7 +37,8 @@ class Results:
     Parameters
     ----------
     facts : mapping
-        What a reader has to know beside the figures.
+        What a reader has to know beside the figures; `measure` is what variants are compared by
+        downstream, "mean R@1" unless it says "mean recall".
 
     Attributes
     ----------
@@ -92,7 +102,7 @@ class Results:
     @property
     def start(self) -> Ranks | None:
         """Ranks of the checkpoint that fine-tuning starts from, on the test pairs of all draws."""
-        return self._start.ranks if self._start.pairs else None
+        return self._start.ranks if self._start.names else None
 
     def add_ranks(
         self,
@@ -106,21 +116,23 @@ class Results:
         """Downstream ranks of the test pairs, by id, by a variant that trained on so many rows."""
         self._ranked.setdefault((rate, label), Ranked()).add(ranks, self._names(pairs), draw)
         self.add(Record(rate, label, "rows", "trained on", rows, draw=draw))
-        for direction, found in _directions(ranks).items():
-            for seed, own in enumerate(found):
-                for k in RECALL_AT:
-                    self.add(
-                        Record(
-                            rate,
-                            label,
-                            "downstream",
-                            f"R@{k}",
-                            recall(own, k),
-                            direction=direction,
-                            seed=seed,
-                            draw=draw,
-                        )
-                    )
+        figures: list[tuple[str, str | None, list[float]]] = [
+            (f"R@{k}", direction, [recall(own, k) for own in found])
+            for direction, found in _directions(ranks).items()
+            for k in RECALL_AT
+        ]
+        figures += [
+            (name, None, ranks.hits(at).mean(axis=1).tolist()) for name, at in MEASURES.items()
+        ]
+        for measure, direction, values in figures:
+            for seed, value in enumerate(values):
+                record = Record(rate, label, "downstream", measure, value, draw=draw)
+                self.add(replace(record, direction=direction, seed=seed))
+
+    @property
+    def measure(self) -> str:
+        """What variants are compared by downstream."""
+        return str(self.facts.get("measure", "mean R@1"))
 
     @property
     def rates(self) -> list[float]:
@@ -162,23 +174,30 @@ class Results:
             return None
         return interval([recall(own, k) for own in _directions(ranked.ranks)[direction]])
 
-    def mean_recall(self, rate: float, label: str, k: int = 1) -> np.ndarray | None:
-        """Downstream recall in the mean of both directions, [seeds]."""
-        ranked = self.ranked(rate, label)
-        return None if ranked is None else ranked.hits(k).mean(axis=1)
+    def mean_recall(self, rate: float, label: str, measure: str | None = None) -> np.ndarray | None:
+        """Downstream recall by one of `MEASURES`, by default the main one, [seeds]."""
+        ranked, at = self.ranked(rate, label), MEASURES[measure or self.measure]
+        return None if ranked is None else ranked.hits(at).mean(axis=1)
 
-    def gain(self, rate: float, better: str, worse: str) -> Spread | None:
-        """The gain of one variant over another in mean R@1; None where one was not measured."""
+    def gain(
+        self, rate: float, better: str, worse: str, measure: str | None = None
+    ) -> Spread | None:
+        """The gain of one variant over another in it; None where one was not measured."""
         ours, theirs = (self.ranked(rate, label) for label in (better, worse))
-        return None if ours is None or theirs is None else gain(ours, theirs)
+        if ours is None or theirs is None:
+            return None
+        return gain(ours, theirs, MEASURES[measure or self.measure])
 
-    def draw_gains(self, rate: float, better: str, worse: str) -> dict[int, float]:
+    def draw_gains(
+        self, rate: float, better: str, worse: str, measure: str | None = None
+    ) -> dict[int, float]:
         """The same in each draw by itself, in the mean over seeds."""
         ours, theirs = (self.ranked(rate, label) for label in (better, worse))
         if ours is None or theirs is None:
             return {}
-        less = theirs.by_draw()
-        return {draw: mean - less[draw] for draw, mean in ours.by_draw().items()}
+        at = MEASURES[measure or self.measure]
+        less = theirs.by_draw(at)
+        return {draw: mean - less[draw] for draw, mean in ours.by_draw(at).items()}
 
     def orderings(self) -> list[tuple[str, str, str]]:
         """What is compared: the paper's orderings, and each point of a sweep with what it changes."""
@@ -186,31 +205,40 @@ class Results:
         swept = [(f"{variant} {point}", variant, "") for variant, _, point in points]
         return [*ORDERINGS, *swept]
 
-    def comparisons(self) -> list[Comparison]:
-        """The orderings that can be looked at."""
+    def comparisons(self, measure: str | None = None) -> list[Comparison]:
+        """The orderings that can be looked at, by one of `MEASURES`, by default the main one."""
         return [
-            Comparison(rate, better, worse, claim, found, self.certain(rate))
+            Comparison(
+                rate,
+                better,
+                worse,
+                claim,
+                found,
+                self.certain(rate, measure),
+                measure or self.measure,
+            )
             for rate in self.rates
             for better, worse, claim in self.orderings()
-            if (found := self.gain(rate, better, worse)) is not None
+            if (found := self.gain(rate, better, worse, measure)) is not None
         ]
 
-    def span(self, rate: float) -> Spread | None:
+    def span(self, rate: float, measure: str | None = None) -> Spread | None:
         """complete − drop: what there is to win."""
-        return self.gain(rate, "complete", "drop")
+        return self.gain(rate, "complete", "drop", measure)
 
-    def certain(self, rate: float) -> bool:
+    def certain(self, rate: float, measure: str | None = None) -> bool:
         """Whether complete − drop exceeds its intervals over seeds and over test pairs three times;
         below, or where it was not measured, nothing downstream counts."""
-        span = self.span(rate)
+        span = self.span(rate, measure)
         return span is not None and span.exceeds(CERTAIN)
 
     def way(self, rate: float, label: str) -> Spread | None:
-        """Share of the way from drop to complete in mean R@1; None where that does not count."""
-        own, *ends = (self.ranked(rate, name) for name in (label, "drop", "complete"))
-        if own is None or None in ends or not self.certain(rate):
+        """Share of the way from drop to complete in the main measure; None where that does not
+        count."""
+        own, low, high = (self.ranked(rate, name) for name in (label, "drop", "complete"))
+        if own is None or low is None or high is None or not self.certain(rate):
             return None
-        return way(own, *(one for one in ends if one is not None))
+        return way(own, low, high, MEASURES[self.measure])
 
     def table(self) -> pa.Table:
         """All records."""
@@ -239,7 +267,11 @@ class Results:
                 }
                 for rate in self.rates
             },
-            "comparisons": [asdict(one) | {"holds": one.holds} for one in self.comparisons()],
+            "comparisons": [
+                asdict(one) | {"holds": one.holds}
+                for measure in (self.measure, *(m for m in MEASURES if m != self.measure))
+                for one in self.comparisons(measure)
+            ],
             # Of all draws together, which `draw` lists; the records are of each.
             "pooled": [
                 _given(self.pooled(next(iter(draws.values())))) | {"draw": sorted(draws)}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline.export.formats.base import Writer
-from pipeline.export.formats.files import ImageFolderWriter, LlavaWriter, OpenClipWriter
+from pipeline.export.formats.base import ShardWriter, Writer
+from pipeline.export.formats.imagefolder import ImageFolderWriter
+from pipeline.export.formats.llava import LlavaWriter
+from pipeline.export.formats.open_clip import OpenClipWriter
 from pipeline.export.formats.parquet import ParquetWriter
 from pipeline.export.formats.webdataset import WebDatasetWriter
 
@@ -15,4 +17,4 @@ FORMATS: dict[str, type[Writer]] = {
     "open_clip": OpenClipWriter,
 }
 
-__all__ = ["FORMATS", "Writer"]
+__all__ = ["FORMATS", "ShardWriter", "Writer"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pipeline.dataset.images import decode, encode
 from pipeline.dataset.schema import COMPLETION, OWN_COLUMNS
+from pipeline.export.json_values import json_values
 from pipeline.export.settings import ExportSettings
 
 # Image formats by the bytes that they start with.
@@ -69,18 +70,31 @@ class Writer:
         self.final = final
         self.settings = settings
         self.schema = schema
-        self.columns = columns
         self.rows = 0
         if columns is None:
             passed = [name for name in schema.names if name not in OWN_COLUMNS]
             columns = [*passed, "status", "missing"]
+        self.columns = columns
         self.keys = {name: self._key(name) for name in columns}
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Write the rows of a batch of the completed dataset."""
-        for row in batch.to_pylist():
+        for row, texts in self.told(batch):
+            self.write(row, texts)
+
+    def told(self, batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any], list[str]]]:
+        """The rows of a batch with their texts; each counts once the next is asked for.
+
+        Pass-through columns are as JSON has them.
+        """
+        names = [name for name in batch.schema.names if name in OWN_COLUMNS]
+        passed = [name for name in self.keys if name not in OWN_COLUMNS]
+        columns = [json_values(batch.column(name)) for name in passed]
+        rest = zip(*columns, strict=True) if columns else [()] * batch.num_rows
+        for own, values in zip(batch.select(names).to_pylist(), rest, strict=True):
+            row = own | dict(zip(passed, values, strict=True))
             texts = row["text"] if isinstance(row["text"], list) else [row["text"]]
-            self.write(row, [text for text in texts if text])
+            yield row, [text for text in texts if text]
             self.rows += 1
 
     def write(self, row: dict[str, Any], texts: list[str]) -> None:
@@ -106,9 +120,18 @@ class Writer:
         if pa.types.is_list(self.schema.field("text").type):
             record["texts"] = texts
         record |= {key: row[name] for name, key in self.keys.items()}
-        if self.columns is None:
+        if self.settings.columns is None:
             record["provenance"] = _provenance(row)
         return record
+
+    @property
+    def tells(self) -> bool:
+        """Whether each row says which half was missing, and what became of it."""
+        return {"status", "missing"} <= set(self.columns)
+
+    def observed(self, expression: str) -> str:
+        """Code that picks observed rows, where they can be told."""
+        return f"\nobserved = {expression}" if "status" in self.columns else ""
 
     def reserved(self, name: str) -> bool:
         """Whether the layout means something of its own by a key."""
@@ -131,6 +154,36 @@ class Writer:
         return name
 
 
+class ShardWriter(Writer):
+    """Writes rows to files of their own, each of which depends on its own rows alone.
+
+    Attributes
+    ----------
+    files : dict of str to int
+        Rows of all files of the export by place, those that were taken over too; set before `close`.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.files: dict[str, int] = {}
+
+    def place(self, number: int) -> str:
+        """Where the file with a number stands in the export."""
+        raise NotImplementedError
+
+    def begin(self, path: Path) -> None:
+        """Rows go to this file from now on."""
+        raise NotImplementedError
+
+    def add_of(self, batch: pa.RecordBatch, keys: list[str]) -> None:
+        """Write the rows of a batch; each has a key that no other row of the export has."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """The file is whole."""
+        raise NotImplementedError
+
+
 def image_file(data: bytes, known: tuple[str, ...] = ()) -> tuple[str, bytes]:
     """A file's extension and bytes: as they are where the format is known, else as PNG."""
     extension = next((e for magic, e in _MAGIC.items() if data.startswith(magic)), None)
@@ -141,30 +194,24 @@ def image_file(data: bytes, known: tuple[str, ...] = ()) -> tuple[str, bytes]:
     return "png", encode(decode(data, _MANY_PIXELS), "png")
 
 
+def json_line(record: dict[str, Any]) -> str:
+    """A record as JSON in one line; its numbers that JSON does not know are null."""
+    return json.dumps(_finite(record), ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _provenance(row: dict[str, Any]) -> dict[str, Any]:
     completion = row["completion"] or dict.fromkeys(field.name for field in COMPLETION)
     names = ("generator", "model", "revision", "score", "seed", "kb_version", "run_id")
     told = {name: completion[name] for name in names}
     return {**told, "examples": [example["id"] for example in completion["examples"] or ()]}
-
-
-def jsonable(value: Any) -> Any:
-    """JSON knows no bytes, dates or NaN: Base64, ISO 8601 and null stand for them."""
-    if isinstance(value, dict):
-        return {key: jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [jsonable(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, (bytes, bytearray)):
-        import base64
-
-        return base64.b64encode(value).decode()
-    if isinstance(value, (datetime, date, time)):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    return str(value) if isinstance(value, Decimal) else value
 
 
 def code(text: str) -> str:

@@ -41,29 +41,34 @@
     return image;
   }
 
+  function copied(card) {
+    return Boolean(card.made && data.copying.includes(card.made.generator));
+  }
+
   function half(card, modality) {
     const made = card.status === "completed" && card.missing === modality;
     const element = make("div", "half" + (modality === "image" ? " picture" : "") + (made ? " made" : ""));
     const there = modality === "image" ? card.image : card.text.length;
-    if (made) element.append(make("span", "badge", "generated " + modality));
+    // What is copied is another pair's: nothing was generated.
+    if (made) element.append(make("span", "badge", (copied(card) ? "copied " : "generated ") + modality));
     if (!there) {
       element.classList.add("absent");
       element.append(make("p", "", "no " + modality));
     } else if (modality === "image") {
-      element.append(picture(card.image, made ? "generated image" : "observed image"));
+      element.append(picture(card.image, made ? (copied(card) ? "copied image" : "generated image") : "observed image"));
     } else {
       for (const line of card.text) element.append(make("p", "", line));
     }
     return element;
   }
 
-  function grounding(example) {
+  function grounding(example, said) {
     const element = make("div", "ground");
     if (example.image) element.append(picture(example.image, "image of the retrieved pair"));
     const words = make("div");
     words.append(make("span", "quote", example.text || ""));
     const origin = [example.source, example.licence, example.id].filter(Boolean).join(" · ");
-    words.append(make("small", "", "grounded in " + origin));
+    words.append(make("small", "", said + origin));
     words.append(make("small", "", `same modality ${figure(example.intra)} · across ${figure(example.cross)} · score ${figure(example.score)}`));
     element.append(words);
     return element;
@@ -161,7 +166,7 @@
     element.append(top, half(card, "image"), half(card, "text"));
     if (said[card.review]) element.append(make("p", "why", said[card.review]));
     if (card.reason) element.append(make("p", "why", (card.missing ? `${card.missing} missing: ` : "") + card.reason));
-    for (const example of card.examples || []) element.append(grounding(example));
+    for (const example of card.examples || []) element.append(grounding(example, copied(card) ? "retrieved: " : "grounded in "));
     for (const pair of card.dropped || []) {
       const origin = [pair.source, pair.licence, pair.id].filter(Boolean).join(" · ");
       element.append(make("p", "why", `retrieved, but not shown: ${origin}: ${pair.reason}`));

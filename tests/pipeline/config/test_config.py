@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from generators.base import Needs
 from pipeline.config.config import load_config, make_config
 from pipeline.models.components import Component
 from pipeline.storage.errors import ConfigError
@@ -154,12 +155,14 @@ def test_a_share_of_the_candidates_is_drawn_without_an_example(
 ) -> None:
     generation = {"n": n, "ungrounded": {"text": text}}
     config = make_config(settings(generation=generation))
-    assert config.generation.grounded_of("text") == grounded
-    assert config.generation.grounded_of("image") == n
+    assert config.generation.grounded_of("text", Needs()) == grounded
+    assert config.generation.grounded_of("image", Needs()) == n
     paper = make_config(settings(preset="paper", generation={"n": n}))
-    assert paper.generation.grounded_of("text") == n
+    assert paper.generation.grounded_of("text", Needs()) == n
+    assert config.generation.grounded_of("text", Needs(example=True)) == n
+    assert config.generation.grounded_of("text", Needs(text=False, image=False)) == 0
     direct = make_config(settings(generation=generation | {"grounded": False}))
-    assert direct.generation.grounded_of("image") == 0
+    assert direct.generation.grounded_of("image", Needs()) == 0
 
 
 def test_one_generator_may_be_left_out_but_not_both() -> None:

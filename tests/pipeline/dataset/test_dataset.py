@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.dataset.catalog import encoded_images, fetch
+from pipeline.dataset.columns import guess_columns
 from pipeline.dataset.dataset import (
     ColumnSettings,
     Dataset,
     DatasetSettings,
     SourceFile,
-    guess_columns,
 )
 from tests.pipeline.dataset.forms.small_files import (
     PNG,
@@ -199,7 +199,7 @@ def test_reading_one_row_does_not_read_the_file(tmp_path: Path) -> None:
             read += len(data)
             return data
 
-    dataset._source.root.open = lambda name: Counting(path, "rb")
+    dataset.source.root.open = lambda name: Counting(path, "rb")
     table = dataset.fetch(dataset.files[0], [999])
     assert table["image"][0].as_py()["bytes"] == images[999]
     assert 0 < read < path.stat().st_size / 8

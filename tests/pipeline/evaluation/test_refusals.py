@@ -42,7 +42,7 @@ def refused(place: Path, message: str, *given: Any, sweep: str | None = None) ->
 
 def test_too_few_whole_pairs_to_fine_tune_on_are_known_at_once(tmp_path: Path) -> None:
     place = world(tmp_path, rates=[0.5, 0.98], downstream={"steps": 1})
-    message = "of 48 training pairs a missing rate of 0.98 leaves 1 whole, and fine-tuning needs 2"
+    message = "of 48 training pairs a missing rate of 0.98 leaves 1 whole, and training needs 2"
     refused(place, message, ["rag4dmc", "drop"])
 
 

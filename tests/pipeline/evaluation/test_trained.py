@@ -10,12 +10,13 @@ from pipeline.config.config import load_config
 from pipeline.evaluation.changes import parse_sweep
 from pipeline.evaluation.draw import Draw
 from pipeline.evaluation.experiment import Experiment
-from pipeline.evaluation.measures.fine_tuning import Downstream
+from pipeline.evaluation.measures.downstream import Downstream
 from pipeline.evaluation.protocol.masked import Pairs
 from pipeline.evaluation.report.curves import curves
 from pipeline.evaluation.report.page import write_page
 from pipeline.evaluation.results.ranked import Ranks
 from pipeline.evaluation.results.results import Results
+from tests.calls import LOG, calls
 from tests.pipeline.evaluation.evaluated import world
 from tests.worlds import CHECKPOINTS
 
@@ -113,3 +114,40 @@ def test_rates_and_sweeps_are_drawn_as_curves(trained: Trained, tmp_path: Path) 
     ]
     page = write_page(results, tmp_path / "index.html").read_text()
     assert all(line.path in page for chart in charts.values() for line in chart.lines)
+
+
+def test_heads_are_one_more_thing_that_learns_from_what_was_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(LOG, str(tmp_path))
+    judge = {"kind": "tests.quick_parts:NotedEncoder"}
+    place = world(tmp_path, rates=[0.4, 0.7], judge=judge, downstream="heads")
+    experiment = Experiment(load_config(place))
+    results = experiment.run(["drop", "rag4dmc", "complete"], seeds=2)
+    seen = [told for _, told in calls(tmp_path) if told.startswith(("image ", "text "))]
+    assert seen and len(seen) == len(set(seen)), "a picture or text was encoded twice"
+    assert results.measure == "mean recall"
+    draw = experiment.draw()
+    for rate in (0.4, 0.7):
+        rows = {
+            label: results.value(rate, label, group="rows", measure="trained on")
+            for label in ("drop", "rag4dmc", "complete")
+        }
+        counts = {label: one.value for label, one in rows.items() if one is not None}
+        assert counts["complete"] == counts["rag4dmc"] == len(draw.world.train)
+        assert counts["drop"] == len(draw.world.train) - len(draw.world.masks([rate])[0].hidden)
+        mean = results.mean_recall(rate, "rag4dmc")
+        every = [
+            record.value
+            for record in results.records
+            if (record.rate, record.label, record.seed) == (rate, "rag4dmc", 0)
+            and record.direction is not None
+        ]
+        assert mean is not None and len(every) == 6
+        assert mean[0] == pytest.approx(sum(every) / 6)
+        told = results.value(rate, "rag4dmc", group="downstream", measure="mean recall", seed=0)
+        assert told is not None and told.value == pytest.approx(mean[0])
+    page = write_page(results, tmp_path / "index.html").read_text()
+    assert "Orderings by mean recall" in page and "Orderings by mean R@1" in page
+    assert "projections to 256 dimensions learned on the judge's frozen towers" in page
+    assert [chart.label for chart in curves(results)] == ["mean recall over the missing rate"]

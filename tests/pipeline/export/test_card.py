@@ -33,7 +33,7 @@ def test_it_says_what_is_generated_by_what_and_from_whose_pairs(
     assert f"| web | CC-BY-4.0 | {len(texts) + len(images)} |" in text
     assert f"| blip2 | tiny\\|&lt;b&gt;model&lt;/b&gt; | 0123abcd | {len(texts)} |" in text
     assert f"| {statistics.median(texts) / 1000:.3f} |" in text
-    assert "generated texts with a score of 0.01 or more" in text
+    assert "of the completed texts those with a score of 0.01 or more" in text
     assert "41 failed" in text
 
 

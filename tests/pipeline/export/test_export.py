@@ -63,7 +63,7 @@ class TestFilters:
         assert labels == sorted([n for n in range(COUNT) if n % 6 == 2] + kept)
         assert made.left_out["below the score"] == len(images) - len(kept)
         card = (tmp_path / "out" / "README.md").read_text()
-        assert "the best 25% of the generated images by score" in card
+        assert "the best 25 % of the completed images by score" in card
 
     def test_a_least_score_and_a_share_hold_together(
         self, completed: ds.Dataset, tmp_path: Path

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from generators import IMAGE_GENERATORS
 from generators.sdxl_settings import SdxlSettings
+from kb.encoders import ENCODERS
 from kb.encoders.open_clip import OpenClipSettings
 from kb.encoders.pair import PairSettings
+from pipeline.models.components import Component
 from pipeline.models.resolution import folder_revision, resolve_models, weights_and_configuration
 from tests.worlds import CHECKPOINTS
 
@@ -195,3 +199,52 @@ def test_weights_in_a_linked_folder_count(tmp_path: Path) -> None:
     assert before != resolve_models(
         "image_generator", {"model": (str(checkpoint), None)}, Path(), True, SdxlSettings().files
     )
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "inner"),
+    [
+        (
+            "image_generator",
+            {"kind": "sdxl", "model": "base", "grounding": "ip_adapter"},
+            ("ip_adapter", {"model": "nested"}),
+        ),
+        (
+            "encoder",
+            {"kind": "pair", "text": {"kind": "transformers", "model": "base"}},
+            ("image", {"kind": "transformers", "model": "nested"}),
+        ),
+    ],
+)
+def test_a_model_within_a_model_is_known_by_its_content_wherever_it_lies(
+    section: str, values: dict[str, Any], inner: tuple[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    registry = ENCODERS if section == "encoder" else IMAGE_GENERATORS
+    field, part = inner
+
+    def folder(name: str, content: bytes) -> Path:
+        for file in (
+            "config.json",
+            "model.safetensors",
+            "model_index.json",
+            "unet/a.safetensors",
+            "sdxl_models/ip-adapter_sdxl.safetensors",
+            "sdxl_models/image_encoder/config.json",
+            "sdxl_models/image_encoder/model.safetensors",
+        ):
+            path = tmp_path / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return tmp_path / name
+
+    folder("base", b"{}")
+
+    def identity(nested: Path, **pinned: str) -> dict[str, Any]:
+        changed = part | {"model": str(nested)} | pinned
+        chosen = Component.choose(section, values | {field: changed}, registry)
+        return chosen.identity(chosen.resolve(tmp_path, True))
+
+    here, elsewhere = folder("here", b"{}"), folder("elsewhere", b"{}")
+    other = folder("other", b"{ }")
+    assert identity(here) == identity(elsewhere) == identity(here, revision="main")
+    assert identity(here) != identity(other)

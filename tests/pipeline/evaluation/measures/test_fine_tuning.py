@@ -9,12 +9,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config.evaluation import DownstreamSettings
-from pipeline.evaluation.measures.fine_tuning import Downstream
+from pipeline.config.evaluation import FineTuningSettings
+from pipeline.evaluation.measures.downstream import Untouched
+from pipeline.evaluation.measures.fine_tuning import FineTuning
 from pipeline.evaluation.protocol.masked import Pairs
 from tests.worlds import CHECKPOINTS, EMOJI
 
-SETTINGS = DownstreamSettings(steps=3, batch_size=8, device="cpu")
+SETTINGS = FineTuningSettings(steps=3, batch_size=8, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -26,28 +27,32 @@ def pairs_of(rows: list[dict[str, Any]]) -> Pairs:
     return Pairs([r["image"]["bytes"] for r in rows], [(r["text"],) for r in rows])
 
 
+def untouched(rows: list[dict[str, Any]]) -> Untouched:
+    return Untouched(pairs_of(rows), [row["id"] for row in rows])
+
+
 @pytest.fixture(scope="module")
-def downstream(pairs: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Downstream:
+def downstream(pairs: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> FineTuning:
     folder = tmp_path_factory.mktemp("downstream")
     start = CHECKPOINTS / "encoder-judge"
-    return Downstream(SETTINGS, start, "revision", pairs_of(pairs[:8]), folder)
+    return FineTuning(SETTINGS, start, "revision", untouched(pairs[:8]), folder)
 
 
 def test_a_seed_gives_the_same_ranks_and_another_seed_costs_only_itself(
-    downstream: Downstream, pairs: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    downstream: FineTuning, pairs: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = pairs_of(pairs[8:])
     first = downstream.measure(train, 2)
     assert first.image_to_text.shape == first.text_to_image.shape == (2, 8)
-    fresh = Downstream(
+    fresh = FineTuning(
         SETTINGS, downstream.start, "revision", downstream.test, downstream.folder / "fresh"
     )
     again = fresh.measure(train, 1)
     np.testing.assert_array_equal(again.image_to_text, first.image_to_text[:1])
     trained = []
-    original = downstream._fine_tune
+    original = downstream._learn
     monkeypatch.setattr(
-        downstream, "_fine_tune", lambda *given: trained.append(given[-1]) or original(*given)
+        downstream, "_learn", lambda *given: trained.append(given[-1]) or original(*given)
     )
     more = downstream.measure(train, 3)
     assert trained == [2]
@@ -55,15 +60,15 @@ def test_a_seed_gives_the_same_ranks_and_another_seed_costs_only_itself(
 
 
 def test_other_data_or_another_start_is_another_fine_tuning(
-    downstream: Downstream, pairs: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    downstream: FineTuning, pairs: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = []
-    nothing = (np.zeros(8, int), np.zeros(8, int))
+    nothing = (np.eye(8), np.eye(8))
     for made in (
         downstream,
-        Downstream(SETTINGS, downstream.start, "other", downstream.test, downstream.folder),
+        FineTuning(SETTINGS, downstream.start, "other", downstream.test, downstream.folder),
     ):
-        monkeypatch.setattr(made, "_fine_tune", lambda *g: trained.append(g[-1]) or nothing)
+        monkeypatch.setattr(made, "_learn", lambda *g: trained.append(g[-1]) or nothing)
         made.measure(pairs_of(pairs[9:]), 1)
     assert trained == [0, 0]
     with pytest.raises(ValueError, match="at least 2 pairs; got 1"):
@@ -71,11 +76,11 @@ def test_other_data_or_another_start_is_another_fine_tuning(
 
 
 def test_training_on_the_test_pairs_is_learned(
-    downstream: Downstream, pairs: list[dict[str, Any]], tmp_path: Path
+    downstream: FineTuning, pairs: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     settings = SETTINGS.model_copy(update={"steps": 40})
-    test = pairs_of(pairs[:24])
-    learning = Downstream(settings, downstream.start, "revision", test, tmp_path)
-    before, after = learning.untrained(), learning.measure(test, 1)
+    start = downstream.start
+    learning = FineTuning(settings, start, "revision", untouched(pairs[:24]), tmp_path)
+    before, after = learning.untrained(), learning.measure(pairs_of(pairs[:24]), 1)
     assert (after.image_to_text == 0).mean() > (before.image_to_text == 0).mean()
     assert (after.text_to_image == 0).mean() > 0.9

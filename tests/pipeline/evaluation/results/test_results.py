@@ -242,4 +242,4 @@ def test_records_of_rows_stand_beside_those_of_seeds() -> None:
     trained = results.value(0.7, "drop", group="rows")
     assert trained == Record(0.7, "drop", "rows", "trained on", 100)
     table = results.table()
-    assert table.filter(table["group"].to_numpy() == "downstream").num_rows == 3 * 2 * 5 * 3
+    assert table.filter(table["group"].to_numpy() == "downstream").num_rows == 3 * 5 * (2 * 3 + 2)

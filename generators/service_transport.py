@@ -1,0 +1,138 @@
+"""What the client of ``openai`` lacks: a budget, and an upper time and size for a whole answer.
+
+Imported when a server is asked, for ``openai`` takes a while to import.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+from openai import DefaultAsyncHttpxClient, OpenAIError
+
+from generators.gate import Gate
+
+MOST_BYTES = 256 * 1024 * 1024
+SHOWN_CHARACTERS = 200
+
+
+@dataclass
+class Tries:
+    """What became of the tries of one request: their number, and whether any had a connection."""
+
+    count: int = 0
+    connected: bool = False
+
+
+# Of the request that the running task waits for.
+TRIES: ContextVar[Tries] = ContextVar("tries")
+
+
+class Unsendable(OpenAIError):
+    """A request that must not go out, or whose answer can't be taken; ``openai`` does not retry it."""
+
+
+class GuardedClient(DefaultAsyncHttpxClient):
+    """An HTTP client whose answers are whole, and are JSON objects where they are successes.
+
+    The timeout of httpx is one between two packets; a server that drips would never reach it.
+
+    Parameters
+    ----------
+    seconds : float
+        For a whole answer.
+    spend : callable
+        Called before each try; may raise `Unsendable`.
+    gate : Gate
+        Told of each answer whether the server found it one too many.
+    **options
+        Of ``httpx2.AsyncClient``.
+    """
+
+    def __init__(
+        self, seconds: float, spend: Callable[[], None], gate: Gate, **options: Any
+    ) -> None:
+        # The address is the one that was consented to.
+        super().__init__(follow_redirects=False, **options)
+        self._seconds = seconds
+        self._spend = spend
+        self._gate = gate
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """One try: the whole answer, read.
+
+        Raises
+        ------
+        Unsendable
+            The budget is spent, or the answer is larger than `MOST_BYTES`.
+        httpx2.RequestError
+            What passes: no connection, no whole answer in time, or one that means nothing.
+        """
+        tries = TRIES.get()
+        self._spend()
+        tries.count += 1
+
+        async def trace(event: str, info: Any) -> None:
+            tries.connected |= event.startswith(("http11.", "http2."))
+
+        request.extensions = {**request.extensions, "trace": trace}
+        try:
+            async with asyncio.timeout(self._seconds):
+                response = await _whole(await super().send(request, **(options | {"stream": True})))
+        except TimeoutError:
+            raise httpx2.ReadTimeout("the answer takes too long", request=request) from None
+        if response.status_code == 429:
+            self._gate.refused()
+        elif response.is_success:
+            self._gate.taken()
+        if response.is_success and not isinstance(_json(response), dict):
+            text = " ".join(response.text.split())[:SHOWN_CHARACTERS]
+            raise httpx2.RemoteProtocolError(
+                f"the answer is not a JSON object: {text}", request=request
+            )
+        if out_of_quota(response):
+            # Waiting mends no account.
+            response.headers["x-should-retry"] = "false"
+        return response
+
+
+def error_field(response: httpx2.Response, field: str) -> str:
+    """A field of the error that an answer tells; "" where it tells none."""
+    answer = _json(response)
+    error = answer.get("error") if isinstance(answer, dict) else None
+    return str(error.get(field)) if isinstance(error, dict) else ""
+
+
+def out_of_quota(response: httpx2.Response) -> bool:
+    """Whether the account has no credit left."""
+    return response.is_error and "insufficient_quota" in error_field(response, "code")
+
+
+async def _whole(streamed: httpx2.Response) -> httpx2.Response:
+    """An answer with its content, which is decoded on the way."""
+    content = bytearray()
+    try:
+        async for chunk in streamed.aiter_bytes():
+            content += chunk
+            if len(content) > MOST_BYTES:
+                raise Unsendable(f"the answer is larger than {MOST_BYTES} bytes")
+    finally:
+        await streamed.aclose()
+    headers = streamed.headers.copy()
+    for name in ("content-encoding", "content-length", "transfer-encoding"):
+        headers.pop(name, None)
+    return httpx2.Response(
+        streamed.status_code, headers=headers, content=bytes(content), request=streamed.request
+    )
+
+
+def _json(response: httpx2.Response) -> Any:
+    try:
+        return json.loads(response.content)
+    except (ValueError, RecursionError):
+        return None

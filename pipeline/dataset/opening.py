@@ -1,0 +1,85 @@
+"""What has to be known of a source before its rows are read: its tables, columns, the one of images."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from pipeline.dataset.columns import NONE, ColumnSettings, guess_columns, resolve_columns
+from pipeline.dataset.forms.base import DatasetError, Source, is_string
+from pipeline.dataset.forms.kinds import field_of
+from pipeline.dataset.forms.names import is_image
+from pipeline.dataset.forms.rows import Columns, with_empty
+
+_LOOKED_AT = 64
+
+
+def guess_image(asked: ColumnSettings, source: Source) -> ColumnSettings:
+    """The settings of columns, with an image column that is known only by its values.
+
+    Of the first file's first rows all values have to end as an image's name does; addresses on the
+    web are none.
+    """
+    schema = source.schema()
+    if asked.image is not None or guess_columns(schema).image is not None:
+        return asked
+    strings = [f.name for f in schema if is_string(f.type) and f.name not in (asked.id, asked.text)]
+    name = next(iter(file.name for file in source.files()), None)
+    if name is None or not strings:
+        return asked
+    for _, batch in source.batches(name, strings):
+        try:
+            rows = batch.slice(0, _LOOKED_AT).to_pydict()
+        except UnicodeDecodeError:  # which the reading will tell of
+            return asked
+        held = {column: [value for value in rows[column] if value] for column in strings}
+        found = [column for column, values in held.items() if values and all(map(_is_name, values))]
+        return asked.model_copy(update={"image": found[0]}) if found else asked
+    return asked
+
+
+def _is_name(value: str) -> bool:
+    return is_image(value) and "://" not in value
+
+
+def known_schema(source: Source, asked: ColumnSettings) -> pa.Schema:
+    """The columns of a source, with those that are asked for and may come later in JSON."""
+    schema = source.schema()
+    if not schema.names or getattr(source, "columns", None) is None:
+        return schema
+    named = [asked.id, asked.image, asked.text, *(asked.extra or ())]
+    late = [n for n in dict.fromkeys(named) if n not in (None, NONE) and n not in schema.names]
+    return with_empty(schema, late) if late else schema
+
+
+def check_columns(source: Source, asked: ColumnSettings, found: ColumnSettings) -> None:
+    """Look at the columns of JSON once all rows were read.
+
+    Raises
+    ------
+    DatasetError
+        No row has a column that is asked for; or a file has a half in a column of another name than
+        the others, where that would pass through and the half be generated anew.
+    """
+    grown: Columns | None = getattr(source, "columns", None)
+    if grown is None:
+        return
+    resolve_columns(asked, source.schema())
+    files = {name: grown.of(name) for name in grown.files()}
+    for role in ("image", "text"):
+        held = getattr(found, role)
+        if held is None or getattr(asked, role) is not None:
+            continue
+        beside = {c for kinds in files.values() if held in kinds for c in kinds}
+        for name, kinds in files.items():
+            fields = [field_of(c, k) for c, k in kinds.items() if k and c not in beside]
+            other = getattr(guess_columns(pa.schema(fields)), role)
+            if held not in kinds and other is not None:
+                raise DatasetError(
+                    f"{name} has no column {held!r}, which holds the {role}s of other files,"
+                    f" but {other!r}; give all files the same columns, or set columns.{role}"
+                )
+
+
+def table_names(source: Source) -> list[str]:
+    names = getattr(source, "names", None)
+    return names() if names else [file.name for file in source.files()]

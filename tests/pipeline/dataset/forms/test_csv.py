@@ -1,0 +1,85 @@
+"""CSV is read as it was meant, or the line is named where it can't be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.dataset.dataset import DatasetError
+from tests.pipeline.dataset.forms.small_files import PNG, open_dataset, read
+
+
+def texts(path: Path, content: str, **settings: str) -> list[list[str]]:
+    path.write_text(content, encoding="utf-8", newline="")
+    return [row["text"] for row in read(open_dataset(path, **settings))]
+
+
+def rows(open_at: int) -> str:
+    lines = ["id,image,text", *(f"r{i},{i}.png,caption {i}" for i in range(40))]
+    lines[open_at] = lines[open_at].replace("caption", '"caption')
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("form", ["csv", "imagefolder"])
+@pytest.mark.parametrize("more", ["", 'x,y,"a late quote"\n', 'x,y,"one ""within"" it"\n'])
+def test_a_quote_that_is_never_closed_is_named_by_its_line(
+    tmp_path: Path, form: str, more: str
+) -> None:
+    name = "a.csv" if form == "csv" else "metadata.csv"
+    content = rows(21).replace("image", "file_name") + more
+    (tmp_path / name).write_text(content)
+    (tmp_path / "1.png").write_bytes(PNG)
+    with pytest.raises(DatasetError, match=rf"{name}, line 22: a quote that opens"):
+        read(open_dataset(tmp_path))
+
+
+def test_a_backslash_before_a_quote_is_found_to_mean_one(tmp_path: Path) -> None:
+    content = 'id,text\n1,"so called \\"a, b\\" sign"\n2,"\\\\ and \\n"\n3,"say ""c"""\n4,d\\e\n'
+    found = texts(tmp_path / "a.csv", content)
+    assert found == [['so called "a, b" sign'], ["\\ and \\n"], ['say "c"'], ["d\\e"]]
+
+
+def test_a_backslash_at_the_end_of_a_field_is_found_to_be_one(tmp_path: Path) -> None:
+    content = 'id,text\n1,"C:\\dir\\"\n2,"b"\n3,"c ""d"" \\e"\n'
+    assert texts(tmp_path / "a.csv", content) == [["C:\\dir\\"], ["b"], ['c "d" \\e']]
+
+
+def test_the_meaning_of_a_backslash_can_be_set(tmp_path: Path) -> None:
+    content = 'id,text\n1,"a \\\\"\n'
+    with pytest.raises(DatasetError, match="set dataset.quotes to double or backslash"):
+        texts(tmp_path / "a.csv", content)
+    assert texts(tmp_path / "a.csv", content, quotes="double") == [["a \\\\"]]
+    assert texts(tmp_path / "a.csv", content, quotes="backslash") == [["a \\"]]
+
+
+@pytest.mark.parametrize("line", ["1", "1,a,b", '1,"a"b', '1,"a" ,'])
+def test_a_record_that_is_not_like_the_header_is_named_by_its_line(
+    tmp_path: Path, line: str
+) -> None:
+    with pytest.raises(DatasetError, match=r"a\.csv, line 4: "):
+        texts(tmp_path / "a.csv", f'id,text\n0,"two\nlines"\n{line}\n2,b\n')
+
+
+def test_fields_keep_their_quotes_spaces_nuls_and_line_breaks(tmp_path: Path) -> None:
+    content = 'id,text\n1,5" wide\n2," a "\n3,"a\0b"\n4,"a\r\nb\rc"\n5,\u2028x\n6,nan\n7,NULL\n'
+    found = texts(tmp_path / "a.csv", content)
+    assert found == [['5" wide'], [" a "], ["a\0b"], ["a\r\nb\rc"], ["\u2028x"], ["nan"], ["NULL"]]
+
+
+def test_nothing_at_all_is_null_and_empty_quotes_are_an_empty_string(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('id,text,note\n1,a,\n2,b,""\n3,c,\\N\n')
+    found = read(open_dataset(tmp_path / "a.csv"))
+    assert [row["extra"]["note"] for row in found] == [None, "", None]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_all_line_ends_are_known_and_blank_lines_are_no_rows(tmp_path: Path, end: str) -> None:
+    content = end.join(["id,text", "1,a", "", '2,"b"', ""])
+    assert texts(tmp_path / "a.csv", content) == [["a"], ["b"]]
+
+
+def test_latin_1_is_named_by_its_line(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"id,text\n1,a\n2,caf\xe9\n")
+    with pytest.raises(DatasetError, match=r"a\.csv, line 3: the text is not UTF-8"):
+        read(open_dataset(tmp_path / "a.csv"))
