@@ -29,6 +29,7 @@ from pipeline.job import Job
 from pipeline.ledger.comparison import PASSING
 from pipeline.ledger.ledger import count_outcomes, shard_name
 from pipeline.ledger.plan import ShardPlan
+from pipeline.ledger.summary import headline, told
 from pipeline.report.presentation import present
 from pipeline.storage.files import write_whole
 
@@ -249,6 +250,11 @@ def run_flow(config: str, limit: int | None = None, retry_failed: bool = False) 
                 summary = finish_task(config)
             summary = report_task(config, summary | {"built": built})
             publish(job.config.name, summary)
+            for line in (headline(summary), *told(summary)):
+                get_run_logger().info("%s", line)
+            if config not in _views:
+                # Whoever served it has a line of each run in their terminal or journal.
+                print(f"{job.config.name}: {headline(summary)}", flush=True)
             return summary
     finally:
         leave(config)

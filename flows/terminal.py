@@ -28,6 +28,26 @@ ConfigPath = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON on standard output.")]
 
 
+# Libraries below the parts; parts of a user's own may warn.
+_LIBRARIES = (
+    "accelerate",
+    "aiobotocore",
+    "botocore",
+    "diffusers",
+    "faiss",
+    "filelock",
+    "fsspec",
+    "httpx",
+    "huggingface_hub",
+    "open_clip",
+    "PIL",
+    "s3fs",
+    "torch",
+    "transformers",
+    "urllib3",
+)
+
+
 class Terminated(KeyboardInterrupt):
     """A signal asked the process to end, which is done as after Ctrl-C."""
 
@@ -109,12 +129,20 @@ def quiet_libraries() -> None:
     for name in ("NO_PROXY", "no_proxy"):
         known = os.environ.get(name)
         os.environ[name] = ",".join(filter(None, (known, "127.0.0.1", "localhost")))
+    # A person sees the run's own lines; a server that stands has Prefect's on its pages.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     if "PREFECT_API_URL" not in os.environ:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
         os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
         os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    # Their notices are for who writes programs with them; ours are logged by our own packages.
+    for name in _LIBRARIES:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
 
 
 def job_of(config: Path, view: RunView | None = None) -> Job:
