@@ -13,7 +13,7 @@ from contextlib import suppress
 import typer
 
 from flows.commands import dataset, proof, result, work
-from flows.terminal import end_as_interrupted, quiet_libraries
+from flows.terminal import end_as_interrupted, quiet_libraries, settle_home
 from flows.watchdog import watch
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ for _command in (
 
 @app.callback()
 def _start() -> None:
+    settle_home()
     quiet_libraries()
     watch()
 

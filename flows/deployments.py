@@ -54,6 +54,8 @@ def serve(name: str, config: Path, cron: str) -> None:
             url = stack.enter_context(standing_server())
             # For the processes of the runs, and for every thread of this one.
             os.environ[PREFECT_API_URL.name] = url
+            # What a run says stands on its page.
+            os.environ["PREFECT_LOGGING_LEVEL"] = "INFO"
             refresh_global_settings_context()
         print(f"serving {name}: {cron} (UTC), Prefect server {url}; stop with Ctrl-C", flush=True)
         run_flow.serve(

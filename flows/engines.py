@@ -18,6 +18,8 @@ from typing import Any
 from pipeline.config.engine import EngineSettings
 from pipeline.storage.errors import ConfigError, RunFailed
 
+logger = logging.getLogger(__name__)
+
 # Tasks that are handed to a cluster ahead of those at work.
 AHEAD = 256
 PACKAGES = {"ray": "prefect_ray", "dask": "prefect_dask"}
@@ -81,6 +83,8 @@ def _in_turn(submit: Submit, calls: Sequence[dict[str, Any]]) -> Iterator[Any]:
         try:
             result = under_way.popleft().result()
         except Exception as error:  # whatever it is, those under way end first
+            if failure is not None:
+                logger.warning("another shard failed too: %s", " ".join(str(error).split()))
             failure = failure or error
             continue
         if failure is None:

@@ -29,6 +29,7 @@ from pipeline.job import Job
 from pipeline.ledger.comparison import PASSING
 from pipeline.ledger.ledger import count_outcomes, shard_name
 from pipeline.ledger.plan import ShardPlan
+from pipeline.ledger.summary import headline, told
 from pipeline.report.presentation import present
 from pipeline.storage.files import write_whole
 
@@ -85,11 +86,13 @@ def _worker_job(config: str, run_id: str) -> Job:
         if job.home.mirror is not None:
             job.home.mirror.pull(KNOWLEDGE)
         named = {file.name: file for file in job.sources.dataset.files}
-        names = json.loads(_planned(job, FILES))
+        read = json.loads(_planned(job, FILES))
+        names = read["files"]
         gone = next((name for name in names if name not in named), None)
         if gone is not None:
             raise DatasetError(f"{gone} is no longer there, or this worker does not see it")
         job.sources.dataset.files = [named[name] for name in names]
+        job.sources.dataset.learn("", read["columns"])
         _jobs[config] = job
     return job
 
@@ -160,7 +163,9 @@ def _complete(config: str, job: Job) -> None:
     engine, mirror = job.config.engine, job.home.mirror
     folder = job.folder / PLAN
     shutil.rmtree(folder, ignore_errors=True)
-    write_whole(folder / FILES, json.dumps([file.name for file in job.sources.dataset.files]))
+    dataset = job.sources.dataset
+    read = {"files": [file.name for file in dataset.files], "columns": dataset.learned()}
+    write_whole(folder / FILES, json.dumps(read))
     for shard in shards:
         write_whole(folder / f"{shard_name(shard.number)}.json", shard.dump())
     if engine.kind != "local" and mirror is not None:
@@ -245,6 +250,11 @@ def run_flow(config: str, limit: int | None = None, retry_failed: bool = False) 
                 summary = finish_task(config)
             summary = report_task(config, summary | {"built": built})
             publish(job.config.name, summary)
+            for line in (headline(summary), *told(summary)):
+                get_run_logger().info("%s", line)
+            if config not in _views:
+                # Whoever served it has a line of each run in their terminal or journal.
+                print(f"{job.config.name}: {headline(summary)}", flush=True)
             return summary
     finally:
         leave(config)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +26,26 @@ ConfigPath = Annotated[
     typer.Argument(metavar="CONFIG", help="The YAML config of the run.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON on standard output.")]
+
+
+# Libraries below the parts; parts of a user's own may warn.
+_LIBRARIES = (
+    "accelerate",
+    "aiobotocore",
+    "botocore",
+    "diffusers",
+    "faiss",
+    "filelock",
+    "fsspec",
+    "httpx",
+    "huggingface_hub",
+    "open_clip",
+    "PIL",
+    "s3fs",
+    "torch",
+    "transformers",
+    "urllib3",
+)
 
 
 class Terminated(KeyboardInterrupt):
@@ -77,6 +100,25 @@ def fail(status: int, error: Exception | str) -> NoReturn:
     raise typer.Exit(status) from None
 
 
+def settle_home() -> None:
+    """Give Prefect a folder of its own for as long as this process runs, where its own can't be written.
+
+    It keeps its profile and the database of its temporary server there, and without would try for
+    minutes. Nobody's settings can be in a folder that is not there.
+    """
+    if "PREFECT_HOME" in os.environ:
+        return
+    try:
+        own = Path("~/.prefect").expanduser()
+        own.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=own):
+            return
+    except (OSError, RuntimeError):  # RuntimeError: nobody knows where the home is
+        folder = tempfile.mkdtemp(prefix="rag4dmc-prefect-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["PREFECT_HOME"] = folder
+
+
 def quiet_libraries() -> None:
     """No telemetry, and no server noise where nobody set up a Prefect server."""
     os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -87,12 +129,20 @@ def quiet_libraries() -> None:
     for name in ("NO_PROXY", "no_proxy"):
         known = os.environ.get(name)
         os.environ[name] = ",".join(filter(None, (known, "127.0.0.1", "localhost")))
+    # A person sees the run's own lines; a server that stands has Prefect's on its pages.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     if "PREFECT_API_URL" not in os.environ:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
         os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
         os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    # Their notices are for who writes programs with them; ours are logged by our own packages.
+    for name in _LIBRARIES:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
 
 
 def job_of(config: Path, view: RunView | None = None) -> Job:
@@ -102,7 +152,7 @@ def job_of(config: Path, view: RunView | None = None) -> Job:
     machine is at it.
     """
     job = _job(config, view)
-    job.refresh()
+    job.home.refresh(job.run_id)
     return job
 
 

@@ -199,7 +199,10 @@ def _held_out(
     rows = mapping.rows_[chosen]
     if mapping.out_of_fold_ is None:
         return rows, None
-    predictions = {m: mapping.out_of_fold_[m][chosen] for m in MODALITIES}
+    # As they will be read back, so that what is measured by them now and later agrees.
+    predictions = {
+        m: mapping.out_of_fold_[m][chosen].astype(np.float16).astype(np.float32) for m in MODALITIES
+    }
     return rows, HeldOut(_ids(internal, rows), predictions)
 
 

@@ -58,7 +58,7 @@ class KnowledgeBaseSettings(BaseModel):
 
     @classmethod
     def paper(cls) -> KnowledgeBaseSettings:
-        """Everything as the paper has it."""
+        """What the paper has in place of what is ours; README names what stays in either case."""
         return cls(
             mapping=MappingSettings(method="mlp", residual=False),
             alignment=AlignmentSettings(gamma=0.0),

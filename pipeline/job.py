@@ -83,8 +83,7 @@ class Job:
         if progress is not quiet:
             self.models.loading.progress = progress
         self.times: list[dict[str, Any]] = []
-        self.planned = Plan()
-        self._overlooked: list[str] = []
+        self.planned, self._overlooked = Plan(), list[str]()
         self._ledger: Ledger | None = None
         self.run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}"
 
@@ -93,10 +92,6 @@ class Job:
         """Hold the run's folder, and its URL; see `RunFolder.hold`."""
         with self.home.hold(self.run_id), self.warned:
             yield
-
-    def refresh(self) -> None:
-        """Fetch what is new on the output's URL, unless a run on this machine is at it."""
-        self.home.refresh(self.run_id)
 
     @property
     def catalog(self) -> Catalog:

@@ -20,6 +20,8 @@ from scipy.special import gammaln
 from selection.luma import block_statistics, half_size, luma, normalised_contrast
 
 FEATURES = 36
+# Of a larger picture its middle stands for it: blocks say nothing of where they lie.
+MAX_PIXELS = 1 << 24
 _SHAPES = np.arange(0.2, 10.001, 0.001)
 
 
@@ -94,10 +96,11 @@ def niqe_features(image: Any, block: int = 96) -> tuple[np.ndarray, np.ndarray]:
     """
     if block < 16 or block % 2:
         raise ValueError(f"block must be an even number of at least 16; got {block}")
+    image = _middle(image, block)
+    if image is None:
+        return np.empty((0, FEATURES)), np.empty(0)
     plane = luma(image)
     height, width = (side // block * block for side in plane.shape)
-    if not height or not width:
-        return np.empty((0, FEATURES)), np.empty(0)
     plane = plane[:height, :width]
     columns: list[np.ndarray] = []
     sharpness = np.empty(0)
@@ -114,6 +117,23 @@ def niqe_features(image: Any, block: int = 96) -> tuple[np.ndarray, np.ndarray]:
         for shift in range(1, 5):
             columns += [shape[:, shift], mean[:, shift], left[:, shift], right[:, shift]]
     return np.stack(columns, axis=1), sharpness
+
+
+def _middle(image: Any, block: int) -> Any:
+    """The middle of a picture that is larger than `MAX_PIXELS`; None if it has no whole block."""
+    height, width = np.shape(image)[:2] if isinstance(image, np.ndarray) else image.size[::-1]
+    if min(height, width) < block:
+        return None
+    if height * width <= MAX_PIXELS:
+        return image
+    share = (MAX_PIXELS / (height * width)) ** 0.5
+    rows = min(height, max(block, int(height * share)))
+    columns = min(width, max(block, MAX_PIXELS // rows))
+    rows = min(rows, MAX_PIXELS // columns)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    if isinstance(image, np.ndarray):
+        return image[top : top + rows, left : left + columns]
+    return image.crop((left, top, left + columns, top + rows))
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +240,7 @@ def niqe(images: Iterable[Any], model: NiqeModel | None = None) -> np.ndarray:
     ----------
     images : iterable of PIL.Image.Image or ndarray
         Of any sizes; arrays are RGB [h, w, 3] (integers in 0..255 or floats in 0..1) or luma [h, w].
-        Memory is that of one picture at a time, about 30 bytes a pixel.
+        Memory is that of one picture at a time, about 30 bytes a pixel of its middle 2^24.
     model : NiqeModel, optional
         The published one by default.
 

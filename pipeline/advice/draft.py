@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pipeline.config.config import load_config, make_config
 from pipeline.config.text import config_text
 from pipeline.dataset.catalog import Catalog, DuplicateIds
-from pipeline.dataset.columns import NONE
+from pipeline.dataset.columns import NONE, ColumnSettings
 from pipeline.dataset.dataset import Dataset, DatasetSettings
 from pipeline.dataset.external import INTERNAL
 from pipeline.dataset.overlooked import overlooked, without_pairs
@@ -131,8 +131,16 @@ def draft(
     try:
         catalog = job.catalog
     except DuplicateIds as error:
+        if error.loses:
+            raise
         values["dataset"]["on_duplicate"] = "first"
         warnings.append(f"{error.twice}: the first of them counts (on_duplicate: first)")
+        job = Job(make_config(values, base), progress)
+        catalog = job.catalog
+    settled = _roles(catalog.dataset.found_again(ColumnSettings(**(columns or {}))))
+    if settled != values["dataset"]["columns"]:
+        # A half's column came after the rows that were looked at before.
+        values["dataset"]["columns"] = settled
         job = Job(make_config(values, base), progress)
         catalog = job.catalog
     found = {
@@ -243,6 +251,8 @@ def _find(values: dict[str, Any], base: Path) -> None:
         raise ConfigError(first_error(error, "dataset")) from None
     found = Dataset.open(settings, base)
     values["format"] = found.format
-    values["columns"] = {
-        role: getattr(found.columns, role) or NONE for role in ("id", "image", "text")
-    }
+    values["columns"] = _roles(found.columns)
+
+
+def _roles(columns: ColumnSettings) -> dict[str, str]:
+    return {role: getattr(columns, role) or NONE for role in ("id", "image", "text")}

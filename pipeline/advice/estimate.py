@@ -58,7 +58,7 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
     """
     offline = config.run.model_copy(update={"offline": True})
     job = Job(config.model_copy(update={"run": offline}), progress)
-    job.refresh()
+    job.home.refresh(job.run_id)
     catalog, counts = job.catalog, job.catalog.counts()
     models = [model for each in config.components() for model in _models(config, each)]
     answer: dict[str, Any] = {

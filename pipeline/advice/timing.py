@@ -117,7 +117,9 @@ def _encoding(job: Job, modality: Modality) -> float:
 def _generating(job: Job, missing: Modality) -> tuple[int, list[float]]:
     """Rows that were timed, and the seconds a row in the fastest and in the slowest group."""
     config = job.config
-    batch = getattr(config.generator_component(missing).settings, "batch_size", 1)
+    settings = config.generator_component(missing).settings
+    # What a generator has under way at once, on this machine or at a server.
+    batch = getattr(settings, "batch_size", getattr(settings, "concurrency", 1))
     size = max(1, -(-batch // config.generation.n))
     found = _some(job, pc.equal(job.catalog.table["missing"], missing), size * (GROUPS + 1))
     seconds = []
@@ -150,14 +152,15 @@ def _block(job: Job, missing: Modality, rows: pa.Table) -> Block:
     )
     if not block.grounded:
         return block
-    pairs = _some(job, pc.is_null(job.catalog.table["missing"]), len(entries))
+    shown = job.config.knowledge_base.retrieval.examples
+    pairs = _some(job, pc.is_null(job.catalog.table["missing"]), len(entries) + shown - 1)
     fetched = _fetch(job, pairs)
     captions, images = fetched["text"].to_pylist(), _items(job, fetched, "image")
     stand_ins = [
         Pair(place, f"pair {place}", INTERNAL, None, tuple(text), image)
         for place, (text, image) in enumerate(zip(captions, images, strict=True))
     ]
-    shown = min(job.config.knowledge_base.retrieval.examples, len(stand_ins))
+    shown = min(shown, len(stand_ins))
     for number, row in enumerate(block.rows):
         row.examples = [
             Grounds(pair, pair.captions[0], Hit(pair.id, pair.row, 0.0, 0.0, 0.0))

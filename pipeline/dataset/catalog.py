@@ -41,11 +41,21 @@ logger = logging.getLogger(__name__)
 
 
 class DuplicateIds(DatasetError):
-    """An id stands twice, where each must be one row's; `twice` names both rows."""
+    """An id stands twice, where each must be one row's; `twice` names both rows.
 
-    def __init__(self, twice: str) -> None:
-        super().__init__(f"{twice}; make ids unique, or set dataset.on_duplicate: first")
+    `loses` says whether a row after the first of its id holds something that the first does not.
+    """
+
+    def __init__(self, twice: str, loses: bool) -> None:
+        advice = (
+            "and the second holds what the first does not; make ids unique, name another column of"
+            " ids, or set columns.id: none"
+            if loses
+            else "with the same content; make ids unique, or set dataset.on_duplicate: first"
+        )
+        super().__init__(f"{twice}, {advice}")
         self.twice = twice
+        self.loses = loses
 
 
 class Catalog:
@@ -94,7 +104,7 @@ class Catalog:
             # A column that came late may be the one of a half that none was known for.
             if dataset.columns.model_dump(include=_HALVES) == columns.model_dump(include=_HALVES):
                 break
-        dataset.check_named()
+        dataset.check_read()
         write_whole(folder / COLUMNS_FILE, json.dumps(dataset.learned()))
         table = pa.concat_tables(tables or [FILE_SCHEMA.empty_table()])
         if not len(table):
@@ -208,16 +218,31 @@ def _without_duplicates(table: pa.Table, dataset: Dataset) -> pa.Table:
     if pc.count_distinct(ids).as_py() == len(table):
         return table
     first: dict[str, int] = {}
-    kept = []
+    kept, repeated = [], []
     for row, row_id in enumerate(ids.to_pylist()):
         if row_id not in first:
             first[row_id] = row
             kept.append(row)
-        elif dataset.settings.on_duplicate == "error":
-            places = [_name_row(table, dataset, r) for r in (first[row_id], row)]
-            raise DuplicateIds(f"id {row_id!r} stands twice: {places[0]} and {places[1]}")
-    logger.warning("%d rows with an id that stood before were left out", len(table) - len(kept))
+        else:
+            repeated.append(row)
+    if dataset.settings.on_duplicate == "error":
+        originals = [first[ids[row].as_py()] for row in repeated]
+        losing = _holds_more(table.take(pa.array(repeated)), table.take(pa.array(originals)))
+        worst = int(np.argmax(losing))
+        places = [_name_row(table, dataset, r) for r in (originals[worst], repeated[worst])]
+        told = f"id {ids[repeated[worst]].as_py()!r} stands twice: {places[0]} and {places[1]}"
+        raise DuplicateIds(told, bool(losing.any()))
+    logger.warning("%d rows with an id that stood before were left out", len(repeated))
     return table.take(pa.array(kept))
+
+
+def _holds_more(rows: pa.Table, others: pa.Table) -> np.ndarray:
+    """Which rows hold a half, or a value of other columns, that the other row at their place does not."""
+    found = np.zeros(len(rows), bool)
+    for name in ("image", "text", "extra"):
+        same = pc.equal(rows[name], others[name]).fill_null(False)
+        found |= np.asarray(pc.and_(pc.is_valid(rows[name]), pc.invert(same)))
+    return found
 
 
 def _name_row(table: pa.Table, dataset: Dataset, row: int) -> str:

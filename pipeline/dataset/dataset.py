@@ -25,18 +25,12 @@ from pipeline.dataset.forms.pictures import Pictures
 from pipeline.dataset.forms.registry import guess_format, open_source
 from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.rows import Columns
-from pipeline.dataset.halves import check_images, unpacked
-from pipeline.dataset.opening import guess_image, has_files, known_schema, table_names
+from pipeline.dataset.halves import check_images, check_utf8, unpacked
+from pipeline.dataset.opening import check_columns, guess_image, known_schema, table_names
 from pipeline.dataset.settings import DatasetSettings
 from pipeline.dataset.unified import Unified, Unread
 
-__all__ = [
-    "ColumnSettings",
-    "Dataset",
-    "DatasetError",
-    "DatasetSettings",
-    "SourceFile",
-]
+__all__ = ["ColumnSettings", "Dataset", "DatasetError", "DatasetSettings", "SourceFile"]
 
 # Forms whose files' versions take in the images already.
 _WITH_IMAGES = ("imagefolder", "img2dataset")
@@ -109,7 +103,7 @@ class Dataset:
         root = Root.of(settings.path, base)
         format = settings.format if settings.format != "auto" else guess_format(root)
         source = open_source(format, root, settings.quotes)
-        if not has_files(source):
+        if not table_names(source):
             raise DatasetError(f"path {settings.path!r} holds no file of format {format}")
         schema = known_schema(source, settings.columns)
         if not schema.names:
@@ -165,11 +159,13 @@ class Dataset:
         if grown is not None:
             grown.learn(file, columns)
 
-    def check_named(self) -> None:
-        """Raise a `DatasetError` if no row has a column that the settings name; once all are read."""
-        grown: Columns | None = getattr(self.source, "columns", None)
-        if grown is not None:
-            resolve_columns(self.settings.columns, self.source.schema())
+    def found_again(self, asked: ColumnSettings) -> ColumnSettings:
+        """The columns as they would be found now, with others asked for than the settings have."""
+        return settle_columns(asked, self.columns, self.source.schema())
+
+    def check_read(self) -> None:
+        """Look at the columns once all rows were read; see `check_columns`."""
+        check_columns(self.source, self.settings.columns, self.columns)
 
     @cached_property
     def files(self) -> list[SourceFile]:
@@ -198,10 +194,9 @@ class Dataset:
         Yields
         ------
         pyarrow.RecordBatch
-            With `schema`: `position` (int64, the row in the file), `id` (null only without an id
-            column), `image` {bytes, path}, `image_reason` (null if there are bytes; see
-            `pipeline.dataset.forms.reasons`), `text` (the captions that are not blank),
-            `text_reason` (null if there is one), and `extra` if columns pass through.
+            With `schema`: `position` (int64, the row in the file), `id` (null without an id column),
+            `image` {bytes, path}, `image_reason` (null if there are bytes; see `forms.reasons`), `text`
+            (the captions that are not blank), `text_reason`, and `extra` if columns pass through.
 
         Raises
         ------
@@ -274,9 +269,11 @@ class Dataset:
         # Images in the cells of text files are paths, also of a column that comes late.
         self._by_path = self.format in ("jsonl", "csv")
         for name in table_names(self.source):
-            for _, batch in self.source.batches(name, asked):
+            for positions, batch in self.source.batches(name, asked):
                 if batch.num_rows == 0:
                     continue
+                for field, column in zip(batch.schema, batch.columns, strict=True):
+                    check_utf8(name, positions, field.name, column)
                 if self.columns.image:
                     found = image_cells(batch.column(0).slice(0, 64), batch.schema.field(0))
                     cells = list(map(unpacked, found))

@@ -22,7 +22,7 @@ from pipeline.dataset.images import ImageInspector
 from pipeline.dataset.known_images import COLUMNS, KnownImages
 from pipeline.storage.files import writing_whole
 
-FINDINGS_VERSION = 6
+FINDINGS_VERSION = 7
 
 FILE_SCHEMA = pa.schema(
     [

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from pipeline.dataset.columns import NONE, ColumnSettings, guess_columns
-from pipeline.dataset.forms.base import Source, is_string
+from pipeline.dataset.columns import NONE, ColumnSettings, guess_columns, resolve_columns
+from pipeline.dataset.forms.base import DatasetError, Source, is_string
+from pipeline.dataset.forms.kinds import field_of
 from pipeline.dataset.forms.names import is_image
-from pipeline.dataset.forms.rows import with_empty
+from pipeline.dataset.forms.rows import Columns, with_empty
 
 _LOOKED_AT = 64
 
@@ -50,8 +51,33 @@ def known_schema(source: Source, asked: ColumnSettings) -> pa.Schema:
     return with_empty(schema, late) if late else schema
 
 
-def has_files(source: Source) -> bool:
-    return next(iter(table_names(source)), None) is not None
+def check_columns(source: Source, asked: ColumnSettings, found: ColumnSettings) -> None:
+    """Look at the columns of JSON once all rows were read.
+
+    Raises
+    ------
+    DatasetError
+        No row has a column that is asked for; or a file has a half in a column of another name than
+        the others, where that would pass through and the half be generated anew.
+    """
+    grown: Columns | None = getattr(source, "columns", None)
+    if grown is None:
+        return
+    resolve_columns(asked, source.schema())
+    files = {name: grown.of(name) for name in grown.files()}
+    for role in ("image", "text"):
+        held = getattr(found, role)
+        if held is None or getattr(asked, role) is not None:
+            continue
+        beside = {c for kinds in files.values() if held in kinds for c in kinds}
+        for name, kinds in files.items():
+            fields = [field_of(c, k) for c, k in kinds.items() if k and c not in beside]
+            other = getattr(guess_columns(pa.schema(fields)), role)
+            if held not in kinds and other is not None:
+                raise DatasetError(
+                    f"{name} has no column {held!r}, which holds the {role}s of other files,"
+                    f" but {other!r}; give all files the same columns, or set columns.{role}"
+                )
 
 
 def table_names(source: Source) -> list[str]:

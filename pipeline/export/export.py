@@ -34,6 +34,10 @@ logger = logging.getLogger(__name__)
 HALVES = ("id", "image", "text")
 
 
+class NothingToExport(ConfigError):
+    """No row of the completed dataset is asked for and good enough."""
+
+
 @dataclass(frozen=True, slots=True)
 class Exported:
     """An export that stands.
@@ -97,7 +101,9 @@ def export(
     Raises
     ------
     ConfigError
-        If `folder` holds something else, a column is unknown, or no row is left to export.
+        If `folder` holds something else, or a column is unknown.
+    NothingToExport
+        No row is left to export; what stood there stays.
     """
     folder = Path(folder).absolute()
     _check_folder(folder)
@@ -117,7 +123,7 @@ def export(
             tally.add(group.tally)
         if not tally.rows:
             said = ", ".join(f"{count} {why}" for why, count in tally.left_out.items())
-            raise ConfigError(f"export: no row is left to export ({said or 'no rows at all'})")
+            raise NothingToExport(f"export: no row is left to export ({said or 'no rows at all'})")
         text = card(name, settings, tally, writer.usage(), writer.keys, writer.tells, waiting)
         (scratch / "README.md").write_text(text, encoding="utf-8")
         mark = {

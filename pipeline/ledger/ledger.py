@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ import pyarrow.parquet as pq
 from pipeline.dataset.schema import STATUSES
 from pipeline.storage.errors import ConfigError
 from pipeline.storage.files import sync_folder, write_whole, writing_whole
+
+logger = logging.getLogger(__name__)
 
 LEDGER_VERSION = 2
 
@@ -139,15 +142,26 @@ class Ledger:
             They are another program version's.
         """
         self.manifests = {}
+        lost: list[Manifest] = []
         for path in sorted(self.folder.glob("shard-*.json")):
             manifest = Manifest.parse(path.read_bytes())
             part = self.parts / manifest.part
             # A part that was lost or cut is done again.
             if part.is_file() and part.stat().st_size == manifest.size:
                 self.manifests[manifest.shard] = manifest
+            else:
+                lost.append(manifest)
         for manifest in list(self.manifests.values()):
             if manifest.replaces:
                 self.manifests.pop(manifest.replaces, None)
+        if lost:
+            logger.warning(
+                "%s of completed/ %s gone or cut short (%s first): the %d rows are to be done again",
+                f"{len(lost)} parts" if len(lost) > 1 else "a part",
+                "are" if len(lost) > 1 else "is",
+                lost[0].part,
+                sum(len(manifest.rows) for manifest in lost),
+            )
         return self
 
     def find(self, shard: str) -> Manifest | None:

@@ -95,6 +95,13 @@ def summarise(
     }
 
 
+def headline(summary: Mapping[str, Any]) -> str:
+    """A summary in a line: how many rows have which outcome, how many of them by this run."""
+    outcomes = ", ".join(f"{count} {name}" for name, count in summary["outcomes"].items())
+    seconds = sum(step["seconds"] for step in summary["times"])
+    return f"{summary['rows']} rows: {outcomes}; {summary['done_now']} done in {seconds:.0f} s"
+
+
 def told(summary: Mapping[str, Any]) -> list[str]:
     """A summary in lines: what changed since the last run, warnings, what failed and why."""
     changes = [f"{count} {why}" for why, count in summary["why"].items()]

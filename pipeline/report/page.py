@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.dataset.schema import STATUSES
+from pipeline.dataset.schema import OWN_COLUMNS, STATUSES
 from pipeline.export.card import COPYING
 from pipeline.ledger.review import Verdict, state
 from pipeline.report.charts import Curve, Histogram, clouds, curve, histogram
@@ -26,13 +26,14 @@ _LABELS = {
 def completed_rows(parts: Iterable[Path]) -> Iterator[dict[str, Any]]:
     """The rows of the parts of a completed dataset, in order, a row group in memory at a time.
 
-    Pictures are left where they are: `image` is a `StoredImage`.
+    They have no pass-through columns: what a dataset has there is none of the report's. Pictures are
+    left where they are: `image` is a `StoredImage`.
     """
     import pyarrow.parquet as pq
 
     for path in parts:
         with pq.ParquetFile(path) as file:
-            columns = [name for name in file.schema_arrow.names if name != "image"]
+            columns = [name for name in OWN_COLUMNS if name != "image"]
             for group in range(file.num_row_groups):
                 rows = file.read_row_group(group, columns=columns).to_pylist()
                 for number, row in enumerate(rows):

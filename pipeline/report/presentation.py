@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.dataset.catalog import digest
-from pipeline.export.export import Exported, export, is_export
+from pipeline.export.export import Exported, NothingToExport, export, is_export
 from pipeline.export.settings import ExportSettings
 from pipeline.job import Job
 from pipeline.ledger.review import FILE as REVIEW
@@ -37,17 +37,28 @@ def present(job: Job, summary: dict[str, Any]) -> dict[str, Any]:
     wanted = {s.place: s.model_dump(mode="json") for s in settings}
     exports = {s.place: folder / "exports" / s.place for s in settings}
     standing = {} if stale else note["exports"]
+    empty: dict[str, str] = {}
     for each in settings:
         if standing.get(each.place) != wanted[each.place] or not is_export(exports[each.place]):
-            export_run(job, each)
+            try:
+                export_run(job, each)
+            except NothingToExport as error:
+                # The rows are done, and the report is what says why there are none.
+                former = "; the former one stays" if is_export(exports[each.place]) else ""
+                why = str(error).removeprefix("export: ")
+                empty[each.place] = f"export {each.place}: {why}{former}"
+    summary = summary | {"warnings": [*summary["warnings"], *empty.values()]}
     if stale:
+        text = json.dumps(summary, indent=1, ensure_ascii=False)
+        write_whole(folder / "summaries" / f"{summary['run_id']}.json", text)
+        write_whole(folder / "summary.json", text)
         report_run(job)
     if stale or note["exports"] != wanted:
         write_whole(folder / NOTE, json.dumps({"of": of, "exports": wanted}, indent=1))
     return summary | {
         "completed": job.home.place(folder / "completed"),
         "report": job.home.place(page),
-        "exports": {name: job.home.export_place(name) for name in exports},
+        "exports": {name: job.home.export_place(name) for name in exports if name not in empty},
     }
 
 

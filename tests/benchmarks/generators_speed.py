@@ -93,7 +93,7 @@ def captions(folder: Path, rounds: int) -> dict[str, float]:
     ours.load()
     # Every caption takes all its tokens, so that both sides do the same work.
     ours._model.language_model.generation_config.eos_token_id = None
-    prompt = ours.prompt(["a red hat on a tree"]).text
+    prompt = ours.prompt([Example("pair", "a red hat on a tree")]).text
     processor = Blip2Processor.from_pretrained(folder)
     processor.tokenizer.padding_side = "left"
     model = Blip2ForConditionalGeneration.from_pretrained(folder).float().eval()

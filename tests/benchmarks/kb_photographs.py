@@ -138,7 +138,7 @@ def standards(data: Photographs, count: int = 500) -> None:
         )
 
 
-def probes(data: Photographs, base: int = 2000) -> None:
+def probes(data: Photographs, base: int = 1000) -> None:
     """Recall of inverted lists for the queries that they get, by what the probes were tuned by."""
     print("recall at 10 of inverted lists for unseen queries, by what the probes are tuned by")
     rows, unseen = data.pairs(np.arange(base)), data.pairs(np.arange(base, len(data)))
@@ -171,14 +171,15 @@ def main() -> None:
     parser.add_argument("photographs", type=Path)
     parser.add_argument("--noise", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=1300, help="photographs used")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=["shared", "joined", "standards", "probes"])
     options = parser.parse_args()
-    data = photographs(options.photographs, options.cache, 2400)
+    data = photographs(options.photographs, options.cache, options.count)
     if "shared" in options.only:
         shared(data, options.seeds)
     if "joined" in options.only:
-        joined(data, photographs(options.noise, options.cache, 600))
+        joined(data, photographs(options.noise, options.cache, 400))
     if "standards" in options.only:
         standards(data)
     if "probes" in options.only:

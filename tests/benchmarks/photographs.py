@@ -56,14 +56,15 @@ class Photographs:
 def photographs(parquet: Path, cache: Path, count: int) -> Photographs:
     """Embeddings of the first rows of a Parquet file with image {bytes} and captions, kept in a folder."""
     cache.mkdir(parents=True, exist_ok=True)
-    kept = cache / f"{parquet.parent.name}-{parquet.stem}-{count}.npz"
-    if not kept.exists():
+    kept = cache / f"{parquet.parent.name}-{parquet.stem}-{count}"
+    pictures, sentences = Path(f"{kept}-pictures.npy"), Path(f"{kept}-sentences.npy")
+    if not pictures.exists():
+        np.save(pictures, _picture_embeddings(parquet, count))
+    if not sentences.exists():
         columns = pq.read_table(parquet, columns=["captions"])["captions"][:count].to_pylist()
         texts = [text for captions in columns for text in (captions * SENTENCES)[:SENTENCES]]
-        sentences = _sentence_embeddings(texts).reshape(len(columns), SENTENCES, -1)
-        np.savez(kept, image=_picture_embeddings(parquet, count), sentences=sentences)
-    held = np.load(kept)
-    return Photographs(held["image"], held["sentences"])
+        np.save(sentences, _sentence_embeddings(texts).reshape(len(columns), SENTENCES, -1))
+    return Photographs(np.load(pictures), np.load(sentences))
 
 
 def _picture_embeddings(parquet: Path, count: int, batch: int = 64) -> np.ndarray:
@@ -100,4 +101,9 @@ def _sentence_embeddings(texts: list[str]) -> np.ndarray:
 
     folder = Path(get_model_path())
     settings = TransformersSettings(model=str(folder), modalities=["text"], max_length=64)
-    return TransformersEncoder(settings, {"model": folder}).encode(texts, "text")
+    # Alike in length, a batch has little padding.
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    found = TransformersEncoder(settings, {"model": folder}).encode(
+        [texts[n] for n in order], "text"
+    )
+    return found[np.argsort(order)]

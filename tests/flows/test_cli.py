@@ -12,8 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
+from tests import quick_worlds
 
 COMMANDS = [command.callback.__name__ for command in app.registered_commands]
+ROOT = Path(__file__).parents[2]
 SCRIPT = Path(sys.executable).with_name("rag4dmc")
 
 
@@ -76,3 +78,18 @@ def test_a_real_bash_completes() -> None:
         ["bash", "-c", asked], env=os.environ | {"PATH": path}, capture_output=True, text=True
     )
     assert answer.stdout.split() == ["export"]
+
+
+@pytest.mark.parametrize("home", ["/proc/nonexistent", "/dev/null"])
+def test_a_run_needs_no_home_that_can_be_written(tmp_path: Path, home: str) -> None:
+    quick_worlds.write(tmp_path / "data" / "a.parquet", quick_worlds.rows(34, 2, 2))
+    config = quick_worlds.config(tmp_path)
+    (tmp_path / "tmp").mkdir()
+    kept = {n: v for n, v in os.environ.items() if n not in ("PREFECT_HOME", "XDG_CACHE_HOME")}
+    own = {"HOME": home, "TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(ROOT)}
+    answer = subprocess.run(
+        [SCRIPT, "run", config], env=kept | own, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert "38 rows: 34 observed, 4 completed" in answer.stdout
+    assert not list((tmp_path / "tmp").glob("rag4dmc*"))

@@ -196,8 +196,9 @@ class TestWorker:
         shard = next(shard for shard in job.plan().shards if shard.missing == "text")
         name = shard_name(shard.number)
         write_whole(job.folder / flow.PLAN / f"{name}.json", shard.dump())
-        files = [file.name for file in job.sources.dataset.files]
-        write_whole(job.folder / flow.PLAN / flow.FILES, json.dumps(files))
+        dataset = job.sources.dataset
+        read = {"files": [file.name for file in dataset.files], "columns": dataset.learned()}
+        write_whole(job.folder / flow.PLAN / flow.FILES, json.dumps(read))
         job.close()
         return {"config": str(config), "name": name, "run_id": job.run_id}
 

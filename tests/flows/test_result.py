@@ -131,7 +131,8 @@ class TestOnAUrl:
         assert result.stdout.strip() == f"file://{page}"
         after = page.read_text(encoding="utf-8")
         assert len(after) < len(before)
-        Job(load_config(config)).refresh()
+        job = Job(load_config(config))
+        job.home.refresh(job.run_id)
         (local,) = remote.parent.glob("second/**/report/index.html")
         assert local.read_text(encoding="utf-8") == after
 

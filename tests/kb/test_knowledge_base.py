@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kb.embeddings import InvalidEmbedding
+from kb.embeddings import InvalidEmbedding, normalise, sample_rows
 from kb.filtering import FilterSettings
+from kb.index import EmbeddingIndex, IndexSettings
 from kb.knowledge_base import KnowledgeBase
 from kb.mapping import NoCompletePairs
 from kb.pairs import Pairs
@@ -288,3 +289,33 @@ def test_a_bad_embedding_is_named_by_source_and_id_before_anything_is_fitted(
         method(tmp_path / "kb", internal, external, QUICK)
     assert str(raised.value) == f"{name}: text embedding in row {row} is not finite"
     assert not (tmp_path / "kb").exists()
+
+
+@pytest.mark.parametrize("shared_space", [True, False])
+def test_indexes_of_a_base_that_is_asked_across_are_tuned_across(
+    tmp_path: Path, shared_space: bool
+) -> None:
+    world = World(0)
+    internal = as_pairs(world.draw(300), "dataset")
+    recipe = replace(
+        quick(
+            index=IndexSettings(index="ivf", lists=60),
+            retrieval=RetrievalSettings(mode="cross", k=10),
+        ),
+        shared_space=shared_space,
+    )
+    kb = KnowledgeBase.build(tmp_path / "kb", internal, [], recipe)
+    held_out = kb.held_out()
+    assert held_out is not None
+    for modality, other in (("image", "text"), ("text", "image")):
+        asked = internal.embeddings[other] if shared_space else held_out.predictions[other]
+        rows = sample_rows(300, 256, 0) if shared_space else np.arange(256)
+        expected = EmbeddingIndex.build(
+            kb.embeddings[modality], recipe.settings.index, queries=normalise(asked[rows])
+        )
+        assert kb.manifest["indexes"][modality] == expected.describe()
+        assert len(expected.evidence["recall_at_10"]) > 1
+    # An index that is lost is tuned as the first was.
+    before = kb.manifest["indexes"]
+    (tmp_path / "kb" / "indexes" / "image.faiss").unlink()
+    assert KnowledgeBase.update(tmp_path / "kb", internal, [], recipe).manifest["indexes"] == before

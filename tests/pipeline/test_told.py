@@ -132,3 +132,26 @@ def test_what_a_build_warned_of_is_told_by_every_run_after_it(tmp_path: Path) ->
     assert again["done_now"] == 1 and set(small) <= set(again["warnings"])
     assert f"warning: {small[0]}" in told(again)
     assert small[0].split(":")[0] in (job.folder / "report" / "index.html").read_text()
+
+
+def test_an_export_without_a_row_costs_neither_the_report_nor_the_run(tmp_path: Path) -> None:
+    exports = [{"format": "parquet", "only": "completed", "min_score": {"text": 9, "image": 9}}]
+    config = world(tmp_path, "Failing", export=exports)
+    job, summary = worlds.run(config)
+    assert summary["exports"] == {}
+    (line,) = [line for line in told(summary) if "no row is left to export" in line]
+    assert line.startswith("warning: export parquet: ")
+    assert "no row is left to export" in (job.folder / "report" / "index.html").read_text()
+
+
+def test_a_part_that_was_lost_is_told_before_its_rows_are_done_again(tmp_path: Path) -> None:
+    config = world(tmp_path, "Served")
+    job, _ = worlds.run(config)
+    (job.folder / "completed" / "part-000001.parquet").unlink()
+    _, summary = worlds.run(config)
+    assert summary["done_now"] == 8
+    (line,) = [line for line in summary["warnings"] if "done again" in line]
+    assert line == (
+        "a part of completed/ is gone or cut short (part-000001.parquet first): the 8 rows are to"
+        " be done again"
+    )

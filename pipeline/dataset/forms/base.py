@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -103,6 +103,18 @@ def select_rows(batches: Iterable[Batch], positions: np.ndarray) -> Iterator[Bat
             yield found[wanted], batch.take(pa.array(wanted))
         if len(found) and found[-1] >= positions[-1]:
             return
+
+
+def filled_batch(
+    schema: pa.Schema, columns: Sequence[str], arrays: Mapping[str, pa.Array], rows: int
+) -> pa.RecordBatch:
+    """The columns asked for, null where there is no array of one."""
+    fields = [
+        schema.field(name) if name in schema.names else pa.field(name, pa.string())
+        for name in columns
+    ]
+    held = [arrays[f.name] if f.name in arrays else pa.nulls(rows, f.type) for f in fields]
+    return pa.RecordBatch.from_arrays(held, schema=pa.schema(fields))
 
 
 def check_drift(first: str, expected: pa.Schema, name: str, found: pa.Schema) -> None:
@@ -209,6 +221,8 @@ def is_string(kind: pa.DataType) -> bool:
 
 
 def is_binary(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
     return (
         pa.types.is_binary(kind)
         or pa.types.is_large_binary(kind)

@@ -54,7 +54,7 @@ def damage_named(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, _DamagedStream) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, DamagedStream) as error:
         raise DatasetError(
             f"{name} is compressed, and cut or damaged; write or copy it again ({error})"
         ) from None
@@ -67,7 +67,7 @@ def damage_named(name: str) -> Iterator[None]:
         ) from None
 
 
-class _DamagedStream(ValueError):
+class DamagedStream(ValueError):
     """Zstandard data that can't be decompressed."""
 
 
@@ -84,6 +84,6 @@ class _Zstandard(io.RawIOBase):
         try:
             data = self._stream.read(len(buffer))
         except (OSError, pa.ArrowException) as error:
-            raise _DamagedStream(str(error).splitlines()[0]) from None
+            raise DamagedStream(str(error).splitlines()[0]) from None
         buffer[: len(data)] = data
         return len(data)

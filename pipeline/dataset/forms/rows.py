@@ -63,6 +63,10 @@ class Columns:
         """The kinds by key that were seen in a file."""
         return dict(self._seen.get(file, {}))
 
+    def files(self) -> list[str]:
+        """The files of which anything was seen."""
+        return [name for name, seen in self._seen.items() if name and seen]
+
     def learn(self, file: str, kinds: Mapping[str, int]) -> None:
         """Take in what was seen in a file another time; "" stands for all files together.
 

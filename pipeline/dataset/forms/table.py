@@ -74,7 +74,9 @@ class JsonLinesSource:
         self, name: str, positions: np.ndarray, columns: Sequence[str] | None
     ) -> Iterator[Batch]:
         if not self._is_lines(name):
-            key = (name, self.root.version(name), None if columns is None else tuple(columns))
+            # Batches that were made before a column widened are not gone on with.
+            kinds = tuple(self.columns.schema())
+            key = (name, self.root.version(name), columns and tuple(columns), kinds)
             yield from self._readings.take(key, positions, lambda: self.batches(name, columns))
             return
         marks = self._mark(name)

@@ -6,19 +6,18 @@ they do. Compressed tars are told by their first bytes, whatever their names.
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import lzma
 import posixpath
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
 from pipeline.dataset.forms.base import DatasetError
+from pipeline.dataset.forms.compressed import DamagedStream, plain
 from pipeline.dataset.forms.names import readable
 
 # The offset of a link that leads to no file before it in the tar.
@@ -26,12 +25,7 @@ NOWHERE = -1
 
 _BLOCK = 512
 _COPIED = 1 << 20
-_UNPACK: dict[bytes, Callable[[IO[bytes]], Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\0": lzma.open,
-}
-_DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+_DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, DamagedStream)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +62,10 @@ class TarIndex:
         self.samples: list[tuple[str, list[Member]]] = []
         self.scattered = False
         numbers: dict[str, int] = {}
-        with whole(name), decompressed(file) as plain:
-            self.compressed = plain is not file
-            for key, member in _members(plain, self.samples, numbers):
+        with whole(name):
+            content = plain(file)
+            self.compressed = content is not file
+            for key, member in _members(content, self.samples, numbers):
                 number = numbers.setdefault(key, len(self.samples))
                 if number == len(self.samples):
                     self.samples.append((key, []))
@@ -98,31 +93,19 @@ def _cut(name: str, why: str) -> DatasetError:
 
 
 @contextmanager
-def decompressed(file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """A file as it is, or what it is when unpacked by gzip, bzip2 or xz."""
-    start = file.read(6)
-    file.seek(0)
-    found = next((unpack for magic, unpack in _UNPACK.items() if start.startswith(magic)), None)
-    if found is None:
-        yield file
-        return
-    with found(file) as plain:
-        yield plain
-
-
-@contextmanager
 def opened(name: str, file: IO[bytes], index: TarIndex) -> Iterator[IO[bytes]]:
     """A tar's plain bytes, to be read at the offsets of its index.
 
     Of one that is compressed and whose samples are scattered an unnamed temporary file holds them,
     for in the compressed one every step back starts from its beginning.
     """
-    with whole(name), decompressed(file) as plain:
+    with whole(name):
+        content = plain(file)
         if not (index.compressed and index.scattered):
-            yield plain
+            yield content
             return
         with tempfile.TemporaryFile() as unpacked:
-            while block := plain.read(_COPIED):
+            while block := content.read(_COPIED):
                 unpacked.write(block)
             yield unpacked
 

@@ -77,8 +77,9 @@ class WebDatasetSource:
         if not index.compressed:
             yield from self._read(name, positions.tolist(), columns)
             return
-        version = self.root.version(name)
-        key = (name, version, None if columns is None else tuple(columns))
+        # Batches that were made before a column widened are not gone on with.
+        kinds = tuple(self.columns.schema())
+        key = (name, self.root.version(name), columns and tuple(columns), kinds)
         yield from self._readings.take(key, positions, lambda: self.batches(name, columns))
 
     def index(self, name: str) -> TarIndex:

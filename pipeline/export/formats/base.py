@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +12,7 @@ import pyarrow as pa
 
 from pipeline.dataset.images import decode, encode
 from pipeline.dataset.schema import COMPLETION, OWN_COLUMNS
+from pipeline.export.json_values import json_values
 from pipeline.export.settings import ExportSettings
 
 # Image formats by the bytes that they start with.
@@ -83,8 +83,16 @@ class Writer:
             self.write(row, texts)
 
     def told(self, batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any], list[str]]]:
-        """The rows of a batch with their texts; each counts once the next is asked for."""
-        for row in batch.to_pylist():
+        """The rows of a batch with their texts; each counts once the next is asked for.
+
+        Pass-through columns are as JSON has them.
+        """
+        names = [name for name in batch.schema.names if name in OWN_COLUMNS]
+        passed = [name for name in self.keys if name not in OWN_COLUMNS]
+        columns = [json_values(batch.column(name)) for name in passed]
+        rest = zip(*columns, strict=True) if columns else [()] * batch.num_rows
+        for own, values in zip(batch.select(names).to_pylist(), rest, strict=True):
+            row = own | dict(zip(passed, values, strict=True))
             texts = row["text"] if isinstance(row["text"], list) else [row["text"]]
             yield row, [text for text in texts if text]
             self.rows += 1
@@ -186,30 +194,24 @@ def image_file(data: bytes, known: tuple[str, ...] = ()) -> tuple[str, bytes]:
     return "png", encode(decode(data, _MANY_PIXELS), "png")
 
 
+def json_line(record: dict[str, Any]) -> str:
+    """A record as JSON in one line; its numbers that JSON does not know are null."""
+    return json.dumps(_finite(record), ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _provenance(row: dict[str, Any]) -> dict[str, Any]:
     completion = row["completion"] or dict.fromkeys(field.name for field in COMPLETION)
     names = ("generator", "model", "revision", "score", "seed", "kb_version", "run_id")
     told = {name: completion[name] for name in names}
     return {**told, "examples": [example["id"] for example in completion["examples"] or ()]}
-
-
-def jsonable(value: Any) -> Any:
-    """JSON knows no bytes, dates or NaN: Base64, ISO 8601 and null stand for them."""
-    if isinstance(value, dict):
-        return {key: jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [jsonable(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, (bytes, bytearray)):
-        import base64
-
-        return base64.b64encode(value).decode()
-    if isinstance(value, (datetime, date, time)):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    return str(value) if isinstance(value, Decimal) else value
 
 
 def code(text: str) -> str:

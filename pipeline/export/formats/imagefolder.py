@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from pipeline.export.formats.base import IN_SOURCE, Writer, code, jsonable
+from pipeline.export.formats.base import IN_SOURCE, Writer, code, json_line
 
 
 class ImageFolderWriter(Writer):
@@ -21,7 +20,7 @@ class ImageFolderWriter(Writer):
     def write(self, row: dict[str, Any], texts: list[str]) -> None:
         record = _unopened(self.record(row, texts))
         record = {"file_name": self.save_image(row), **record}
-        self._file.write(json.dumps(jsonable(record), ensure_ascii=False) + "\n")
+        self._file.write(json_line(record) + "\n")
 
     def close(self) -> None:
         self._file.close()

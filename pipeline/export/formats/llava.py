@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any
 
-from pipeline.export.formats.base import Writer, jsonable
+from pipeline.export.formats.base import Writer, json_line
 
 
 class LlavaWriter(Writer):
@@ -36,7 +35,7 @@ class LlavaWriter(Writer):
                 ],
                 **told,
             }
-            line = json.dumps(jsonable(entry), ensure_ascii=False)
+            line = json_line(entry)
             self._file.write(self._separator + line)
             self._separator = ",\n"
 

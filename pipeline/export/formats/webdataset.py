@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.export.formats.base import ShardWriter, code, image_file, jsonable
+from pipeline.export.formats.base import ShardWriter, code, image_file, json_line
 
 
 class WebDatasetWriter(ShardWriter):
@@ -30,7 +30,7 @@ class WebDatasetWriter(ShardWriter):
         for key, (row, texts) in zip(keys, self.told(batch), strict=True):
             # The usual decoders know these three by their names; anything else becomes PNG.
             extension, data = image_file(row["image"]["bytes"], ("jpg", "png", "webp"))
-            record = json.dumps(jsonable(self.record(row, texts)), ensure_ascii=False)
+            record = json_line(self.record(row, texts))
             self._member(f"{key}.{extension}", data)
             self._member(f"{key}.txt", texts[0].encode())
             self._member(f"{key}.json", record.encode())

@@ -68,7 +68,7 @@ def test_a_whole_run_is_grounded_by_it(encoder: dict[str, object], tmp_path: Pat
         width["image"] = 9 * 64
     elif encoder["image"]["kind"] == ADDRESS:
         width = {"image": 256, "text": 64}
-    assert job.knowledge_base.manifest["dimensions"] == width
+    assert job.knowledge.base.manifest["dimensions"] == width
     assert pq.read_table(job.config.folder / "completed").num_rows == 48
 
 

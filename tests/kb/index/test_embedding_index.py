@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kb.embeddings import InvalidEmbedding
+from kb.embeddings import InvalidEmbedding, normalise
 from kb.index import EmbeddingIndex
 from kb.index.kinds import IndexSettings, kind_for, outgrown
 from tests.kb.worlds import World
@@ -143,3 +143,36 @@ def test_too_few_rows_for_product_codes_are_searched_flat_and_the_evidence_says_
     np.testing.assert_array_equal(index.search(base, 1)[1][:, 0], np.arange(255))
     enough = EmbeddingIndex.build(World(7).draw(256)["image"], IndexSettings(index="ivf_pq"))
     assert enough.kind == "ivf_pq"
+
+
+def test_probes_are_tuned_by_the_queries_that_will_come() -> None:
+    world = World(2, topics=60)
+    pairs, unseen = world.draw(4000), world.draw(300)
+    # The other modality's rows, brought over roughly: they lie beside the rows, not among them.
+    turn = np.linalg.lstsq(pairs["text"], pairs["image"], rcond=None)[0]
+    strangers = normalise(unseen["text"] @ turn + 0.25)
+    settings = IndexSettings(index="ivf")
+    truth = brute_force(strangers, pairs["image"], 10)
+
+    def recall(index: EmbeddingIndex) -> float:
+        rows = index.search(strangers, 10)[1]
+        return float(
+            np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(truth, rows, strict=True)])
+        )
+
+    by_rows = EmbeddingIndex.build(pairs["image"], settings)
+    queries = normalise(pairs["text"][:256] @ turn + 0.25)
+    by_queries = EmbeddingIndex.build(pairs["image"], settings, queries=queries)
+    assert recall(by_rows) < 0.9 < 0.94 < recall(by_queries)
+    assert by_queries.evidence["probes"] > by_rows.evidence["probes"]
+
+
+def test_a_query_that_is_a_row_itself_does_not_count_for_finding_itself() -> None:
+    # Rows without neighbours: but for itself, a row finds what chance puts in its list.
+    rows = normalise(np.random.default_rng(0).standard_normal((3000, 64)))
+    index = EmbeddingIndex.build(rows, IndexSettings(index="ivf"))
+    alone = index.evidence["recall_at_10"]["1"]
+    index.index.nprobe = 1
+    truth, found = brute_force(rows[:300], rows, 10), index.search(rows[:300], 10)[1]
+    others = [np.isin(a[1:], b).mean() for a, b in zip(truth, found, strict=True)]
+    assert alone == pytest.approx(np.mean(others), abs=0.05)

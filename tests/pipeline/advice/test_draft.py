@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ from typer.testing import CliRunner, Result
 from flows.cli import app
 from pipeline.advice.draft import draft, name_of
 from pipeline.config.config import load_config
+from pipeline.dataset.dataset import DatasetError
 from pipeline.job import Job
+from tests.pipeline.dataset.forms import small_files
 from tests.pipeline.dataset.forms.form_writers import WRITERS, make_rows
 from tests.worlds import CHECKPOINTS, EMOJI, emoji_rows, write_rows
 
@@ -145,6 +149,32 @@ def test_what_would_keep_a_run_from_being_of_use_is_said(tmp_path: Path) -> None
     assert any("only 3 complete pairs" in warning for warning in told.warnings)
     assert any("nothing to complete" in warning for warning in told.warnings)
     assert load_config(tmp_path / "c.yaml").dataset.on_duplicate == "first"
+
+
+def test_no_row_is_dropped_that_holds_what_another_lacks(tmp_path: Path) -> None:
+    (whole,) = emoji_rows(1, 0, 0)
+    halves = [whole | {"text": None}, whole | {"image": None}]
+    write_rows(tmp_path / "halves.parquet", [*emoji_rows(3, 0, 0)[1:], *halves])
+    with pytest.raises(DatasetError, match="row 2 and .* row 3, and the second holds what the"):
+        draft(str(tmp_path / "halves.parquet"), tmp_path / "c.yaml")
+    assert not (tmp_path / "c.yaml").exists()
+    none = draft(str(tmp_path / "halves.parquet"), tmp_path / "c.yaml", columns={"id": "none"})
+    assert (none.rows, none.counts["text"], none.counts["image"]) == (4, 1, 1)
+
+
+def test_captions_that_come_late_are_the_text_in_the_config(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    members = [(f"{i:03d}.png", small_files.PNG + bytes([i % 256])) for i in range(270)]
+    members += [("270.png", small_files.PNG), ("270.json", b'{"caption": "late"}')]
+    with tarfile.open(tmp_path / "data" / "a.tar", "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    told = draft(str(tmp_path / "data"), tmp_path / "c.yaml")
+    assert told.columns["text"] == "caption"
+    assert (told.counts["complete"], told.counts["text"]) == (1, 270)
+    assert Job(load_config(tmp_path / "c.yaml")).sources.dataset.columns.text == "caption"
 
 
 def test_a_dataset_that_is_not_there(tmp_path: Path) -> None:

@@ -70,5 +70,5 @@ def test_what_was_done_before_an_outage_is_on_the_url(
         quick_worlds.run(path)
     shutil.rmtree(world[0] / "work")
     job = Job(load_config(path))
-    job.refresh()
+    job.home.refresh(job.run_id)
     assert job.plan().pending["text"] == 12

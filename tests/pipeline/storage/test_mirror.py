@@ -115,7 +115,7 @@ class TestRun:
         assert summary["done_now"] == 1
         machines("first")
         job = Job(load_config(config))
-        job.refresh()
+        job.home.refresh(job.run_id)
         assert worlds.completed(job)["row 900"]["status"] == "completed"
 
     @pytest.mark.parametrize(

@@ -13,7 +13,13 @@ import pytest
 
 from pipeline.dataset.catalog import Catalog
 from pipeline.dataset.dataset import Dataset, DatasetError
-from tests.pipeline.dataset.forms.small_files import PNG, open_dataset, read, write_jsonl
+from tests.pipeline.dataset.forms.small_files import (
+    PNG,
+    open_dataset,
+    read,
+    write_jsonl,
+    write_parquet,
+)
 
 # More rows than are looked at before a file is read.
 LATE = 10_050
@@ -198,3 +204,30 @@ def test_a_byte_order_mark_and_windows_line_ends_belong_to_no_value(tmp_path: Pa
     assert read(open_dataset(tmp_path))[0]["text"] == ["x"]
     (tmp_path / "b.csv").write_bytes(b'\xef\xbb\xbfid,text\r\na,"x\r\ny"\r\n')
     assert read(open_dataset(tmp_path / "b.csv"))[0]["text"] == ["x\r\ny"]
+
+
+@pytest.mark.parametrize("first", ["text", "caption"])
+def test_captions_under_another_name_in_a_second_file_are_no_pass_through_column(
+    tmp_path: Path, first: str
+) -> None:
+    second = {"text": "caption", "caption": "text"}[first]
+    write_jsonl(tmp_path / "a.jsonl", [{"image": "1.png", first: "a", "title": "t"}])
+    write_jsonl(tmp_path / "b.jsonl", [{"image": "1.png", second: "b", "title": "t"}])
+    with pytest.raises(DatasetError, match=r"has no column .*; give all files the same columns"):
+        scan(open_dataset(tmp_path), tmp_path)
+    told = scan(open_dataset(tmp_path, columns={"text": first}), tmp_path)
+    assert told.counts()["text"] + told.counts()["both"] == 1
+
+
+def test_a_file_without_captions_is_one(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"image": "1.png", "text": "a", "title": "t"}])
+    write_jsonl(tmp_path / "b.jsonl", [{"image": "1.png", "title": "t"}])
+    dataset = open_dataset(tmp_path)
+    assert scan(dataset, tmp_path).table["text_reason"].null_count == 1
+    assert column(dataset, "title") == ["t", "t"]
+
+
+def test_a_category_column_of_pictures_is_one_of_images(tmp_path: Path) -> None:
+    image = pa.array([PNG, None, PNG]).dictionary_encode()
+    write_parquet(tmp_path / "a.parquet", image=image, text=["a", "b", "c"])
+    assert [row["image"]["bytes"] for row in read(open_dataset(tmp_path))] == [PNG, None, PNG]
