@@ -10,6 +10,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from generators.gate import Gate
 from generators.service_settings import ServiceSettings
 
 if TYPE_CHECKING:
@@ -80,11 +81,14 @@ class Service:
     ----------
     sent : int
         Requests that went out, retries included.
+    gate : Gate
+        How many of them are under way at once.
     """
 
     def __init__(self, settings: ServiceSettings) -> None:
         self.settings = settings
         self.sent = 0
+        self.gate = Gate(settings.concurrency)
         self._lock = threading.Lock()
         self._client: openai.AsyncOpenAI | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -139,6 +143,7 @@ class Service:
             http_client=GuardedClient(
                 settings.timeout,
                 self._spend,
+                self.gate,
                 limits=httpx2.Limits(max_connections=settings.concurrency),
             ),
         )
@@ -166,7 +171,7 @@ class Service:
             raise
 
     async def post(
-        self, path: str, fields: dict[str, Any], uploads: Sequence[Upload] = ()
+        self, path: str, body: bytes | dict[str, Any], uploads: Sequence[Upload] = ()
     ) -> dict[str, Any]:
         """Send one request, again where that may help, and return the answer.
 
@@ -174,8 +179,8 @@ class Service:
         ----------
         path : str
             Below ``base_url``, such as ``chat/completions``.
-        fields : dict
-            The body: JSON, or form fields where there are uploads.
+        body : bytes or dict
+            JSON, or form fields where there are uploads.
         uploads : sequence of Upload
             Files of a multipart request.
 
@@ -203,17 +208,17 @@ class Service:
         assert self._client is not None
         tries = Tries()
         TRIES.set(tries)
-        headers: dict[str, Any] = {}
+        form = "multipart/form-data" if uploads else "application/json"
+        headers: dict[str, Any] = {"Content-Type": form}
         if self._key is None:
             headers["Authorization"] = openai.Omit()
-        if uploads:
-            headers["Content-Type"] = "multipart/form-data"
         files = [(one.field, (one.name, one.content, one.media_type)) for one in uploads]
         try:
             reply = await self._client.post(
                 f"/{path}",
                 cast_to=httpx2.Response,
-                body=fields,
+                body=None if isinstance(body, bytes) else body,
+                content=body if isinstance(body, bytes) else None,
                 files=files or None,
                 options={"headers": headers},
             )

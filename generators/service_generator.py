@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -104,7 +105,7 @@ class ServiceGenerator(Generic[Request]):
         return 0
 
     def generate(self, requests: Sequence[Request]) -> list[Generated]:
-        """A candidate for every seed of every request, ``concurrency`` of them at a time.
+        """A candidate for every seed of every request, ``concurrency`` of them at a time at most.
 
         A candidate that can't be had is missing from its row's answer, which says why.
 
@@ -118,15 +119,14 @@ class ServiceGenerator(Generic[Request]):
         return self.service.run(self._answers(requests))
 
     async def _answers(self, requests: Sequence[Request]) -> list[Generated]:
-        gate = asyncio.Semaphore(self.settings.concurrency)
         pictures = Pictures(self.settings)
         self._rows = len(requests)
         tasks: list[list[asyncio.Task[Candidate | ServiceError]]] = []
         for request in requests:
-            asked = _Once(partial(self._question, request, pictures))
+            asked = _Once(partial(self._prepared, request, pictures))
             tasks.append(
                 [
-                    asyncio.create_task(self._ask(gate, request.row_id, asked, seed))
+                    asyncio.create_task(self._ask(request.row_id, asked, seed))
                     for seed in request.seeds
                 ]
             )
@@ -151,34 +151,35 @@ class ServiceGenerator(Generic[Request]):
         """The candidate in an answer; a `ServiceError` when it holds none."""
         raise NotImplementedError
 
-    async def _ask(
-        self, gate: asyncio.Semaphore, row_id: str, asked: _Once, seed: int
-    ) -> Candidate | ServiceError:
-        async with gate:
-            question: Question | None = None
+    async def _ask(self, row_id: str, asked: _Once, seed: int) -> Candidate | ServiceError:
+        async with self.service.gate:
+            prepared: _Prepared | None = None
             try:
-                question = await asked()
-                return self._candidate(seed, question, await self._post(row_id, seed, question))
+                prepared = await asked()
+                answer = await self._post(row_id, seed, prepared)
+                return self._candidate(seed, prepared.question, answer)
             except ContentRefused as refusal:
-                assert question is not None
-                return question.candidate(seed, f"refused: {refusal}")
+                assert prepared is not None
+                return prepared.question.candidate(seed, f"refused: {refusal}")
             except ServiceRefused:
                 raise
             except ServiceError as error:
                 return error
 
-    async def _post(self, row_id: str, seed: int, question: Question) -> dict[str, Any]:
-        """Post a question, and watch whether the server answers any."""
-        settings, answers = self.settings, self._answered
-        fields = {
-            "model": settings.model,
-            "seed": seed & SEED_MASK if settings.send_seed else None,
-            **question.fields,
-            **settings.extra,
-        }
+    def _prepared(self, request: Request, pictures: Pictures) -> _Prepared:
+        """All that is sent for a request's candidates, but for the seed."""
+        settings, question = self.settings, self._question(request, pictures)
+        fields = {"model": settings.model, **question.fields, **settings.extra}
         fields = {name: value for name, value in fields.items() if value is not None}
+        seeded = settings.send_seed and "seed" not in settings.extra
+        return _Prepared(question, fields, json.dumps(fields).encode(), seeded)
+
+    async def _post(self, row_id: str, seed: int, prepared: _Prepared) -> dict[str, Any]:
+        """Post a question, and watch whether the server answers any."""
+        settings, answers, question = self.settings, self._answered, prepared.question
         try:
-            answer = await self.service.post(question.path, fields, question.uploads)
+            body = prepared.body(seed & SEED_MASK)
+            answer = await self.service.post(question.path, body, question.uploads)
         except ServiceUnanswered as error:
             self._unanswered.add(row_id)
             # No row keeps a connection from being made.
@@ -216,14 +217,30 @@ class ServiceGenerator(Generic[Request]):
         return Generated(row_id, made, errors[0] if errors else None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A question with its body, which is written once: only the seed differs."""
+
+    question: Question
+    fields: dict[str, Any]
+    written: bytes
+    seeded: bool
+
+    def body(self, seed: int) -> bytes | dict[str, Any]:
+        """The body with a seed: JSON, or the fields of a form where there are uploads."""
+        if self.question.uploads:
+            return {"seed": seed, **self.fields} if self.seeded else self.fields
+        return b'{"seed": %d, %s' % (seed, self.written[1:]) if self.seeded else self.written
+
+
 class _Once:
-    """The question of a request, made when its first candidate is due, for all of them."""
+    """What is sent for a request, made when its first candidate is due, for all of them."""
 
-    def __init__(self, make: Callable[[], Question]) -> None:
+    def __init__(self, make: Callable[[], _Prepared]) -> None:
         self._make = make
-        self._made: asyncio.Task[Question] | None = None
+        self._made: asyncio.Task[_Prepared] | None = None
 
-    async def __call__(self) -> Question:
+    async def __call__(self) -> _Prepared:
         if self._made is None:
             self._made = asyncio.create_task(asyncio.to_thread(self._make))
         try:

@@ -32,7 +32,9 @@ class ServiceSettings(BaseModel):
         description="More tries after one that may pass later, half a second after the first and"
         " up to 8 later on, or when the server says.",
     )
-    concurrency: int = Field(8, ge=1, description="Requests under way at once.")
+    concurrency: int = Field(
+        8, ge=1, description="Most requests under way at once; fewer while the server answers 429."
+    )
     max_requests: int | None = Field(
         None,
         ge=1,

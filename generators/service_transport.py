@@ -15,6 +15,8 @@ from typing import Any
 import httpx2
 from openai import DefaultAsyncHttpxClient, OpenAIError
 
+from generators.gate import Gate
+
 MOST_BYTES = 256 * 1024 * 1024
 SHOWN_CHARACTERS = 200
 
@@ -46,15 +48,20 @@ class GuardedClient(DefaultAsyncHttpxClient):
         For a whole answer.
     spend : callable
         Called before each try; may raise `Unsendable`.
+    gate : Gate
+        Told of each answer whether the server found it one too many.
     **options
         Of ``httpx2.AsyncClient``.
     """
 
-    def __init__(self, seconds: float, spend: Callable[[], None], **options: Any) -> None:
+    def __init__(
+        self, seconds: float, spend: Callable[[], None], gate: Gate, **options: Any
+    ) -> None:
         # The address is the one that was consented to.
         super().__init__(follow_redirects=False, **options)
         self._seconds = seconds
         self._spend = spend
+        self._gate = gate
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """One try: the whole answer, read.
@@ -79,6 +86,10 @@ class GuardedClient(DefaultAsyncHttpxClient):
                 response = await _whole(await super().send(request, **(options | {"stream": True})))
         except TimeoutError:
             raise httpx2.ReadTimeout("the answer takes too long", request=request) from None
+        if response.status_code == 429:
+            self._gate.refused()
+        elif response.is_success:
+            self._gate.taken()
         if response.is_success and not isinstance(_json(response), dict):
             text = " ".join(response.text.split())[:SHOWN_CHARACTERS]
             raise httpx2.RemoteProtocolError(

@@ -83,8 +83,7 @@ class Job:
         if progress is not quiet:
             self.models.loading.progress = progress
         self.times: list[dict[str, Any]] = []
-        self.planned = Plan()
-        self._overlooked: list[str] = []
+        self.planned, self._overlooked = Plan(), list[str]()
         self._ledger: Ledger | None = None
         self.run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}"
 

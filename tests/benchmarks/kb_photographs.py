@@ -24,6 +24,7 @@ from kb.index import EmbeddingIndex, IndexSettings
 from kb.index.neighbours import exact_search
 from kb.knowledge_base import KnowledgeBase
 from kb.mapping import CrossModalMapping, MappingSettings
+from kb.mapping.held_out import HeldOut
 from kb.pairs import Pairs
 from kb.purification import Purification
 from kb.recipe import KnowledgeBaseSettings, Recipe
@@ -41,8 +42,9 @@ def pairs_of(halves: Halves, source: str) -> Pairs:
     return Pairs(pa.table({"id": ids, "source": [source] * count}), halves)
 
 
-def shared(data: Photographs, seeds: int, pictures: int = 240, unseen: int = 1000) -> None:
+def shared(data: Photographs, seeds: int, pictures: int = 240) -> None:
     """k and alpha as chosen by row and by picture, and what they give on unseen photographs."""
+    unseen = len(data) - pictures
     print("five rows a photograph: chosen k and alpha, evidence, quality on unseen photographs")
     for seed in range(seeds):
         order = np.random.default_rng(seed).permutation(len(data))
@@ -81,8 +83,8 @@ def shared(data: Photographs, seeds: int, pictures: int = 240, unseen: int = 100
 def joined(data: Photographs, noise: Photographs) -> None:
     """Verdicts on the same pairs at the build, and when they join."""
     print("external pairs kept of relevant / of other ones, at the build and when they join")
-    own = data.pairs(np.arange(len(data) // 4))
-    relevant = data.pairs(np.arange(len(data) // 4, len(data)))
+    order = np.random.default_rng(0).permutation(len(data))
+    own, relevant = data.pairs(order[: len(data) // 4]), data.pairs(order[len(data) // 4 :])
     other = noise.pairs(np.arange(len(noise)))
     turned = shifted({m: np.concatenate([relevant[m], other[m]]) for m in MODALITIES}, 0, 0.6, 0.5)
     first = pairs_of(turned, "web")
@@ -123,7 +125,8 @@ def joined(data: Photographs, noise: Photographs) -> None:
 def standards(data: Photographs, count: int = 500) -> None:
     """Mean and deviation of the cosine of pictures to what their texts predict, by who predicts."""
     print("cosine of a picture to what is predicted of its text: mean, deviation")
-    rows, unseen = data.pairs(np.arange(count)), data.pairs(np.arange(count, 2 * count))
+    order = np.random.default_rng(0).permutation(len(data))
+    rows, unseen = data.pairs(order[:count]), data.pairs(order[count : 2 * count])
     mapping = CrossModalMapping().fit(rows["image"], rows["text"])
     assert mapping.out_of_fold_ is not None
     for name, predicted, truth in (
@@ -138,10 +141,12 @@ def standards(data: Photographs, count: int = 500) -> None:
         )
 
 
-def probes(data: Photographs, base: int = 1000) -> None:
+def probes(data: Photographs) -> None:
     """Recall of inverted lists for the queries that they get, by what the probes were tuned by."""
     print("recall at 10 of inverted lists for unseen queries, by what the probes are tuned by")
-    rows, unseen = data.pairs(np.arange(base)), data.pairs(np.arange(base, len(data)))
+    base = len(data) * 3 // 4
+    order = np.random.default_rng(0).permutation(len(data))
+    rows, unseen = data.pairs(order[:base]), data.pairs(order[base:])
     pairs = pairs_of(rows, "own")
     mapping = CrossModalMapping(MappingSettings(method="ridge")).fit(rows["image"], rows["text"])
     settings = IndexSettings(index="ivf")
@@ -149,7 +154,9 @@ def probes(data: Photographs, base: int = 1000) -> None:
         recipe = Recipe(
             KnowledgeBaseSettings(retrieval=RetrievalSettings(mode=mode)), shared_space=False
         )
-        expected = expected_queries(pairs, mapping, None, recipe)
+        assert mapping.out_of_fold_ is not None
+        held_out = HeldOut(pairs.table["id"].to_pylist(), mapping.out_of_fold_)
+        expected = expected_queries(pairs, mapping, held_out, recipe)
         for modality in MODALITIES:
             asked = unseen[modality]
             if mode == "cross":

@@ -26,6 +26,8 @@ _DIALOGUES = (
     ("conversations", "from", "value", "gpt"),
     ("messages", "role", "content", "assistant"),
 )
+# What lists for detectors hold; those of captions are COCO's form.
+_OF_DETECTION = {"images", "annotations", "categories", "licenses"}
 _TEXTS = {"text", "caption", "captions", "txt", "texts"}
 
 
@@ -62,13 +64,20 @@ def json_rows(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
     if reader.peek() == "[":
         yield from _objects(reader)
         return
+    table = None
     for key in reader.entries():
         if is_image(key):
             yield _captioned(key, reader.value(), name)
-        elif reader.peek() == "[":
+        elif reader.peek() != "[":
+            reader.value()
+        elif key in _OF_DETECTION:
+            for _ in reader.array():
+                pass
+        elif table is None:
+            table = key
             yield from _objects(reader)
         else:
-            reader.value()
+            raise DatasetError(f"{name} holds more than one list, {table!r} and {key!r}; keep one")
 
 
 def _objects(reader: JsonReader) -> Iterator[dict[str, Any]]:

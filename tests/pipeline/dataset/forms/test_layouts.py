@@ -64,6 +64,16 @@ def test_what_detectors_are_trained_on_is_no_caption(tmp_path: Path) -> None:
     assert {row["text_reason"] for row in read(open_dataset(tmp_path))} == {"no column of texts"}
 
 
+def test_lists_of_boxes_are_no_rows(tmp_path: Path) -> None:
+    pictures(tmp_path / "train")
+    images = [{"id": number, "file_name": name} for number, name in enumerate(NAMES)]
+    boxes = {"images": images, "annotations": [{"id": 0, "image_id": 0, "bbox": [0, 0, 1, 1]}]}
+    write(tmp_path / "train" / "_annotations.coco.json", boxes)
+    dataset = open_dataset(tmp_path)
+    assert dataset.format == "imagefolder"
+    assert len(read(dataset)) == 6
+
+
 def test_a_picture_in_two_archives_is_taken_from_neither(tmp_path: Path) -> None:
     write(tmp_path / "rows.csv", "image,text\na.jpg,x\nb.jpg,y\n")
     for number, archive in enumerate(("train.zip", "test.zip")):

@@ -123,8 +123,9 @@ def test_a_file_that_comes_later_widens_the_columns_of_what_stands(tmp_path: Pat
 
     data.mkdir()
     add("a.jsonl", range(40), n=0, s="a")
-    config = quick_worlds.config(tmp_path)
-    first, _ = quick_worlds.run(config)
+    run = {"shard_size": 8, "block_size": 4, "max_deleted_share": 1.0}
+    config = quick_worlds.config(tmp_path, run=run)
+    quick_worlds.run(config)
     add("b.jsonl", range(40, 50), n=0.5, s=1, late=True)
     second, summary = quick_worlds.run(config)
     assert summary["outcomes"] == {"observed": 45, "completed": 5, "rejected": 0, "failed": 0}
