@@ -192,6 +192,17 @@ def _complete(config: str, job: Job) -> None:
         mirror.pull(DONE)
 
 
+def _tell(config: str, job: Job, summary: dict[str, Any]) -> None:
+    """Say what a run did on its page, and in a line to whoever has no view of it, as under serve.
+
+    Not within the flow: clusters pickle that with all that it speaks of, and no view can be.
+    """
+    for line in (headline(summary), *told(summary)):
+        get_run_logger().info("%s", line)
+    if config not in _views:
+        print(f"{job.config.name}: {headline(summary)}", flush=True)
+
+
 @flow(name="rag4dmc-build")
 def build_flow(config: str) -> bool:
     """Build the knowledge base of a config where it is stale or damaged; whether it was."""
@@ -250,11 +261,7 @@ def run_flow(config: str, limit: int | None = None, retry_failed: bool = False) 
                 summary = finish_task(config)
             summary = report_task(config, summary | {"built": built})
             publish(job.config.name, summary)
-            for line in (headline(summary), *told(summary)):
-                get_run_logger().info("%s", line)
-            if config not in _views:
-                # Whoever served it has a line of each run in their terminal or journal.
-                print(f"{job.config.name}: {headline(summary)}", flush=True)
+            _tell(config, job, summary)
             return summary
     finally:
         leave(config)

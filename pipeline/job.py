@@ -35,7 +35,7 @@ from pipeline.ledger.review import Review, Verdict
 from pipeline.ledger.summary import read_summary, summarise
 from pipeline.models.loaded import LoadedModels
 from pipeline.storage.errors import ConfigError
-from pipeline.storage.files import clear_scratch, write_whole
+from pipeline.storage.files import clear_scratch, write_changed
 from pipeline.storage.run_folder import RunFolder
 from pipeline.storage.warned import Warned
 
@@ -196,10 +196,7 @@ class Job:
         """Lay the resolved settings beside the output and clear debris. Needs the lock."""
         for name in ("completed", "ledger"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        resolved = self.config.resolved()
-        path = self.folder / "config.yaml"
-        if not path.is_file() or path.read_text(encoding="utf-8") != resolved:
-            write_whole(path, resolved)
+        write_changed(self.folder / "config.yaml", self.config.resolved())
         clear_scratch(self.folder)
         self.ledger.sweep()
 

@@ -11,6 +11,7 @@ import typer
 from flows.terminal import AsJson, ConfigPath, errors_in_one_line
 
 if TYPE_CHECKING:
+    from pipeline.evaluation.forecast import Forecast
     from pipeline.evaluation.report.table import Table
 
 
@@ -37,7 +38,8 @@ def evaluate(
 ) -> None:
     """Hide known halves, complete them under each variant, and measure what that is worth.
 
-    Everything is kept by content, so that another variant, rate or seed costs only itself.
+    Everything is kept by content, so that another variant, rate or seed costs only itself. How long
+    it will take is measured on a few rows and said before it begins.
 
     \b
     Examples:
@@ -66,7 +68,7 @@ def evaluate(
         sweeps = [parse_sweep(text, loaded) for text in sweep or ()]
         with RunView() as view:
             experiment = Experiment(loaded, view.step)
-            results = experiment.run(names, wanted, seeds, sweeps)
+            results = experiment.run(names, wanted, seeds, sweeps, _foretell)
         path = results.save(experiment.folder)
         write_whole(experiment.folder / "results.md", markdown(results))
         page = write_page(results, experiment.folder / "index.html")
@@ -79,6 +81,22 @@ def evaluate(
         print(f"warning: {warning}")
     _show(tables(results))
     print(f"figures: {path}\npage: {page}")
+
+
+def _foretell(foreseen: Forecast) -> None:
+    """Say how long an evaluation will take, before it begins."""
+    import sys
+
+    from flows.pace import duration
+
+    least, most = (duration(seconds) for seconds in foreseen.seconds)
+    span = least if least == most else f"{least} to {most}"
+    print(
+        f"{foreseen.rows:,} rows to complete and {foreseen.trainings:,} trainings: {span} at most,"
+        " besides building knowledge bases; what variants share is made once",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _show(found: Sequence[Table]) -> None:

@@ -32,7 +32,7 @@ from pipeline.dataset.findings import (
 from pipeline.dataset.forms.reasons import by_kind
 from pipeline.dataset.images import ImageInspector
 from pipeline.dataset.known_images import KnownImages
-from pipeline.storage.files import read_json, write_whole
+from pipeline.storage.files import read_json, write_changed
 
 COLUMNS_FILE = "columns.json"
 _HALVES = {"id", "image", "text"}
@@ -105,7 +105,7 @@ class Catalog:
             if dataset.columns.model_dump(include=_HALVES) == columns.model_dump(include=_HALVES):
                 break
         dataset.check_read()
-        write_whole(folder / COLUMNS_FILE, json.dumps(dataset.learned()))
+        write_changed(folder / COLUMNS_FILE, json.dumps(dataset.learned()))
         table = pa.concat_tables(tables or [FILE_SCHEMA.empty_table()])
         if not len(table):
             raise DatasetError(f"{settings.path}: no rows")

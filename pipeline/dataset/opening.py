@@ -63,7 +63,7 @@ def check_columns(source: Source, asked: ColumnSettings, found: ColumnSettings) 
     grown: Columns | None = getattr(source, "columns", None)
     if grown is None:
         return
-    resolve_columns(asked, source.schema())
+    resolve_columns(asked, with_empty(source.schema(), getattr(source, "expected", ())))
     files = {name: grown.of(name) for name in grown.files()}
     for role in ("image", "text"):
         held = getattr(found, role)

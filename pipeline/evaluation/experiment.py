@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipeline.config.config import Config
@@ -17,6 +17,7 @@ from pipeline.config.evaluation import FineTuningSettings, HeadsSettings
 from pipeline.dataset.sources import Progress, quiet
 from pipeline.evaluation.changes import Sweep
 from pipeline.evaluation.draw import Draw
+from pipeline.evaluation.forecast import Forecast, forecast
 from pipeline.evaluation.results.results import Results
 from pipeline.storage.lock import hold
 
@@ -46,6 +47,7 @@ class Experiment:
         rates: Sequence[float] | None = None,
         seeds: int | None = None,
         sweeps: Sequence[Sweep] = (),
+        foreseen: Callable[[Forecast], None] | None = None,
     ) -> Results:
         """Complete and measure every arm of every draw.
 
@@ -56,6 +58,9 @@ class Experiment:
         sweeps
             Each adds its points, of rag4dmc where it is asked for, else of the first variant that
             generates.
+        foreseen
+            Told how long it will take, before anything is completed; measuring that takes the
+            models' loading and some batches.
 
         Raises
         ------
@@ -73,6 +78,8 @@ class Experiment:
                 arms = draw.arms(names, rates, sweeps)
                 results.facts = results.facts or self._facts(run_id, draw)
                 results.groups = draw.world.views.groups
+                if foreseen is not None and number == 0:
+                    foreseen(forecast(draw, arms, seeds, self.settings.draws))
                 done, total = number * len(arms), self.settings.draws * len(arms)
                 for place, arm in enumerate(arms):
                     self.progress("variants", done + place, total)

@@ -51,6 +51,12 @@ def write_whole(path: Path, data: str | bytes) -> None:
         scratch.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
+def write_changed(path: Path, text: str) -> None:
+    """Write a text whole, unless the file holds it: what is as it was is not touched."""
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_whole(path, text)
+
+
 def read_json(path: Path) -> Mapping[str, Any] | None:
     """A JSON file, or None where there is none."""
     try:

@@ -80,7 +80,7 @@ def test_a_real_bash_completes() -> None:
     assert answer.stdout.split() == ["export"]
 
 
-@pytest.mark.parametrize("home", ["/proc/nonexistent", "/dev/null"])
+@pytest.mark.parametrize("home", ["/proc/nonexistent"])
 def test_a_run_needs_no_home_that_can_be_written(tmp_path: Path, home: str) -> None:
     quick_worlds.write(tmp_path / "data" / "a.parquet", quick_worlds.rows(34, 2, 2))
     config = quick_worlds.config(tmp_path)

@@ -215,7 +215,7 @@ class TestWorker:
             former = list(held)
             call = self.handed_over(config)
             assert held == former, "the run that plans frees its own"
-            assert flow.shard_task.fn(**call)["completed"] == 8
+            assert flow.shard_task.fn(**call)["outcomes"]["completed"] == 8
             assert [type(part) for part in held] == [QuickEncoder, QuickCaptioner]
             assert not any(part in former for part in held)
             assert list(flow._jobs) == [str(config)]

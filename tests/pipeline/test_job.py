@@ -100,16 +100,20 @@ class TestCompletedDataset:
             assert made["kb_version"] == job.knowledge.checked().version
             assert made["run_id"] == summary["run_id"]
             assert made["prompt"]
-            example = made["examples"][0]
-            assert example["id"] in pairs and example["id"] != row["id"]
-            assert -1 <= example["intra"] <= 1 and -1 <= example["cross"] <= 1
             assert len(made["candidates"]) in (2, 4)
             best = made["candidates"][made["chosen"]]
+            assert [example["id"] for example in made["examples"]] == best["examples"]
+            for example in made["examples"]:
+                assert example["id"] in pairs and example["id"] != row["id"]
+                assert -1 <= example["intra"] <= 1 and -1 <= example["cross"] <= 1
+                assert row["missing"] == "image" or example["text"] in made["prompt"]
             assert best["valid"] and best["score"] == made["score"]
             valid = [c["score"] for c in made["candidates"] if c["valid"]]
             assert best["score"] == max(valid)
             if row["missing"] == "text":
                 assert best["text"] == row["text"]
+        grounded = [row for row in rows.values() if (row["completion"] or {}).get("examples")]
+        assert grounded
 
     def test_generated_pictures_decode(self, rows: Any) -> None:
         made = [row for row in rows.values() if row["missing"] == "image"]

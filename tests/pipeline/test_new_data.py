@@ -174,7 +174,7 @@ class TestSummary:
         assert failed
         assert summary["outcomes"]["failed"] == len(failed)
         (fault,) = summary["faults"]["failed"]
-        assert fault["reason"] == "null; the server said 500"
+        assert fault["reason"] == "no text in the row; the server said 500"
         assert fault["rows"] == len(failed) and set(fault["ids"]) <= set(failed)
         lines, texts = told(summary), len(finished.lacking("text"))
         assert lines[0].startswith(f"since the last run: {texts} settings changed")

@@ -43,6 +43,9 @@ _TEXT_MEMBERS = ("txt", "text", "caption", "cls", "cls2", "index", "inx", "id")
 class WebDatasetSource:
     """Every tar below a root."""
 
+    # May be named as a column before any sample has it.
+    expected = ("txt",)
+
     def __init__(self, root: Root) -> None:
         self.root = root
         self.columns = Columns([pa.field(KEY, pa.string()), pa.field(IMAGE, IMAGE_CELL)])
@@ -63,7 +66,7 @@ class WebDatasetSource:
         found = self.columns.schema()
         if any(name in TEXT_NAMES for name in found.names):
             return found
-        return with_empty(found, ["txt"])
+        return with_empty(found, self.expected)
 
     def batches(self, name: str, columns: Sequence[str] | None) -> Iterator[Batch]:
         yield from self._read(name, range(len(self.index(name).samples)), columns)

@@ -113,12 +113,17 @@ class Downstream(ABC):
         self._common = digest(json.dumps(identity, sort_keys=True), test.digest())
 
     @abstractmethod
-    def _prepare(self, train: Pairs) -> Any:
-        """The pairs as `_learn` takes them, whatever the seed."""
+    def prepare(self, train: Pairs) -> Any:
+        """The pairs as `learn` takes them, whatever the seed."""
 
     @abstractmethod
-    def _learn(self, prepared: Any, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Learn once; unit embeddings of the test pictures and of the test texts."""
+    def learn(
+        self, prepared: Any, seed: int, steps: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Learn once; unit embeddings of the test pictures and of the test texts.
+
+        `steps` ends it early, to time it.
+        """
 
     @abstractmethod
     def untrained(self) -> Ranks | None:
@@ -145,9 +150,9 @@ class Downstream(ABC):
         for seed in range(seeds):
             path = self._path(train, seed)
             if not path.is_file():
-                prepared = self._prepare(train) if prepared is None else prepared
+                prepared = self.prepare(train) if prepared is None else prepared
                 try:
-                    both = self.test.rank(*self._learn(prepared, seed))
+                    both = self.test.rank(*self.learn(prepared, seed))
                 except FloatingPointError:
                     raise ConfigError(
                         "evaluation.downstream.learning_rate: the training diverged; lower it"

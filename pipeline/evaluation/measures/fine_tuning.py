@@ -66,7 +66,7 @@ class FineTuning(Downstream):
         )
         return encoder.parts()
 
-    def _prepare(self, train: Pairs) -> Prepared:
+    def prepare(self, train: Pairs) -> Prepared:
         _, _, tokenizer = self._load()
         tokens = [tokenizer(list(captions)) for captions in train.texts]
         return self._pictures(train.images), tokens
@@ -80,7 +80,9 @@ class FineTuning(Downstream):
         _, preprocess, _ = self._load()
         return torch.stack([preprocess(open_image(data)) for data in images])
 
-    def _learn(self, prepared: Prepared, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def learn(
+        self, prepared: Prepared, seed: int, steps: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         import torch
 
         settings = self.settings
@@ -101,7 +103,7 @@ class FineTuning(Downstream):
             weight_decay=settings.weight_decay,
         )
         batches = Batches(len(pictures), settings.batch_size, generator)
-        for step in range(settings.steps):
+        for step in range(steps or settings.steps):
             rows = batches.draw()
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * share_of_rate(step, settings)

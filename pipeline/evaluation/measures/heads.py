@@ -61,15 +61,18 @@ class Heads(Downstream):
         self._embed = embed
         self._test: tuple[np.ndarray, np.ndarray] | None = None
 
-    def _prepare(self, train: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def prepare(self, train: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pictures [n, d], all captions [m, e], and where each picture's begin [n + 1]."""
         images = self._embed("image", train.images)
         captions = [caption for row in train.texts for caption in row]
         begins = np.cumsum([0, *(len(row) for row in train.texts)])
         return images, self._embed("text", [(caption,) for caption in captions]), begins
 
-    def _learn(
-        self, prepared: tuple[np.ndarray, np.ndarray, np.ndarray], seed: int
+    def learn(
+        self,
+        prepared: tuple[np.ndarray, np.ndarray, np.ndarray],
+        seed: int,
+        steps: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         import torch
 
@@ -91,7 +94,7 @@ class Heads(Downstream):
             betas=(0.9, 0.98),
         )
         batches = Batches(len(images), settings.batch_size, generator)
-        for step in range(settings.steps):
+        for step in range(steps or settings.steps):
             rows = batches.draw()
             # One caption of each picture.
             told = generator.integers(begins[rows], begins[rows + 1])

@@ -50,9 +50,9 @@ def test_a_seed_gives_the_same_ranks_and_another_seed_costs_only_itself(
     again = fresh.measure(train, 1)
     np.testing.assert_array_equal(again.image_to_text, first.image_to_text[:1])
     trained = []
-    original = downstream._learn
+    original = downstream.learn
     monkeypatch.setattr(
-        downstream, "_learn", lambda *given: trained.append(given[-1]) or original(*given)
+        downstream, "learn", lambda *given: trained.append(given[-1]) or original(*given)
     )
     more = downstream.measure(train, 3)
     assert trained == [2]
@@ -68,14 +68,14 @@ def test_other_data_or_another_start_is_another_fine_tuning(
         downstream,
         FineTuning(SETTINGS, downstream.start, "other", downstream.test, downstream.folder),
     ):
-        monkeypatch.setattr(made, "_learn", lambda *g: trained.append(g[-1]) or nothing)
+        monkeypatch.setattr(made, "learn", lambda *g: trained.append(g[-1]) or nothing)
         made.measure(pairs_of(pairs[9:]), 1)
     assert trained == [0, 0]
     with pytest.raises(ValueError, match="at least 2 pairs; got 1"):
         downstream.measure(pairs_of(pairs[:1]), 1)
 
 
-def test_training_on_the_test_pairs_is_learned(
+def test_training_on_the_test_pairs_islearned(
     downstream: FineTuning, pairs: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     settings = SETTINGS.model_copy(update={"steps": 40})

@@ -62,7 +62,7 @@ def untouched(captions: int = 1) -> Untouched:
     return Untouched(pairs_of(numbers, captions), [str(n) for n in numbers])
 
 
-def test_heads_learn_what_pairs_have_in_common_and_more_pairs_teach_more(tmp_path: Path) -> None:
+def test_headslearn_what_pairs_have_in_common_and_more_pairs_teach_more(tmp_path: Path) -> None:
     made, _ = heads(tmp_path, untouched())
     few, many = (made.measure(pairs_of(range(n)), 3).hits((1, 5, 10)).mean() for n in (30, 300))
     assert many > few + 0.1 and few > 0.1
@@ -72,7 +72,7 @@ def test_heads_learn_what_pairs_have_in_common_and_more_pairs_teach_more(tmp_pat
     assert made.measure(wrong, 3).hits((1, 5, 10)).mean() < few
 
 
-def test_a_seed_gives_the_same_ranks_and_what_was_learned_is_not_learned_again(
+def test_a_seed_gives_the_same_ranks_and_what_waslearned_is_notlearned_again(
     tmp_path: Path,
 ) -> None:
     made, towers = heads(tmp_path / "a", untouched())
@@ -118,7 +118,7 @@ def test_a_training_that_diverges_says_what_to_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, _ = heads(tmp_path, untouched())
-    monkeypatch.setattr(made, "_learn", lambda *_: (np.full((100, 2), np.nan), np.ones((100, 2))))
+    monkeypatch.setattr(made, "learn", lambda *_: (np.full((100, 2), np.nan), np.ones((100, 2))))
     with pytest.raises(ConfigError, match="learning_rate: the training diverged; lower it"):
         made.measure(pairs_of(range(50)), 1)
     assert not list(tmp_path.iterdir())
