@@ -26,6 +26,7 @@ def blocks(language: str, page: str = "README.md") -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_python_runs_as_written(tmp_path: Path) -> None:
     (code,) = blocks("python")
     example = '"examples/emoji/dmc.yaml"'

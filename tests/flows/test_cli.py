@@ -81,6 +81,7 @@ def test_a_real_bash_completes() -> None:
 
 
 @pytest.mark.parametrize("home", ["/proc/nonexistent"])
+@pytest.mark.slow
 def test_a_run_needs_no_home_that_can_be_written(tmp_path: Path, home: str) -> None:
     quick_worlds.write(tmp_path / "data" / "a.parquet", quick_worlds.rows(34, 2, 2))
     config = quick_worlds.config(tmp_path)

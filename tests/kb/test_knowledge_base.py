@@ -149,6 +149,7 @@ def test_sources_choose_what_can_be_retrieved(
         assert set(kb.manifest["counts"]["by_source"]) == names
 
 
+@pytest.mark.slow
 def test_the_papers_settings_build(tmp_path: Path, sides: tuple[Pairs, list[Pairs]]) -> None:
     recipe = Recipe(KnowledgeBaseSettings.paper())
     kb = KnowledgeBase.build(tmp_path / "kb", *sides, recipe)

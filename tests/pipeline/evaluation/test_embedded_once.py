@@ -49,6 +49,7 @@ def test_a_run_embeds_nothing_that_an_evaluation_has(noted: tuple[Path, Path]) -
     assert encoded(folder) == before
 
 
+@pytest.mark.slow
 def test_another_judge_sees_each_pair_once_and_each_generated_half_once(
     noted: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

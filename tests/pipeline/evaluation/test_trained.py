@@ -116,6 +116,7 @@ def test_rates_and_sweeps_are_drawn_as_curves(trained: Trained, tmp_path: Path) 
     assert all(line.path in page for chart in charts.values() for line in chart.lines)
 
 
+@pytest.mark.slow
 def test_heads_are_one_more_thing_that_learns_from_what_was_completed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

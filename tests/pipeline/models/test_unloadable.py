@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.pipeline.completion.test_memory import caption
 
 from pipeline.config.config import make_config
 from pipeline.job import Job
 from pipeline.models.candidates import CandidateStore
 from pipeline.models.components import Component
 from pipeline.storage.errors import ConfigError
+from tests.pipeline.models.test_candidates import caption
 from tests.worlds import CHECKPOINTS, emoji_rows, settings, write_world
 
 CAPTIONER = str(CHECKPOINTS / "captioner")
