@@ -25,8 +25,8 @@ from generators.base import (
     ImageRequest,
     storable,
 )
-from pipeline.dataset.catalog import digest
 from pipeline.dataset.images import encode
+from pipeline.storage.digests import digest
 
 Request = CaptionRequest | ImageRequest
 
