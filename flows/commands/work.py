@@ -83,6 +83,10 @@ def run(
 
         with RunView() as view:
             job = job_of(config, view)
+            from flows.engines import check_installed
+
+            # Told before a server starts for it.
+            check_installed(job.config.engine)
             from flows.run import adopt, run_flow
 
             adopt(str(config), job, view)

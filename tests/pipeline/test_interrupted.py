@@ -16,6 +16,7 @@ from pipeline.export.settings import ExportSettings
 from pipeline.job import Job
 from pipeline.ledger.ledger import Ledger
 from pipeline.report.presentation import export_run
+from pipeline.report.run import report_run
 from tests import quick_worlds
 from tests.calls import LOG, calls
 
@@ -177,7 +178,7 @@ def test_a_part_without_a_manifest_is_no_part_of_the_dataset(world: Path) -> Non
     assert _rows(again) == rows
     exported = export_run(again, ExportSettings())
     assert exported.rows == len(rows)
-    page = again.report().read_text(encoding="utf-8")
+    page = report_run(again).read_text(encoding="utf-8")
     assert f"{len(rows)} rows" in page or f">{len(rows)}<" in page
     with again.lock():
         again.begin()

@@ -150,7 +150,7 @@ def test_a_wholly_irrelevant_external_set_is_told_and_the_run_goes_on(tmp_path: 
     job, summary = quick_worlds.run(config)
     assert summary["outcomes"]["completed"] == 6
     assert job.knowledge.checked().manifest["counts"]["external"] == 0
-    [warning] = summary["warnings"]
+    [warning] = [one for one in summary["warnings"] if "NIQE" not in one]
     assert warning.startswith("external set 'odd': none of its 40 pairs passed the filter")
     assert f"warning: {warning}" in told(summary)
     assert html.escape(warning).replace("&#x27;", "&#39;") in Path(summary["report"]).read_text()
@@ -158,10 +158,12 @@ def test_a_wholly_irrelevant_external_set_is_told_and_the_run_goes_on(tmp_path: 
         for example in (row["completion"] or {}).get("examples", []):
             assert example["source"] == "internal"
     # It stands in later summaries too, until the knowledge base is another.
-    assert quick_worlds.run(config)[1]["warnings"] == [warning]
+    assert quick_worlds.run(config)[1]["warnings"] == summary["warnings"]
 
 
 def test_a_run_without_anything_amiss_warns_of_nothing(config: Path) -> None:
+    # Its pictures are too small for NIQE, which a run that asks for it says.
+    config.write_text(config.read_text() + "selection: {image: {niqe: 'off'}}\n")
     summary = quick_worlds.run(config)[1]
     assert summary["warnings"] == []
     assert not [line for line in told(summary) if line.startswith("warning")]
