@@ -9,14 +9,17 @@ asks records that, and nothing else.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from PIL.Image import Image
 
 SEED_BITS = 63
+# Halves of a pair of surrogates: JSON can name them alone, and no file of text can hold them.
+_LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,38 @@ class Candidate:
     notes: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
     dropped: tuple[Dropped, ...] = ()
+
+
+def storable(candidate: Candidate) -> Candidate:
+    """The candidate as it can be kept: in text that is UTF-8, and with pixels in its picture.
+
+    What no file can hold is replaced or left out, and a note says so.
+    """
+    notes = list(candidate.notes)
+    if candidate.text is not None and well_formed(candidate.text) != candidate.text:
+        notes.append("characters that are none (lone surrogates) were replaced")
+    image = candidate.image
+    if image is not None and 0 in image.size:
+        notes.append(f"empty: the picture has {image.width} x {image.height} pixels")
+        image = None
+    return replace(
+        candidate,
+        prompt=well_formed(candidate.prompt),
+        text=None if candidate.text is None else well_formed(candidate.text),
+        image=image,
+        notes=tuple(well_formed(note) for note in notes),
+    )
+
+
+def well_formed(text: str) -> str:
+    """The text with U+FFFD for each lone surrogate, which UTF-8 can't hold.
+
+    Examples
+    --------
+    >>> well_formed("a \\ud800 hat") == "a \\ufffd hat"
+    True
+    """
+    return _LONE_SURROGATES.sub("\ufffd", text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ NUMBER_WORDS = (
     "nine",
     "ten",
 )
+# Characters of a text that are tried at first where it has to be cut.
+_LOOKED_AT = 4096
 
 
 class TextTokenizer(Protocol):
@@ -198,7 +200,9 @@ def fit(
         def fits_cut(cut: str, before: list[str] = before) -> bool:
             return fits(render(text, [*before, cut]))
 
-        cut, tokens = _longest_cut(last.text, tokenizers[0], fits_cut)
+        # Where those before have no room already, no part of it has.
+        full = bool(before) and not fits(render(text, before))
+        cut, tokens = ("", 0) if full else _longest_cut(last.text, tokenizers[0], fits_cut)
         if cut:
             kept.append(replace(last, text=cut))
             name = "example" if number == 1 else f"example {number}"
@@ -219,7 +223,17 @@ def fit(
 
 
 def _longest_cut(text: str, tokenizer: Any, fits: Callable[[str], bool]) -> tuple[str, int]:
-    """The longest part of a text, from its start, that fits, and its tokens; ("", 0) when none does."""
+    """The longest part of a text, from its start, that fits, and its tokens; ("", 0) when none does.
+
+    Of a very long text the end is never looked at: a megabyte takes a tokenizer seconds each time.
+    """
+    size = _LOOKED_AT
+    while 2 * size < len(text):
+        if not fits(text[:size]):
+            # Twice that, so that the tokens in question are far from the end.
+            text = text[: 2 * size]
+            break
+        size *= 2
     low, high = 0, len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
     while low < high:
         middle = (low + high + 1) // 2

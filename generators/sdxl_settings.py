@@ -41,7 +41,7 @@ class IPAdapterSettings(BaseModel):
         description="Folder of the CLIP image encoder within the model.",
     )
     scale: float = Field(
-        0.6, ge=0, le=2, description="Weight of the example; a row without one gets 0."
+        0.6, gt=0, le=2, description="Weight of the example, above 0; a row without one gets 0."
     )
 
     @field_validator("weight_name")

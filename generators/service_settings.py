@@ -68,6 +68,14 @@ class ServiceSettings(BaseModel):
             raise ValueError("base_url must not hold a user or password; use api_key_env")
         return value.rstrip("/")
 
+    @field_validator("extra")
+    @classmethod
+    def _own_fields(cls, value: dict[str, Any]) -> dict[str, Any]:
+        # What is recorded of a candidate would not be what the server got.
+        if taken := sorted({"model", "messages", "prompt", "image"} & value.keys()):
+            raise ValueError(f"extra must not hold {taken[0]}, which the generator writes itself")
+        return value
+
     @model_validator(mode="after")
     def _consent(self) -> ServiceSettings:
         if not self.send_data:

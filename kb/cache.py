@@ -186,8 +186,12 @@ class EmbeddingCache:
         encode: Callable[[Iterable[Any]], np.ndarray],
         block: int = 1024,
         progress: Callable[[int, int], None] | None = None,
+        of_an_item: Callable[[Exception], bool] = lambda error: False,
     ) -> np.ndarray:
         """Have items by key; only those that are not held are read and encoded.
+
+        After an error of a block its items are read again and encoded one by one; those that have
+        the error are left out.
 
         Parameters
         ----------
@@ -203,11 +207,13 @@ class EmbeddingCache:
         progress : callable, optional
             Called after each block with the number of items that are done, and of all that were
             not held.
+        of_an_item : callable, optional
+            Whether an error of `encode` comes of an item; by default none does, and it is raised.
 
         Returns
         -------
         int64 [n]
-            Row of each key, for `rows`; -1 for items that could not be had.
+            Row of each key, for `rows`; -1 for items that could not be had, or encoded.
         """
         missing: dict[str, int] = {}
         for number in np.flatnonzero(self.find(keys) < 0).tolist():
@@ -216,16 +222,54 @@ class EmbeddingCache:
         source = iter(items(wanted)) if wanted else iter(())
         for first in source:
             had: list[int] = []
-            embeddings = encode(_noting(chain([first], islice(source, block - 1)), had))
-            self.add([keys[number] for number in had], embeddings)
+            try:
+                embeddings = encode(_noting(chain([first], islice(source, block - 1)), had))
+            except _Unread as error:
+                raise (error.__cause__ or error) from None
+            except Exception as error:
+                # One that came before any item was asked for is none's.
+                if not had or not of_an_item(error):
+                    raise
+                self._encode_each(keys, items(had), encode, of_an_item)
+            else:
+                self.add([keys[number] for number in had], embeddings)
             if progress is not None:
                 progress(int(np.searchsorted(wanted, had[-1])) + 1, len(wanted))
         return self.find(keys)
 
+    def _encode_each(
+        self,
+        keys: Sequence[str],
+        items: Iterable[tuple[int, Any]],
+        encode: Callable[[Iterable[Any]], np.ndarray],
+        of_an_item: Callable[[Exception], bool],
+    ) -> None:
+        """Encode items one by one, and leave out those that can't be."""
+        for number, item in items:
+            try:
+                embedding = encode(iter([item]))
+            except Exception as error:
+                if not of_an_item(error):
+                    raise
+                logger.warning("an item can't be encoded, and is left out: %s", error)
+            else:
+                self.add([keys[number]], embedding)
+
+
+class _Unread(Exception):
+    """Items could not be read; the cause is why. No fault of the encoder's."""
+
 
 def _noting(items: Iterable[tuple[int, Any]], numbers: list[int]) -> Iterator[Any]:
     """The items, their numbers noted on the way."""
-    for number, item in items:
+    source = iter(items)
+    while True:
+        try:
+            number, item = next(source)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise _Unread from error
         numbers.append(number)
         yield item
 

@@ -19,6 +19,8 @@ from generators.base import (
     ImageRequest,
     derive_seed,
     needs_of,
+    storable,
+    well_formed,
 )
 from generators.prompts import joined
 from kb.embeddings import Modality, opposite
@@ -28,6 +30,7 @@ from pipeline.dataset.images import UndecodableImage, decode, encode
 from pipeline.knowledge.standing import StandingKnowledge
 from pipeline.ledger.ledger import Entry
 from pipeline.ledger.review import REFUSED, half_digest
+from pipeline.models.item_errors import embed_each
 from pipeline.models.loaded import LoadedModels
 from pipeline.storage.errors import ConfigError
 from selection.judgement import Judged
@@ -91,11 +94,15 @@ class Block:
 
     def ground(self) -> None:
         """Embed the observed halves, find the pairs that ground them, predict the missing ones."""
+        knowledge, observed = self.knowledge.base, self.observed
         rows = [row for row in self.rows if row.error is None]
+        embeddings, faults = embed_each(self.models, [row.item for row in rows], observed)
+        for place, why in faults.items():
+            rows[place].error = f"the observed {observed}: {why}"
+        sound = [place for place in range(len(rows)) if place not in faults]
+        rows, embeddings = [rows[place] for place in sound], embeddings[sound]
         if not rows:
             return
-        knowledge, observed = self.knowledge.base, self.observed
-        embeddings = self.models.embed([row.item for row in rows], observed)
         if not knowledge.mapping.constant_[observed]:
             for row, pseudo in zip(rows, knowledge.pseudo(embeddings, observed), strict=True):
                 row.pseudo = pseudo
@@ -198,50 +205,51 @@ class Block:
                         f"{self.component.section}: a candidate of row {row.id!r} says that it was"
                         f" shown example {unknown[0]!r}, which was not given"
                     )
-                candidates.append(candidate)
-        errors = [answer.error for _, answer in asked if answer.error is not None]
+                candidates.append(storable(candidate))
+        errors = [well_formed(answer.error) for _, answer in asked if answer.error is not None]
         return Generated(row.id, tuple(candidates), errors[0] if errors else None)
 
     def judge(self, answers: Sequence[Generated]) -> None:
         """Judge what `generate` gave, and choose each row's best where one holds."""
         rows = self.open_rows()
         made = [c for answer in answers for c in answer.candidates]
-        embeddings = self._embed(made)
+        embeddings, faults = self._embed(made)
         start = 0
         for row, answer in zip(rows, answers, strict=True):
             if not answer.candidates:
                 row.error = answer.error or "the generator gave no candidate"
                 continue
-            own = embeddings[start : start + len(answer.candidates)]
-            start += len(answer.candidates)
-            judged = self._judge(row, answer.candidates, own, self._refused(row, answer))
+            span = range(start, start + len(answer.candidates))
+            start = span.stop
+            own = {place - span.start: faults[place] for place in span if place in faults}
+            known = {**own, **self._refused(row, answer)}
+            judged = self._judge(row, answer.candidates, embeddings[span.start : start], known)
             offset = len(row.tried)
             attempt = row.first_attempt + self.turn
+            lacking = () if answer.error is None else (f"others failed: {answer.error}",)
+            notes = (*judged.notes, *lacking)
             row.tried += [
-                Tried(attempt, candidate, judgement)
+                Tried(attempt, candidate, judgement, notes)
                 for candidate, judgement in zip(answer.candidates, judged.judgements, strict=True)
             ]
-            lacking = () if answer.error is None else (f"others failed: {answer.error}",)
-            row.notes = (*judged.notes, *lacking)
             if judged.chosen is None:
                 row.faults.append("; ".join([f"attempt {attempt}: {judged.reason}", *lacking]))
             else:
                 row.chosen = offset + judged.chosen
         self.turn += 1
 
-    def _embed(self, candidates: Sequence[Candidate]) -> np.ndarray:
-        """Unit embeddings [n, d]; zeros stand for candidates that are nothing to embed."""
-        encoder, missing = self.models.encoder, self.missing
-        embeddings = np.zeros((len(candidates), encoder.dimension(missing)), np.float32)
-        if missing == "text":
-            items: list[Any] = [candidate.text for candidate in candidates]
-            real = [i for i, text in enumerate(items) if text and text.strip()]
-        else:
-            items = [candidate.image for candidate in candidates]
-            real = [i for i, image in enumerate(items) if image is not None]
-        if real:
-            embeddings[real] = encoder.encode([items[i] for i in real], missing)
-        return embeddings
+    def _embed(self, candidates: Sequence[Candidate]) -> tuple[np.ndarray, dict[int, str]]:
+        """Unit embeddings [n, d], and by number why a candidate can't be embedded.
+
+        Zeros stand for those, and for candidates that are nothing to embed.
+        """
+        held = [[c.text] if self.missing == "text" else c.image for c in candidates]
+        empty = [not (c.text or "").strip() and c.image is None for c in candidates]
+        real = [number for number, nothing in enumerate(empty) if not nothing]
+        found, faults = embed_each(self.models, [held[number] for number in real], self.missing)
+        embeddings = np.zeros((len(candidates), found.shape[1]), np.float32)
+        embeddings[real] = found
+        return embeddings, {real[place]: why for place, why in faults.items()}
 
     def _judge(
         self,

@@ -61,7 +61,7 @@ class Recorder:
             "kb_version": self._knowledge.base.version,
             "examples": [_example(example) for example in row.shown(of)],
             "dropped": _dropped(row),
-            "candidates": [_candidate(tried, row.notes) for tried in row.tried],
+            "candidates": [_candidate(tried) for tried in row.tried],
             "chosen": row.chosen,
             "score": best.judgement.score if best else None,
             "run_id": self._run_id,
@@ -101,7 +101,7 @@ def _dropped(row: Row) -> list[dict[str, Any]]:
     ]
 
 
-def _candidate(tried: Tried, notes: tuple[str, ...]) -> dict[str, Any]:
+def _candidate(tried: Tried) -> dict[str, Any]:
     judgement = tried.judgement
     return {
         "text": tried.candidate.text,
@@ -113,6 +113,6 @@ def _candidate(tried: Tried, notes: tuple[str, ...]) -> dict[str, Any]:
         "score": judgement.score,
         "valid": judgement.valid,
         "reason": judgement.reason,
-        "notes": [*tried.candidate.notes, *notes],
+        "notes": [*tried.candidate.notes, *tried.notes],
         "examples": list(tried.candidate.shown),
     }

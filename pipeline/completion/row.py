@@ -25,11 +25,15 @@ class Grounds:
 
 @dataclass(frozen=True)
 class Tried:
-    """A candidate with the round that it was drawn in, and what was found of it."""
+    """A candidate with the round that it was drawn in, and what was found of it.
+
+    `notes` hold for all candidates of its round, such as why a score is missing.
+    """
 
     attempt: int
     candidate: Candidate
     judgement: Judgement
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -54,8 +58,6 @@ class Row:
         In the order in which they were drawn.
     chosen : int or None
         Number of the best in `tried`.
-    notes : tuple of str
-        What holds for all candidates, such as why a score is missing.
     faults : list of str
         Why rounds without a valid candidate had none.
     error : str or None
@@ -71,7 +73,6 @@ class Row:
     pseudo: np.ndarray | None = None
     tried: list[Tried] = field(default_factory=list)
     chosen: int | None = None
-    notes: tuple[str, ...] = ()
     faults: list[str] = field(default_factory=list)
     error: str | None = None
 

@@ -24,6 +24,7 @@ from pipeline.dataset.catalog import Catalog, encoded_images, stream
 from pipeline.dataset.external import INTERNAL
 from pipeline.dataset.images import UndecodableImage, decode
 from pipeline.dataset.sources import Progress, Sources, quiet
+from pipeline.models.item_errors import comes_of_an_item
 from pipeline.models.loaded import LoadedModels
 from pipeline.storage.digests import digest
 
@@ -50,7 +51,8 @@ class PairEmbeddings:
         """The complete rows of a source with their embeddings, in reading order.
 
         A picture or text that this encoder has seen before, in whatever file, is not encoded
-        again. Rows whose picture can't be decoded any more are left out, with a warning.
+        again. Rows whose picture can't be decoded any more, or with a half that the encoder can't
+        take, are left out, with a warning.
 
         Raises
         ------
@@ -72,12 +74,14 @@ class PairEmbeddings:
                 items[modality],
                 partial(self._models.embed, modality=modality),
                 progress=partial(progress, f"embed {source} {modality}s"),
+                of_an_item=partial(comes_of_an_item, self._models, modality),
             )
         held = (places["image"] >= 0) & (places["text"] >= 0)
         if not held.all():
             first = complete["id"][int(np.argmin(held))].as_py()
             logger.warning(
-                "%s: %d pairs are left out, for their pictures can't be decoded any more (%r first)",
+                "%s: %d pairs are left out, for a half of them can't be decoded any more, or not be"
+                " embedded (%r first)",
                 source,
                 len(held) - int(held.sum()),
                 first,

@@ -23,6 +23,7 @@ from generators.base import (
     Example,
     Generated,
     ImageRequest,
+    storable,
 )
 from pipeline.dataset.images import encode
 from pipeline.storage.digests import digest
@@ -150,7 +151,7 @@ class Remembering:
             for place, answer in zip(asked, answers, strict=True):
                 if answer.error is not None:
                     errors[place] = answer.error
-                for candidate in answer.candidates:
+                for candidate in map(storable, answer.candidates):
                     new[keys[place][candidate.seed]] = candidate, requests[place].examples
                     held[place][candidate.seed] = candidate
             self._memory.add(new)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,3 +128,28 @@ def test_the_caption_ends_before_the_next_one_that_a_model_goes_on_to_write() ->
     assert before_stop("a hat Caption 3: a cat", ["\n", "Caption 3:"]) == "a hat"
     assert before_stop(" a hat \n\n a cat", ["\n", "Caption 3:"]) == "a hat"
     assert before_stop("a hat", ["\n"]) == "a hat"
+
+
+class Measured:
+    """A tokenizer that counts the characters that it is given."""
+
+    is_fast = True
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.characters = 0
+
+    def __call__(self, text: str, **options: Any) -> Any:
+        self.characters += len(text)
+        return self.tokenizer(text, **options)
+
+
+def test_a_very_long_text_is_not_read_again_and_again(tokenizers: list) -> None:
+    measured = Measured(tokenizers[0])
+    long = "a red hat on a table " * 10_000
+    own = fit(similar, long, [], [measured], 77)
+    assert own.notes == ("text cut to 75 tokens",) and long.startswith(own.text)
+    given = fit(similar, "a hat", pairs(long, long), [measured], 77)
+    assert given.shown == ("pair-1",) and given.dropped == (Dropped("pair-2", NO_ROOM),)
+    # Its own, and both examples three times at most; a search by halves reads it 18 times each.
+    assert measured.characters < 8 * len(long)

@@ -114,6 +114,11 @@ def test_less_than_one_step_is_refused_in_the_settings(steps: int, strength: flo
     SdxlSettings(grounding="none", steps=steps, strength=strength)
 
 
+def test_an_adapter_that_leaves_no_trace_of_the_example_is_refused() -> None:
+    with pytest.raises(ValueError, match="greater than 0"):
+        SdxlSettings(grounding="ip_adapter", ip_adapter={"scale": 0})  # type: ignore[arg-type]
+
+
 def test_auto_draws_the_size_that_the_model_learned_on(
     sdxl: Path, examples: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -276,3 +276,11 @@ def test_wrong_settings_are_named(settings: dict[str, Any], words: str) -> None:
 def test_nothing_is_sent_by_default() -> None:
     with pytest.raises(ValueError, match="send_data must be true for kind openai: rows and"):
         OpenAICaptionSettings(base_url="http://localhost/v1", model="m")
+
+
+@pytest.mark.parametrize("field", ["messages", "prompt", "model", "image"])
+def test_what_is_recorded_cannot_be_asked_otherwise(field: str) -> None:
+    values = {"base_url": "http://localhost/v1", "model": "m", "send_data": True}
+    for cls in (OpenAICaptionSettings, OpenAIImageSettings):
+        with pytest.raises(ValueError, match=f"extra must not hold {field}, which"):
+            cls.model_validate(values | {"extra": {field: "x"}})
