@@ -111,6 +111,9 @@ def select_retrieval(
     if not contested or held < 2 or len(ids) < 2:
         return fixed, []
     found = retrieval_quality(retriever, pairs, ids, ks, alphas, pseudo, without)
+    if not all(np.isfinite(values).any() for each in found.values() for values in each.values()):
+        # All pairs share a picture or a text: nothing is left to retrieve.
+        return fixed, []
     figures = {
         point: {m: float(values[np.isfinite(values)].mean()) for m, values in by_modality.items()}
         for point, by_modality in found.items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +29,7 @@ from pipeline.dataset.dataset import DatasetSettings
 from pipeline.dataset.external import ExternalSettings
 from pipeline.export.settings import ExportSettings
 from pipeline.models.components import Component
+from pipeline.storage.digests import digest
 from pipeline.storage.errors import ConfigError, first_error, without_password
 from pipeline.storage.files import FOLDER_NAME
 from selection.settings import ScoringSettings
@@ -149,8 +149,7 @@ class Config(BaseModel):
         if self.working_folder is not None:
             return (self.base / Path(self.working_folder).expanduser()).resolve()
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        digest = hashlib.blake2b(self.output_url.encode(), digest_size=8).hexdigest()
-        return caches / "rag4dmc" / digest
+        return caches / "rag4dmc" / digest(self.output_url)[:16]
 
     @property
     def embeddings_folder(self) -> Path:

@@ -8,10 +8,10 @@ from typing import Any
 
 from generators.base import needs_of
 from pipeline.config.config import Config
-from pipeline.dataset.catalog import digest
 from pipeline.dataset.schema import SCHEMA_VERSION
 from pipeline.ledger.comparison import ATTEMPTS, PASSING
 from pipeline.models.components import Component
+from pipeline.storage.digests import digest
 
 
 def row_dependencies(

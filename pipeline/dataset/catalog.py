@@ -20,7 +20,6 @@ from pipeline.dataset.findings import (
     FILE_SCHEMA,
     HELD,
     Advance,
-    digest,
     keep,
     kept,
     kept_columns,
@@ -32,6 +31,7 @@ from pipeline.dataset.findings import (
 from pipeline.dataset.forms.reasons import by_kind
 from pipeline.dataset.images import ImageInspector
 from pipeline.dataset.known_images import KnownImages
+from pipeline.storage.digests import digest
 from pipeline.storage.files import read_json, write_changed
 
 COLUMNS_FILE = "columns.json"

@@ -6,7 +6,6 @@ version and the settings of reading stay the same.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from pipeline.dataset.fingerprints import row_digests
 from pipeline.dataset.forms.base import SourceFile, is_string
 from pipeline.dataset.images import ImageInspector
 from pipeline.dataset.known_images import COLUMNS, KnownImages
+from pipeline.storage.digests import digest
 from pipeline.storage.files import writing_whole
 
 FINDINGS_VERSION = 7
@@ -52,16 +52,6 @@ NOT_OF_READING = {"name", "licence", "on_duplicate", "exclude"}
 _COLUMNS = b"columns"
 
 Advance = Callable[[int], None]
-
-
-def digest(*parts: bytes | str) -> str:
-    """A 128-bit BLAKE2b digest in hex of the parts, each told apart by its length."""
-    state = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
-        state.update(len(data).to_bytes(8, "little"))
-        state.update(data)
-    return state.hexdigest()
 
 
 def reading_of(dataset: Dataset) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 from kb.recipe import METHOD
 from pipeline.config.config import Config
 from pipeline.config.variants import Variant
-from pipeline.dataset.catalog import digest
 from pipeline.dataset.sources import Progress, quiet
 from pipeline.evaluation.changes import derive
 from pipeline.evaluation.protocol.world import Masked, World
@@ -20,6 +19,7 @@ from pipeline.job import Job
 from pipeline.knowledge.build import INPUTS
 from pipeline.knowledge.standing import STANDARDS
 from pipeline.models.candidates import CandidateStore
+from pipeline.storage.digests import digest
 
 # What a run's knowledge base was made of, beside it.
 KB_KEY = "kb.key"

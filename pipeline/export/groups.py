@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from pipeline.dataset.catalog import digest
 from pipeline.export.tally import Bounds, Tally
 from pipeline.ledger.review import Verdict
+from pipeline.storage.digests import digest
 
 Stamp = tuple[str, int, int]
 

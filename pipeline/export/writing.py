@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from pipeline.dataset.catalog import digest
 from pipeline.export.formats import ShardWriter, Writer
 from pipeline.export.groups import (
     Group,
@@ -24,6 +23,7 @@ from pipeline.export.groups import (
 from pipeline.export.settings import ExportSettings
 from pipeline.export.tally import JUDGED_BY, Sieve
 from pipeline.ledger.review import Verdict
+from pipeline.storage.digests import digest
 from pipeline.storage.files import read_json
 from pipeline.storage.versions import MARK
 

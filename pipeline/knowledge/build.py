@@ -17,7 +17,7 @@ from kb.mapping import NoCompletePairs
 from kb.recipe import METHOD, Recipe
 from kb.storage import DamagedKnowledgeBase, damaged_files, read_manifest
 from pipeline.config.config import Config
-from pipeline.dataset.catalog import Catalog, digest
+from pipeline.dataset.catalog import Catalog
 from pipeline.dataset.dataset import DatasetError
 from pipeline.dataset.external import INTERNAL
 from pipeline.dataset.overlooked import without_pairs
@@ -26,6 +26,7 @@ from pipeline.knowledge.embedding import PairEmbeddings, pair_ids
 from pipeline.knowledge.standards import keep_standards
 from pipeline.knowledge.standing import StandingKnowledge
 from pipeline.models.loaded import LoadedModels
+from pipeline.storage.digests import digest
 from pipeline.storage.files import read_json, write_whole
 from pipeline.storage.warned import Warned
 

@@ -20,11 +20,12 @@ from PIL import Image
 from kb.cache import EmbeddingCache
 from kb.embeddings import MODALITIES, Modality, Subset, take
 from kb.pairs import Pairs
-from pipeline.dataset.catalog import Catalog, digest, encoded_images, stream
+from pipeline.dataset.catalog import Catalog, encoded_images, stream
 from pipeline.dataset.external import INTERNAL
 from pipeline.dataset.images import UndecodableImage, decode
 from pipeline.dataset.sources import Progress, Sources, quiet
 from pipeline.models.loaded import LoadedModels
+from pipeline.storage.digests import digest
 
 logger = logging.getLogger(__name__)
 

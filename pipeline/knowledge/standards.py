@@ -15,9 +15,10 @@ from kb.embeddings import normalise
 from kb.knowledge_base import KnowledgeBase
 from kb.pairs import Pairs
 from pipeline.config.config import Config
-from pipeline.dataset.catalog import Catalog, digest
+from pipeline.dataset.catalog import Catalog
 from pipeline.knowledge.embedding import decoded
 from pipeline.knowledge.standing import STANDARDS
+from pipeline.storage.digests import digest
 from pipeline.storage.errors import ConfigError
 from pipeline.storage.files import read_json, write_whole
 from selection.niqe import NiqeModel, TooFewBlocks

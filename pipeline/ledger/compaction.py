@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.dataset.catalog import digest, fetch
+from pipeline.dataset.catalog import fetch
 from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.schema import ROW_GROUP_ROWS, completed_schema
 from pipeline.ledger.ledger import Ledger, Manifest, part_name, shard_name, writing_part
+from pipeline.storage.digests import digest
 
 
 def layout_of(schema: pa.Schema) -> str:

@@ -6,7 +6,6 @@ manifests are the only truth: a part without one is debris of a run that was cut
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.dataset.schema import STATUSES
+from pipeline.storage.digests import digest
 from pipeline.storage.errors import ConfigError
 from pipeline.storage.files import sync_folder, write_whole, writing_whole
 
@@ -223,7 +223,7 @@ class Ledger:
     def version(self) -> str:
         """A digest that changes with the completed dataset."""
         parts = [(m.part, m.size, m.run_id) for m in self.newest_first()]
-        return hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).hexdigest()
+        return digest(json.dumps(parts))[:16]
 
     def next_number(self) -> int:
         """A shard number above all that stand, and above those that history speaks of."""

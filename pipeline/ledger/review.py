@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.dataset.catalog import digest
 from pipeline.ledger.ledger import Entry, Ledger
+from pipeline.storage.digests import digest
 from pipeline.storage.errors import ConfigError, first_error
 from pipeline.storage.files import read_json, write_whole
 

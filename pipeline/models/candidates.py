@@ -24,8 +24,8 @@ from generators.base import (
     Generated,
     ImageRequest,
 )
-from pipeline.dataset.catalog import digest
 from pipeline.dataset.images import encode
+from pipeline.storage.digests import digest
 
 Request = CaptionRequest | ImageRequest
 

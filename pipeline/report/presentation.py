@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.dataset.catalog import digest
 from pipeline.export.export import Exported, NothingToExport, export, is_export
 from pipeline.export.settings import ExportSettings
 from pipeline.job import Job
@@ -18,6 +17,7 @@ from pipeline.ledger.review import FILE as REVIEW
 from pipeline.ledger.review import Reviewed, take_marks
 from pipeline.ledger.summary import read_summary
 from pipeline.report.run import report_run
+from pipeline.storage.digests import digest
 from pipeline.storage.files import read_json, write_whole
 
 NOTE = "presented.json"

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.dataset.catalog import digest
 from pipeline.knowledge.standing import StandingKnowledge
+from pipeline.storage.digests import digest
 from pipeline.storage.files import writing_whole
 
 logger = logging.getLogger(__name__)

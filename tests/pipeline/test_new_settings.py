@@ -225,7 +225,7 @@ def test_without_a_generator_what_it_made_stays_and_new_rows_are_rejected(
     rejected = after["row 100"]
     assert (rejected["status"], rejected["missing"]) == ("rejected", "image")
     assert rejected["image"] is None and rejected["text"]
-    assert rejected["reason"] == "null; the config has no image_generator"
+    assert rejected["reason"] == "no image in the row; the config has no image_generator"
     assert finished.again()[1] == set()
 
     finished.change(image_generator={"kind": "tests.quick_parts:QuickPainter"})
@@ -242,4 +242,4 @@ def test_rows_without_a_captioner_keep_their_image(finished: FinishedRun) -> Non
     row = finished.rows()["row 101"]
     assert not asked and row["status"] == "rejected" and row["text"] is None
     assert row["image"] == finished.given[-1]["image"]
-    assert row["reason"] == "null; the config has no captioner"
+    assert row["reason"] == "no text in the row; the config has no captioner"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -83,14 +82,6 @@ class Source(Protocol):
         self, name: str, positions: np.ndarray, columns: Sequence[str] | None
     ) -> Iterator[Batch]:
         """The same for some rows only, `positions` being sorted; reads as little as it can."""
-
-
-def digest(parts: Iterable[str]) -> str:
-    """A short digest of strings, for versions that sum up many files."""
-    state = hashlib.blake2b(digest_size=12)
-    for part in parts:
-        state.update(part.encode("utf-8", "surrogateescape") + b"\0")
-    return state.hexdigest()
 
 
 def select_rows(batches: Iterable[Batch], positions: np.ndarray) -> Iterator[Batch]:

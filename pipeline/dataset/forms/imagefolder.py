@@ -21,7 +21,6 @@ from pipeline.dataset.forms.base import (
     Batch,
     DatasetError,
     SourceFile,
-    digest,
     is_string,
 )
 from pipeline.dataset.forms.csv_records import Quotes
@@ -31,6 +30,7 @@ from pipeline.dataset.forms.names import AlikeNames, is_image
 from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.rows import Columns
 from pipeline.dataset.forms.sidecars import Sidecars
+from pipeline.storage.digests import digest
 
 FILE_NAME = "file_name"
 TEXT = "text"
@@ -206,10 +206,12 @@ class ImageFolderSource:
     def _file(self, name: str, version: str, images: dict[str, str]) -> SourceFile:
         folder = posixpath.dirname(name)
         below = digest(
-            part
-            for inner, listing in images.items()
-            if not folder or inner == folder or inner.startswith(f"{folder}/")
-            for part in (inner, listing)
+            *(
+                part
+                for inner, listing in images.items()
+                if not folder or inner == folder or inner.startswith(f"{folder}/")
+                for part in (inner, listing)
+            )
         )
         return SourceFile(name, self.root.url(name), f"{version}+{below}")
 

@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.dataset.forms.base import DatasetError, digest
+from pipeline.dataset.forms.base import DatasetError
 from pipeline.dataset.forms.names import is_beside_data, is_image, readable
+from pipeline.storage.digests import digest
 
 # What stands in a file's place where Git LFS was to fetch it and has not.
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -148,7 +149,7 @@ class Root:
 
     def listing_version(self, names: list[str]) -> str:
         """One version for many files; one that cannot be looked at (a broken link) counts too."""
-        return digest(part for name in names for part in (name, self.looked_at(name) or "none"))
+        return digest(*(part for name in names for part in (name, self.looked_at(name) or "none")))
 
     def looked_at(self, name: str) -> str | None:
         """The version of a file, None where there is none to be had."""

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pipeline.dataset.catalog import digest
 from pipeline.evaluation.protocol.masked import Pairs
 from pipeline.evaluation.results.ranked import Ranks, ranks
+from pipeline.storage.digests import digest
 from pipeline.storage.errors import ConfigError
 from pipeline.storage.files import read_json, write_whole
 

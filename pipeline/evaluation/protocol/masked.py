@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kb.embeddings import Modality
-from pipeline.dataset.catalog import digest
 from pipeline.dataset.schema import IMAGE
+from pipeline.storage.digests import digest
 from pipeline.storage.errors import ConfigError
 from pipeline.storage.files import writing_whole
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from kb.embeddings import Modality, Subset
 from pipeline.config.config import GENERATORS, Config
-from pipeline.dataset.catalog import digest, encoded_images, fetch
+from pipeline.dataset.catalog import encoded_images, fetch
 from pipeline.dataset.external import INTERNAL
 from pipeline.dataset.sources import Progress, quiet
 from pipeline.evaluation.protocol.masked import Masked, Pairs, Row, write_masked
@@ -27,6 +27,7 @@ from pipeline.evaluation.protocol.split import (
     split,
 )
 from pipeline.evaluation.protocol.views import Views, ids_of
+from pipeline.storage.digests import digest
 from pipeline.storage.errors import ConfigError
 from pipeline.storage.files import write_whole
 

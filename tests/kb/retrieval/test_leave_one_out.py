@@ -1,5 +1,8 @@
+"""Choosing k and alpha on pairs that are left out of what they retrieve from."""
+
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from kb.retrieval import RetrievalSettings
@@ -29,3 +32,11 @@ def test_given_k_and_alpha_are_left_alone() -> None:
     _, pairs, retriever = make(RetrievalSettings(k=7, alpha=0.9))
     ids = [f"p{number:04d}" for number in range(300)]
     assert select_retrieval(retriever, pairs, ids) == (RetrievalSettings(k=7, alpha=0.9), [])
+
+
+def test_pairs_of_one_picture_leave_nothing_to_measure_by() -> None:
+    _, pairs, retriever = make(RetrievalSettings(), count=40)
+    ids = [f"p{number:04d}" for number in range(40)]
+    retriever.digests = {"image": np.full(40, 7, np.uint64), "text": np.arange(40, dtype=np.uint64)}
+    chosen = select_retrieval(retriever, pairs, ids, without=retriever.digests)
+    assert chosen == (RetrievalSettings(k=10, alpha=0.5), [])

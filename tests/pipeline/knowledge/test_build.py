@@ -94,7 +94,7 @@ def test_an_example_that_breaks_after_the_build_grounds_no_row_and_ends_no_run(
     made = [row for row in quick_worlds.completed(job).values() if row["missing"] == "image"]
     assert [row["status"] for row in made] == ["completed"] * 3
     assert all(row["completion"]["examples"] == [] for row in made)
-    assert "grounds no row any more" in caplog.text
+    assert "has no picture any more" in caplog.text
 
 
 def test_a_block_too_large_for_the_pictures_is_told_with_one_that_fits(config: Path) -> None:

@@ -146,7 +146,7 @@ class TestRejected:
         assert texts[0] not in ids and texts[1] in ids
         assert left_out["rejected in review"] == 1
         card = (finished.folder / "runs/quick/exports/parquet/README.md").read_text()
-        assert "A person looked at 1 of the generated halves and accepted them." in card
+        assert "A person looked at 1 of the completed rows and accepted them." in card
         again(finished)
         assert texts[0] in exported()[0]
 
