@@ -67,7 +67,7 @@ def check_columns(source: Source, asked: ColumnSettings, found: ColumnSettings) 
     files = {name: grown.of(name) for name in grown.files()}
     for role in ("image", "text"):
         held = getattr(found, role)
-        if held is None or getattr(asked, role) is not None:
+        if held is None or held in grown.always or getattr(asked, role) is not None:
             continue
         beside = {c for kinds in files.values() if held in kinds for c in kinds}
         for name, kinds in files.items():

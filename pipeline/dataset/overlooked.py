@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
+import pyarrow as pa
+
 from pipeline.dataset.catalog import Catalog
-from pipeline.dataset.columns import text_kind
+from pipeline.dataset.columns import NONE, text_kind
 from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.forms.base import is_binary, is_string
 from pipeline.dataset.forms.names import is_about
 from pipeline.dataset.forms.unused import unused
 from pipeline.dataset.opening import table_names
@@ -15,6 +18,9 @@ from pipeline.dataset.opening import table_names
 logger = logging.getLogger(__name__)
 
 _COLUMNS = 8
+# Characters of a type that are shown.
+_TYPE = 60
+_READ = {"text": "a column of strings or of lists of them", "image": "a column of bytes or paths"}
 
 
 def overlooked(catalog: Catalog, in_use: bool = False) -> list[str]:
@@ -41,28 +47,70 @@ def _unused(dataset: Dataset, named: Iterable[str]) -> list[str]:
     if not left:
         return []
     known, own = set(dataset.root.names()), dataset.images.root.path == dataset.root.path
+    packed: dict[str, set[str]] = {}
     for path in named:
         place = path if path in known and own else dataset.images.find(path)
         if isinstance(place, tuple):
+            packed.setdefault(place[0], set()).add(place[1])
             place = place[0]
         if place is not None and own:
             used.add(place)
-    return [name for name in left if name not in used]
+    inside = [
+        f"{name}/{member}"
+        for name, members in packed.items()
+        for member in dataset.images.packed(name)
+        if own and member not in members and not is_about(member)
+    ]
+    return [name for name in left if name not in used] + inside
 
 
 def _columns(catalog: Catalog, in_use: bool) -> Iterator[str]:
     """Columns that may be the one that was not found."""
-    columns, extra = catalog.dataset.columns, catalog.dataset.extra_schema
+    passed = zip(catalog.dataset.columns.extra or (), catalog.dataset.extra_schema, strict=True)
+    # By the names that the settings know them by.
+    extra = [field.with_name(name) for name, field in passed]
     for half in ("text", "image"):
         asked = getattr(catalog.dataset.settings.columns, half)
-        if getattr(columns, half) is None and (asked is None or not in_use):
-            told = [field.name for field in extra if text_kind(field)]
-            if told:
-                shown = ", ".join(map(repr, told[:_COLUMNS])) + (", …" if told[_COLUMNS:] else "")
-                yield (
-                    f"no column of {half}s was found by its name, and every row counts as without"
-                    f" {half}; is it one of {shown}? (columns.{half})"
-                )
+        if _has(catalog, half) or (asked == NONE and in_use):
+            continue
+        told = [field.name for field in extra if text_kind(field)]
+        if told:
+            yield (
+                f"no column of {half}s was found by its name, and every row counts as without"
+                f" {half}; is it one of {_shown(told)}? (columns.{half})"
+            )
+        others = [f for f in extra if not text_kind(f) and _may_hold(f.type, half)]
+        if others:
+            kinds = sorted({str(field.type)[:_TYPE] for field in others})
+            names = [field.name for field in others]
+            yield (
+                f"every row counts as without {half}, which may lie in {_shown(names)}"
+                f" ({', '.join(kinds)}); no {half} is read of that: make it {_READ[half]}"
+            )
+
+
+def _has(catalog: Catalog, half: str) -> bool:
+    """Whether there is a column of a half; one that no row of JSON or of a tar had is none."""
+    dataset = catalog.dataset
+    column = getattr(dataset.columns, half)
+    grows = getattr(dataset.source, "columns", None) is not None
+    empty = grows and catalog.table[half].null_count == len(catalog)
+    return column is not None and not (
+        half == "text" and empty and not dataset.learned().get(column)
+    )
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:_COLUMNS])) + (", …" if names[_COLUMNS:] else "")
+
+
+def _may_hold(kind: pa.DataType, half: str) -> bool:
+    """Whether values of a type may hold texts or pictures, packed in bytes or in other values."""
+    if is_string(kind) or is_binary(kind):
+        return True
+    if half == "image" and pa.types.is_list(kind) and kind.value_type in (pa.uint8(), pa.int8()):
+        return True
+    return any(_may_hold(kind.field(i).type, half) for i in range(kind.num_fields))
 
 
 def warn_of_run(catalog: Catalog, pending: Mapping[str, int], made: Collection[str]) -> list[str]:

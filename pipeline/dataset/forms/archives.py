@@ -10,7 +10,7 @@ from typing import IO
 
 from pipeline.dataset.forms import reasons
 from pipeline.dataset.forms.base import MAX_IMAGE_BYTES
-from pipeline.dataset.forms.names import AlikeNames, is_image
+from pipeline.dataset.forms.names import AlikeNames, is_beside_data, is_image
 from pipeline.dataset.forms.root import Root
 
 ZIP_SUFFIX = ".zip"
@@ -39,6 +39,16 @@ class Archives:
             if member:
                 found.add((name, member))
         return found.pop() if len(found) == 1 else None
+
+    def members(self, name: str) -> list[str]:
+        """All files in a zip that can be opened."""
+        archive = self._archive(name)
+        assert archive is not None
+        return [
+            m
+            for m in archive.zip.namelist()
+            if not (m.endswith("/") or any(map(is_beside_data, m.split("/"))))
+        ]
 
     def version(self, place: tuple[str, str]) -> str:
         """Changes when the member may have."""

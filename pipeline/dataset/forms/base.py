@@ -143,7 +143,11 @@ def fits(found: pa.DataType, expected: pa.DataType) -> bool:
             fits(a.type, b.type) for a, b in zip(found, expected, strict=True)
         )
     if is_list(found) and is_list(expected):
-        return fits(found.value_type, expected.value_type)
+        sized = pa.types.is_fixed_size_list(expected)
+        same = not sized or getattr(found, "list_size", None) == expected.list_size
+        return same and fits(found.value_type, expected.value_type)
+    if pa.types.is_fixed_size_binary(expected):
+        return False  # of another width
     return (is_string(found) and is_string(expected)) or (is_binary(found) and is_binary(expected))
 
 
@@ -170,9 +174,32 @@ def plain(schema: pa.Schema) -> pa.Schema:
 
     A map becomes a list of its keys and values, which is what Parquet stores of it; a narrow decimal
     one of 128 bits, a view of strings or bytes strings or bytes, an extension type its storage. All
-    others stay.
+    others stay. Keys of categories are widened, lest those of all files together be too many.
+
+    Raises
+    ------
+    DatasetError
+        A column is of a type that Parquet does not keep.
     """
+    for field in schema:
+        if not _is_kept(field.type):
+            raise DatasetError(
+                f"column {field.name!r} is {field.type}, which Parquet can't keep;"
+                " write it as another type"
+            )
     return pa.schema([_plain_field(field) for field in schema], metadata=schema.metadata)
+
+
+def _is_kept(kind: pa.DataType) -> bool:
+    """Whether Parquet keeps values of a type, and Arrow gives them on unharmed: views of lists it does not."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _is_kept(kind.storage_type)
+    if pa.types.is_run_end_encoded(kind) or pa.types.is_union(kind) or pa.types.is_interval(kind):
+        return False
+    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+        return False
+    held = [kind.field(i) for i in range(kind.num_fields)]
+    return (bool(held) or not pa.types.is_struct(kind)) and all(_is_kept(f.type) for f in held)
 
 
 def _plain_field(field: pa.Field) -> pa.Field:
@@ -195,6 +222,8 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
         return pa.list_(_plain_field(kind.value_field))
     if pa.types.is_decimal(kind) and kind.bit_width < 128:
         return pa.decimal128(kind.precision, kind.scale)
+    if pa.types.is_dictionary(kind):
+        return pa.dictionary(pa.int32(), _plain_type(kind.value_type), kind.ordered)
     views = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
     return views.get(kind, kind)
 

@@ -137,10 +137,11 @@ class CocoSource:
                 elif key == "annotations":
                     for item in reader.array():
                         told = _object(name, item)
-                        if isinstance(told.get("caption"), str):
-                            captions.setdefault(told.get("image_id"), []).append(told["caption"])
+                        for text in _texts(name, told.get("caption")):
+                            captions.setdefault(told.get("image_id"), []).append(text)
                 else:
                     reader.value()
+            reader.end()
         rows = [self._row(name, image, captions) for image in images]
         self._lost[name] = sum(map(len, captions.values()))
         return rows
@@ -173,6 +174,14 @@ class CocoSource:
             told = posixpath.basename(name).lower()
             found = [n for n in found if any(p and p.lower() in told for p in n.split("/")[:-1])]
         return found[0] if len(found) == 1 else path
+
+
+def _texts(name: str, caption: Any) -> list[str]:
+    """The captions of an annotation, most often one; none where it has another kind of thing."""
+    texts = caption if isinstance(caption, list) else [] if caption is None else [caption]
+    if not all(isinstance(text, str) for text in texts):
+        raise DatasetError(f"{name}: the caption {str(caption)[:60]!r} is no text")
+    return texts
 
 
 def _object(name: str, item: Any) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def _is_table(root: Root, name: str) -> bool:
 
 def _header(file: IO[bytes]) -> str:
     lines = file.read(_HEAD).decode("utf-8-sig", "replace").splitlines()
-    return lines[0] if lines else ""
+    return next(filter(None, lines), "")
 
 
 def _fields(header: str, mark: str) -> int:

@@ -15,6 +15,10 @@ _LONGEST = 1 << 28
 _SPACE = " \t\r\n"
 
 
+class MoreFollows(DatasetError):
+    """A JSON text has ended and its file has not, as where files were put together."""
+
+
 class JsonReader:
     """Goes through one JSON text from its beginning.
 
@@ -89,6 +93,18 @@ class JsonReader:
                 continue
             self._place = end
             return value
+
+    def end(self) -> None:
+        """Make sure that nothing follows what was read.
+
+        Raises
+        ------
+        MoreFollows
+        """
+        if self.peek():
+            raise MoreFollows(
+                f"{self.name}: more follows the end of its JSON; keep one array, or an object a line"
+            )
 
     def _take(self, wanted: str) -> None:
         if self.peek() != wanted:

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from pipeline.dataset.forms.base import DatasetError
 from pipeline.dataset.forms.compressed import damage_named, plain
-from pipeline.dataset.forms.json_reader import JsonReader
+from pipeline.dataset.forms.json_reader import JsonReader, MoreFollows
 from pipeline.dataset.forms.names import is_about, is_image, plain_name
 from pipeline.dataset.forms.root import Root
 
@@ -63,6 +63,7 @@ def json_rows(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
     reader = JsonReader(file, name)
     if reader.peek() == "[":
         yield from _objects(reader)
+        reader.end()
         return
     table = None
     for key in reader.entries():
@@ -78,6 +79,7 @@ def json_rows(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
             yield from _objects(reader)
         else:
             raise DatasetError(f"{name} holds more than one list, {table!r} and {key!r}; keep one")
+    reader.end()
 
 
 def _objects(reader: JsonReader) -> Iterator[dict[str, Any]]:
@@ -121,14 +123,17 @@ def picture_tables(root: Root) -> list[str]:
 
 
 def _names_images(root: Root, name: str) -> bool:
+    rows: list[Any] = []
     try:
         with root.open(name) as file, damage_named(name):
             content = plain(file)
             if is_lines(content):
                 line = content.readline()
-                rows = [json.loads(line)] if line.strip() else []
+                rows += [json.loads(line)] if line.strip() else []
             else:
-                rows = list(islice(json_rows(content, name), _LOOKED_AT))
+                rows.extend(islice(json_rows(content, name), _LOOKED_AT))
+    except MoreFollows:
+        pass  # which the reading will tell of
     except (DatasetError, ValueError, RecursionError):
         return False
     found = [row for row in rows if isinstance(row, dict)]

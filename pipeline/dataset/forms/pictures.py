@@ -91,6 +91,10 @@ class Pictures:
         with ThreadPoolExecutor(_REQUESTS) as threads:
             return list(threads.map(self.read_image, paths))
 
+    def packed(self, name: str) -> list[str]:
+        """The files in a zip that a picture was found in."""
+        return self._archives.members(name)
+
     def _read(self, path: str) -> Answer:
         answer = self._read_local(path) if self.root.local else self._read_remote(path)
         if answer[1] != reasons.NO_FILE:

@@ -63,6 +63,11 @@ class Columns:
         """The kinds by key that were seen in a file."""
         return dict(self._seen.get(file, {}))
 
+    @property
+    def always(self) -> frozenset[str]:
+        """The columns that every file has, whatever is in it."""
+        return frozenset(self._always)
+
     def files(self) -> list[str]:
         """The files of which anything was seen."""
         return [name for name, seen in self._seen.items() if name and seen]

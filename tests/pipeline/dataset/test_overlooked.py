@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import zipfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from pipeline.dataset.forms.reasons import by_kind
 from pipeline.dataset.overlooked import overlooked
 from tests import quick_worlds
 from tests.pipeline.dataset.forms.small_files import PNG
+from tests.pipeline.dataset.forms.test_tars import write_tar
 
 LITTER = (
     *(".DS_Store", "Thumbs.db", "desktop.ini", "README", "README.md", "LICENSE.txt", "SHA256SUMS"),
@@ -72,6 +74,60 @@ def test_columns_that_may_hold_what_was_not_found_are_named(tmp_path: Path) -> N
     assert line.startswith("no column of texts was found by its name") and "'legenda'" in line
     meant = catalog_of(tmp_path, columns={"text": "none"})
     assert overlooked(meant, in_use=True) == []
+
+
+@pytest.mark.parametrize(
+    ("captions", "kind"),
+    [
+        (pa.array([b"a", b"b"]), "binary"),
+        (pa.array([[{"raw": "a"}], None]), "list<element: struct<raw: string>>"),
+        (pa.array([[("en", "a")]] * 2, pa.map_("string", "string")), "list<item: struct<key"),
+    ],
+)
+def test_captions_that_are_no_strings_are_told_to_be_unread(
+    tmp_path: Path, captions: pa.Array, kind: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    table = {"image": [PNG] * 2, "caption": captions, "boxes": [[1.5]] * 2, "nr": [1, 2]}
+    pq.write_table(pa.table(table), tmp_path / "data" / "a.parquet")
+    (line,) = overlooked(catalog_of(tmp_path))
+    assert line.startswith("every row counts as without text, which may lie in 'caption' (" + kind)
+    assert overlooked(catalog_of(tmp_path, columns={"text": "none"}), in_use=True) == []
+
+
+def test_pictures_that_are_lists_of_numbers_are_told_by_the_name_they_have(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    numbers = pa.array([list(PNG)] * 2, pa.list_(pa.uint8()))
+    table = pa.table({"image": numbers, "caption": ["a", "b"]})
+    pq.write_table(table, tmp_path / "data" / "a.parquet")
+    (line,) = overlooked(catalog_of(tmp_path))
+    assert "may lie in 'image' (list<element: uint8>)" in line
+
+
+@pytest.mark.parametrize(
+    ("member", "data"),
+    [("prompt", b"a cat"), ("caption.txt", b"a cat"), ("json", b'{"legenda": "a cat"}')],
+)
+def test_texts_of_a_tar_under_a_name_that_says_nothing_are_told(
+    tmp_path: Path, member: str, data: bytes
+) -> None:
+    (tmp_path / "data").mkdir()
+    write_tar(tmp_path / "data" / "0.tar", [("a.png", PNG), (f"a.{member}", data)])
+    (line,) = overlooked(catalog_of(tmp_path), in_use=True)
+    assert ("'legenda'" if member == "json" else f"'{member}'") in line
+
+
+def test_what_lies_in_a_zip_beside_the_pictures_that_rows_name_is_told(tmp_path: Path) -> None:
+    put(tmp_path, ["rows.csv"], b"image,text\n0.png,\n1.png,x\n")
+    with zipfile.ZipFile(tmp_path / "data" / "images.zip", "w") as packed:
+        packed.mkdir("__MACOSX")
+        for name in ("0.png", "1.png", "2.png", "__MACOSX/._0.png", "README.md"):
+            packed.writestr(name, PNG)
+        packed.writestr("0.txt", "a cat")
+    assert overlooked(catalog_of(tmp_path)) == [
+        "1 .png file (images.zip/2.png) is not used: no row names it",
+        "1 .txt file (images.zip/0.txt) is not used",
+    ]
 
 
 @pytest.fixture

@@ -83,3 +83,11 @@ def test_latin_1_is_named_by_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"id,text\n1,a\n2,caf\xe9\n")
     with pytest.raises(DatasetError, match=r"a\.csv, line 3: the text is not UTF-8"):
         read(open_dataset(tmp_path / "a.csv"))
+
+
+@pytest.mark.parametrize("mark", [";", "|", "\t"])
+def test_blank_lines_before_the_header_say_nothing_of_the_separator(
+    tmp_path: Path, mark: str
+) -> None:
+    content = "\n\r\nid;image;text\n1;1.png;a, b\n2;2.png;c\n".replace(";", mark)
+    assert texts(tmp_path / "a.csv", content) == [["a, b"], ["c"]]

@@ -7,6 +7,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -124,4 +125,42 @@ def test_a_compressed_file_that_is_cut_is_named(tmp_path: Path, name: str) -> No
             data = (gzip if kind == "gzip" else bz2).compress(text.encode())
     (tmp_path / name).write_bytes(data[: len(data) // 2])
     with pytest.raises(DatasetError, match="is compressed, and cut or damaged"):
+        read(open_dataset(tmp_path))
+
+
+@pytest.mark.parametrize("caption", ["one", ["one", "two"], None])
+def test_an_annotation_of_several_captions_gives_all(tmp_path: Path, caption: Any) -> None:
+    pictures(tmp_path)
+    told = {
+        "images": [{"id": 1, "file_name": NAMES[0]}],
+        "annotations": [{"image_id": 1, "caption": "zero"}, {"image_id": 1, "caption": caption}],
+    }
+    write(tmp_path / "captions.json", told)
+    more = caption if isinstance(caption, list) else [caption] if caption else []
+    assert read(open_dataset(tmp_path))[0]["text"] == ["zero", *more]
+
+
+def test_an_annotation_whose_caption_is_no_text_is_named(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    images = [{"id": 1, "file_name": NAMES[0]}]
+    annotations = [{"image_id": 1, "caption": {"en": "one"}}]
+    write(tmp_path / "captions.json", {"images": images, "annotations": annotations})
+    with pytest.raises(DatasetError, match=r"captions\.json: the caption .* is no text"):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["rows", "named", "coco"])
+def test_json_that_goes_on_after_its_end_is_refused(tmp_path: Path, form: str) -> None:
+    pictures(tmp_path)
+    first = {
+        "rows": [{"image": NAMES[0], "text": "one"}],
+        "named": {NAMES[0]: "one"},
+        "coco": {
+            "images": [{"id": 1, "file_name": NAMES[0]}],
+            "annotations": [{"image_id": 1, "caption": "one"}],
+        },
+    }[form]
+    text = json.dumps(first, indent=1)
+    (tmp_path / "captions.json").write_text(f"{text}\n{text.replace('one', 'two')}\n")
+    with pytest.raises(DatasetError, match=r"captions\.json: more follows the end of its JSON"):
         read(open_dataset(tmp_path))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.dataset.catalog import Catalog
 from pipeline.dataset.dataset import Dataset, DatasetError
 from tests.pipeline.dataset.forms.small_files import PNG, open_dataset, read
 
@@ -157,3 +158,12 @@ def test_a_compressed_tar_that_was_cut_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:20_000])
     with pytest.raises(DatasetError, match=r"a\.tar\.gz is not a whole tar"):
         read(open_dataset(path))
+
+
+def test_members_of_any_other_suffix_pass_through_beside_the_picture(tmp_path: Path) -> None:
+    members = [("a.png", PNG), ("a.txt", b"one"), ("a.npy", b"12"), ("b.png", PNG)]
+    write_tar(tmp_path / "a.tar", members)
+    dataset = open_dataset(tmp_path)
+    Catalog.scan(dataset, tmp_path / "catalog")
+    found = [(row["text"], row["extra"]) for row in read(dataset)]
+    assert found == [(["one"], {"npy": b"12"}), ([], {"npy": None})]
