@@ -13,6 +13,7 @@ import numpy as np
 import open_clip
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -43,7 +44,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
             }
         )
     table = pa.Table.from_pylist(rows, schema=completed_schema(text_is_list=False))
-    export(ds.dataset(table), folder / "out", ExportSettings())
+    pq.write_table(table, folder / "part-000001.parquet")
+    completed = ds.dataset([str(folder / "part-000001.parquet")], schema=table.schema)
+    export(completed, folder / "out", ExportSettings())
     return folder / "out"
 
 
