@@ -93,6 +93,22 @@ def llava(folder: Path) -> None:
     write(folder / "llava.json", entries)
 
 
+def captions_within_images(folder: Path) -> None:
+    pictures(folder / "images")
+    images = [{"id": n, "file_name": name} for n, name in enumerate(NAMES)]
+    captions = [{"caption": f"caption {n}"} for n in range(6)]
+    told = [image | caption for image, caption in zip(images, captions, strict=True)]
+    beside = {"splits": ["train", "val"], "categories": [{"id": 1, "name": "cat"}]}
+    write(folder / "captions.json", {"info": {"year": 2024}, **beside, "images": told})
+
+
+def captions_within_images_beside_boxes(folder: Path) -> None:
+    pictures(folder / "images")
+    images = [{"id": n, "file_name": m, "captions": [f"caption {n}"]} for n, m in enumerate(NAMES)]
+    boxes = [{"id": n, "image_id": n, "bbox": [0, 0, 1, 1]} for n in range(6)]
+    write(folder / "train.json", {"annotations": boxes, "images": images, "categories": []})
+
+
 def captions_by_name(folder: Path) -> None:
     pictures(folder / "images")
     told = {name: f"caption {number}" for number, name in enumerate(NAMES)}
