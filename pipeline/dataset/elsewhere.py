@@ -79,11 +79,17 @@ class Elsewhere:
         if half == "text" and text_kind(field):
             values = column.to_pylist()
             if json_kinds(field) is not None:
-                return [bool(texts) for texts in json_captions(values)[0]]
+                texts = json_captions(values)[0]
+                return [bool(t) or _is_filled(v) for t, v in zip(texts, values, strict=True)]
             return [bool(texts) for texts in captions(values, text_kind(field) == "list")[0]]
         if half == "image" and image_kind(field):
             return [_is_picture(cell, self._images) for cell in image_cells(column, field)]
         return column.is_valid().to_pylist()
+
+
+def _is_filled(text: str | None) -> bool:
+    """Whether JSON text is an object or a list with something in it, such as a dialogue."""
+    return text is not None and text[0] in "[{" and any(map(str.isalnum, text))
 
 
 def _is_picture(cell: dict[str, bytes | str | None] | None, images: Pictures) -> bool:

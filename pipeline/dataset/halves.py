@@ -59,9 +59,10 @@ def _spelled(value: Any) -> list[str | None] | None:
 
 def path_to_read(cell: Cell) -> str | None:
     """The path that an image has to be read from, or None if its cell says all there is."""
-    if cell is None or cell["bytes"] is not None or cell.get("reason") is not None:
+    if cell is None or cell["bytes"] or cell.get("reason") is not None:
         return None
-    return cell["path"]
+    # Bytes that are empty hide no path.
+    return cell["path"] or None if cell["bytes"] is not None else cell["path"]
 
 
 def unpacked(cell: Cell) -> Cell:

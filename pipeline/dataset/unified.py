@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
@@ -110,6 +111,8 @@ class Unified:
             if self.columns.image
             else [{"bytes": None, "path": None, "reason": NO_IMAGES}] * batch.num_rows
         )
+        if folder := posixpath.dirname(name):
+            cells = [self._placed(folder, cell) for cell in cells]
         for row, fault in faults.items():
             cells[row] = {"bytes": None, "path": None, "reason": fault}
             texts[row], text_reasons[row] = [], fault
@@ -134,6 +137,16 @@ class Unified:
                     columns.append(extra.slice(start, end - start))
                 yield pa.RecordBatch.from_arrays(columns, schema=self.schema)
                 start, size, images, reasons = end, 0, [], []
+
+    def _placed(self, folder: str, cell: Cell) -> Cell:
+        """A cell whose path is from its table's own folder, where it is there and not from the root."""
+        path = path_to_read(cell)
+        if not path or "://" in path or path.startswith(("/", "data:")):
+            return cell
+        beside = posixpath.join(folder, path)
+        if self._images.find(path) is not None or self._images.find(beside) is None:
+            return cell
+        return {**(cell or {}), "path": beside}
 
     def _read_images(
         self, cells: list[Cell], unread: Unread

@@ -17,6 +17,8 @@ TEXTS = (
     *("alt_text", "alttext", "caption_text", "caption_str", "image_caption", "comment", "raw"),
     *("prompt", "utterance", "summary", "title"),
 )
+# Where a text may be said within a dialogue.
+DIALOGUES = ("conversations", "conversation", "messages", "dialog", "dialogue")
 _NAMES = {"image": IMAGES, "text": TEXTS}
 _NUMBER = re.compile(r"[\W_]*\d*$")
 
@@ -30,4 +32,4 @@ def is_called(half: str, name: str) -> bool:
     (True, True, False)
     """
     plain = _NUMBER.sub("", name.lower())
-    return plain in _NAMES[half] or (half == "text" and "caption" in plain)
+    return plain in _NAMES[half] or (half == "text" and (plain in DIALOGUES or "caption" in plain))

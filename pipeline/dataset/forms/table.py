@@ -21,7 +21,7 @@ from pipeline.dataset.forms.csv_records import Dialect, Quotes, find_dialect
 from pipeline.dataset.forms.delimiters import find_delimiter, text_tables
 from pipeline.dataset.forms.faulty import Faults, FaultyRow
 from pipeline.dataset.forms.json_rows import is_lines, json_rows, picture_tables, with_answer
-from pipeline.dataset.forms.names import is_about, plain_name
+from pipeline.dataset.forms.names import is_about, is_image, plain_name
 from pipeline.dataset.forms.readings import Readings
 from pipeline.dataset.forms.reasons import NO_OBJECT, NOT_UTF8, about
 from pipeline.dataset.forms.root import Root
@@ -226,6 +226,12 @@ def _header(name: str, record: list[str | None]) -> list[str]:
     header = [(field or "").strip() for field in record]
     if not header:
         raise DatasetError(f"{name} has no header line")
+    data = next((field for field in header if is_image(field) or "://" in field), None)
+    if data is not None:
+        raise DatasetError(
+            f"{name} has no header line: its first line holds {data[:60]!r}; write one with the names"
+            " of the columns"
+        )
     twice = {column for column in header if header.count(column) > 1}
     if twice:
         raise DatasetError(f"{name}: column {min(twice)!r} stands twice in the header")

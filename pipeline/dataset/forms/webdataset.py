@@ -159,10 +159,11 @@ def _row(
             json_member = member
         else:
             data = read_member(name, file, member)
-            value = _text(data) if member.extension in _TEXT_MEMBERS else data
+            column = _column_of(member.extension)
+            value = _text(data) if column in _TEXT_MEMBERS else data
             if value is None:
                 fault = about(NOT_UTF8, place)
-            elif row.setdefault(member.extension, value) != value:
+            elif row.setdefault(column, value) != value:
                 fault = about(TWICE, place)
     if json_member is not None:
         text = _text(read_member(name, file, json_member))
@@ -174,6 +175,12 @@ def _row(
             else:
                 row[field] = value
     return row if fault is None else FaultyRow(row, fault)
+
+
+def _column_of(extension: str) -> str:
+    """The column of a member: its extension, but for the text of `001.jpg` that is `001.jpg.txt`."""
+    stem, _, last = extension.rpartition(".")
+    return last if last in _TEXT_MEMBERS and is_image(f".{stem}") else extension
 
 
 def _picture(members: list[Member]) -> Member | None:

@@ -149,3 +149,24 @@ def test_a_run_of_the_config_of_init_tells_of_a_column_that_is_not_read(
     assert CliRunner().invoke(app, meant).exit_code == 0
     dataset = load_config(config).dataset
     assert dataset.columns.text == "none"
+
+
+def test_dialogues_of_several_answers_are_told_where_a_row_has_no_text(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "1.png").write_bytes(PNG)
+    turn = {"from": "gpt", "value": "a cat"}
+    rows = [{"image": "1.png", "conversations": [turn] * n} for n in (1, 2, 3, 0)]
+    (tmp_path / "data" / "llava.json").write_text(json.dumps(rows))
+    (line,) = told(tmp_path)
+    assert line.startswith("rows without text in 'text' that have one in 'conversations': 2; ")
+
+
+def test_empty_bytes_hide_no_picture_that_their_path_names(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "1.png").write_bytes(PNG)
+    image = [{"bytes": b"", "path": "1.png"}, {"bytes": b"", "path": None}, {"bytes": PNG}]
+    write(tmp_path, image=image, text=["a", "b", "c"])
+    dataset = Dataset.open(DatasetSettings(path=str(tmp_path / "data")), tmp_path)
+    rows = [r for f in dataset.files for b in dataset.batches(f) for r in b.to_pylist()]
+    assert [row["image"]["bytes"] for row in rows] == [PNG, None, PNG]
+    assert rows[1]["image_reason"] == "empty image"

@@ -115,6 +115,17 @@ def captions_by_name(folder: Path) -> None:
     write(folder / "captions.json", json.dumps(told, indent=2))
 
 
+def tables_beside_their_pictures(folder: Path) -> None:
+    for split, names in (("train", NAMES[:3]), ("val", NAMES[3:])):
+        numbers = [int(name[:3]) for name in names]
+        renamed = [f"{place}.jpg" for place in range(3)]
+        for number, name in zip(numbers, renamed, strict=True):
+            (folder / split / "images").mkdir(parents=True, exist_ok=True)
+            (folder / split / "images" / name).write_bytes(picture(number))
+        lines = [f"images/{name},caption {n}" for n, name in zip(numbers, renamed, strict=True)]
+        write(folder / split / "captions.csv", "\n".join(["image,caption", *lines]))
+
+
 def an_array_within_an_object(folder: Path) -> None:
     pictures(folder / "images")
     rows = [{"image": f"images/{n}", "caption": f"caption {i}"} for i, n in enumerate(NAMES)]
@@ -240,7 +251,10 @@ LAYOUTS: list[Callable[[Path], Path | None]] = [
     coco_of_two_splits,
     karpathy,
     llava,
+    captions_within_images,
+    captions_within_images_beside_boxes,
     captions_by_name,
+    tables_beside_their_pictures,
     an_array_within_an_object,
     texts_beside,
     texts_in_a_folder_of_their_own,

@@ -91,3 +91,10 @@ def test_blank_lines_before_the_header_say_nothing_of_the_separator(
 ) -> None:
     content = "\n\r\nid;image;text\n1;1.png;a, b\n2;2.png;c\n".replace(";", mark)
     assert texts(tmp_path / "a.csv", content) == [["a, b"], ["c"]]
+
+
+@pytest.mark.parametrize("first", ["001.jpg,a cat", "a cat\thttps://example.com/1.jpg"])
+def test_a_table_without_a_header_loses_no_row_to_it(tmp_path: Path, first: str) -> None:
+    (tmp_path / "a.csv").write_text(f"{first}\n002.jpg,a dog\n")
+    with pytest.raises(DatasetError, match=r"a\.csv has no header line: its first line holds"):
+        open_dataset(tmp_path / "a.csv")

@@ -166,3 +166,9 @@ def test_members_of_any_other_suffix_pass_through_beside_the_picture(tmp_path: P
     Catalog.scan(dataset, tmp_path / "catalog")
     found = [(row["text"], row["extra"]) for row in read(dataset)]
     assert found == [(["one"], {"npy": b"12"}), ([], {"npy": None})]
+
+
+def test_a_text_called_after_its_picture_with_both_suffixes_is_its_text(tmp_path: Path) -> None:
+    members = [("1.jpg", PNG), ("1.jpg.txt", b"a"), ("2.png", PNG), ("2.txt", b"b")]
+    write_tar(tmp_path / "a.tar", members)
+    assert [row["text"] for row in read(open_dataset(tmp_path))] == [["a"], ["b"]]
