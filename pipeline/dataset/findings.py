@@ -180,7 +180,8 @@ def _found(
 
 def keep(folder: Path, file: SourceFile, reading: str, table: pa.Table, dataset: Dataset) -> None:
     """Keep what was found in a file, of what kinds its columns are, and what it holds that is not used."""
-    left = getattr(dataset.source, "left", lambda name: {})(file.name)
+    told_of = getattr(dataset.source, "left", None)
+    left: Mapping[str, Left] = {} if told_of is None else told_of(file.name)
     told = {"file": file.name, "version": file.version, "reading": reading}
     told[_COLUMNS.decode()] = json.dumps(dataset.learned(file.name))
     told[_LEFT.decode()] = json.dumps({kind: asdict(some) for kind, some in left.items()})

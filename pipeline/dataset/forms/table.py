@@ -17,9 +17,9 @@ from pipeline.dataset.forms.base import (
     select_rows,
 )
 from pipeline.dataset.forms.compressed import compression, damage_named, plain
-from pipeline.dataset.forms.csv_records import Dialect, Quotes, find_dialect
+from pipeline.dataset.forms.csv_records import Dialect, Quotes, Record, find_dialect
 from pipeline.dataset.forms.delimiters import find_delimiter, text_tables
-from pipeline.dataset.forms.faulty import Faults, FaultyRow
+from pipeline.dataset.forms.faulty import FAULT, Faults, FaultyRow
 from pipeline.dataset.forms.json_rows import is_lines, json_rows, picture_tables, with_answer
 from pipeline.dataset.forms.names import is_about, is_image, plain_name
 from pipeline.dataset.forms.readings import Readings
@@ -189,7 +189,7 @@ class CsvSource:
             check_drift(self.names()[0], self.schema(), name, found)
             at = [header.index(column) for column in columns]
             position, size = 0, 0
-            held: list[list[str | None]] = []
+            held: list[Record] = []
             for record in records:
                 held.append(record)
                 size += sum(len(field) for field in record if field)
@@ -222,7 +222,7 @@ class CsvSource:
         return self._dialects[key]
 
 
-def _header(name: str, record: list[str | None]) -> list[str]:
+def _header(name: str, record: Record) -> list[str]:
     header = [(field or "").strip() for field in record]
     if not header:
         raise DatasetError(f"{name} has no header line")
@@ -238,11 +238,15 @@ def _header(name: str, record: list[str | None]) -> list[str]:
     return header
 
 
-def _columns(
-    records: list[list[str | None]], at: list[int], columns: Sequence[str], position: int
-) -> Batch:
-    arrays = [pa.array([record[i] for record in records], pa.string()) for i in at]
-    batch = pa.RecordBatch.from_arrays(arrays, names=list(columns))
+def _columns(records: list[Record], at: list[int], columns: Sequence[str], position: int) -> Batch:
+    arrays = [
+        pa.array([None if isinstance(r, FaultyRow) else r[i] for r in records], pa.string())
+        for i in at
+    ]
+    faults = [r.fault if isinstance(r, FaultyRow) else None for r in records]
+    names = [*columns, *[FAULT] * any(faults)]
+    arrays += [pa.array(faults, pa.string())] * any(faults)
+    batch = pa.RecordBatch.from_arrays(arrays, names=names)
     return np.arange(position, position + len(records)), batch
 
 
