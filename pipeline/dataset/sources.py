@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.dataset.catalog import Catalog, encoded_images, fetch, known_columns
 from pipeline.dataset.dataset import Dataset, DatasetSettings
-from pipeline.dataset.external import INTERNAL, ExternalSettings
+from pipeline.dataset.settings import INTERNAL, ExternalSettings
 
 # Called with the name of a step, what is done of it, and the total (0: unknown).
 Progress = Callable[[str, int, int], None]
