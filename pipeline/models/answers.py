@@ -233,10 +233,11 @@ def _check_examples(request: Request, candidate: Candidate) -> None:
         if not isinstance(one, Dropped) or not isinstance(one.reason, str):
             raise BrokenContract(f"gave {_kind(one)} for a dropped example and its reason")
     for said, ids in (("was shown", shown), ("left out", [one.id for one in dropped])):
-        for one in ids:
-            if not isinstance(one, str) or one not in given:
+        for name in ids:
+            if not isinstance(name, str) or name not in given:
                 raise BrokenContract(
-                    f"gave a candidate that says that it {said} example {one!r}, which was not given"
+                    f"gave a candidate that says that it {said} example {name!r}, which was not"
+                    " given"
                 )
 
 
