@@ -47,24 +47,28 @@ class Answers:
         Its place in the config, for errors.
     needs : Needs
         What it takes of an example.
+
+    Attributes
+    ----------
+    generator : Any
     """
 
     def __init__(self, generator: Any, section: str, needs: Needs | None = None) -> None:
-        self._generator = generator
+        self.generator = generator
         self._needs = needs or Needs()
         self._section = section
         self._name = f"the {section.replace('_', ' ')}"
         self._worked = False
 
     def load(self) -> None:
-        self._generator.load()
+        self.generator.load()
 
     def close(self) -> None:
-        self._generator.close()
+        self.generator.close()
 
     def memory(self) -> int:
         """Bytes of the generator's weights."""
-        return int(self._generator.memory())
+        return int(self.generator.memory())
 
     def generate(self, requests: Sequence[Request]) -> list[Generated]:
         """One answer a request, in order; candidates are in the order of the request's seeds.
@@ -131,7 +135,7 @@ class Answers:
         BrokenContract
             They can't be told apart.
         """
-        given = self._generator.generate(requests)
+        given = self.generator.generate(requests)
         if not isinstance(given, Iterable):
             raise BrokenContract(f"must answer with a list; got {_kind(given)}")
         answers = list(given)
