@@ -84,3 +84,25 @@ def test_a_report_encodes_nothing_and_reads_only_what_it_shows(
     shutil.rmtree(job.embeddings.folder)
     report_run(Job(load_config(config)))
     assert not job.embeddings.folder.exists()
+
+
+@pytest.mark.parametrize("change", ["renamed", "shortened"])
+def test_a_report_of_pairs_whose_file_is_another_has_no_pictures_of_them(
+    tmp_path: Path, change: str
+) -> None:
+    quick_worlds.write(tmp_path / "data" / "a.parquet", quick_worlds.rows(12, 2, 2))
+    others = [quick_worlds.row(number) | {"id": f"x{number}"} for number in range(100, 112)]
+    path = tmp_path / "others" / "a.parquet"
+    quick_worlds.write(path, others)
+    place = quick_worlds.config(tmp_path, external=[{"name": "others", "path": "others"}])
+    job, _ = quick_worlds.run(place)
+    if change == "renamed":
+        path.rename(path.with_name("b.parquet"))
+    else:
+        quick_worlds.write(path, others[:1])
+    pairs = Job(job.config).knowledge.base.pairs.to_pylist()
+    found = Job(job.config).knowledge.pairs(range(len(pairs)), with_images=True)
+    kept = [pair.source for pair in found.values() if pair.image is not None]
+    assert kept.count("internal") == 12
+    assert kept.count("others") == (1 if change == "shortened" else 0)
+    assert report_run(Job(job.config)).is_file()
