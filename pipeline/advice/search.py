@@ -74,8 +74,6 @@ def write_thumbnails(
     except (OSError, ValueError) as error:
         logger.warning("no thumbnails: the pairs' pictures can't be read (%s)", error)
         return paths
-    if pairs and all(pair.image is None for pair in pairs.values()):
-        logger.warning("no thumbnails: the pairs' pictures moved since the build")
     for row, pair in pairs.items():
         if pair.image is None or pair.encoded is None:
             continue
