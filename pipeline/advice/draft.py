@@ -17,9 +17,9 @@ from pipeline.config.text import config_text
 from pipeline.dataset.catalog import Catalog
 from pipeline.dataset.columns import NONE, ColumnSettings
 from pipeline.dataset.dataset import Dataset, DatasetSettings
-from pipeline.dataset.external import INTERNAL
 from pipeline.dataset.ids import DuplicateIds
 from pipeline.dataset.overlooked import doubtful, overlooked, without_pairs
+from pipeline.dataset.settings import INTERNAL
 from pipeline.dataset.sources import Progress, quiet
 from pipeline.job import Job
 from pipeline.storage.errors import ConfigError, first_error
