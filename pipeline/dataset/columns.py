@@ -7,19 +7,26 @@ strings or whole numbers.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.dataset.forms import called
 from pipeline.dataset.forms.base import DatasetError, is_binary, is_list, is_string
-from pipeline.dataset.forms.kinds import LIST, OBJECT, STRING, is_empty, json_kinds
+from pipeline.dataset.forms.inline import inline_image
+from pipeline.dataset.forms.kinds import ITEMS, LIST, OBJECT, STRING, is_empty, json_kinds
 from pipeline.dataset.forms.reasons import NO_PATH
 from pipeline.dataset.schema import OWN_COLUMNS
 
 NONE = "none"
+# Lists within lists that rows of pixels are.
+_OF_PIXELS = 2
+# Kinds of JSON that may name an image: a string, an object with its path, a list of strings.
+_PATHS = STRING | OBJECT | STRING << ITEMS
 
 
 class ColumnSettings(BaseModel):
@@ -109,8 +116,8 @@ def resolve_columns(asked: ColumnSettings, schema: pa.Schema) -> ColumnSettings:
             f"columns.id: column {found['id']!r} is {kind}; ids are strings or whole numbers"
         )
     used = {column for column in found.values() if column}
-    if found["image"] and image_kind(schema.field(found["image"])) == "list":
-        used.remove(found["image"])  # what follows the first image of a row passes through
+    if found["image"] and _may_be_several(schema.field(found["image"])):
+        used.remove(found["image"])  # what is beside the image of a row passes through
     rest = [c for c in schema.names if c not in used]
     extra = rest if asked.extra is None else [c for c in asked.extra if c not in used]
     return ColumnSettings(**found, extra=extra)
@@ -144,7 +151,7 @@ def image_kind(field: pa.Field) -> str | None:
         return "bytes"
     if is_list(kind):
         return "list" if image_kind(kind.value_field) in ("bytes", "path", "struct") else None
-    return "path" if is_string(kind) and _holds(field, STRING | OBJECT) else None
+    return "path" if is_string(kind) and _holds(field, _PATHS) else None
 
 
 def _holds(field: pa.Field, kinds: int) -> bool:
@@ -181,13 +188,23 @@ def is_uuid(kind: pa.DataType) -> bool:
     return kind == pa.binary(16)
 
 
-def image_cells(column: pa.Array, field: pa.Field) -> list[dict[str, Any] | None]:
-    """The image column's values as {bytes, path, reason}; of a list the first."""
+def image_cells(
+    column: pa.Array, field: pa.Field, is_there: Callable[[str], bool] = lambda path: True
+) -> list[dict[str, Any] | None]:
+    """The image column's values as {bytes, path, reason}.
+
+    Of a list it is the first that is an image or whose path is there; else the first that is anything.
+    """
     if json_kinds(field) is not None:
-        return [_json_cell(text) for text in column.to_pylist()]
+        return [_json_cell(text, is_there) for text in column.to_pylist()]
     if is_list(column.type):
-        firsts = [held[0] if held else None for held in column.to_pylist()]
-        return image_cells(pa.array(firsts, column.type.value_type), field.type.value_field)
+        held = image_cells(column.flatten(), field.type.value_field)
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_pylist()
+        ends = list(accumulate(lengths))
+        return [
+            _first(held[end - length : end], is_there)
+            for end, length in zip(ends, lengths, strict=True)
+        ]
     if pa.types.is_struct(column.type):
         names = {child.name for child in column.type}
         cells = column.to_pylist()
@@ -198,22 +215,55 @@ def image_cells(column: pa.Array, field: pa.Field) -> list[dict[str, Any] | None
     return [None if v is None else {key: v, other: None} for v in column.to_pylist()]
 
 
-def _json_cell(text: str | None) -> dict[str, Any] | None:
-    value = None if text is None else json.loads(text)
-    if isinstance(value, dict) and isinstance(value.get("path"), str):
-        value = value["path"]
+def _first(cells: list[dict[str, Any] | None], is_there: Callable[[str], bool]) -> Any:
+    """Of the images of a row the one that counts."""
+    held = [cell for cell in cells if cell and (cell["bytes"] or cell["path"])]
+    good = (c for c in held if c["bytes"] or is_there(c["path"]))
+    return next(good, None) or next(filter(None, [*held, *cells]), None)
+
+
+def _json_cell(text: str | None, is_there: Callable[[str], bool]) -> dict[str, Any] | None:
+    return _cell(None if text is None else json.loads(text), is_there)
+
+
+def _cell(value: Any, is_there: Callable[[str], bool]) -> dict[str, Any] | None:
+    if isinstance(value, list):
+        return _first([_cell(item, is_there) for item in value], is_there)
+    if isinstance(value, dict):
+        # Bytes can only be written out in JSON, and are unpacked where a path is.
+        data, path = value.get("bytes"), value.get("path")
+        packed = isinstance(data, str) and inline_image(data) is not None
+        value = data if packed else path if isinstance(path, str) else value
     if isinstance(value, str) or value is None:
         return None if value is None else {"bytes": None, "path": value}
     return {"bytes": None, "path": None, "reason": NO_PATH}
 
 
+def _may_be_several(field: pa.Field) -> bool:
+    """Whether an image column may hold more than one image of a row."""
+    return image_kind(field) == "list" or bool((json_kinds(field) or 0) & LIST)
+
+
 def may_hold(kind: pa.DataType, half: str) -> bool:
-    """Whether values of a type may hold texts or pictures, packed in bytes or in other values."""
+    """Whether values of a type may hold texts or pictures, packed in bytes or in other values.
+
+    Lists of lists of numbers may be the pixels of a picture.
+    """
     if is_string(kind) or is_binary(kind):
         return True
-    if half == "image" and pa.types.is_list(kind) and kind.value_type in (pa.uint8(), pa.int8()):
+    if half == "image" and is_list(kind) and kind.value_type in (pa.uint8(), pa.int8()):
+        return True
+    if half == "image" and _depth(kind) >= _OF_PIXELS:
         return True
     return any(may_hold(kind.field(i).type, half) for i in range(kind.num_fields))
+
+
+def _depth(kind: pa.DataType) -> int:
+    """How many lists stand within one another around numbers; 0 for anything else."""
+    depth = 0
+    while is_list(kind):
+        kind, depth = kind.value_type, depth + 1
+    return depth if pa.types.is_integer(kind) or pa.types.is_floating(kind) else 0
 
 
 def free_name(name: str, taken: set[str]) -> str:

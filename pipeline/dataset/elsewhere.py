@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline.dataset.columns import image_cells, image_kind, may_hold, text_kind
 from pipeline.dataset.dataset import Dataset
-from pipeline.dataset.forms.called import is_called
+from pipeline.dataset.forms.called import may_be_called
 from pipeline.dataset.forms.kinds import json_kinds
 from pipeline.dataset.forms.pictures import Pictures
 from pipeline.dataset.halves import captions, json_captions, unpacked
@@ -41,7 +41,7 @@ class Elsewhere:
                 (field, name)
                 for field, name in passed
                 if getattr(dataset.columns, half) not in (None, field.name)
-                and is_called(half, field.name)
+                and may_be_called(half, field.name)
                 and may_hold(field.type, half)
             ]
             for half in HALVES

@@ -24,7 +24,7 @@ from pipeline.dataset.known_images import COLUMNS, KnownImages
 from pipeline.storage.digests import digest
 from pipeline.storage.files import writing_whole
 
-FINDINGS_VERSION = 8
+FINDINGS_VERSION = 9
 
 FILE_SCHEMA = pa.schema(
     [

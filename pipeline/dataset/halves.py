@@ -17,16 +17,13 @@ from pipeline.dataset.images import UndecodableImage, decode
 
 Cell = dict[str, Any] | None
 
-# Characters that show nothing, besides whitespace: NUL, zero-width ones, the byte order mark.
-_INVISIBLE = "\0\u200b\u200c\u200d\u2060\ufeff"
-
 
 def captions(values: list[Any], is_list: bool) -> tuple[list[list[str]], list[str | None]]:
     """The captions of each row that are not blank, and why there are none."""
     lists = values if is_list else [None if value is None else [value] for value in values]
-    texts = [[text for text in row or () if text and _visible(text)] for row in lists]
-    reasons = [None if kept else _blank_reason(row) for kept, row in zip(texts, lists, strict=True)]
-    return texts, reasons
+    texts = [[text for text in row or () if text and reasons.is_visible(text)] for row in lists]
+    found = [None if kept else _blank_reason(row) for kept, row in zip(texts, lists, strict=True)]
+    return texts, found
 
 
 def json_captions(values: list[str | None]) -> tuple[list[list[str]], list[str | None]]:
@@ -96,10 +93,6 @@ def check_images(column: str | None, cells: list[Cell]) -> None:
     held = [c["bytes"] for c in cells if c and c["bytes"]]
     if len(held) >= 8 and not any(_like_image(data) for data in held):
         raise DatasetError(f"column {column!r} holds bytes that are no images; set columns.image")
-
-
-def _visible(text: str) -> bool:
-    return bool(text.strip()) and any(not (char in _INVISIBLE or char.isspace()) for char in text)
 
 
 def _blank_reason(captions: list[str | None] | None) -> str:

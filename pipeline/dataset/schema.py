@@ -1,13 +1,15 @@
 """The completed dataset's one explicit schema: what every row of the output holds.
 
 The `huggingface` metadata in each file makes `datasets.load_dataset("parquet")` decode the image
-struct; what it does not name `datasets` takes by its Arrow type. The `rag4dmc` metadata carries the
-schema's version.
+struct, and keeps what the input's says of other columns; what it does not name `datasets` takes by its
+Arrow type. The `rag4dmc` metadata carries the schema's version.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import pyarrow as pa
 
@@ -17,6 +19,8 @@ ROW_GROUP_ROWS = 100
 ROW_GROUP_BYTES = 256 << 20
 
 STATUSES = ("observed", "completed", "rejected", "failed")
+
+HUGGINGFACE = b"huggingface"
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -79,6 +83,23 @@ COMPLETION = pa.struct(
 OWN_COLUMNS = ("id", "image", "text", "status", "missing", "reason", "completion")
 
 
+def features_of(schema: pa.Schema) -> dict[str, Any]:
+    """What `datasets` knows of a schema's columns beyond their types, such as the names of classes."""
+    try:
+        told = json.loads((schema.metadata or {})[HUGGINGFACE])["info"]["features"]
+    except (KeyError, TypeError, ValueError):  # none, or another program's
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def with_features(schema: pa.Schema, features: Mapping[str, Any]) -> pa.Schema:
+    """A schema that tells `datasets` so of its columns."""
+    if not features:
+        return schema
+    told = json.dumps({"info": {"features": features}})
+    return schema.with_metadata({**(schema.metadata or {}), HUGGINGFACE: told.encode()})
+
+
 def completed_schema(text_is_list: bool, extra: pa.Schema | None = None) -> pa.Schema:
     """The schema of `completed/part-*.parquet`.
 
@@ -87,7 +108,7 @@ def completed_schema(text_is_list: bool, extra: pa.Schema | None = None) -> pa.S
     text_is_list
         Whether the dataset's text column holds lists of captions; the output's then does too.
     extra
-        The pass-through columns, in the dataset's order.
+        The pass-through columns, in the dataset's order, and what `datasets` knows of them.
 
     Raises
     ------
@@ -111,13 +132,9 @@ def completed_schema(text_is_list: bool, extra: pa.Schema | None = None) -> pa.S
         pa.field("reason", pa.string()),
         pa.field("completion", COMPLETION),
     ]
-    return pa.schema(
-        fields,
-        metadata={
-            "huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}}}}),
-            "rag4dmc": json.dumps({"schema_version": SCHEMA_VERSION}),
-        },
-    )
+    version = {"rag4dmc": json.dumps({"schema_version": SCHEMA_VERSION})}
+    features = {"image": {"_type": "Image"}} | (features_of(extra) if extra else {})
+    return with_features(pa.schema(fields, metadata=version), features)
 
 
 def row_group_rows(table: pa.Table) -> int:

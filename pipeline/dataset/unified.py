@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset.columns import ColumnSettings, free_name, image_cells, is_uuid, text_kind
-from pipeline.dataset.forms.base import BATCH_BYTES, Batch
+from pipeline.dataset.forms.base import BATCH_BYTES, IMAGE_CELL, Batch
+from pipeline.dataset.forms.inline import inline_image
 from pipeline.dataset.forms.kinds import json_kinds, loose_strings
 from pipeline.dataset.forms.pictures import Pictures
 from pipeline.dataset.forms.reasons import NO_IMAGES, NO_TEXTS
@@ -24,7 +25,7 @@ from pipeline.dataset.halves import (
     readable_rows,
     unpacked,
 )
-from pipeline.dataset.schema import IMAGE
+from pipeline.dataset.schema import IMAGE, features_of, with_features
 
 # Images that are read by their paths at the same time, where that takes a server.
 IMAGES_AT_ONCE = 32
@@ -50,7 +51,7 @@ class Unified:
         Of the batches that come out; see `pipeline.dataset.dataset.Dataset.batches`.
     extra_schema : pyarrow.Schema
         The pass-through columns. One with a name that the completed dataset has itself is called
-        `source_NAME`.
+        `source_NAME`. It keeps what `datasets` knows of them.
     passed : list of pyarrow.Field
         The same columns by the names and with the marks that the source gives them.
     text_is_list : bool
@@ -68,11 +69,19 @@ class Unified:
         self.needed = list(dict.fromkeys([c for c in asked if c] + self._extra_names))
         taken = set(read.names)
         self.passed = [read.field(name) for name in self._extra_names]
-        self.extra_schema = pa.schema(
-            [
-                field.with_name(free_name(field.name, taken)).remove_metadata().with_nullable(True)
-                for field in self.passed
-            ]
+        features, names = features_of(read), [free_name(f.name, taken) for f in self.passed]
+        self.extra_schema = with_features(
+            pa.schema(
+                [
+                    field.with_name(name).remove_metadata().with_nullable(True)
+                    for name, field in zip(names, self.passed, strict=True)
+                ]
+            ),
+            {
+                n: features[f.name]
+                for n, f in zip(names, self.passed, strict=True)
+                if f.name in features
+            },
         )
         fields = [
             pa.field("position", pa.int64()),
@@ -106,13 +115,7 @@ class Unified:
         ids = self._ids(batch)
         texts, text_reasons = self._texts(batch)
         extra = self._extra(batch)
-        cells: list[Cell] = (
-            list(map(unpacked, image_cells(*_column(batch, self.columns.image))))
-            if self.columns.image
-            else [{"bytes": None, "path": None, "reason": NO_IMAGES}] * batch.num_rows
-        )
-        if folder := posixpath.dirname(name):
-            cells = [self._placed(folder, cell) for cell in cells]
+        cells = self._cells(batch, posixpath.dirname(name))
         for row, fault in faults.items():
             cells[row] = {"bytes": None, "path": None, "reason": fault}
             texts[row], text_reasons[row] = [], fault
@@ -138,15 +141,34 @@ class Unified:
                 yield pa.RecordBatch.from_arrays(columns, schema=self.schema)
                 start, size, images, reasons = end, 0, [], []
 
+    def _cells(self, batch: pa.RecordBatch, folder: str) -> list[Cell]:
+        """The images of rows of a table in a folder."""
+        if not self.columns.image:
+            return [{"bytes": None, "path": None, "reason": NO_IMAGES}] * batch.num_rows
+        column, field = _column(batch, self.columns.image)
+        found = image_cells(column, field, lambda path: self._is_there(folder, path))
+        cells = list(map(unpacked, found))
+        # Forms that know where an image lies say it from the root.
+        rooted = column.type == IMAGE_CELL
+        return cells if rooted or not folder else [self._placed(folder, cell) for cell in cells]
+
     def _placed(self, folder: str, cell: Cell) -> Cell:
-        """A cell whose path is from its table's own folder, where it is there and not from the root."""
+        """A cell whose path is from its table's own folder, where it is there; else it is from the root."""
         path = path_to_read(cell)
-        if not path or "://" in path or path.startswith(("/", "data:")):
-            return cell
+        beside = path and self._beside(folder, path)
+        return cell if beside is None else {**(cell or {}), "path": beside}
+
+    def _beside(self, folder: str, path: str) -> str | None:
+        """The path of an image from the root that a path from a table's folder leads to, if to any."""
+        if not path.strip() or "://" in path or path.startswith(("/", "data:")):
+            return None
         beside = posixpath.join(folder, path)
-        if self._images.find(path) is not None or self._images.find(beside) is None:
-            return cell
-        return {**(cell or {}), "path": beside}
+        return None if self._images.find(beside) is None else beside
+
+    def _is_there(self, folder: str, path: str) -> bool:
+        if inline_image(path) is not None or self._images.find(path) is not None:
+            return True
+        return self._beside(folder, path) is not None
 
     def _read_images(
         self, cells: list[Cell], unread: Unread

@@ -20,6 +20,10 @@ TEXTS = (
 # Where a text may be said within a dialogue.
 DIALOGUES = ("conversations", "conversation", "messages", "dialog", "dialogue")
 _NAMES = {"image": IMAGES, "text": TEXTS}
+# Words of "shortText" and "short_text".
+_WORDS = re.compile(r"[^\W\d_]+?(?=[A-Z][a-z]|[\W\d_]|$)")
+# Codes of languages, of two letters, less what is no language in the name of a column.
+_LANGUAGE = re.compile(r"(?!id|no|by|at|nr|ok)[a-z]{2}|chi|eng|fra|deu|spa|zho")
 _NUMBER = re.compile(r"[\W_]*\d*$")
 
 
@@ -33,3 +37,19 @@ def is_called(half: str, name: str) -> bool:
     """
     plain = _NUMBER.sub("", name.lower())
     return plain in _NAMES[half] or (half == "text" and (plain in DIALOGUES or "caption" in plain))
+
+
+def may_be_called(half: str, name: str) -> bool:
+    """Whether a column's name lets one look for a half in it: also as a kind or a translation of it.
+
+    Examples
+    --------
+    >>> [may_be_called("text", name) for name in ("text_en", "shortText", "text_id")]
+    [True, True, False]
+    """
+    if is_called(half, name):
+        return True
+    words = _WORDS.findall(_NUMBER.sub("", name))
+    first, last = (words[0].lower(), words[-1].lower()) if words else ("", "")
+    is_translation = len(words) == 2 and _LANGUAGE.fullmatch(last) is not None
+    return last in _NAMES[half] or (is_translation and first in _NAMES[half])

@@ -30,6 +30,7 @@ from pipeline.dataset.forms.faulty import FAULT
 from pipeline.dataset.forms.kinds import json_kinds, loose_strings
 from pipeline.dataset.forms.metadata import is_metadata, open_metadata
 from pipeline.dataset.forms.names import AlikeNames, is_image
+from pipeline.dataset.forms.reasons import is_visible
 from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.rows import Columns
 from pipeline.dataset.forms.sidecars import Answer, Sidecars
@@ -189,9 +190,10 @@ class ImageFolderSource:
     ) -> tuple[pa.Array, list[str | None]]:
         """The metadata's texts, where it has none the one beside the image; and why one can't be read."""
         texts = [None] * len(paths) if held is None else held.to_pylist()
+        told = texts if held is None or json_kinds(field) is None else loose_strings(held)
         faults: list[str | None] = [None] * len(paths)
         for row, path in enumerate(paths):
-            if texts[row] or path is None:
+            if path is None or is_visible(told[row] or ""):
                 continue
             beside, faults[row] = self._sidecars.read(self._place(path))
             if beside is not None:

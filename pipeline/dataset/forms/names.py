@@ -36,6 +36,12 @@ _ABOUT = re.compile(
     re.IGNORECASE,
 )
 
+# What ends so holds data whatever it is called: plates are photographed for their licences.
+_OF_ROWS = (
+    *(".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".pq", ".arrow", ".feather", ".ipc"),
+    *(".tar", ".tgz", ".tbz2", ".txz", ".zip"),
+)
+
 
 def is_image(name: str) -> bool:
     """Whether a name ends as an image's does."""
@@ -48,8 +54,17 @@ def is_beside_data(base: str) -> bool:
 
 
 def is_about(name: str) -> bool:
-    """Whether a file tells of a dataset and holds none of it: a README, a licence, checksums, code."""
-    return _ABOUT.fullmatch(posixpath.basename(name)) is not None
+    """Whether a file tells of a dataset and holds none of it: a README, a licence, checksums, code.
+
+    Examples
+    --------
+    >>> is_about("LICENSE-APACHE.txt"), is_about("license-plates.csv")
+    (True, False)
+    """
+    base = posixpath.basename(name)
+    if is_image(base) or plain_name(base).endswith(_OF_ROWS):
+        return False
+    return _ABOUT.fullmatch(base) is not None
 
 
 def plain_name(name: str) -> str:

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from urllib.parse import unquote
 
 from pipeline.dataset.forms import reasons
 from pipeline.dataset.forms.archives import Archives
@@ -55,6 +56,7 @@ class Pictures:
 
     def find(self, path: str) -> str | tuple[str, str] | None:
         """The file that a path means, or the zip and its member; None where there is neither."""
+        path = self._own(path)
         name = path.removeprefix(f"{self.root.path}/")
         if self.root.local:
             if os.path.lexists(os.path.join(self.root.path, path)):
@@ -75,6 +77,7 @@ class Pictures:
         cache's own blobs. A reason is one of `reasons`, about the path. Errors
         that may pass (I/O, a server) are raised.
         """
+        given, path = path, self._own(path)
         if not path.strip():
             return None, reasons.NO_IMAGE
         if "://" in path or path.startswith("data:"):
@@ -82,7 +85,18 @@ class Pictures:
         if "\0" in path:
             return None, reasons.about(reasons.NO_FILE, repr(path)[1:-1])
         data, reason = self._read(path)
-        return data, reason and reasons.about(reason, path)
+        return data, reason and reasons.about(reason, given)
+
+    def _own(self, path: str) -> str:
+        """The path of a picture that is named by its URL, if that leads into the root."""
+        if "://" not in path:
+            return path
+        if self.root.local:
+            full = unquote(path[7:]) if path.lower().startswith("file:///") else path
+        else:
+            full = str(self.root.fs._strip_protocol(path))
+        folder = f"{self.root.path}/"
+        return full.removeprefix(folder) if full.startswith(folder) else path
 
     def read_images(self, paths: Sequence[str]) -> list[Answer]:
         """`read_image` of each path; at the same time where that takes a server."""

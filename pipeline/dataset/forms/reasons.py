@@ -36,6 +36,9 @@ NO_STRING = "neither a text nor a list of texts"
 WHITE_SPACE = "only white space"
 INVISIBLE = "only invisible characters"
 
+# Characters that show nothing, besides whitespace: NUL, zero-width ones, the byte order mark.
+_UNSEEN = "\0\u200b\u200c\u200d\u2060\ufeff"
+
 # Reasons of one kind that are about as many things as this are told one by one.
 FEW = 2
 _LONGEST = 200
@@ -44,6 +47,11 @@ _OF_PATHS = (
     *(LOCKED, PACKED, DAMAGED, NOT_JSON, NOT_UTF8, TWICE, NO_OBJECT, TOO_LONG, FIELDS),
 )
 _ABOUT = re.compile(rf"({'|'.join(map(re.escape, _OF_PATHS))}) '[^']*'")
+
+
+def is_visible(text: str) -> bool:
+    """Whether a text is one: whether any of its characters shows."""
+    return any(not (char in _UNSEEN or char.isspace()) for char in text)
 
 
 def about(kind: str, what: str) -> str:

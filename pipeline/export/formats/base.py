@@ -24,6 +24,8 @@ _MAGIC = {
     b"II*\0": "tiff",
     b"MM\0*": "tiff",
 }
+# The same formats in words.
+KEPT_FORMATS = "JPEG, PNG, WebP, GIF, BMP and TIFF"
 # Ends the name of a column whose own name a layout uses itself.
 IN_SOURCE = "_in_source"
 _IMAGES_A_FOLDER = 1000
@@ -129,6 +131,15 @@ class Writer:
         """Whether each row says which half was missing, and what became of it."""
         return {"status", "missing"} <= set(self.columns)
 
+    def said_of_values(self) -> str:
+        """What a JSON layout holds otherwise than the dataset, as Markdown."""
+        if not any(name not in OWN_COLUMNS for name in self.columns):
+            return ""
+        return (
+            "\n\nIn other columns bytes are Base64, times ISO 8601, durations seconds and decimals strings;"
+            " what JSON has no number for (NaN, the infinities) is null. Parquet has all as they came."
+        )
+
     def observed(self, expression: str) -> str:
         """Code that picks observed rows, where they can be told."""
         return f"\nobserved = {expression}" if "status" in self.columns else ""
@@ -192,6 +203,14 @@ def image_file(data: bytes, known: tuple[str, ...] = ()) -> tuple[str, bytes]:
     if extension is not None and (not known or extension in known):
         return extension, data
     return "png", encode(decode(data, _MANY_PIXELS), "png")
+
+
+def said_of_images(known: str) -> str:
+    """What becomes of images in another format than those a layout takes, as Markdown."""
+    return (
+        f"\n\nImages in other formats than {known} became PNG: 8-bit RGB, upright, the first frame of"
+        " an animation."
+    )
 
 
 def json_line(record: dict[str, Any]) -> str:

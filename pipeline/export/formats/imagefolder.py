@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.export.formats.base import IN_SOURCE, Writer, code, json_line
+from pipeline.export.formats.base import (
+    IN_SOURCE,
+    KEPT_FORMATS,
+    Writer,
+    code,
+    json_line,
+    said_of_images,
+)
 
 
 class ImageFolderWriter(Writer):
@@ -26,11 +33,12 @@ class ImageFolderWriter(Writer):
         self._file.close()
 
     def usage(self) -> str:
-        return code(
+        read = code(
             "from datasets import load_dataset\n\n"
             f'rows = load_dataset("imagefolder", data_dir="{self.final}")["train"]'
             + self.observed('rows.filter(lambda row: row["status"] == "observed")')
         )
+        return read + said_of_images(KEPT_FORMATS) + self.said_of_values()
 
 
 def _opened(key: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from pipeline.export.formats.base import Writer, json_line
+from pipeline.export.formats.base import KEPT_FORMATS, Writer, json_line, said_of_images
 
 
 class LlavaWriter(Writer):
@@ -48,6 +48,8 @@ class LlavaWriter(Writer):
             f"`--data_path {self.final}/llava.json --image_folder {self.final}`: a list of"
             " conversations of one question and the caption, an entry for each caption. `<image>`"
             " within a caption became `[image]`."
+            + said_of_images(KEPT_FORMATS)
+            + self.said_of_values()
         )
 
 

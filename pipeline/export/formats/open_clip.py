@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from typing import Any
 
-from pipeline.export.formats.base import Writer
+from pipeline.export.formats.base import KEPT_FORMATS, Writer, said_of_images
 
 # What pandas, which open_clip reads its table with, takes for "nothing here".
 _PANDAS_NULLS = frozenset(
@@ -42,6 +42,7 @@ class OpenClipWriter(Writer):
             f"`--train-data {self.final}/train.tsv --dataset-type csv`: the columns `filepath`,"
             " `title` and the separator are open_clip's defaults. Paths are absolute: export again"
             " to move it. A line for each caption, with white space made single."
+            + said_of_images(KEPT_FORMATS)
         )
 
 

@@ -10,7 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.export.formats.base import ShardWriter, code, image_file, json_line
+from pipeline.export.formats.base import (
+    ShardWriter,
+    code,
+    image_file,
+    json_line,
+    said_of_images,
+)
 
 
 class WebDatasetWriter(ShardWriter):
@@ -53,8 +59,10 @@ class WebDatasetWriter(ShardWriter):
                 f'rows = wds.WebDataset("{shards}", shardshuffle=False).decode("pil")'
                 + self.observed('rows.select(lambda row: row["json"]["status"] == "observed")')
             )
-            + "\n\nThe ids are in the JSON; the keys only tell the rows apart. Images that are not"
-            " JPEG, PNG or WebP became PNG. Where a row has more captions, `txt` is the first."
+            + "\n\nThe ids are in the JSON; the keys only tell the rows apart. Where a row has more"
+            " captions, `txt` is the first."
+            + said_of_images("JPEG, PNG and WebP")
+            + self.said_of_values()
         )
 
     def _member(self, name: str, data: bytes) -> None:

@@ -44,7 +44,7 @@ def write(folder: Path, **columns: Any) -> None:
         pa.array([{"raw": "x"}, {"raw": "y"}, None, {"raw": "z"}]),
     ],
 )
-@pytest.mark.parametrize("name", ["caption", "captions_2", "blip_caption"])
+@pytest.mark.parametrize("name", ["caption", "captions_2", "blip_caption", "text_en", "shortText"])
 def test_texts_in_a_second_column_are_counted_at_the_rows_without_one(
     tmp_path: Path, second: pa.Array, name: str
 ) -> None:

@@ -67,6 +67,15 @@ def test_pictures_that_no_row_names_are_counted_and_those_it_names_are_not(tmp_p
     assert overlooked(again) == overlooked(catalog)
 
 
+def test_rows_in_a_file_that_is_called_like_a_licence_are_rows(tmp_path: Path) -> None:
+    put(tmp_path, ["1.png", "license-plate-2.png", "license-plate-3.png"], PNG)
+    for name, image in (("rows.jsonl", "1.png"), ("License-plates.jsonl", "license-plate-2.png")):
+        put(tmp_path, [name], json.dumps({"image": image, "text": "x"}).encode() + b"\n")
+    catalog = catalog_of(tmp_path)
+    assert len(catalog.complete()) == 2
+    assert overlooked(catalog) == ["1 .png file (license-plate-3.png) is not used: no row names it"]
+
+
 def test_columns_that_may_hold_what_was_not_found_are_named(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     columns = {"image": [PNG] * 3, "nr": [1, 2, 3], "legenda": ["a", "b", "c"]}

@@ -124,3 +124,24 @@ def test_what_a_run_passes_through_loads_with_every_value(tmp_path: Path) -> Non
             for number, (kind, value) in enumerate(VALUES):
                 wanted = None if row % 2 else _expected(value)
                 assert found[f"x{number}"] == wanted, (kind, place)
+
+
+def test_names_of_classes_and_further_images_stay_what_they_are_to_datasets(
+    tmp_path: Path,
+) -> None:
+    from datasets import ClassLabel, Features, Image, load_dataset
+
+    path = tmp_path / "data" / "a.parquet"
+    quick_worlds.write(path, quick_worlds.rows(34, 3, 3))
+    table = pq.read_table(path)
+    table = table.append_column("label", pa.array([row % 2 for row in range(len(table))]))
+    table = table.append_column("status", table["label"]).append_column("map", table["image"])
+    kinds = ClassLabel(names=["cat", "dog"])
+    told = Features({"label": kinds, "status": kinds, "map": Image()}).arrow_schema.metadata
+    pq.write_table(table.replace_schema_metadata(told), path, row_group_size=8)
+    job, _ = quick_worlds.run(quick_worlds.config(tmp_path, export=[{"format": "parquet"}]))
+    for place in ("completed", "exports/parquet/data"):
+        files, cache = str(job.folder / place / "*.parquet"), str(tmp_path / "cache")
+        features = load_dataset("parquet", data_files=files, cache_dir=cache)["train"].features
+        assert features["label"] == features["source_status"] == kinds
+        assert isinstance(features["map"], Image) and isinstance(features["image"], Image)

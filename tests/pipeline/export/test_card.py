@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.export.card import card
 from pipeline.export.export import export
+from pipeline.export.formats.base import KEPT_FORMATS
 from pipeline.export.settings import ExportSettings
 from pipeline.export.tally import Tally
 from tests.pipeline.export.completed_rows import (
@@ -69,3 +70,14 @@ def test_a_licence_of_its_own_for_each_pair_leaves_the_card_readable() -> None:
     text = card("many", ExportSettings(), tally, "usage")
     assert len(text) < 30_000 and "| web | by author 7, xxx" in text
     assert "| 2,950 more sources or licences | see the rows | 2,950 |" in text
+
+
+@pytest.mark.parametrize("format", ["webdataset", "imagefolder", "llava", "open_clip"])
+def test_it_says_what_a_layout_holds_otherwise_than_it_came(
+    completed: ds.Dataset, tmp_path: Path, format: str
+) -> None:
+    export(completed, tmp_path / "out", ExportSettings(format=format))
+    text = (tmp_path / "out" / "README.md").read_text()
+    kept = "JPEG, PNG and WebP" if format == "webdataset" else KEPT_FORMATS
+    assert f"Images in other formats than {kept} became PNG: 8-bit RGB" in text
+    assert ("(NaN, the infinities) is null" in text) == (format != "open_clip")

@@ -40,6 +40,21 @@ def test_every_picture_has_its_caption(tmp_path: Path, layout: Callable) -> None
         assert dataset.fetch(file, range(count)).num_rows == count
 
 
+@pytest.mark.parametrize("other", [None, 5, "x"])
+def test_metadata_that_is_blank_gives_way_to_the_text_beside_the_picture(
+    tmp_path: Path, other: Any
+) -> None:
+    blank = ["", " ", "\u200b", None, other]
+    for number, _ in enumerate(blank):
+        (tmp_path / f"{number}.png").write_bytes(picture(number))
+        write(tmp_path / f"{number}.txt", f"caption {number}\n")
+    told = [{"file_name": f"{number}.png", "text": text} for number, text in enumerate(blank)]
+    write(tmp_path / "metadata.jsonl", "".join(json.dumps(row) + "\n" for row in told))
+    texts = [row["text"] for row in read(open_dataset(tmp_path))]
+    assert texts[:4] == [[f"caption {number}"] for number in range(4)]
+    assert texts[4] == ["caption 4" if other is None else str(other)]
+
+
 def test_uuids_are_written_as_people_write_them(tmp_path: Path) -> None:
     uuids_as_ids(tmp_path)
     assert read(open_dataset(tmp_path))[1]["id"] == "00000000-0000-0000-0000-000000000001"
