@@ -17,6 +17,7 @@ from pipeline.config.text import config_text
 from pipeline.dataset.catalog import Catalog
 from pipeline.dataset.columns import NONE, ColumnSettings
 from pipeline.dataset.dataset import Dataset, DatasetSettings
+from pipeline.dataset.earlier import made_earlier
 from pipeline.dataset.ids import DuplicateIds
 from pipeline.dataset.overlooked import doubtful, overlooked, without_pairs
 from pipeline.dataset.settings import INTERNAL
@@ -187,9 +188,10 @@ def _warnings(catalog: Catalog, externals: Mapping[str, Catalog]) -> list[str]:
         found.append(
             "no column of ids: a row is known by what it holds, and is a new one when that changes"
         )
-    found += [*overlooked(catalog), *catalog.dataset.advice()]
+    found += [*overlooked(catalog), *made_earlier(catalog), *catalog.dataset.advice()]
     for name, external in externals.items():
-        found += [f"external {name}: {line}" for line in overlooked(external)]
+        told = [*overlooked(external), *made_earlier(external)]
+        found += [f"external {name}: {line}" for line in told]
         found += filter(None, [without_pairs(name, external)])
     return found
 

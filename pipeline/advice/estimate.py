@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from kb.embeddings import MODALITIES, Modality, opposite
 from pipeline.config.config import Config
 from pipeline.dataset.catalog import Catalog, encoded_images, fetch
+from pipeline.dataset.earlier import made_earlier
 from pipeline.dataset.overlooked import overlooked, without_pairs
 from pipeline.dataset.sources import Progress, quiet
 from pipeline.job import Job
@@ -102,9 +103,10 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
 def _advice(job: Job, external: Mapping[str, int | None]) -> list[str]:
     """What to change about the datasets that were read, and what of them is not used."""
     lines = [*job.sources.dataset.advice(), *overlooked(job.catalog)]
+    lines += made_earlier(job.catalog)
     for name in (name for name, pairs in external.items() if pairs is not None):
         catalog = job.sources.catalog(name)
-        told = [*catalog.dataset.advice(), *overlooked(catalog)]
+        told = [*catalog.dataset.advice(), *overlooked(catalog), *made_earlier(catalog)]
         lines += [f"external {name}: {line}" for line in told]
         lines += filter(None, [without_pairs(name, catalog)])
     return lines

@@ -19,6 +19,7 @@ from kb.storage import DamagedKnowledgeBase, damaged_files, read_manifest
 from pipeline.config.config import Config
 from pipeline.dataset.catalog import Catalog
 from pipeline.dataset.dataset import DatasetError
+from pipeline.dataset.earlier import warn_of_earlier
 from pipeline.dataset.overlooked import without_pairs
 from pipeline.dataset.settings import INTERNAL
 from pipeline.dataset.sources import Progress, Sources, quiet
@@ -103,6 +104,7 @@ def build(
     progress("build", 0, 1)
     recipe = Recipe(config.knowledge_base, config.run.seed, models.encoder.shared_space, encoder)
     with Warned() as warned:
+        warn_of_earlier(catalogs)
         built = KnowledgeBase.update(knowledge.folder, internal, external, recipe)
         keep_standards(config, built, internal, catalog)
     knowledge.keep_warnings(warned.told())
