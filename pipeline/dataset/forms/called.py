@@ -20,6 +20,8 @@ TEXTS = (
 # Where a text may be said within a dialogue.
 DIALOGUES = ("conversations", "conversation", "messages", "dialog", "dialogue")
 _NAMES = {"image": IMAGES, "text": TEXTS}
+# Members of a sample, and columns, that may be the pixels of an image.
+_PIXELS = ("npy", "npz", "pixels", "pixel_values")
 # Words of "shortText" and "short_text".
 _WORDS = re.compile(r"[^\W\d_]+?(?=[A-Z][a-z]|[\W\d_]|$)")
 # Codes of languages, of two letters, less what is no language in the name of a column.
@@ -47,7 +49,7 @@ def may_be_called(half: str, name: str) -> bool:
     >>> [may_be_called("text", name) for name in ("text_en", "shortText", "text_id")]
     [True, True, False]
     """
-    if is_called(half, name):
+    if is_called(half, name) or (half == "image" and name.lower() in _PIXELS):
         return True
     words = _WORDS.findall(_NUMBER.sub("", name))
     first, last = (words[0].lower(), words[-1].lower()) if words else ("", "")

@@ -7,6 +7,7 @@ have their captions in `sentences`. The images lie anywhere below the dataset's 
 from __future__ import annotations
 
 import posixpath
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,8 @@ _MOST_FILES = 64
 _READ = 1 << 20
 _HELD = 2
 _LOST = "captions of images that are not listed"
+_BESIDES = "values that annotations have besides a caption"
+_OF_CAPTIONS = {"id", "image_id", "caption"}
 _MARKS = ((b'"images"', b'"annotations"', b'"caption"'), (b'"images"', b'"sentences"', b'"raw"'))
 
 
@@ -83,6 +86,7 @@ class CocoSource:
         )
         self._held: dict[tuple[str, str], pa.RecordBatch] = {}
         self._lost: dict[str, Left] = {}
+        self._besides: dict[str, Left] = {}
         self._by_base: dict[str, list[str]] = {}
         for name in filter(is_image, root.names()):
             self._by_base.setdefault(posixpath.basename(name), []).append(name)
@@ -103,8 +107,8 @@ class CocoSource:
         return self._columns.schema()
 
     def left(self, name: str) -> Mapping[str, Left]:
-        """Captions of images that a file does not list."""
-        return {_LOST: self._lost.get(name, Left())}
+        """Captions of images that a file does not list, and what is said of captions besides."""
+        return {_LOST: self._lost.get(name, Left()), _BESIDES: self._besides.get(name, Left())}
 
     def batches(self, name: str, columns: Sequence[str] | None) -> Iterator[Batch]:
         table = self._asked(name, columns)
@@ -143,6 +147,7 @@ class CocoSource:
         images: list[dict[str, Any]] = []
         captions: dict[str, list[str]] = {}
         faults: dict[str, str] = {}
+        besides: Counter[str] = Counter()
         with self.root.open(name) as file, damage_named(name):
             reader = JsonReader(plain(file), name)
             for key in reader.entries():
@@ -151,6 +156,7 @@ class CocoSource:
                 elif key == "annotations":
                     for item in reader.array():
                         told = _object(item)
+                        besides.update(told.keys() - _OF_CAPTIONS)
                         image, texts = str(told.get("image_id")), _texts(told.get("caption"))
                         if isinstance(told, FaultyRow):
                             faults[image] = told.fault
@@ -162,7 +168,9 @@ class CocoSource:
                     reader.value()
             reader.end()
         rows = [self._row(name, image, captions, faults) for image in images]
-        self._lost[name] = Left()
+        self._lost[name], self._besides[name] = Left(), Left()
+        for field, count in sorted(besides.items()):
+            self._besides[name].add(f"{name}: {field}", count)
         for image, texts in captions.items():
             self._lost[name].add(f"{name}: image_id {image}", len(texts))
         return rows

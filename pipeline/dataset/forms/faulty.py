@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipeline.dataset.forms.base import DatasetError
 
 # The column of a source's batch that says why rows can't be read; there where any can't.
@@ -29,6 +32,16 @@ class FaultyRow(dict[str, Any]):
     def __init__(self, values: Mapping[str, Any], fault: str) -> None:
         super().__init__(values)
         self.fault = fault
+
+
+def add_faults(
+    fields: dict[str, pa.Field], arrays: dict[str, pa.Array], faults: list[str | None]
+) -> None:
+    """Put a column of why rows can't be read beside the others, or fill the one that is there."""
+    if any(faults):
+        found = pa.array(faults, pa.string())
+        fields[FAULT] = pa.field(FAULT, pa.string())
+        arrays[FAULT] = pc.coalesce(arrays[FAULT], found) if FAULT in arrays else found
 
 
 class Faults:

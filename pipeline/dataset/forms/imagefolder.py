@@ -1,6 +1,7 @@
 """Folders of image files, described by `metadata.jsonl`, `.csv` or `.parquet` beside them.
 
-The metadata's `file_name` is relative to the metadata's own folder, as Hugging Face has it. Images
+The metadata's `file_name` is relative to the metadata's own folder, as Hugging Face has it, or to the
+root where no such image is there. Images
 that no metadata names are rows as well. A text that the metadata has not may lie in a file beside its
 image (see `pipeline.dataset.forms.sidecars`).
 """
@@ -14,7 +15,6 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.dataset.forms import called
 from pipeline.dataset.forms.base import (
@@ -26,7 +26,7 @@ from pipeline.dataset.forms.base import (
     is_string,
 )
 from pipeline.dataset.forms.csv_records import Quotes
-from pipeline.dataset.forms.faulty import FAULT
+from pipeline.dataset.forms.faulty import FAULT, add_faults
 from pipeline.dataset.forms.kinds import json_kinds, loose_strings
 from pipeline.dataset.forms.metadata import is_metadata, open_metadata
 from pipeline.dataset.forms.names import AlikeNames, is_image
@@ -171,7 +171,7 @@ class ImageFolderSource:
             arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
             wanted = list(fields) if columns is None else list(columns)
             if self._naming in fields:
-                paths = [p and _join(folder, p) for p in _strings(batch, self._naming)]
+                paths = [p and self._located(folder, p) for p in _strings(batch, self._naming)]
                 fields[self._naming] = pa.field(self._naming, IMAGE_CELL)
                 arrays[self._naming] = pa.array([{"path": path} for path in paths], IMAGE_CELL)
                 if self._reads_sidecars and (columns is None or self._text in columns):
@@ -179,7 +179,7 @@ class ImageFolderSource:
                     field = fields.setdefault(self._text, pa.field(self._text, pa.string()))
                     held = arrays.get(self._text)
                     arrays[self._text], faults = self._filled(field, held, paths)
-                    _add_faults(fields, arrays, faults)
+                    add_faults(fields, arrays, faults)
             wanted += [FAULT] * (FAULT in fields and FAULT not in wanted)
             schema = pa.schema([fields[column] for column in wanted])
             found = [arrays[column] for column in wanted]
@@ -211,6 +211,13 @@ class ImageFolderSource:
         name = path.removeprefix(f"{self.root.path}/")
         return name if name in self.root else self._alike.find(name) or name
 
+    def _located(self, folder: str, path: str) -> str:
+        """A path in the metadata of a folder from the root; some are from there, and lead nowhere else."""
+        beside, from_root = _join(folder, path), _join("", path)
+        if self._place(beside) in self.root or self._place(from_root) not in self.root:
+            return beside
+        return from_root
+
     def _file(self, name: str, version: str, images: dict[str, str]) -> SourceFile:
         folder = posixpath.dirname(name)
         below = digest(
@@ -230,7 +237,7 @@ class ImageFolderSource:
             folder = posixpath.dirname(name)
             for _, batch in self._table.batches(name, [self._naming]):
                 paths = _strings(batch, self._naming)
-                named.update(self._place(_join(folder, path)) for path in paths if path)
+                named.update(self._place(self._located(folder, p)) for p in paths if p)
         return named
 
     def _unnamed(self, folder: str) -> list[str]:
@@ -262,23 +269,13 @@ class ImageFolderSource:
                 elif column == self._text and self._reads_sidecars:
                     texts, faults = zip(*map(self._beside_text, part_names), strict=True)
                     arrays[column] = pa.array(texts, kind)
-                    _add_faults(fields, arrays, list(faults))
+                    add_faults(fields, arrays, list(faults))
                 else:
                     arrays[column] = pa.nulls(len(part), kind)
             found = pa.RecordBatch.from_arrays(
                 list(arrays.values()), schema=pa.schema(list(fields.values()))
             )
             yield part, found
-
-
-def _add_faults(
-    fields: dict[str, pa.Field], arrays: dict[str, pa.Array], faults: list[str | None]
-) -> None:
-    """Put a column of why rows can't be read beside the others, or fill the one that is there."""
-    if any(faults):
-        found = pa.array(faults, pa.string())
-        fields[FAULT] = pa.field(FAULT, pa.string())
-        arrays[FAULT] = pc.coalesce(arrays[FAULT], found) if FAULT in arrays else found
 
 
 def _type_of(schema: pa.Schema, column: str) -> pa.DataType:

@@ -26,7 +26,7 @@ from pipeline.dataset.forms.base import (
 from pipeline.dataset.forms.faulty import FaultyRow
 from pipeline.dataset.forms.names import IMAGE_SUFFIXES, is_image, plain_name
 from pipeline.dataset.forms.readings import Readings
-from pipeline.dataset.forms.reasons import NOT_UTF8, OUTSIDE, TOO_LARGE, TWICE, about
+from pipeline.dataset.forms.reasons import EMPTY_FILE, NOT_UTF8, OUTSIDE, TOO_LARGE, TWICE, about
 from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.rows import Columns, with_empty
 from pipeline.dataset.forms.strict_json import parse
@@ -198,6 +198,8 @@ def _cell(name: str, key: str, member: Member, file: IO[bytes], read: bool) -> d
     path = f"{key}.{member.extension}"
     if member.offset == NOWHERE:
         return {"path": path, "reason": OUTSIDE}
+    if member.size == 0:
+        return {"path": path, "reason": about(EMPTY_FILE, path)}
     if member.size > MAX_IMAGE_BYTES:
         return {"path": path, "reason": TOO_LARGE}
     return {"bytes": read_member(name, file, member), "path": path} if read else {"path": path}

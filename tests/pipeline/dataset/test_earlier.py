@@ -11,7 +11,9 @@ from flows.cli import app
 from pipeline.job import Job
 from tests import quick_worlds
 
-SAID = "5 rows have a half that an earlier run generated ('status' is completed), which counts as real"
+SAID = (
+    "5 rows have a half that an earlier run generated ('status' is completed), which counts as real"
+)
 
 
 @pytest.fixture(scope="module")

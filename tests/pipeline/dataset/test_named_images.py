@@ -62,6 +62,13 @@ def test_metadata_of_a_folder_names_its_own_images_whatever_lies_below(tmp_path:
     assert read(tmp_path / "d", tmp_path)["a"] == square(1)
 
 
+def test_metadata_of_a_folder_may_name_images_from_the_root(tmp_path: Path) -> None:
+    put(tmp_path / "d/train/1.png", square(1))
+    told = lines({"id": "a", "file_name": "train/1.png", "text": "x"})
+    put(tmp_path / "d/train/metadata.jsonl", told)
+    assert read(tmp_path / "d", tmp_path) == {"a": square(1)}
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 def test_of_several_images_of_a_row_the_first_that_is_there_counts(
     tmp_path: Path, mixed: bool

@@ -76,6 +76,29 @@ def test_rows_in_a_file_that_is_called_like_a_licence_are_rows(tmp_path: Path) -
     assert overlooked(catalog) == ["1 .png file (license-plate-3.png) is not used: no row names it"]
 
 
+def test_arrays_and_empty_pictures_of_a_sample_are_named(tmp_path: Path) -> None:
+    members = {"a.png": PNG, "a.txt": b"x", "b.npy": b"\x93NUMPY", "b.txt": b"y", "c.png": b""}
+    (tmp_path / "data").mkdir()
+    write_tar(tmp_path / "data" / "0.tar", list(members.items()))
+    catalog = catalog_of(tmp_path)
+    assert catalog.reasons()["image"] == {"empty file 'c.png'": 1, "no image in the row": 1}
+    (line,) = overlooked(catalog)
+    assert line.startswith("rows without image in 'image' that have one in 'npy': 1; ")
+
+
+def test_what_coco_says_of_captions_besides_is_named(tmp_path: Path) -> None:
+    captions = [
+        {"id": 1, "image_id": 1, "caption": "a cat", "is_rejected": False},
+        {"id": 2, "image_id": 1, "caption": "too blurred", "is_rejected": True},
+    ]
+    told = {"images": [{"id": 1, "file_name": "1.png"}], "annotations": captions}
+    put(tmp_path, ["1.png"], PNG)
+    put(tmp_path, ["captions.json"], json.dumps(told).encode())
+    assert overlooked(catalog_of(tmp_path)) == [
+        "values that annotations have besides a caption: 2 (captions.json: is_rejected), not used"
+    ]
+
+
 def test_columns_that_may_hold_what_was_not_found_are_named(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     columns = {"image": [PNG] * 3, "nr": [1, 2, 3], "legenda": ["a", "b", "c"]}
