@@ -17,6 +17,7 @@ from PIL import Image
 from pipeline.dataset.catalog import Catalog
 from pipeline.dataset.dataset import Dataset, DatasetSettings
 from pipeline.dataset.overlooked import overlooked
+from tests import quick_worlds
 
 
 def square(shade: int) -> bytes:
@@ -135,3 +136,23 @@ def test_pixels_in_lists_are_told_of_where_no_image_is_found(tmp_path: Path) -> 
     dataset = Dataset.open(DatasetSettings(path=str(tmp_path / "d")), tmp_path)
     (line,) = overlooked(Catalog.scan(dataset, tmp_path / "catalog"))
     assert line.startswith("every row counts as without image, which may lie in 'image' (list<")
+
+
+def test_each_row_of_a_run_keeps_the_image_that_it_names(tmp_path: Path) -> None:
+    given: dict[str, bytes] = {}
+    for folder, numbers in (("", range(20)), ("more/", range(20, 36))):
+        told = []
+        for place, number in enumerate(numbers):
+            row = quick_worlds.row(number)
+            data = given[row["id"]] = row["image"]["bytes"]
+            path = f"images/{place}.png"
+            put(tmp_path / "data" / f"{folder}{path}", data)
+            coded = {"bytes": base64.b64encode(data).decode(), "path": None}
+            image = ([["gone.png", path]] * 2 + [path] * 2 + [coded])[number % 5]
+            text = None if number % 9 == 4 else row["text"]
+            told.append({"id": row["id"], "image": image, "text": text})
+        put(tmp_path / "data" / f"{folder}rows.jsonl", lines(*told))
+    job, summary = quick_worlds.run(quick_worlds.config(tmp_path))
+    assert summary["outcomes"] == {"observed": 32, "completed": 4, "rejected": 0, "failed": 0}
+    found = {key: row["image"]["bytes"] for key, row in quick_worlds.completed(job).items()}
+    assert found == given
