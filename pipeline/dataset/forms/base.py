@@ -52,8 +52,9 @@ class Source(Protocol):
     """One form of dataset.
 
     Besides what is here, a source may have `names` (its tables, where `files` would take long),
-    `used` (the names of all files that it reads, beside images that rows name by their paths) and
-    `advice` (lines on what to change about the files).
+    `used` (the names of all files that it reads, beside images that rows name by their paths),
+    `keep_in` (given a folder for what spares it a reading) and `advice` (lines on what to change about
+    the files).
     """
 
     def files(self) -> list[SourceFile]:

@@ -1,7 +1,7 @@
-"""Tar files: where their members lie, grouped to samples, and the bytes of a member.
+"""Tar files: where their members lie, and the bytes of a member.
 
-An index holds names and offsets and never bytes, so that the members of a sample may lie wherever
-they do. Compressed tars are told by their first bytes, whatever their names.
+Members are known by names and offsets, so that those of a sample may lie wherever they do. Compressed
+tars are told by their first bytes, whatever their names.
 """
 
 from __future__ import annotations
@@ -47,32 +47,6 @@ class Member:
         return self.offset + stored
 
 
-class TarIndex:
-    """The samples of a tar: a key and the members that have it, in the order of the first ones.
-
-    Attributes
-    ----------
-    samples : list of (str, list of Member)
-    compressed : bool
-    scattered : bool
-        Whether members of one sample lie apart.
-    """
-
-    def __init__(self, name: str, file: IO[bytes]) -> None:
-        self.samples: list[tuple[str, list[Member]]] = []
-        self.scattered = False
-        numbers: dict[str, int] = {}
-        with whole(name):
-            content = plain(file)
-            self.compressed = content is not file
-            for key, member in _members(content, self.samples, numbers):
-                number = numbers.setdefault(key, len(self.samples))
-                if number == len(self.samples):
-                    self.samples.append((key, []))
-                self.scattered |= number < len(self.samples) - 1
-                self.samples[number][1].append(member)
-
-
 @contextmanager
 def whole(name: str) -> Iterator[None]:
     """Say of a tar that can't be read on that it is damaged."""
@@ -93,15 +67,15 @@ def _cut(name: str, why: str) -> DatasetError:
 
 
 @contextmanager
-def opened(name: str, file: IO[bytes], index: TarIndex) -> Iterator[IO[bytes]]:
-    """A tar's plain bytes, to be read at the offsets of its index.
+def opened(name: str, file: IO[bytes], unpack: bool) -> Iterator[IO[bytes]]:
+    """A tar's plain bytes, to be read at the offsets of its members.
 
-    Of one that is compressed and whose samples are scattered an unnamed temporary file holds them,
-    for in the compressed one every step back starts from its beginning.
+    With `unpack` an unnamed temporary file holds them: for a compressed one whose samples are scattered,
+    since in it every step back starts from its beginning.
     """
     with whole(name):
         content = plain(file)
-        if not (index.compressed and index.scattered):
+        if not unpack:
             yield content
             return
         with tempfile.TemporaryFile() as unpacked:
@@ -125,7 +99,7 @@ def read_member(name: str, file: IO[bytes], member: Member) -> bytes:
     return bytes(data)
 
 
-def _members(
+def members(
     file: IO[bytes], samples: list[tuple[str, list[Member]]], numbers: dict[str, int]
 ) -> Iterator[tuple[str, Member]]:
     """The files in a tar by key; a link within it is the file that it leads to."""
