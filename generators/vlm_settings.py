@@ -40,4 +40,4 @@ class VlmSettings(SamplingSettings, CheckpointSettings):
 
     def needs(self) -> Needs:
         """Both halves: each example is a turn of the conversation."""
-        return Needs()
+        return Needs(side=self.longest_side)
