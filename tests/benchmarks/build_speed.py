@@ -1,6 +1,6 @@
 """Embedding pictures from JPEGs on disk, as a build does it, against a bare torch DataLoader.
 
-Run from the checkout: python -m tests.benchmarks.build_speed [--full]
+Run from the checkout: python -m tests.benchmarks.build_speed [--full | --pictures N --turns N]
 
 Both sides read the same files, encode with the same open_clip model (random weights) and the same
 transforms, and take turns; the DataLoader has two workers, which are up before its clock starts, and
@@ -16,7 +16,6 @@ import argparse
 import io
 import json
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -132,13 +131,13 @@ def rates(
         )  # fmt: skip
         return sum(1 for _ in found)
 
-    ways: dict[str, Callable[[], Any]] = {
-        "ours": ours,
-        "DataLoader": bare,
+    ways: dict[str, Callable[[], Any]] = {"ours": ours, "DataLoader": bare}
+    alone: dict[str, Callable[[], Any]] = {
         "threads alone": lambda: threads(encoder.jpeg_side),
         "threads alone, full size": lambda: threads(None),
         "DataLoader alone": lambda: sum(len(tensors) for tensors in loader),
     }
+    ways |= alone if model.name == "tiny" else {}
     found: dict[str, list[float]] = {name: [] for name in ways}
     for way in ways.values():
         way()
@@ -171,13 +170,16 @@ def photographs(parquet: Path, count: int) -> list[bytes]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--full", action="store_true", help="more pictures, 5 turns, and ViT-B-32")
+    parser.add_argument("--full", action="store_true", help="1,024 and 128 pictures, 5 turns")
+    parser.add_argument("--pictures", type=int, default=64, help="small ones; of large an eighth")
+    parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--models", nargs="+", default=["tiny", "ViT-B-32"])
     parser.add_argument(
         "--photographs", type=Path, help="Parquet with real JPEGs, for the likeness"
     )
     arguments = parser.parse_args()
-    counts = {"640 x 480": 1024, "4000 x 3000": 96} if arguments.full else dict.fromkeys(SIZES, 24)
-    turns = 5 if arguments.full else 2
+    pictures, turns = (1024, 5) if arguments.full else (arguments.pictures, arguments.turns)
+    counts = dict(zip(SIZES, (pictures, max(8, pictures // 8)), strict=True))
     print(
         f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, torch {torch.__version__}"
     )
@@ -187,11 +189,11 @@ def main() -> None:
             name: write_pictures(folder / str(number), counts[name], size)
             for number, (name, size) in enumerate(SIZES.items())
         }
-        names = ["tiny", "ViT-B-32"] if arguments.full else ["tiny"]
-        for name in names:
+        for name in arguments.models:
             write_model(folder / name, name)
             for size, own in paths.items():
                 found = rates(folder / f"{name}-{size}", own, folder / name, BATCH, turns)
+                print(f"load average {os.getloadavg()[0]:.1f}")
                 told = ", ".join(f"{way} {np.median(rate):.1f}" for way, rate in found.items())
                 ratios = np.divide(found["ours"], found["DataLoader"])
                 print(f"{name}, {len(own)} JPEGs of {size}, pictures/s: {told}")
@@ -199,12 +201,13 @@ def main() -> None:
                     f"  ours over the DataLoader: {np.median(ratios):.2f} of {turns} turns"
                     f" ({min(ratios):.2f} to {max(ratios):.2f}; bar 0.9)"
                 )
-        held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-        print(f"peak memory of this process {held} MiB")
         kinds = {size: [p.read_bytes() for p in own[:32]] for size, own in paths.items()}
         if arguments.photographs:
             kinds["photographs"] = photographs(arguments.photographs, 64)
-        for model in [EXAMPLE / "checkpoints" / "encoder", *(folder / name for name in names)]:
+        for model in [
+            EXAMPLE / "checkpoints" / "encoder",
+            *(folder / name for name in arguments.models),
+        ]:
             for kind, pictures in kinds.items():
                 for how, cosines in likeness(model, pictures).items():
                     print(
