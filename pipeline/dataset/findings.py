@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.dataset.begun import Begun
 from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.fingerprints import row_digests
 from pipeline.dataset.forms.base import SourceFile, is_string
@@ -67,13 +68,21 @@ def read(
     inspector: ImageInspector,
     known: KnownImages,
     advance: Advance | None,
+    begun: Begun,
 ) -> pa.Table:
     """Read a file's rows and try their images but for those known; a table of `FILE_SCHEMA`.
 
-    `advance` is called with the number of rows after each batch.
+    Rows that `begun` holds are gone past. `advance` is called with the number of rows after each batch.
     """
-    batches = [FILE_SCHEMA.empty_table()]
-    for batch in dataset.batches(file, known.holds):
+    batches = [begun.table(FILE_SCHEMA)]
+    past = begun.rows
+    for read in dataset.batches(file, known.holds):
+        batch, gone = read.slice(min(past, len(read))), min(past, len(read))
+        past -= gone
+        if gone and advance:
+            advance(gone)
+        if not len(batch):
+            continue
         cells = batch.column("image")
         images, paths = (cells.field(name).to_pylist() for name in ("bytes", "path"))
         reasons = batch.column("image_reason").to_pylist()
@@ -113,6 +122,7 @@ def read(
             "extra": [None] * len(batch) if extra is None else row_digests(extra),
         }
         batches.append(pa.table(rows, schema=FILE_SCHEMA))
+        begun.add(batches[-1])
         if advance:
             advance(len(batch))
     return pa.concat_tables(batches)
