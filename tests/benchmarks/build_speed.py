@@ -163,9 +163,18 @@ def likeness(model: Path, pictures: Sequence[bytes]) -> dict[str, np.ndarray]:
     return found
 
 
-def photographs(parquet: Path, count: int) -> list[bytes]:
-    table = pq.ParquetFile(parquet).read_row_group(0, columns=["image"])
-    return [image["bytes"] for image in table["image"][:count].to_pylist()]
+def photographs(count: int) -> list[bytes]:
+    """JPEGs of 400 x 300: parts of scikit-learn's two sample photographs."""
+    from sklearn.datasets import load_sample_images
+
+    made = []
+    for number in range(count):
+        photo = load_sample_images().images[number % 2]
+        top, left = number * 29 % 127, number * 53 % 240
+        buffer = io.BytesIO()
+        Image.fromarray(photo[top : top + 300, left : left + 400]).save(buffer, "JPEG", quality=90)
+        made.append(buffer.getvalue())
+    return made
 
 
 def main() -> None:
@@ -174,9 +183,6 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=64, help="small ones; of large an eighth")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--models", nargs="+", default=["tiny", "ViT-B-32"])
-    parser.add_argument(
-        "--photographs", type=Path, help="Parquet with real JPEGs, for the likeness"
-    )
     arguments = parser.parse_args()
     pictures, turns = (1024, 5) if arguments.full else (arguments.pictures, arguments.turns)
     counts = dict(zip(SIZES, (pictures, max(8, pictures // 8)), strict=True))
@@ -202,8 +208,6 @@ def main() -> None:
                     f" ({min(ratios):.2f} to {max(ratios):.2f}; bar 0.9)"
                 )
         kinds = {size: [p.read_bytes() for p in own[:32]] for size, own in paths.items()}
-        if arguments.photographs:
-            kinds["photographs"] = photographs(arguments.photographs, 64)
         for model in [
             EXAMPLE / "checkpoints" / "encoder",
             *(folder / name for name in arguments.models),
