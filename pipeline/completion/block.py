@@ -19,8 +19,6 @@ from generators.base import (
     ImageRequest,
     derive_seed,
     needs_of,
-    storable,
-    well_formed,
 )
 from generators.prompts import joined
 from kb.embeddings import Modality, opposite
@@ -33,7 +31,6 @@ from pipeline.ledger.ledger import Entry
 from pipeline.ledger.review import REFUSED, half_digest
 from pipeline.models.item_errors import embed_each
 from pipeline.models.loaded import LoadedModels
-from pipeline.storage.errors import ConfigError
 from selection.judgement import Judged
 
 
@@ -137,7 +134,7 @@ class Block:
         asked = [one for own in requests for one in own]
         answers = iter(self.models.generator(self.missing).generate(asked))
         return [
-            self._joined(row, [(one, next(answers)) for one in own])
+            self._joined(row, [next(answers) for _ in own])
             for row, own in zip(rows, requests, strict=True)
         ]
 
@@ -171,32 +168,15 @@ class Block:
             return CaptionRequest(row.id, row.item, examples, seeds)
         return ImageRequest(row.id, joined(row.item), examples, seeds)
 
-    def _joined(
-        self, row: Row, asked: Sequence[tuple[CaptionRequest | ImageRequest, Generated]]
-    ) -> Generated:
-        """The answers to a row's requests as one, with the error of any.
-
-        Raises
-        ------
-        ConfigError
-            A candidate tells of an example that was not handed over: its class can't be trusted.
-        """
+    def _joined(self, row: Row, asked: Sequence[Generated]) -> Generated:
+        """The answers to a row's requests as one, with the error of any."""
         if not asked:
             why = row.dropped[0][1] if row.dropped else "none was retrieved"
             return Generated(
                 row.id, error=f"no example, and {self.component.kind} needs one: {why}"
             )
-        candidates: list[Candidate] = []
-        for request, answer in asked:
-            given = {example.id for example in request.examples}
-            for candidate in answer.candidates:
-                if unknown := [one for one in candidate.shown if one not in given]:
-                    raise ConfigError(
-                        f"{self.component.section}: a candidate of row {row.id!r} says that it was"
-                        f" shown example {unknown[0]!r}, which was not given"
-                    )
-                candidates.append(storable(candidate))
-        errors = [well_formed(answer.error) for _, answer in asked if answer.error is not None]
+        candidates = [candidate for answer in asked for candidate in answer.candidates]
+        errors = [answer.error for answer in asked if answer.error is not None]
         return Generated(row.id, tuple(candidates), errors[0] if errors else None)
 
     def judge(self, answers: Sequence[Generated]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,6 +36,8 @@ class _Shards(ParquetSource):
 
 class Img2DatasetSource:
     """Every shard below a root."""
+
+    halves: Mapping[str, str] = {"image": IMAGE}
 
     def __init__(self, root: Root) -> None:
         self.root = root

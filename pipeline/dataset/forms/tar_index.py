@@ -6,16 +6,19 @@ maps, which the system may drop; of a source without a folder for them, the inde
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import IO, Self
 
 import pyarrow as pa
 
+from pipeline.dataset.forms.base import Left
 from pipeline.dataset.forms.compressed import plain
 from pipeline.dataset.forms.root import Root
-from pipeline.dataset.forms.tars import Member, members, whole
+from pipeline.dataset.forms.tars import DEAD_LINK, NO_SUFFIX, NOWHERE, Member, members, whole
 from pipeline.storage.digests import digest
 from pipeline.storage.files import writing_whole
 
@@ -48,12 +51,18 @@ class TarIndex:
     compressed : bool
     scattered : bool
         Whether members of one sample lie apart.
+    left : dict of str to Left
+        Members that belong to no sample, since their names have no suffix, and links that lead to
+        no member.
     """
 
-    def __init__(self, table: pa.Table, compressed: bool, scattered: bool) -> None:
+    def __init__(
+        self, table: pa.Table, compressed: bool, scattered: bool, left: dict[str, Left]
+    ) -> None:
         self.table = table
         self.compressed = compressed
         self.scattered = scattered
+        self.left = left
 
     def __len__(self) -> int:
         return len(self.table)
@@ -75,9 +84,15 @@ class TarIndex:
         samples: list[Sample] = []
         numbers: dict[str, int] = {}
         scattered = False
+        left = {kind: Left() for kind in (NO_SUFFIX, DEAD_LINK)}
         with whole(name):
             content = plain(file)
-            for key, member in members(content, samples, numbers):
+            for path, key, member in members(content, samples, numbers):
+                if not key:
+                    left[NO_SUFFIX].add(f"{name}/{path}")
+                    continue
+                if member.offset == NOWHERE:
+                    left[DEAD_LINK].add(f"{name}/{path}")
                 number = numbers.setdefault(key, len(samples))
                 if number == len(samples):
                     samples.append((key, []))
@@ -90,7 +105,7 @@ class TarIndex:
             },
             schema=_SCHEMA,
         )
-        return cls(table, content is not file, scattered)
+        return cls(table, content is not file, scattered, left)
 
     def samples(self, positions: Iterable[int] | None = None) -> Iterator[Sample]:
         """Some samples by their positions, or all in order."""
@@ -102,7 +117,8 @@ class TarIndex:
     def save(self, path: Path, version: str) -> None:
         """Write the index to a file, with the version of its tar."""
         told = {"format": _FORMAT, "version": version}
-        told |= {name: str(getattr(self, name)) for name in ("compressed", "scattered")}
+        left = {kind: asdict(some) for kind, some in self.left.items()}
+        told["seen"] = json.dumps([self.compressed, self.scattered, left])
         table = self.table.replace_schema_metadata(told).combine_chunks()
         with (
             writing_whole(path) as scratch,
@@ -121,7 +137,8 @@ class TarIndex:
         told = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
         if (told.get("format"), told.get("version")) != (_FORMAT, version):
             return None
-        return cls(table, told["compressed"] == "True", told["scattered"] == "True")
+        compressed, scattered, left = json.loads(told["seen"])
+        return cls(table, compressed, scattered, {kind: Left(**one) for kind, one in left.items()})
 
 
 class TarIndexes:

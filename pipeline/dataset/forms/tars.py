@@ -18,10 +18,13 @@ from typing import IO, Any
 
 from pipeline.dataset.forms.base import DatasetError
 from pipeline.dataset.forms.compressed import DamagedStream, plain
-from pipeline.dataset.forms.names import readable
+from pipeline.dataset.forms.names import is_beside_data, readable
 
 # The offset of a link that leads to no file before it in the tar.
 NOWHERE = -1
+
+NO_SUFFIX = "members of tars whose names have no suffix"
+DEAD_LINK = "links in tars that lead to no member before them"
 
 _BLOCK = 512
 _COPIED = 1 << 20
@@ -101,8 +104,8 @@ def read_member(name: str, file: IO[bytes], member: Member) -> bytes:
 
 def members(
     file: IO[bytes], samples: list[tuple[str, list[Member]]], numbers: dict[str, int]
-) -> Iterator[tuple[str, Member]]:
-    """The files in a tar by key; a link within it is the file that it leads to."""
+) -> Iterator[tuple[str, str, Member]]:
+    """The files in a tar, each with its name and key; a link within it is the file that it leads to."""
     start = 0
     while True:
         end = start
@@ -116,8 +119,9 @@ def members(
                     member = Member(extension, found.offset, found.size, found.sparse)
                 elif info.isfile():
                     end = max(end, member.end)
-                if key and (info.isfile() or info.islnk() or info.issym()):
-                    yield key, member
+                hidden = is_beside_data(posixpath.basename(info.name))
+                if (key or not hidden) and (info.isfile() or info.islnk() or info.issym()):
+                    yield readable(info.name), key, member
                 tar.members = []  # type: ignore[attr-defined]  # else every header is kept
             following = tar.offset
         file.seek(0, 2)
