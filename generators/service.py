@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -154,21 +155,16 @@ class Service:
             client, loop, thread = self._client, self._loop, self._thread
             self._client = self._loop = self._thread = self._key = None
         if client is not None and loop is not None and thread is not None:
-            asyncio.run_coroutine_threadsafe(client.close(), loop).result()
+            asyncio.run_coroutine_threadsafe(_end(client), loop).result()
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()
 
-    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run to its end what asks the server; an interrupt cancels it."""
+    def start(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Future[Result]:
+        """Begin with what asks the server; to cancel the future cancels it."""
         self.open()
         assert self._loop is not None
-        running = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return running.result()
-        except BaseException:
-            running.cancel()
-            raise
+        return asyncio.run_coroutine_threadsafe(work(), self._loop)
 
     async def post(
         self, path: str, body: bytes | dict[str, Any], uploads: Sequence[Upload] = ()
@@ -274,6 +270,15 @@ class Service:
     def _hidden(self, text: str) -> str:
         """The text without the key, which a server or a library may repeat."""
         return text.replace(self._key, "***") if self._key else text
+
+
+async def _end(client: openai.AsyncOpenAI) -> None:
+    """Cancel what is still under way, and close the connections."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await client.close()
 
 
 def _of(tries: int) -> str:

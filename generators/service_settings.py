@@ -49,6 +49,12 @@ class ServiceSettings(BaseModel):
         False, description="Send pictures as PNG; otherwise as JPEG, a fifth of the work."
     )
     quality: int = Field(90, ge=1, le=95, description="Of the JPEGs that are sent.")
+    original_bytes: int = Field(
+        400_000,
+        ge=0,
+        description="A picture within longest_side whose file (JPEG or PNG) is at most so large is sent"
+        " as that file, less its metadata; 0 to encode all anew.",
+    )
     background: str = Field("white", description="What shows through a transparent image.")
     extra: dict[str, Any] = Field(
         default_factory=dict, description="More fields of the request, as the server has them."

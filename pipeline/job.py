@@ -17,7 +17,8 @@ import pyarrow.dataset as ds
 
 from generators.service import ServiceRefused
 from kb.storage import DamagedKnowledgeBase
-from pipeline.completion.shard import RowsDone, complete_shard
+from pipeline.completion.portion import Parts
+from pipeline.completion.shard import RowsDone, Shards
 from pipeline.config.config import Config
 from pipeline.config.dependencies import row_dependencies
 from pipeline.dataset.catalog import Catalog
@@ -78,6 +79,7 @@ class Job:
         self.knowledge = StandingKnowledge(
             self.folder, self.sources, config.selection, config.run.seed
         )
+        self._shards = Shards(Parts(config, self.sources, self.models, self.knowledge))
         self.progress = progress
         self.warned = Warned()
         if progress is not quiet:
@@ -213,12 +215,12 @@ class Job:
         rows_done: RowsDone | None = None,
         answered: Callable[[int], None] | None = None,
     ) -> Manifest:
-        """Do one shard, unless this run has; see `pipeline.completion.shard.complete_shard`."""
+        """Do one shard, unless this run has; see `pipeline.completion.shard.Shards.complete`."""
         manifest = None
         try:
-            manifest = self._done(plan) or complete_shard(
-                self.config, self.sources, self.models, self.knowledge, plan, rows_done, answered
-            )
+            # A worker knows of no others.
+            after = [shard for shard in self.planned.shards if shard.number > plan.number]
+            manifest = self._done(plan) or self._shards.complete(plan, after, rows_done, answered)
         except ServiceRefused:
             manifest = self._done(plan)
             raise
@@ -243,6 +245,7 @@ class Job:
         dict
             See `pipeline.ledger.summary.summarise`.
         """
+        self._shards.close()
         self.models.close_generator()
         if self.planned.shards:
             self._ledger = None  # shards may have been done in other processes
@@ -272,6 +275,7 @@ class Job:
 
     def close(self) -> None:
         """Free what was loaded; what is used after all is loaded again."""
+        self._shards.close()
         self.models.close()
         self.knowledge.forget()
 

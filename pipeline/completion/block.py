@@ -11,19 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from generators.asked import Asked, submit
 from generators.base import (
     Candidate,
     CaptionRequest,
-    Example,
     Generated,
     ImageRequest,
     derive_seed,
     needs_of,
-    storable,
-    well_formed,
 )
-from generators.prompts import joined
 from kb.embeddings import Modality, opposite
+from pipeline.completion.asking import joined_answer, requests_of
 from pipeline.completion.row import Grounds, Row, Tried
 from pipeline.config.config import Config
 from pipeline.dataset.images import UndecodableImage, decode, encode
@@ -32,7 +30,6 @@ from pipeline.ledger.ledger import Entry
 from pipeline.ledger.review import REFUSED, half_digest
 from pipeline.models.item_errors import embed_each
 from pipeline.models.loaded import LoadedModels
-from pipeline.storage.errors import ConfigError
 from selection.judgement import Judged
 
 
@@ -86,6 +83,7 @@ class Block:
         if self.observed == "text":
             row.item = cell
             return row
+        row.file = cell["bytes"]
         try:
             row.item = decode(cell["bytes"], self.config.dataset.max_pixels)
         except UndecodableImage as error:
@@ -139,75 +137,44 @@ class Block:
         return [row for row in self.rows if row.chosen is None and row.error is None]
 
     def generate(self) -> list[Generated]:
-        """Ask the generator for n candidates of every open row."""
+        """Ask the generator for n candidates of every open row, and wait for them."""
+        return self.ask().gather()
+
+    def ask(self) -> Asked:
+        """Ask the generator for n candidates of every open row; their answers come in order.
+
+        What is under way needs no picture any more: this block lets them go.
+        """
         rows = self.open_rows()
         if not rows:
-            return []
+            return Asked.answered([])
         requests = [self._requests(row) for row in rows]
-        asked = [one for own in requests for one in own]
-        answers = iter(self.models.generator(self.missing).generate(asked))
-        return [
-            self._joined(row, [(one, next(answers)) for one in own])
-            for row, own in zip(rows, requests, strict=True)
-        ]
+        asked = submit(self.models.generator(self.missing), [one for own in requests for one in own])
+        given = [[{example.id for example in one.examples} for one in own] for own in requests]
+        if asked.ahead:
+            for row in rows:
+                row.let_pictures_go()
+
+        def by_row(answers: list[Generated]) -> list[Generated]:
+            left = iter(answers)
+            return [
+                joined_answer(row, self.component, [(ids, next(left)) for ids in of_row])
+                for row, of_row in zip(rows, given, strict=True)
+            ]
+
+        return asked.then(by_row)
 
     def _requests(self, row: Row) -> list[CaptionRequest | ImageRequest]:
-        """What is asked for a row: candidates from its examples, and some without, if so set.
-
-        Nothing, where there is no example and the generator makes nothing without one.
-        """
         settings, attempt = self.config.generation, row.first_attempt + self.turn
         seeds = tuple(
             derive_seed(self.config.run.seed, row.id, n, attempt) for n in range(settings.n)
         )
-        examples = tuple(
-            Example(
-                example.pair.id,
-                example.caption if self.needs.text else "",
-                example.pair.image if self.needs.image else None,
-            )
-            for example in row.examples
-        )
-        if self.needs.example and not examples:
-            return []
-        grounded = self.grounded if examples else 0
-        parts = ((examples, seeds[:grounded]), ((), seeds[grounded:]))
-        return [self._request(row, shown, drawn) for shown, drawn in parts if drawn]
+        return requests_of(row, self.missing, self.needs, seeds, self.grounded)
 
-    def _request(
-        self, row: Row, examples: tuple[Example, ...], seeds: tuple[int, ...]
-    ) -> CaptionRequest | ImageRequest:
-        if self.missing == "text":
-            return CaptionRequest(row.id, row.item, examples, seeds)
-        return ImageRequest(row.id, joined(row.item), examples, seeds)
-
-    def _joined(
-        self, row: Row, asked: Sequence[tuple[CaptionRequest | ImageRequest, Generated]]
-    ) -> Generated:
-        """The answers to a row's requests as one, with the error of any.
-
-        Raises
-        ------
-        ConfigError
-            A candidate tells of an example that was not handed over: its class can't be trusted.
-        """
-        if not asked:
-            why = row.dropped[0][1] if row.dropped else "none was retrieved"
-            return Generated(
-                row.id, error=f"no example, and {self.component.kind} needs one: {why}"
-            )
-        candidates: list[Candidate] = []
-        for request, answer in asked:
-            given = {example.id for example in request.examples}
-            for candidate in answer.candidates:
-                if unknown := [one for one in candidate.shown if one not in given]:
-                    raise ConfigError(
-                        f"{self.component.section}: a candidate of row {row.id!r} says that it was"
-                        f" shown example {unknown[0]!r}, which was not given"
-                    )
-                candidates.append(storable(candidate))
-        errors = [well_formed(answer.error) for _, answer in asked if answer.error is not None]
-        return Generated(row.id, tuple(candidates), errors[0] if errors else None)
+    def example_bytes(self) -> int:
+        """Bytes of the examples' pictures as they are stored."""
+        pairs = {one.pair.row: one.pair.encoded for row in self.rows for one in row.examples}
+        return sum(len(encoded or b"") for encoded in pairs.values())
 
     def judge(self, answers: Sequence[Generated]) -> None:
         """Judge what `generate` gave, and choose each row's best where one holds."""

@@ -10,12 +10,13 @@ import io
 import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from generators.asked import Asked, submit
 from generators.base import (
     Candidate,
     CaptionRequest,
@@ -132,6 +133,10 @@ class Remembering:
 
     def generate(self, requests: Sequence[Request]) -> list[Generated]:
         """One answer a request, in order; what fails is not remembered."""
+        return self.submit(requests).gather()
+
+    def submit(self, requests: Sequence[Request]) -> Asked:
+        """The same, under way where the generator can be asked so."""
         keys = [self._keys(request) for request in requests]
         # By place: a row may be asked for more than once, with other examples.
         held: list[dict[int, Candidate]] = []
@@ -143,26 +148,36 @@ class Remembering:
             held.append({seed: one for seed, one in found.items() if one is not None})
             if wanted := tuple(seed for seed in request.seeds if seed not in held[place]):
                 asked[place] = replace(request, seeds=wanted)
-        errors: dict[int, str] = {}
-        if asked:
-            self._load(self._generator)
-            answers = self._generator.generate(list(asked.values()))
+        places = list(asked)
+        # Without the pictures, which whoever asks may want to let go.
+        bare = [
+            _Bare(one.row_id, one.seeds, tuple(Example(each.id, "") for each in one.examples))
+            for one in requests
+        ]
+
+        def joined(answers: list[Generated]) -> list[Generated]:
+            errors: dict[int, str] = {}
             new: dict[str, tuple[Candidate, Sequence[Example]]] = {}
-            for place, answer in zip(asked, answers, strict=True):
+            for place, answer in zip(places, answers, strict=True):
                 if answer.error is not None:
                     errors[place] = answer.error
                 for candidate in map(storable, answer.candidates):
-                    new[keys[place][candidate.seed]] = candidate, requests[place].examples
+                    new[keys[place][candidate.seed]] = candidate, bare[place].examples
                     held[place][candidate.seed] = candidate
             self._memory.add(new)
-        return [
-            Generated(
-                request.row_id,
-                tuple(held[place][seed] for seed in request.seeds if seed in held[place]),
-                errors.get(place),
-            )
-            for place, request in enumerate(requests)
-        ]
+            return [
+                Generated(
+                    one.row_id,
+                    tuple(held[place][seed] for seed in one.seeds if seed in held[place]),
+                    errors.get(place),
+                )
+                for place, one in enumerate(bare)
+            ]
+
+        if not asked:
+            return Asked.answered([]).then(joined)
+        self._load(self._generator)
+        return submit(self._generator, list(asked.values())).then(joined)
 
     def _keys(self, request: Request) -> dict[int, str]:
         """The key of each seed's candidate."""
@@ -172,6 +187,15 @@ class Remembering:
             shown += [example.text, "" if example.image is None else _picture(example.image)]
         content = digest(*shown)
         return {seed: digest(content, str(seed)) for seed in request.seeds}
+
+
+@dataclass(frozen=True, slots=True)
+class _Bare:
+    """What is told of a request in its answer."""
+
+    row_id: str
+    seeds: tuple[int, ...]
+    examples: tuple[Example, ...]
 
 
 def _picture(image: Image.Image) -> str:
