@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import threading
+import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -95,6 +97,8 @@ class Service:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._key: str | None = None
+        self._session = uuid.uuid4().hex
+        self._numbers = itertools.count()
 
     def __repr__(self) -> str:
         return f"Service({self.settings.base_url!r}, model={self.settings.model!r})"
@@ -126,9 +130,9 @@ class Service:
             self._thread.start()
 
     def _made(self, key: str) -> openai.AsyncOpenAI:
-        import httpx2
         from openai import AsyncOpenAI, Omit
 
+        from generators.service_lanes import lanes_to
         from generators.service_transport import GuardedClient
 
         settings = self.settings
@@ -145,7 +149,7 @@ class Service:
                 settings.timeout,
                 self._spend,
                 self.gate,
-                limits=httpx2.Limits(max_connections=settings.concurrency),
+                **lanes_to(settings.concurrency),
             ),
         )
 
@@ -216,7 +220,7 @@ class Service:
                 body=None if isinstance(body, bytes) else body,
                 content=body if isinstance(body, bytes) else None,
                 files=files or None,
-                options={"headers": headers},
+                options={"headers": headers, "idempotency_key": self._request_id()},
             )
         except Unsendable as error:
             raise (ServiceRefused if self._spent else ServiceError)(str(error)) from None
@@ -250,6 +254,10 @@ class Service:
         if status in REFUSING_STATUS:
             return ServiceRefused(f"{self.settings.base_url} refuses: {failure}")
         return (WrongRequest if status in WRONG_STATUS else ServiceError)(failure)
+
+    def _request_id(self) -> str:
+        """A name for a request and its retries; that of ``openai`` asks the system for randomness."""
+        return f"rag4dmc-{self._session}-{next(self._numbers)}"
 
     @property
     def _spent(self) -> bool:
