@@ -28,6 +28,16 @@ class Encoded:
         return f"data:{self.media_type};base64,{content}"
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file of a multipart request."""
+
+    field: str
+    name: str
+    content: bytes
+    media_type: str
+
+
 class Pictures:
     """The pictures of some requests, each encoded once: a row's for all its candidates, an example's
     for all rows that it grounds.

@@ -10,11 +10,12 @@ import threading
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from generators.gate import Gate
+from generators.sent_pictures import Upload
 from generators.service_settings import ServiceSettings
+from generators.usage import Usage
 
 if TYPE_CHECKING:
     import httpx2
@@ -63,16 +64,6 @@ class ContentRefused(Exception):
     """The server declined the content of one request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """A file of a multipart request."""
-
-    field: str
-    name: str
-    content: bytes
-    media_type: str
-
-
 class Service:
     """A client of one server, with an event loop of its own.
 
@@ -86,12 +77,15 @@ class Service:
         Requests that went out, retries included.
     gate : Gate
         How many of them are under way at once.
+    used : Usage
+        What they took.
     """
 
     def __init__(self, settings: ServiceSettings) -> None:
         self.settings = settings
         self.sent = 0
         self.gate = Gate(settings.concurrency)
+        self.used = Usage()
         self._lock = threading.Lock()
         self._client: openai.AsyncOpenAI | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -149,6 +143,7 @@ class Service:
                 settings.timeout,
                 self._spend,
                 self.gate,
+                self._use,
                 **lanes_to(settings.concurrency),
             ),
         )
@@ -274,6 +269,10 @@ class Service:
                 " what was done stands"
             )
         self.sent += 1
+        self._use(Usage(requests=1))
+
+    def _use(self, usage: Usage) -> None:
+        self.used += usage
 
     def _hidden(self, text: str) -> str:
         """The text without the key, which a server or a library may repeat."""

@@ -22,6 +22,7 @@ from generators.service import (
     WrongRequest,
 )
 from generators.service_question import Leaving, Once, Prepared, Question
+from generators.usage import Usage
 
 Request = TypeVar("Request", CaptionRequest, ImageRequest)
 
@@ -72,6 +73,11 @@ class ServiceGenerator(Generic[Request]):
     def memory(self) -> int:
         """No weights here."""
         return 0
+
+    @property
+    def used(self) -> Usage:
+        """What the server has counted so far."""
+        return self.service.used
 
     def generate(self, requests: Sequence[Request]) -> list[Generated]:
         """A candidate for every seed of every request, ``concurrency`` of them at a time at most.

@@ -16,7 +16,7 @@ import httpcore2
 import httpx2
 
 # A connection that was used so lately is taken to stand; one that does not is found out by the request.
-FRESH_SECONDS = 0.05
+FRESH_SECONDS = 1.0
 # After so long without use it is not used again, as httpx has it.
 IDLE_SECONDS = 5.0
 

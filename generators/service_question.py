@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from generators.base import Candidate, Dropped
-from generators.service import ServiceError, Upload
+from generators.sent_pictures import Upload
+from generators.service import ServiceError
 
 
 @dataclass(frozen=True, slots=True)

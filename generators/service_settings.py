@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from generators.usage import Price
+
 
 class ServiceSettings(BaseModel):
     """Settings shared by everything that asks a server."""
@@ -40,6 +42,11 @@ class ServiceSettings(BaseModel):
         ge=1,
         description="Most requests a process may send, retries included; then the run ends, and the"
         " next one goes on, a block (run.block_size rows) at a time. None for any.",
+    )
+    price: Price | None = Field(
+        None,
+        description="What the server asks for a million tokens in and out, and a picture; the summary and"
+        " `inspect` tell the cost.",
     )
     send_seed: bool = Field(
         True, description="Send a seed with each request; off for servers that know no such field."
@@ -96,5 +103,5 @@ class ServiceSettings(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """What is asked and of whom, not how patiently."""
-        pace = {"timeout", "retries", "concurrency", "max_requests"}
+        pace = {"timeout", "retries", "concurrency", "max_requests", "price"}
         return self.model_dump(mode="json", exclude=pace | {"send_data", "api_key_env"})

@@ -103,8 +103,7 @@ class Job:
     @property
     def ledger(self) -> Ledger:
         """What is done, as it stood when it was first asked for or a run last ended."""
-        if self._ledger is None:
-            self._ledger = Ledger(self.folder).load()
+        self._ledger = self._ledger or Ledger(self.folder).load()
         return self._ledger
 
     @cached_property
@@ -226,7 +225,8 @@ class Job:
             raise
         finally:
             if manifest is not None:
-                self.home.send_shard(manifest.part, f"{manifest.shard}.json", manifest.run_id)
+                name, run_id = f"{manifest.shard}.json", manifest.run_id
+                self.home.send_shard(manifest.part, name, run_id, self._shards.usage.file(run_id))
         return manifest
 
     def _done(self, plan: ShardPlan) -> Manifest | None:
@@ -257,6 +257,7 @@ class Job:
             last=read_summary(self.folder).get("run_id"),
             rewritten=rewritten,
             times=self.times,
+            prices=self.config.prices,
             warnings=[*self.knowledge.warnings(), *self._overlooked, *self.warned.told()],
         )
 

@@ -149,7 +149,9 @@ class Block:
         if not rows:
             return Asked.answered([])
         requests = [self._requests(row) for row in rows]
-        asked = submit(self.models.generator(self.missing), [one for own in requests for one in own])
+        asked = submit(
+            self.models.generator(self.missing), [one for own in requests for one in own]
+        )
         given = [[{example.id for example in one.examples} for one in own] for own in requests]
         if asked.ahead:
             for row in rows:

@@ -94,7 +94,11 @@ class Row:
     @property
     def observed(self) -> Any:
         """The observed half; a picture is decoded again where it was let go."""
-        return decode(self.file, ANY_SIZE) if self.item is None and self.file is not None else self.item
+        return (
+            decode(self.file, ANY_SIZE)
+            if self.item is None and self.file is not None
+            else self.item
+        )
 
     def let_pictures_go(self) -> None:
         """Hold what pictures were decoded from, and no pixels."""

@@ -26,6 +26,7 @@ from pipeline.ledger.ledger import (
     writing_part,
 )
 from pipeline.ledger.plan import ShardPlan
+from pipeline.ledger.usage import UsageLog
 
 RowsDone = Callable[[dict[str, int]], None]
 
@@ -36,9 +37,15 @@ class Shards:
     Parameters
     ----------
     parts : Parts
+
+    Attributes
+    ----------
+    usage : UsageLog
+        What this process has used of generators' servers.
     """
 
     def __init__(self, parts: Parts) -> None:
+        self.usage = UsageLog(Ledger(parts.config.folder).folder)
         self._parts = parts
         self._stream: Stream | None = None
 
@@ -76,6 +83,13 @@ class Shards:
         except BaseException:
             self.close()
             raise
+        finally:
+            self._keep_usage(plan)
+
+    def _keep_usage(self, plan: ShardPlan) -> None:
+        """Keep what the generator's server has counted, of the next shard's rows too."""
+        if (new := self._parts.models.newly_used()) is not None:
+            self.usage.add(plan.run_id, *new)
 
     def close(self) -> None:
         """Let go what is under way."""
@@ -115,6 +129,7 @@ class Shards:
             rows = _Rows(writer)
             try:
                 for portion in stream.run(plan.number, rows.write, answered or _nobody):
+                    self._keep_usage(plan)
                     if rows_done:
                         rows_done(dict(Counter(entry.status for entry in portion.ended())))
             except (ServiceRefused, KeyboardInterrupt) as error:

@@ -26,6 +26,7 @@ from generators.base import (
     ImageRequest,
     storable,
 )
+from generators.usage import Usage
 from pipeline.dataset.images import encode
 from pipeline.storage.digests import digest
 
@@ -130,6 +131,11 @@ class Remembering:
     def memory(self) -> int:
         """Bytes of the generator's weights."""
         return int(self._generator.memory())
+
+    @property
+    def used(self) -> Usage:
+        """What the generator's server has counted, if it has one."""
+        return getattr(self._generator, "used", Usage())
 
     def generate(self, requests: Sequence[Request]) -> list[Generated]:
         """One answer a request, in order; what fails is not remembered."""

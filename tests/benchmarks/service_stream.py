@@ -66,7 +66,8 @@ def by_us(config: Path, output: Path) -> tuple[float, float]:
     with job.lock():
         job.begin()
         job.build()
-        shards = [shard for shard in (job.plan(), job.shards())[1]]
+        job.plan()
+        shards = list(job.shards())
         for shard in (one for one in shards if one.missing is None):
             job.complete_shard(shard)
         # What a run loads once.
@@ -90,7 +91,9 @@ def by_a_bare_stream(url: str, config: Path, n: int, concurrency: int) -> Callab
     def stream() -> None:
         found = pq.read_table(config.parent / "data" / "a.parquet").to_pylist()
         pairs = [
-            Example(row["id"], row["text"], _opened(row)) for row in found if row["text"] is not None
+            Example(row["id"], row["text"], _opened(row))
+            for row in found
+            if row["text"] is not None
         ]
         asked = [
             CaptionRequest(row["id"], _opened(row), (pairs[place % len(pairs)],), tuple(range(n)))
@@ -134,14 +137,12 @@ def main() -> None:
             {"base_url": url, "concurrency": given.concurrency},
         )
         for number in range(given.rounds):
-            sides = {
-                "ours": lambda: by_us(config, Path(folder) / f"out-{number}"),
-                "bare stream": lambda: timed(
-                    by_a_bare_stream(url, config, given.n, given.concurrency)
-                ),
-            }
-            for name in sides if number % 2 else reversed(sides):
-                clock, processor = sides[name]()
+            for name in paces if number % 2 else reversed(paces):
+                clock, processor = (
+                    by_us(config, Path(folder) / f"out-{number}")
+                    if name == "ours"
+                    else timed(by_a_bare_stream(url, config, given.n, given.concurrency))
+                )
                 paces[name].append(sent / clock)
                 work[name].append(1e3 * processor / sent)
     server.terminate()
