@@ -31,6 +31,7 @@ class _Step:
     total: int = 0
     note: str = ""
     printed: int = -1
+    reports: int = 0
     bar: Any = None
 
     def report(self, done: int, total: int, note: str) -> None:
@@ -38,6 +39,7 @@ class _Step:
         if self.before >= 0 and (more := done - self.before - self.pace.done) > 0:
             self.pace.add(more)
         self.done, self.total, self.note = done, total, note
+        self.reports += 1
 
     def tells(self) -> str:
         """Pace, time left and note, as they are now."""
@@ -132,8 +134,8 @@ class RunView:
 
     @staticmethod
     def _due(step: _Step) -> bool:
-        """Whether a step under way gets a line: where nothing of it is known, to say that it goes on."""
-        if not step.total and step.printed < 0:
+        """Whether a step under way gets a line; one of which nothing is known, as soon as it lasts."""
+        if step.reports > 1 and step.printed < 0 and not step.total and not step.done:
             return True
         waited = time.monotonic() - step.told
         moved = not step.total or max(step.printed, 0) != step.done
