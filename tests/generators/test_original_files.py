@@ -55,7 +55,14 @@ def test_a_jpeg_keeps_its_pixels_and_loses_all_else(options: dict[str, Any]) -> 
     assert SECRET in data and SECRET not in found[0] and b"ICC_PROFILE" not in found[0]
     first, second = (Image.open(io.BytesIO(one)) for one in (data, found[0]))
     assert first.tobytes() == second.tobytes()
-    assert set(second.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density", "progressive", "progression"}
+    assert set(second.info) <= {
+        "jfif",
+        "jfif_version",
+        "jfif_unit",
+        "jfif_density",
+        "progressive",
+        "progression",
+    }
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "1"])
@@ -105,7 +112,9 @@ def test_what_would_be_another_picture_to_the_server_is_encoded_anew(data: bytes
 
 def sent(server: Server) -> list[bytes]:
     """The pictures of all requests."""
-    turns = [turn for seen in server.seen for turn in seen.fields["messages"] if turn["role"] == "user"]
+    turns = [
+        turn for seen in server.seen for turn in seen.fields["messages"] if turn["role"] == "user"
+    ]
     addresses = [turn["content"][0]["image_url"]["url"] for turn in turns]
     return [base64.b64decode(address.partition(",")[2]) for address in addresses]
 

@@ -117,7 +117,10 @@ def test_inspect_foresees_tokens_and_cost_and_says_on_what_that_rests(
     path = world(tmp_path, server, price=PRICE)
 
     def inspected(*options: str) -> tuple[dict[str, Any], str]:
-        told = [CliRunner().invoke(app, ["inspect", str(path), *options, *more]) for more in ([], ["--json"])]
+        told = [
+            CliRunner().invoke(app, ["inspect", str(path), *options, *more])
+            for more in ([], ["--json"])
+        ]
         assert [one.exit_code for one in told] == [0, 0], told[0].output
         return json.loads(told[1].stdout)["spending"]["text"], told[0].stdout
 
