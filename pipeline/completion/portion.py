@@ -77,8 +77,10 @@ class Portion:
     @property
     def nbytes(self) -> int:
         """Bytes that are held, but for pictures on their way to a generator."""
+        # Another thread may be at it.
         tables = [table for table in (self._found, self.table) if table is not None]
-        examples = 0 if self._block is None else self._block.example_bytes()
+        block = self._block
+        examples = 0 if block is None else block.example_bytes()
         return sum(table.nbytes for table in tables) + examples + self._answers
 
     def read(self) -> None:

@@ -179,9 +179,8 @@ class Stream:
             return False
         if sum(way.unsent() for way in self._ways) >= UNSENT:
             return False
-        return place < WHATEVER_THEIR_BYTES or MOST_BYTES > sum(
-            way.portion.nbytes for way in self._ways
-        )
+        held = sum(way.portion.nbytes for way in self._ways)
+        return place < WHATEVER_THEIR_BYTES or held < MOST_BYTES
 
     def _widen(self, asked: Asked) -> None:
         """As many portions as what may be asked for ahead comes to."""
