@@ -1,6 +1,6 @@
 """Requests to a server: our processor time and pace beside a bare asynchronous loop's.
 
-    python tests/benchmarks/service_speed.py --rows 64 --latency 0.2 --concurrency 64
+    python -m tests.benchmarks.service_speed --rows 64 --latency 0.2 --concurrency 64
 
 The server is a process of its own, which answers after a pause. The bare loop encodes each picture
 once as JPEG and posts it by httpx2, as many at once as we do. Both sides run in one process, one
