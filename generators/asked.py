@@ -12,7 +12,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
-from generators.base import Generated
+from PIL import Image
+
+from generators.base import CaptionRequest, Example, Generated, ImageRequest
+
+_NO_PICTURE = Image.new("RGB", (1, 1))
 
 
 def _as_it_is(answers: Any) -> Any:
@@ -65,6 +69,14 @@ class Asked:
         except BaseException:
             self.answers.cancel()
             raise
+
+
+def without_pictures(request: CaptionRequest | ImageRequest) -> CaptionRequest | ImageRequest:
+    """A request as far as its answer is told by it, for who holds it while it is under way."""
+    examples = tuple(Example(example.id, "") for example in request.examples)
+    if isinstance(request, ImageRequest):
+        return replace(request, examples=examples)
+    return replace(request, image=_NO_PICTURE, examples=examples, file=None)
 
 
 def submit(generator: Any, requests: Sequence[Any]) -> Asked:

@@ -23,7 +23,6 @@ from pipeline.config.config import Config
 from pipeline.config.dependencies import row_dependencies
 from pipeline.dataset.catalog import Catalog
 from pipeline.dataset.overlooked import warn_of_run
-from pipeline.dataset.schema import completed_schema
 from pipeline.dataset.sources import Progress, Sources, quiet
 from pipeline.knowledge.build import INPUTS, build
 from pipeline.knowledge.embedding import PairEmbeddings
@@ -77,9 +76,14 @@ class Job:
         )
         self.embeddings = PairEmbeddings(config.embeddings_folder, self.sources, self.models)
         self.knowledge = StandingKnowledge(
-            self.folder, self.sources, config.selection, config.run.seed
+            self.folder,
+            self.sources,
+            config.selection,
+            config.run.seed,
+            config.knowledge_base.device,
         )
-        self._shards = Shards(Parts(config, self.sources, self.models, self.knowledge))
+        self._parts = Parts(config, self.sources, self.models, self.knowledge)
+        self._shards = Shards(self._parts)
         self.progress = progress
         self.warned = Warned()
         if progress is not quiet:
@@ -293,8 +297,5 @@ class Job:
 
     def completed(self) -> ds.Dataset:
         """The completed dataset; `.to_table()` reads it whole."""
-        schema = completed_schema(
-            self.sources.dataset.text_is_list, self.sources.dataset.extra_schema
-        )
         files = [str(path) for path in self.ledger.files()]
-        return ds.dataset(files, schema=schema, format="parquet")
+        return ds.dataset(files, schema=self._parts.schema, format="parquet")

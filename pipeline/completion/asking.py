@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
-from generators.base import (
-    Candidate,
-    CaptionRequest,
-    Example,
-    Generated,
-    ImageRequest,
-    Needs,
-    storable,
-    well_formed,
-)
+from generators.base import CaptionRequest, Example, Generated, ImageRequest, Needs
 from generators.prompts import joined
 from kb.embeddings import Modality
 from pipeline.completion.row import Row
 from pipeline.models.components import Component
-from pipeline.storage.errors import ConfigError
 
 
 def requests_of(
@@ -61,9 +51,7 @@ def requests_of(
     ]
 
 
-def joined_answer(
-    row: Row, component: Component, asked: Sequence[tuple[Collection[str], Generated]]
-) -> Generated:
+def joined_answer(row: Row, component: Component, asked: Sequence[Generated]) -> Generated:
     """The answers to a row's requests as one, with the error of any.
 
     Parameters
@@ -71,25 +59,12 @@ def joined_answer(
     row : Row
     component : Component
         What answered.
-    asked : sequence of (collection of str, Generated)
-        Ids of the examples that were given with each request, and its answer.
-
-    Raises
-    ------
-    ConfigError
-        A candidate tells of an example that was not handed over: its class can't be trusted.
+    asked : sequence of Generated
+        One for each of `requests_of`.
     """
     if not asked:
         why = row.dropped[0][1] if row.dropped else "none was retrieved"
         return Generated(row.id, error=f"no example, and {component.kind} needs one: {why}")
-    candidates: list[Candidate] = []
-    for given, answer in asked:
-        for candidate in answer.candidates:
-            if unknown := [one for one in candidate.shown if one not in given]:
-                raise ConfigError(
-                    f"{component.section}: a candidate of row {row.id!r} says that it was"
-                    f" shown example {unknown[0]!r}, which was not given"
-                )
-            candidates.append(storable(candidate))
-    errors = [well_formed(answer.error) for _, answer in asked if answer.error is not None]
+    candidates = [candidate for answer in asked for candidate in answer.candidates]
+    errors = [answer.error for answer in asked if answer.error is not None]
     return Generated(row.id, tuple(candidates), errors[0] if errors else None)

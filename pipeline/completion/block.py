@@ -110,24 +110,21 @@ class Block:
         pairs = self.knowledge.pairs(
             [hit.row for hits in found for hit in hits], with_images=self.needs.image
         )
-        for row, hits in zip(rows, found, strict=True):
+        for row, own, hits in zip(rows, embeddings, found, strict=True):
+            target = row.pseudo if observed == "image" else own
             for hit in hits:
                 pair = pairs[hit.row]
-                example = Grounds(pair, self._nearest_caption(pair.captions, row), hit)
+                example = Grounds(pair, self._nearest_caption(pair.captions, target), hit)
                 if pair.fault is None:
                     row.examples.append(example)
                 else:
                     row.dropped.append((example, pair.fault))
 
-    def _nearest_caption(self, captions: Sequence[str], row: Row) -> str:
-        """Of a pair's captions the one nearest to the row's text, pseudo or own."""
-        if len(captions) == 1:
+    def _nearest_caption(self, captions: Sequence[str], target: np.ndarray | None) -> str:
+        """Of a pair's captions the one nearest to the row's text [d], pseudo or own."""
+        if len(captions) == 1 or target is None:
             return captions[0]
-        pseudo = self.observed == "image"
-        target = row.pseudo if pseudo else self.models.embed([row.item], "text")[0]
-        if target is None:
-            return captions[0]
-        embeddings = self.models.encoder.encode(list(captions), "text")
+        embeddings, _ = embed_each(self.models, [[caption] for caption in captions], "text")
         return captions[int(np.argmax(embeddings @ target))]
 
     def open_rows(self) -> list[Row]:
@@ -152,7 +149,7 @@ class Block:
         asked = submit(
             self.models.generator(self.missing), [one for own in requests for one in own]
         )
-        given = [[{example.id for example in one.examples} for one in own] for own in requests]
+        counts = [len(own) for own in requests]
         if asked.ahead:
             for row in rows:
                 row.let_pictures_go()
@@ -160,8 +157,8 @@ class Block:
         def by_row(answers: list[Generated]) -> list[Generated]:
             left = iter(answers)
             return [
-                joined_answer(row, self.component, [(ids, next(left)) for ids in of_row])
-                for row, of_row in zip(rows, given, strict=True)
+                joined_answer(row, self.component, [next(left) for _ in range(count)])
+                for row, count in zip(rows, counts, strict=True)
             ]
 
         return asked.then(by_row)

@@ -10,13 +10,13 @@ import io
 import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from generators.asked import Asked, submit
+from generators.asked import Asked, submit, without_pictures
 from generators.base import (
     Candidate,
     CaptionRequest,
@@ -24,7 +24,6 @@ from generators.base import (
     Example,
     Generated,
     ImageRequest,
-    storable,
 )
 from generators.usage import Usage
 from pipeline.dataset.images import encode
@@ -75,12 +74,11 @@ class CandidateStore:
         if found is None:
             return None
         prompt, text, data, notes, shown, dropped = found
-        image = None if data is None else Image.open(io.BytesIO(data)).convert("RGB")
         return Candidate(
             seed,
             prompt,
             text=text,
-            image=image,
+            image=None if data is None else _opened(data),
             notes=tuple(json.loads(notes)),
             shown=tuple(examples[place].id for place in json.loads(shown)),
             dropped=tuple(Dropped(examples[place].id, why) for place, why in json.loads(dropped)),
@@ -112,7 +110,10 @@ class CandidateStore:
 
 
 class Remembering:
-    """A captioner or image generator that answers from a memory what it can."""
+    """A captioner or image generator that answers from a memory what it can.
+
+    What it asks keeps to the contract: see `pipeline.models.answers`.
+    """
 
     def __init__(
         self, generator: Any, identity: str, memory: CandidateStore, load: Callable[[Any], None]
@@ -155,11 +156,7 @@ class Remembering:
             if wanted := tuple(seed for seed in request.seeds if seed not in held[place]):
                 asked[place] = replace(request, seeds=wanted)
         places = list(asked)
-        # Without the pictures, which whoever asks may want to let go.
-        bare = [
-            _Bare(one.row_id, one.seeds, tuple(Example(each.id, "") for each in one.examples))
-            for one in requests
-        ]
+        bare = [without_pictures(request) for request in requests]
 
         def joined(answers: list[Generated]) -> list[Generated]:
             errors: dict[int, str] = {}
@@ -167,7 +164,7 @@ class Remembering:
             for place, answer in zip(places, answers, strict=True):
                 if answer.error is not None:
                     errors[place] = answer.error
-                for candidate in map(storable, answer.candidates):
+                for candidate in answer.candidates:
                     new[keys[place][candidate.seed]] = candidate, bare[place].examples
                     held[place][candidate.seed] = candidate
             self._memory.add(new)
@@ -195,13 +192,9 @@ class Remembering:
         return {seed: digest(content, str(seed)) for seed in request.seeds}
 
 
-@dataclass(frozen=True, slots=True)
-class _Bare:
-    """What is told of a request in its answer."""
-
-    row_id: str
-    seeds: tuple[int, ...]
-    examples: tuple[Example, ...]
+def _opened(data: bytes) -> Image.Image:
+    image: Image.Image = Image.open(io.BytesIO(data))
+    return image.convert("RGBA" if image.mode == "RGBA" else "RGB")
 
 
 def _picture(image: Image.Image) -> str:

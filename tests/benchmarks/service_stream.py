@@ -71,7 +71,7 @@ def by_us(config: Path, output: Path) -> tuple[float, float]:
         for shard in (one for one in shards if one.missing is None):
             job.complete_shard(shard)
         # What a run loads once.
-        job.models.generator("text").service.open()
+        job.models.generator("text").load()
 
         def complete() -> None:
             for shard in (one for one in shards if one.missing is not None):
