@@ -221,7 +221,6 @@ class Job:
         """Do one shard, unless this run has; see `pipeline.completion.shard.Shards.complete`."""
         manifest = None
         try:
-            # A worker knows of no others.
             after = [shard for shard in self.planned.shards if shard.number > plan.number]
             manifest = self._done(plan) or self._shards.complete(plan, after, rows_done, answered)
         except ServiceRefused:
