@@ -67,11 +67,14 @@ class Example:
         Its caption.
     image : PIL.Image.Image or None
         Its picture; None where it isn't needed.
+    file : bytes or None
+        What that was decoded from, where it is at hand.
     """
 
     id: str
     text: str
     image: Image | None = None
+    file: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +87,16 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class CaptionRequest:
-    """Ask for ``len(seeds)`` captions of ``image``, with the best example first."""
+    """Ask for ``len(seeds)`` captions of ``image``, with the best example first.
+
+    ``file`` is what the image was decoded from, where that is at hand.
+    """
 
     row_id: str
     image: Image
     examples: tuple[Example, ...]
     seeds: tuple[int, ...]
+    file: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from generators.usage import Usage
 from kb.embeddings import MODALITIES, Modality, opposite
+from pipeline.advice.spending import spending
 from pipeline.config.config import Config
 from pipeline.dataset.catalog import Catalog, encoded_images, fetch
 from pipeline.dataset.overlooked import overlooked, without_pairs
@@ -47,7 +49,8 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
         embed, [least, most]), `external` (complete pairs by name; None where not read yet),
         `models` (of each: `role`, `model`, `here`, `bytes` to download, None where not known),
         `disk` (`completed` and `exports` in bytes, `free`), `output`, `advice` (what to change
-        about the data, and what of it is not used, a line each), and `time` of `pipeline.advice.timing.measure`.
+        about the data, and what of it is not used, a line each), `spending` (of servers that generate, see
+        `pipeline.advice.spending`), and `time` of `pipeline.advice.timing.measure`.
 
     Raises
     ------
@@ -87,6 +90,7 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
         "output": config.output_url or str(job.folder),
         "advice": _advice(job, external),
     }
+    timed: dict[Modality, Usage] = {}
     if time:
         gone = [model["model"] for model in models if not model["here"]]
         if gone:
@@ -95,8 +99,8 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
             )
         from pipeline.advice.timing import measure
 
-        answer["time"] = measure(job, made, external)
-    return answer
+        answer["time"] = measure(job, made, external, timed)
+    return answer | {"spending": spending(config, made, timed)}
 
 
 def _advice(job: Job, external: Mapping[str, int | None]) -> list[str]:

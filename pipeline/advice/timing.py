@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from generators.usage import Usage
 from kb.embeddings import MODALITIES, Modality, opposite
 from kb.retrieval import Hit
 from pipeline.completion.block import Block
@@ -30,7 +31,10 @@ ENCODED = 32
 
 
 def measure(
-    job: Job, pending: Mapping[str, int], external: Mapping[str, int | None]
+    job: Job,
+    pending: Mapping[str, int],
+    external: Mapping[str, int | None],
+    used: dict[Modality, Usage] | None = None,
 ) -> dict[str, Any]:
     """Time the encoder and the generators on rows of the dataset.
 
@@ -46,6 +50,8 @@ def measure(
         Rows to do by missing half.
     external
         Complete pairs of the external datasets; those that were not read (None) are left out.
+    used
+        Takes what the generators' servers counted meanwhile, by missing half.
 
     Returns
     -------
@@ -72,6 +78,8 @@ def measure(
             with loading:
                 models.generator(missing)
             timed[missing], a_row[missing] = _generating(job, missing)
+            if used is not None and (counted := models.newly_used()) is not None:
+                used[missing] = counted[1]
     models.close_generator()
     pairs = job.catalog.counts()["complete"] + sum(count or 0 for count in external.values())
     embedding = pairs * sum(each.values())
