@@ -14,6 +14,9 @@ from generators.device import is_lost, is_out_of_memory, release_memory
 
 logger = logging.getLogger(__name__)
 
+# Batches in a row that fit before twice as many are tried again; after each try in vain, twice these.
+BATCHES_BEFORE_MORE = 8
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -39,8 +42,10 @@ class BatchRunner(Generic[Job, Result]):
 
     On out-of-memory the batch is halved and tried again, down to one job; a single job that does not
     fit is answered with `OutOfMemory` and the others go on. What fitted is remembered for the
-    batches to come, so that a run does not walk into the same wall at every batch. After any other
-    error the jobs of the batch are tried one by one, so that it fails those alone that it comes of.
+    batches to come, so that a run does not walk into the same wall at every batch; after some that
+    fitted twice as many are tried again, since a GPU may have been short of memory for a moment
+    alone. After any other error the jobs of the batch are tried one by one, so that it fails those
+    alone that it comes of.
 
     Parameters
     ----------
@@ -52,8 +57,10 @@ class BatchRunner(Generic[Job, Result]):
 
     def __init__(self, work: Callable[[list[Job]], list[Result | Failed]], batch_size: int) -> None:
         self.work = work
-        self.limit = batch_size
+        self.most = self.limit = batch_size
         self._worked = False
+        self._fitted = 0
+        self._wait = BATCHES_BEFORE_MORE
 
     def run(self, jobs: Sequence[Job], together: int = 1) -> list[Result | Failed]:
         """Results of all jobs, in order.
@@ -78,20 +85,34 @@ class BatchRunner(Generic[Job, Result]):
             answer = self._attempt(batch)
             if answer is not None:
                 results.extend(answer)
+                self._fits(len(batch))
             elif len(batch) == 1:
                 results.append(OutOfMemory("out of memory with a single candidate in the batch"))
             else:
-                self.limit = max(1, len(batch) // 2)
-                logger.warning(
-                    "out of memory with %d candidates in a batch; going on with %d",
-                    len(batch),
-                    self.limit,
-                )
+                self._halve(len(batch))
         self._worked |= any(not isinstance(result, Failed) for result in results)
         errors = [result for result in results if isinstance(result, JobError)]
         if errors and not self._worked and len(errors) == len(jobs) > together:
             raise errors[0].__cause__ or errors[0]
         return results
+
+    def _halve(self, size: int) -> None:
+        """So many did not fit."""
+        if self._fitted == 0 and self.limit < self.most:
+            self._wait *= 2
+        self.limit, self._fitted = max(1, size // 2), 0
+        logger.warning(
+            "out of memory with %d candidates in a batch; going on with %d", size, self.limit
+        )
+
+    def _fits(self, size: int) -> None:
+        """A batch of so many did; one that is not full says nothing of a larger one."""
+        if self.limit >= self.most or size < self.limit:
+            return
+        self._fitted += 1
+        if self._fitted >= self._wait:
+            self.limit, self._fitted = min(self.most, 2 * self.limit), 0
+            logger.info("trying batches of %d candidates again", self.limit)
 
     def _attempt(self, batch: list[Job]) -> list[Result | Failed] | None:
         """Results of one batch, or None when memory ran out.
