@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from generators.base import Needs
 from generators.checkpoints import CheckpointSettings
+from generators.frames import LEARNED_SIDE, width_height
 from generators.prompts import ImagePromptSettings
 
 # Folders of published checkpoints that are no part of the pipeline: older weights, other formats.
@@ -183,6 +184,12 @@ class DiffusionSettings(ImagePromptSettings, CheckpointSettings):
     def by_image(self) -> bool:
         """Whether examples ground by their pictures."""
         return self.grounding in ("img2img", "ip_adapter", "reference")
+
+    def drawn_pixels(self) -> int:
+        """Pixels of a result as far as the settings tell: a megapixel where the model decides."""
+        wanted = self.output_size or (LEARNED_SIDE if self.size == "auto" else self.size)
+        width, height = width_height(wanted)
+        return width * height
 
     def needs(self) -> Needs:
         """The half of an example by which it grounds the image."""

@@ -25,8 +25,9 @@ from generators.base import (
 from generators.prompts import joined
 from kb.embeddings import Modality, opposite
 from pipeline.completion.row import Grounds, Row, Tried
+from pipeline.completion.written import as_written, encoded
 from pipeline.config.config import Config
-from pipeline.dataset.images import UndecodableImage, decode, encode
+from pipeline.dataset.images import UndecodableImage, decode
 from pipeline.knowledge.standing import StandingKnowledge
 from pipeline.ledger.ledger import Entry
 from pipeline.ledger.review import REFUSED, half_digest
@@ -73,6 +74,7 @@ class Block:
         self.missing: Modality = missing
         self.observed = opposite(missing)
         self.turn = 0
+        self.image_format = config.generation.image_format
         self.component = config.generator_component(missing)
         self.needs = needs_of(self.component.settings)
         self.grounded = config.generation.grounded_of(missing, self.needs)
@@ -212,6 +214,7 @@ class Block:
     def judge(self, answers: Sequence[Generated]) -> None:
         """Judge what `generate` gave, and choose each row's best where one holds."""
         rows = self.open_rows()
+        answers = [as_written(answer, self.image_format) for answer in answers]
         made = [c for answer in answers for c in answer.candidates]
         embeddings, faults = self._embed(made)
         start = 0
@@ -282,10 +285,9 @@ class Block:
         return {
             number: REFUSED
             for number, candidate in enumerate(answer.candidates)
-            if _digest(candidate) in digests
+            if half_digest(
+                candidate.text,
+                None if candidate.image is None else encoded(candidate, self.image_format),
+            )
+            in digests
         }
-
-
-def _digest(candidate: Candidate) -> str:
-    image = None if candidate.image is None else encode(candidate.image)
-    return half_digest(candidate.text, image)

@@ -9,12 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kb.embeddings import Modality
 from pipeline.completion.block import Block
 from pipeline.completion.record import Recorder, reason, status
-from pipeline.completion.row import Row
+from pipeline.completion.written import encoded
 from pipeline.config.config import GENERATORS
-from pipeline.dataset.images import encode
 from pipeline.ledger.ledger import Entry
 from pipeline.ledger.plan import ShardPlan
 
@@ -72,24 +70,23 @@ def completed(recorder: Recorder, plan: ShardPlan, portion: Portion, schema: pa.
     block = portion.block
     assert block is not None
     columns = _own_columns(portion.found, plan.entries[portion.span], schema)
-    columns |= _halves(columns, block.rows, block.missing, schema)
+    columns |= _halves(block, schema)
     columns["status"] = [status(row) for row in block.rows]
     columns["reason"] = [reason(row) for row in block.rows]
     columns["completion"] = [recorder.completion(row, block.missing) for row in block.rows]
     return pa.table(columns, schema=schema)
 
 
-def _halves(
-    columns: dict[str, Any], rows: Sequence[Row], missing: Modality, schema: pa.Schema
-) -> dict[str, Any]:
+def _halves(block: Block, schema: pa.Schema) -> dict[str, Any]:
     """The column of the missing half: what was chosen, or null."""
-    chosen = [None if row.best is None else row.best.candidate for row in rows]
-    if missing == "image":
+    chosen = [None if row.best is None else row.best.candidate for row in block.rows]
+    format = block.image_format
+    if block.missing == "image":
         return {
             "image": [
                 None
                 if candidate is None or candidate.image is None
-                else {"bytes": encode(candidate.image), "path": None}
+                else {"bytes": encoded(candidate, format), "path": None}
                 for candidate in chosen
             ]
         }

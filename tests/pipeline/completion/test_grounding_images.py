@@ -40,7 +40,12 @@ def test_nearest_answers_with_what_is_recorded_and_is_asked_with_an_example_alon
             assert row["text"] == text_of(example["id"])
         else:
             drawn = Image.open(io.BytesIO(row["image"]["bytes"]))
-            assert pixels(drawn) == pixels(picture_of(example["id"]))
+            assert drawn.format == "WEBP"
+            near = np.asarray(drawn, int) - np.asarray(
+                picture_of(example["id"]).convert("RGB"), int
+            )
+            assert drawn.size == picture_of(example["id"]).size
+            assert np.abs(near).mean() < 12
 
 
 @pytest.mark.parametrize("grounding", ["none", "prompt", "img2img", "ip_adapter"])
