@@ -89,7 +89,7 @@ class StandingKnowledge:
 
     @property
     def base(self) -> KnowledgeBase:
-        """The knowledge base of the last build.
+        """The knowledge base of the last build, on the CPU wherever it was built.
 
         Raises
         ------
@@ -97,7 +97,8 @@ class StandingKnowledge:
             It is damaged, or there is none.
         """
         if self._base is None:
-            self._base = KnowledgeBase.load(self.folder)
+            # A GPU is for the generator: a few rows at a time are searched for beside it.
+            self._base = KnowledgeBase.load(self.folder, device="cpu")
         return self._base
 
     def checked(self) -> KnowledgeBase:

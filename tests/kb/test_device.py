@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from kb.index.kinds import IndexSettings
 from kb.index.neighbours import top_k
 from kb.knowledge_base import KnowledgeBase
 from kb.pairs import Pairs
+from pipeline.knowledge.standing import StandingKnowledge
+from selection.settings import ScoringSettings
 from tests.kb.worlds import World, quick
 
 needs_gpu = pytest.mark.skipif(
@@ -178,6 +181,23 @@ def test_exact_neighbours_are_found_on_torchs_gpu_where_faiss_can_select_so_many
     found = top_k(rows[:20], rows, k, device=device)
     assert compared_on == numbers
     np.testing.assert_array_equal(found[1], top_k(rows[:20], rows, k)[1])
+
+
+def test_what_was_built_on_a_gpu_is_searched_on_the_cpu_while_a_generator_has_the_gpu(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]], moves: Moves
+) -> None:
+    recipe = quick()
+    on_gpu = recipe.settings.model_copy(update={"device": "cuda"})
+    built = KnowledgeBase.build(tmp_path / "kb", *sides, replace(recipe, settings=on_gpu))
+    queries = World(1).draw(10)["image"]
+    moves.clear()
+    found = built.retriever.retrieve(queries, "image")
+    assert moves, "the base that was built would move"
+    moves.clear()
+    standing = StandingKnowledge(tmp_path, None, ScoringSettings(), 0)  # type: ignore[arg-type]
+    assert standing.base.retriever.retrieve(queries, "image") == found
+    assert standing.base.mapping.device == "cpu"
+    assert moves == []
 
 
 @needs_none
