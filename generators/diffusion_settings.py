@@ -108,6 +108,7 @@ class SchedulerSettings(_Named):
 class DiffusionSettings(ImagePromptSettings, CheckpointSettings):
     """Settings of every diffusion pipeline."""
 
+    kind: str = Field("", description="Name of the generator.")
     variant: str | None = Field(
         "auto",
         description="Weight files to read, such as fp16; auto takes fp16 if there, unless another "

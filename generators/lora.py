@@ -101,7 +101,7 @@ def _alpha_of_file(file: Path) -> float | None:
 def _layer(pipe: Any, name: str) -> Any:
     """A layer by its name, whose first part is that of a component."""
     part, _, place = name.partition(".")
-    component = getattr(pipe, part, None)
+    component: Any = getattr(pipe, part, None)
     try:
         return component.get_submodule(place)
     except AttributeError:

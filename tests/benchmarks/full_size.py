@@ -44,8 +44,14 @@ def blip2(device: str, dtype: Any, small: bool) -> tuple[Any, Any]:
         OPTConfig,
     )
 
-    tokenizer = byte_tokenizer("opt")
+    tokenizer, queries = byte_tokenizer("opt"), 4 if small else 32
     side = 32 if small else 224
+    # It adds the token that stands for the picture.
+    processor = Blip2Processor(
+        BlipImageProcessor(size={"height": side, "width": side}),
+        tokenizer,
+        num_query_tokens=queries,
+    )
     width = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
     vision = {**width, "num_attention_heads": 4, "image_size": 32, "patch_size": 8}
     former = {**width, "num_attention_heads": 4, "vocab_size": 16, "encoder_hidden_size": 32}
@@ -66,15 +72,11 @@ def blip2(device: str, dtype: Any, small: bool) -> tuple[Any, Any]:
             eos_token_id=tokenizer.eos_token_id,
             bos_token_id=tokenizer.bos_token_id,
         ),
-        num_query_tokens=4 if small else 32,
+        num_query_tokens=queries,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
     )
     with _drawn_on(device, dtype):
         model: Any = Blip2ForConditionalGeneration(config)
-    processor = Blip2Processor(
-        BlipImageProcessor(size={"height": side, "width": side}),
-        tokenizer,
-        num_query_tokens=config.num_query_tokens,
-    )
     return model.to(dtype).eval(), processor
 
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from generators.base import ImageRequest
+from generators.device import Peak
 from generators.vae import Vae, images_of
 from tests.generators.sdxl_requests import alike, generator, requests_for
 
@@ -203,6 +204,26 @@ def test_a_batch_that_did_not_fit_for_a_moment_is_as_large_again_later(
     made._pipe.unet.register_forward_pre_hook(hook, with_kwargs=True)
     made.generate([ImageRequest("row", "the sun", (), tuple(range(24)))])
     assert sizes == [4, *[2] * 8, 4, 4]
+
+
+def test_memory_is_that_of_the_weights_and_one_pictures_decoding(
+    sdxl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sum that the README's table gives, on a reduced VAE: more pictures take no more."""
+    monkeypatch.setattr("generators.vae.DECODED_PIXELS", 512 * 512)
+    vae = Vae(own_vae(sdxl).to(torch.float32), 8)
+
+    def peak(count: int) -> int:
+        latents = torch.zeros(count, 4, 64, 64)
+        with torch.inference_mode(), Peak(torch.device("cpu")) as measured:
+            pixels = vae.vae.decode(latents, return_dict=False)[0]
+        return measured.bytes - pixels.numel() * pixels.element_size() if measured.bytes else 0
+
+    peak(1)
+    one, six = peak(1), peak(6)
+    if not one:
+        pytest.skip("the system does not tell a process's peak")
+    assert six < 2 * one
 
 
 def test_a_picture_above_a_megapixel_is_decoded_in_tiles(
