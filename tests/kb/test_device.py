@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from generators.device import resolve_device as generators_device
 from kb import device as devices
 from kb.device import exact_products, resolve_device
 from kb.filtering import ClusterFilter
@@ -183,43 +183,50 @@ def test_exact_neighbours_are_found_on_torchs_gpu_where_faiss_can_select_so_many
     np.testing.assert_array_equal(found[1], top_k(rows[:20], rows, k)[1])
 
 
-def test_what_was_built_on_a_gpu_is_searched_on_the_cpu_while_a_generator_has_the_gpu(
-    tmp_path: Path, sides: tuple[Pairs, list[Pairs]], moves: Moves
+def test_while_a_generator_has_the_gpu_the_base_is_searched_on_the_cpu(
+    tmp_path: Path,
+    sides: tuple[Pairs, list[Pairs]],
+    moves: Moves,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recipe = quick()
-    on_gpu = recipe.settings.model_copy(update={"device": "cuda"})
-    built = KnowledgeBase.build(tmp_path / "kb", *sides, replace(recipe, settings=on_gpu))
+    KnowledgeBase.build(tmp_path / "kb", *sides, quick(device="cpu"))
     queries = World(1).draw(10)["image"]
     moves.clear()
-    found = built.retriever.retrieve(queries, "image")
-    assert moves, "the base that was built would move"
+    found = KnowledgeBase.load(tmp_path / "kb", device="cuda").retriever.retrieve(queries, "image")
+    assert moves, "whoever opens it for the GPU gets it there"
     moves.clear()
-    standing = StandingKnowledge(tmp_path, None, ScoringSettings(), 0)  # type: ignore[arg-type]
+    monkeypatch.setattr("pipeline.knowledge.standing.check_device", lambda *_: None)
+    standing = StandingKnowledge(tmp_path, None, ScoringSettings(), 0, "cuda")  # type: ignore[arg-type]
     assert standing.base.retriever.retrieve(queries, "image") == found
-    assert standing.base.mapping.device == "cpu"
     assert moves == []
 
 
 @needs_none
-def test_a_base_built_for_a_gpu_opens_and_answers_without_one(
-    tmp_path: Path, sides: tuple[Pairs, list[Pairs]], caplog: pytest.LogCaptureFixture
+def test_a_base_built_for_a_gpu_opens_without_one_where_the_cpu_is_asked_for(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
 ) -> None:
     built = KnowledgeBase.build(tmp_path / "kb", *sides, quick())
     manifest = tmp_path / "kb" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"device": "auto"', '"device": "cuda:1"'))
     queries = World(1).draw(10)["image"]
-    with caplog.at_level(logging.WARNING):
-        opened = KnowledgeBase.load(tmp_path / "kb")
-        found = opened.retriever.retrieve(queries, "image")
+    opened = KnowledgeBase.load(tmp_path / "kb", device="cpu")
     assert opened.manifest["device"] == "cuda:1"
-    assert found == built.retriever.retrieve(queries, "image")
-    assert "device is cuda:1, but torch sees no GPU: the CPU is used" in caplog.text
+    expected = built.retriever.retrieve(queries, "image")
+    assert opened.retriever.retrieve(queries, "image") == expected
+    with pytest.raises(ValueError, match="a GPU that torch sees, or auto or cpu; got 'cuda:1'"):
+        KnowledgeBase.load(tmp_path / "kb")
 
 
 @needs_none
-def test_the_name_of_a_gpu_stands_for_the_cpu_where_there_is_none() -> None:
-    assert [resolve_device(d) for d in ("auto", "cpu", "mps")] == ["cpu", "cpu", "mps"]
-    assert resolve_device("cuda") == "cpu"
+def test_a_gpu_that_is_not_there_is_refused_in_the_same_words_by_all_parts() -> None:
+    for device in ("auto", "cpu"):
+        assert (resolve_device(device), str(generators_device(device))) == ("cpu", "cpu")
+    for device in ("cuda", "cuda:3", "gpu"):
+        with pytest.raises(ValueError, match=f"^device must be .*; got '{device}'$") as of_kb:
+            resolve_device(device)
+        with pytest.raises(ValueError, match="^device must be ") as of_generators:
+            generators_device(device)
+        assert str(of_kb.value) == str(of_generators.value)
 
 
 @needs_gpu
