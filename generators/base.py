@@ -133,6 +133,9 @@ class Candidate:
         recorded as having grounded it but these.
     dropped : tuple of Dropped
         Examples of the request that it was not shown.
+    encoded : bytes or None
+        The file that ``image`` was read back from, where whoever asked has written it; generators
+        leave it out.
     notes : tuple of str
         What was done on the way that a reader of the result should know.
     """
@@ -144,6 +147,7 @@ class Candidate:
     notes: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
     dropped: tuple[Dropped, ...] = ()
+    encoded: bytes | None = None
 
 
 def storable(candidate: Candidate) -> Candidate:

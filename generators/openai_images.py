@@ -46,6 +46,13 @@ class OpenAIImageSettings(ImagePromptSettings, ServiceSettings):
             side=self.longest_side,
         )
 
+    def drawn_pixels(self) -> int | None:
+        """Pixels that are asked for; None where the server decides."""
+        if self.size == "auto":
+            return None
+        width, height = map(int, self.size.split("x"))
+        return width * height
+
     @field_validator("size")
     @classmethod
     def _size(cls, value: str) -> str:

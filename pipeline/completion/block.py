@@ -24,8 +24,8 @@ from kb.embeddings import Modality, opposite
 from pipeline.completion.asking import joined_answer, requests_of
 from pipeline.completion.halves import decode_pictures, embedded_captions, nearest_caption
 from pipeline.completion.row import Grounds, Row, Tried
+from pipeline.completion.written import as_written, encoded
 from pipeline.config.config import Config
-from pipeline.dataset.images import encode
 from pipeline.knowledge.standing import StandingKnowledge
 from pipeline.ledger.ledger import Entry
 from pipeline.ledger.review import REFUSED, half_digest
@@ -71,6 +71,7 @@ class Block:
         self.missing: Modality = missing
         self.observed = opposite(missing)
         self.turn = 0
+        self.image_format = config.generation.image_format
         self.component = config.generator_component(missing)
         self.needs = needs_of(self.component.settings)
         self.grounded = config.generation.grounded_of(missing, self.needs)
@@ -178,6 +179,7 @@ class Block:
     def judge(self, answers: Sequence[Generated]) -> None:
         """Judge what `generate` gave, and choose each row's best where one holds."""
         rows = self.open_rows()
+        answers = [as_written(answer, self.image_format) for answer in answers]
         made = [c for answer in answers for c in answer.candidates]
         embeddings, faults = self._embed(made)
         start = 0
@@ -248,10 +250,9 @@ class Block:
         return {
             number: REFUSED
             for number, candidate in enumerate(answer.candidates)
-            if _digest(candidate) in digests
+            if half_digest(
+                candidate.text,
+                None if candidate.image is None else encoded(candidate, self.image_format),
+            )
+            in digests
         }
-
-
-def _digest(candidate: Candidate) -> str:
-    image = None if candidate.image is None else encode(candidate.image)
-    return half_digest(candidate.text, image)

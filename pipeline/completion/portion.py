@@ -11,14 +11,13 @@ import pyarrow.compute as pc
 
 from generators.asked import Asked
 from generators.base import Generated
-from kb.embeddings import Modality, opposite
+from kb.embeddings import opposite
 from pipeline.completion.block import Block
 from pipeline.completion.record import Recorder, reason, status
-from pipeline.completion.row import Row
+from pipeline.completion.written import encoded
 from pipeline.config.config import GENERATORS, Config
 from pipeline.dataset.catalog import fetch
 from pipeline.dataset.dataset import Dataset, DatasetError
-from pipeline.dataset.images import encode
 from pipeline.dataset.schema import completed_schema
 from pipeline.dataset.sources import Sources
 from pipeline.knowledge.standing import StandingKnowledge
@@ -185,24 +184,23 @@ def completed(
 ) -> pa.Table:
     """Rows that went through the generator, with what it took."""
     columns = _own_columns(found, entries, schema)
-    columns |= _halves(columns, block.rows, block.missing, schema)
+    columns |= _halves(block, schema)
     columns["status"] = [status(row) for row in block.rows]
     columns["reason"] = [reason(row) for row in block.rows]
     columns["completion"] = [recorder.completion(row, block.missing) for row in block.rows]
     return pa.table(columns, schema=schema)
 
 
-def _halves(
-    columns: dict[str, Any], rows: Sequence[Row], missing: Modality, schema: pa.Schema
-) -> dict[str, Any]:
+def _halves(block: Block, schema: pa.Schema) -> dict[str, Any]:
     """The column of the missing half: what was chosen, or null."""
-    chosen = [None if row.best is None else row.best.candidate for row in rows]
-    if missing == "image":
+    chosen = [None if row.best is None else row.best.candidate for row in block.rows]
+    format = block.image_format
+    if block.missing == "image":
         return {
             "image": [
                 None
                 if candidate is None or candidate.image is None
-                else {"bytes": encode(candidate.image), "path": None}
+                else {"bytes": encoded(candidate, format), "path": None}
                 for candidate in chosen
             ]
         }
