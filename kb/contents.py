@@ -32,6 +32,8 @@ Origin = Literal["internal", "external"]
 ORIGINS: tuple[Origin, ...] = ("internal", "external")
 # What a knowledge base adds to the columns of its pairs.
 OWN_COLUMNS = ("origin", "added", *(f"{modality}_digest" for modality in MODALITIES))
+# What is measured of retrieval, and decides what is found.
+RETRIEVAL = ("mode", "k", "alpha", "consensus")
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,7 @@ def version(folder: Path, files: dict[str, dict[str, Any]], retrieval: Mapping[s
     """The version of what a folder holds (`kb.storage.version_of`)."""
     held = read_pairs(folder / "pairs.arrow").select(["id"])
     ids = (batch["id"].to_pylist() for batch in held.to_batches(max_chunksize=65_536))
-    return version_of(files, ids, {name: retrieval[name] for name in ("mode", "k", "alpha")})
+    return version_of(files, ids, {name: retrieval[name] for name in RETRIEVAL})
 
 
 def count(folder: Path) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from kb.index import EmbeddingIndex
 from kb.index.kinds import REFINE
 from kb.index.stored_rows import StoredRows, inner_products
 from kb.mapping import CrossModalMapping
+from kb.retrieval.consensus import consensus
 from kb.retrieval.excluded import Excluded
 from kb.retrieval.ranking import TOLERANCE, Hit, Neighbours, ranked
-from kb.retrieval.settings import DEFAULT_ALPHA, DEFAULT_K, RetrievalSettings
+from kb.retrieval.settings import RetrievalSettings
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class FusionRetriever:
     """Retrieves pairs for rows with one observed half.
 
     Stage 1 fetches the k nearest in the observed modality. Stage 2 orders them by
-    alpha * intra + (1 - alpha) * cross.
+    alpha * intra + (1 - alpha) * cross + w * consensus (`kb.retrieval.consensus`).
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ class FusionRetriever:
     mapping : CrossModalMapping or None
         None: no pseudo-embeddings, alpha is 1.
     settings : RetrievalSettings
-        `auto` stands for the defaults 10 and 0.5 here; `kb.retrieval.leave_one_out` measures them.
+        `auto` stands for the defaults here; `kb.retrieval.leave_one_out` measures them.
     shared_space : bool
         Whether both modalities share a space, so that `cross` may compare them directly.
     digests : mapping of modality to uint64 [n], optional
@@ -64,7 +65,8 @@ class FusionRetriever:
         self.indexes = indexes
         self.ids = ids if isinstance(ids, pa.Array) else pa.array(ids, pa.string())
         self.mapping = mapping
-        self.settings = settings or RetrievalSettings()
+        self.asked = settings or RetrievalSettings()
+        self.settings = self.asked.decided()
         self.shared_space = shared_space
         self.digests = digests
         counts = {len(self.ids), *(len(e) for e in embeddings.values())}
@@ -74,13 +76,18 @@ class FusionRetriever:
 
     @property
     def k(self) -> int:
-        return DEFAULT_K if self.settings.k == "auto" else self.settings.k
+        return int(self.settings.k)
 
     def alpha(self, modality: Modality) -> float:
         """Weight of intra; 1 where the mapping from `modality` says nothing."""
         if self.mapping is None or self.mapping.constant_[modality]:
             return 1.0
-        return DEFAULT_ALPHA if self.settings.alpha == "auto" else float(self.settings.alpha)
+        return float(self.settings.alpha)
+
+    def _mode(self, modality: Modality) -> str:
+        """How it retrieves from `modality`: without a mapping that says anything, by intra alone."""
+        says_nothing = self.mapping is not None and self.mapping.constant_[modality]
+        return "intra" if self.settings.mode == "pseudo" and says_nothing else self.settings.mode
 
     def search(
         self,
@@ -156,9 +163,12 @@ class FusionRetriever:
         """`crossing` is what is compared with the other modality."""
         other = opposite(modality)
         k = max(self.k, m)
-        if self.settings.mode == "cross":
+        mode = self._mode(modality)
+        if mode in ("cross", "pseudo"):
             if crossing is None:
-                raise ValueError("mode cross needs a mapping where the encoders share no space")
+                raise ValueError(
+                    f"mode {mode} needs a mapping, or cross encoders that share a space"
+                )
             rows, cross = self._nearest(crossing, other, ids, k, excluded)
             intra, score = self.similarities(queries, modality, rows), cross
         else:
@@ -169,8 +179,11 @@ class FusionRetriever:
                 cross = self.similarities(crossing, other, rows)
             score = intra
             alpha = self.alpha(modality)
-            if self.settings.mode == "fusion" and alpha < 1:
+            if mode == "fusion" and alpha < 1:
                 score = alpha * intra + (1 - alpha) * cross
+        weight = float(self.settings.consensus)
+        if weight > 0:
+            score = score + weight * consensus(self.embeddings[other], rows, score)
         order = ranked(score, rows, self.ids)[:, :m]
         rows, intra, cross, score = (
             np.take_along_axis(array, order, axis=1) for array in (rows, intra, cross, score)
