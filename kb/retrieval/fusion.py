@@ -65,14 +65,23 @@ class FusionRetriever:
         self.indexes = indexes
         self.ids = ids if isinstance(ids, pa.Array) else pa.array(ids, pa.string())
         self.mapping = mapping
-        self.asked = settings or RetrievalSettings()
-        self.settings = self.asked.decided()
+        self.settings = settings or RetrievalSettings()
         self.shared_space = shared_space
         self.digests = digests
         counts = {len(self.ids), *(len(e) for e in embeddings.values())}
         counts |= {len(index) for index in indexes.values()}
         if len(counts) > 1:
             raise ValueError(f"ids, embeddings and indexes disagree in size: {sorted(counts)}")
+
+    @property
+    def settings(self) -> RetrievalSettings:
+        """How it retrieves, with the defaults in place of `auto`; `asked` has what was set."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, asked: RetrievalSettings) -> None:
+        self.asked = asked
+        self._settings = asked.decided()
 
     @property
     def k(self) -> int:

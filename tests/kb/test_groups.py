@@ -236,7 +236,7 @@ def test_k_and_alpha_are_measured_without_rows_of_the_same_picture() -> None:
     rows = captioned(World(0), 80)
     pairs = as_pairs(rows, "dataset")
     retriever = retriever_of(rows, pairs)
-    retriever.asked = RetrievalSettings()
+    retriever.settings = RetrievalSettings(mode="fusion", consensus=0)
     ids = pairs.table["id"].to_pylist()
     pseudo = retriever.mapping.out_of_fold_
     flattered = select_retrieval(LeaveOneOut(retriever, rows, ids), pseudo)[1]
