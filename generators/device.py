@@ -18,10 +18,13 @@ Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 def resolve_device(device: str) -> torch.device:
     """Device that a setting means.
 
+    ``auto`` is a GPU where torch sees one, else the CPU. Who names a GPU means it: on a CPU the same
+    work might take days. The rule is that of `kb.device`.
+
     Raises
     ------
     ValueError
-        When cuda is asked for and there is none, or the name is unknown to torch.
+        When a GPU is named that torch doesn't see, or the name is unknown to torch.
     """
     import torch
 
@@ -31,8 +34,8 @@ def resolve_device(device: str) -> torch.device:
         resolved = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}") from error
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device is {device!r} but no CUDA device is available; use auto or cpu")
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device must be a GPU that torch sees, or auto or cpu; got {device!r}")
     return resolved
 
 

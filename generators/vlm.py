@@ -5,19 +5,53 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from generators.base import Candidate, Dropped, Example
+from pydantic import Field
+
+from generators.base import Candidate, Dropped, Example, Needs
 from generators.batching import Failed
 from generators.checkpoint_captioner import CheckpointCaptioner
+from generators.checkpoints import CheckpointSettings
 from generators.grounding import NO_ROOM, usable_examples
 from generators.pictures import shrunk
 from generators.prompts import before_stop
-from generators.sampling import draw_tokens, keep_special_tokens
-from generators.vlm_settings import VlmSettings
+from generators.sampling import SamplingSettings, draw_tokens, keep_special_tokens
 
 if TYPE_CHECKING:
     import torch
+
+
+class VlmSettings(SamplingSettings, CheckpointSettings):
+    """Settings of `VlmCaptioner`."""
+
+    kind: Literal["vlm"] = Field("vlm", description="A chat image-text model of transformers.")
+    model: str = Field(
+        "Qwen/Qwen2.5-VL-3B-Instruct", description="Model id, or a folder in the same format."
+    )
+    trust_remote_code: bool = Field(
+        False,
+        description="Run Python code that lies beside the weights; only for models you trust.",
+    )
+    prompt: str = Field(
+        "Please write a caption of the image.",
+        min_length=1,
+        description="What is asked with every image.",
+    )
+    system: str | None = Field(None, description="System message ahead of the turns, if any.")
+    longest_side: int = Field(
+        768,
+        ge=16,
+        description="Images are shrunk to this many pixels before the model's own steps.",
+    )
+    max_prompt_tokens: int | None = Field(
+        None, ge=1, description="Most tokens of the turns; None takes what the model has room for."
+    )
+    background: str = Field("white", description="What shows through a transparent image.")
+
+    def needs(self) -> Needs:
+        """Both halves: each example is a turn of the conversation."""
+        return Needs()
 
 
 @dataclass(frozen=True, slots=True)

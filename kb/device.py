@@ -19,23 +19,27 @@ _WORKING_BYTES = 256 * 1024 * 1024
 def resolve_device(device: str) -> str:
     """The torch device that a setting stands for.
 
-    `auto` becomes "cuda" where torch sees a GPU, else "cpu". So does the name of a GPU where there
-    is none, with a warning: what was built beside a GPU is of use without. Others pass through.
+    `auto` becomes "cuda" where torch sees a GPU, else "cpu"; others pass through. Who names a GPU
+    means it: on a CPU the same work might take days. The rule is that of `generators.device`.
+
+    Raises
+    ------
+    ValueError
+        A GPU is named that torch doesn't see, or torch doesn't know the name.
     """
-    if device != "auto" and not device.startswith("cuda"):
+    if device == "cpu":
         return device
     import torch
 
-    if torch.cuda.is_available():
-        return "cuda" if device == "auto" else device
-    if device != "auto":
-        _warn_of_no_gpu(device)
-    return "cpu"
-
-
-@cache
-def _warn_of_no_gpu(device: str) -> None:
-    logger.warning("device is %s, but torch sees no GPU: the CPU is used", device)
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        named = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N; got {device!r}") from None
+    if named.type == "cuda" and (named.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device must be a GPU that torch sees, or auto or cpu; got {device!r}")
+    return device
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 _BLOCK = 1024 * 1024
@@ -18,6 +20,22 @@ _BLOCK = 1024 * 1024
 
 class DamagedKnowledgeBase(ValueError):
     """A file of the knowledge base is missing, truncated, or not what was written."""
+
+
+def save_state(path: Path, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
+    """Write what a part has learned: `path`.safetensors, and `path`.json of what JSON holds."""
+    from safetensors.numpy import save_file
+
+    held = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    save_file(held, f"{path}.safetensors")
+    Path(f"{path}.json").write_text(json.dumps(state, indent=1) + "\n")
+
+
+def load_state(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What `save_state` wrote: the arrays, and the rest."""
+    from safetensors.numpy import load_file
+
+    return load_file(f"{path}.safetensors"), json.loads(Path(f"{path}.json").read_text())
 
 
 @contextmanager

@@ -76,7 +76,11 @@ class Job:
         )
         self.embeddings = PairEmbeddings(config.embeddings_folder, self.sources, self.models)
         self.knowledge = StandingKnowledge(
-            self.folder, self.sources, config.selection, config.run.seed
+            self.folder,
+            self.sources,
+            config.selection,
+            config.run.seed,
+            config.knowledge_base.device,
         )
         self.progress = progress
         self.warned = Warned()

@@ -7,7 +7,6 @@ Procrustes solution, and both are repeated until the rotation stands still (Conn
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from kb.alignment.csls import mutual_neighbours
 from kb.device import resolve_device
 from kb.embeddings import Rows, normalise, take
+from kb.storage import load_state, save_state
 
 logger = logging.getLogger(__name__)
 
@@ -233,9 +233,6 @@ class OrthogonalAlignment:
 
     def save(self, path: Path) -> None:
         """Writes the fitted state as `path`.safetensors and `path`.json."""
-        from safetensors.numpy import save_file
-
-        save_file({"rotation": np.ascontiguousarray(self.rotation_)}, f"{path}.safetensors")
         state = {
             "settings": self.settings.model_dump(mode="json"),
             "random_state": self.random_state,
@@ -243,16 +240,14 @@ class OrthogonalAlignment:
             "history": self.history_,
             "gains": self.gains_,
         }
-        Path(f"{path}.json").write_text(json.dumps(state, indent=1) + "\n")
+        save_state(path, {"rotation": self.rotation_}, state)
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> OrthogonalAlignment:
         """Reads what `save` wrote."""
-        from safetensors.numpy import load_file
-
-        state = json.loads(Path(f"{path}.json").read_text())
+        arrays, state = load_state(path)
         loaded = cls(AlignmentSettings(**state["settings"]), state["random_state"], device)
-        loaded.rotation_ = load_file(f"{path}.safetensors")["rotation"]
+        loaded.rotation_ = arrays["rotation"]
         loaded.gamma_ = state["gamma"]
         loaded.history_ = state["history"]
         loaded.gains_ = state["gains"]

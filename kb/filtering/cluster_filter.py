@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,18 @@ from kb.filtering.likeness import contrast, likeness
 from kb.filtering.settings import FilterSettings
 from kb.filtering.verdicts import NO_THRESHOLD, FilterVerdicts, common_percentile
 from kb.groups import halves
+from kb.storage import load_state, save_state
 
 SPLITS = 3
+# The arrays of a fitted filter.
+LEARNED = (
+    "centroids",
+    "reference",
+    "own_reference",
+    "external_centroids",
+    "matched",
+    "centroid_similarity",
+)
 # With fewer rows a half has too few to set a percentile by.
 FEWEST_TO_MEASURE = 16
 
@@ -223,19 +232,7 @@ class ClusterFilter:
 
     def save(self, path: Path) -> None:
         """Writes the fitted state as `path`.safetensors and `path`.json."""
-        from safetensors.numpy import save_file
-
-        save_file(
-            {
-                "centroids": self.centroids_,
-                "reference": self.reference_,
-                "own_reference": self.own_reference_,
-                "external_centroids": self.external_centroids_,
-                "matched": self.matched_,
-                "centroid_similarity": self.centroid_similarity_,
-            },
-            f"{path}.safetensors",
-        )
+        arrays = {name: getattr(self, f"{name}_") for name in LEARNED}
         state = {
             "settings": self.settings.model_dump(mode="json"),
             "random_state": self.random_state,
@@ -243,22 +240,15 @@ class ClusterFilter:
             "tau_inst": self.tau_inst_,
             "evidence": self.evidence_,
         }
-        Path(f"{path}.json").write_text(json.dumps(state, indent=1) + "\n")
+        save_state(path, arrays, state)
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> ClusterFilter:
         """Reads what `save` wrote; ready to `judge`."""
-        from safetensors.numpy import load_file
-
-        state = json.loads(Path(f"{path}.json").read_text())
-        arrays = load_file(f"{path}.safetensors")
+        arrays, state = load_state(path)
         loaded = cls(FilterSettings(**state["settings"]), state["random_state"], device)
-        loaded.centroids_ = arrays["centroids"]
-        loaded.reference_ = arrays["reference"]
-        loaded.own_reference_ = arrays["own_reference"]
-        loaded.external_centroids_ = arrays["external_centroids"]
-        loaded.matched_ = arrays["matched"]
-        loaded.centroid_similarity_ = arrays["centroid_similarity"]
+        for name in LEARNED:
+            setattr(loaded, f"{name}_", arrays[name])
         loaded.tau_cent_, loaded.tau_inst_ = state["tau_cent"], state["tau_inst"]
         loaded.evidence_ = state["evidence"]
         return loaded

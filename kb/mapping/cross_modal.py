@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from functools import partial
@@ -17,6 +16,7 @@ from kb.mapping.moments import Moments
 from kb.mapping.regressors import Regressor, Ridge, Start
 from kb.mapping.settings import MappingSettings, NoCompletePairs
 from kb.mapping.shared_mlp import Blend, SharedMLP
+from kb.storage import load_state, save_state
 
 logger = logging.getLogger(__name__)
 
@@ -258,14 +258,11 @@ class CrossModalMapping:
 
     def save(self, path: Path) -> None:
         """Writes the fitted state as `path`.safetensors and `path`.json."""
-        from safetensors.numpy import save_file
-
         arrays = {
-            f"{name}/{key}": np.ascontiguousarray(value)
+            f"{name}/{key}": value
             for name, model in self._models.items()
             for key, value in model.state().items()
         }
-        save_file(arrays, f"{path}.safetensors")
         state = {
             "settings": self.settings.model_dump(mode="json"),
             "random_state": self.random_state,
@@ -274,15 +271,12 @@ class CrossModalMapping:
             "constant": self.constant_,
             "pairs": self.n_pairs_,
         }
-        Path(f"{path}.json").write_text(json.dumps(state, indent=1) + "\n")
+        save_state(path, arrays, state)
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> CrossModalMapping:
         """Reads what `save` wrote; `out_of_fold_` is not kept."""
-        from safetensors.numpy import load_file
-
-        state = json.loads(Path(f"{path}.json").read_text())
-        arrays = load_file(f"{path}.safetensors")
+        arrays, state = load_state(path)
         loaded = cls(MappingSettings(**state["settings"]), state["random_state"], device)
         loaded.chosen_ = state["chosen"]
         loaded.scores_ = state["scores"]

@@ -14,11 +14,12 @@ from pydantic import ValidationError
 
 from pipeline.config.config import load_config, make_config
 from pipeline.config.text import config_text
-from pipeline.dataset.catalog import Catalog, DuplicateIds
+from pipeline.dataset.catalog import Catalog
 from pipeline.dataset.columns import NONE, ColumnSettings
 from pipeline.dataset.dataset import Dataset, DatasetSettings
-from pipeline.dataset.external import INTERNAL
-from pipeline.dataset.overlooked import overlooked, without_pairs
+from pipeline.dataset.ids import DuplicateIds
+from pipeline.dataset.overlooked import doubtful, overlooked, without_pairs
+from pipeline.dataset.settings import INTERNAL
 from pipeline.dataset.sources import Progress, quiet
 from pipeline.job import Job
 from pipeline.storage.errors import ConfigError, first_error
@@ -148,6 +149,11 @@ def draft(
     }
     pairs = {name: len(catalog.complete()) for name, catalog in found.items()}
     warnings += _warnings(catalog, found)
+    columns_found = dict(settled)
+    for half in doubtful(catalog):
+        # What is left out, and not "none", a run looks for and tells of again.
+        if half not in (columns or {}):
+            del values["dataset"]["columns"][half]
     text = config_text(values, catalog, found, path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
@@ -158,7 +164,7 @@ def draft(
         files=len(catalog.dataset.files),
         counts=catalog.counts(),
         reasons=catalog.reasons(),
-        columns=values["dataset"]["columns"],
+        columns=columns_found,
         external=pairs,
         warnings=warnings,
     )

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from generators.base import well_formed
 from kb.embeddings import Modality
 from pipeline.dataset.images import UndecodableImage, decode
 from pipeline.job import Job
-from pipeline.report.thumbnails import write_thumbnails
+from pipeline.knowledge.standing import StandingKnowledge
+from pipeline.models.item_errors import embed_each
+from pipeline.storage.digests import digest
 from pipeline.storage.errors import ConfigError
+from pipeline.storage.files import writing_whole
 
+logger = logging.getLogger(__name__)
+
+# Longest side of the pictures that are shown.
+SIDE = 160
 SHOWN = ("source", "licence", "text", "file", "position")
 
 
@@ -24,19 +34,22 @@ def search(
     Raises
     ------
     ConfigError
-        There is no knowledge base yet or a damaged one, or the file isn't an image.
+        There is no knowledge base yet or a damaged one, the file isn't an image, or the encoder
+        can't take what is asked.
     """
     if not job.knowledge.stands:
         raise ConfigError(f"{job.folder} holds no knowledge base; first: rag4dmc build CONFIG")
     modality: Modality = "text" if image is None else "image"
-    item: Any = [text]
+    item: Any = [well_formed(text or "")]
     if image is not None:
         try:
             item = decode(image.read_bytes(), job.config.dataset.max_pixels)
         except (OSError, UndecodableImage) as error:
             raise ConfigError(f"--image {image}: {error}") from None
     knowledge = job.knowledge.checked()
-    query = job.models.embed([item], modality)
+    query, faults = embed_each(job.models, [item], modality)
+    if faults:
+        raise ConfigError(f"--{modality}: {faults[0]}")
     found = knowledge.retriever.retrieve(query, modality, m=count)[0]
     small = write_thumbnails(job.knowledge, [h.row for h in found], job.folder / "thumbnails")
     return [
@@ -45,3 +58,29 @@ def search(
         | {"thumbnail": str(small[hit.row]) if hit.row in small else None}
         for hit in found
     ]
+
+
+def write_thumbnails(
+    knowledge: StandingKnowledge, rows: Sequence[int], folder: Path
+) -> dict[int, Path]:
+    """Write the pictures of some pairs as PNG of at most 160 pixels a side; their paths by row.
+
+    A pair's thumbnail is named after its id and the bytes of its picture, so that one which is
+    there already is left alone. Where the pictures are no longer at their place there are none.
+    """
+    paths: dict[int, Path] = {}
+    try:
+        pairs = knowledge.pairs(rows, with_images=True)
+    except (OSError, ValueError) as error:
+        logger.warning("no thumbnails: the pairs' pictures can't be read (%s)", error)
+        return paths
+    for row, pair in pairs.items():
+        if pair.image is None or pair.encoded is None:
+            continue
+        paths[row] = folder / f"{digest(pair.id, pair.encoded)}.png"
+        if not paths[row].exists():
+            image = pair.image.convert("RGB")
+            image.thumbnail((SIDE, SIDE))
+            with writing_whole(paths[row]) as scratch:
+                image.save(scratch, "PNG")
+    return paths

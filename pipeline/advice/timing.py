@@ -9,17 +9,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from PIL import Image
 
 from kb.embeddings import MODALITIES, Modality, opposite
 from kb.retrieval import Hit
 from pipeline.completion.block import Block
 from pipeline.completion.row import Grounds
 from pipeline.dataset.catalog import encoded_images, fetch
-from pipeline.dataset.external import INTERNAL
-from pipeline.dataset.images import decode
+from pipeline.dataset.images import UndecodableImage, decode
+from pipeline.dataset.settings import INTERNAL
 from pipeline.job import Job
 from pipeline.knowledge.standing import Pair
 from pipeline.ledger.ledger import Entry
+from pipeline.models.item_errors import embed_each
 from pipeline.storage.errors import ConfigError
 
 # Timed after a first group that warms the model up; the fastest and the slowest give the range.
@@ -107,8 +109,12 @@ def _encoding(job: Job, modality: Modality) -> float:
     rows = _some(job, pc.is_valid(job.catalog.table[modality]), ENCODED)
     if not len(rows):
         return 0.0
-    items = _items(job, _fetch(job, rows), modality)
-    job.models.embed(items[:1], modality)
+    items = [item for item in _items(job, _fetch(job, rows), modality) if item is not None]
+    # Once without the clock, to warm up and to know those that the encoder can't take.
+    _, faults = embed_each(job.models, items, modality)
+    items = [item for number, item in enumerate(items) if number not in faults]
+    if not items:
+        return 0.0
     started = time.perf_counter()
     job.models.embed(items, modality)
     return (time.perf_counter() - started) / len(items)
@@ -159,6 +165,7 @@ def _block(job: Job, missing: Modality, rows: pa.Table) -> Block:
     stand_ins = [
         Pair(place, f"pair {place}", INTERNAL, None, tuple(text), image)
         for place, (text, image) in enumerate(zip(captions, images, strict=True))
+        if text and image is not None
     ]
     shown = min(shown, len(stand_ins))
     for number, row in enumerate(block.rows):
@@ -185,4 +192,12 @@ def _items(job: Job, fetched: pa.Table, modality: Modality) -> list[Any]:
     if modality == "text":
         return fetched["text"].to_pylist()
     limit = job.config.dataset.max_pixels
-    return [decode(data, limit) for data in encoded_images(fetched).to_pylist()]
+    return [_decoded(data, limit) for data in encoded_images(fetched).to_pylist()]
+
+
+def _decoded(data: bytes | None, limit: int) -> Image.Image | None:
+    """A picture; None for one that can't be decoded any more."""
+    try:
+        return decode(data or b"", limit)
+    except UndecodableImage:
+        return None

@@ -19,8 +19,6 @@ from generators.base import (
     ImageRequest,
     derive_seed,
     needs_of,
-    storable,
-    well_formed,
 )
 from generators.prompts import joined
 from kb.embeddings import Modality, opposite
@@ -32,7 +30,6 @@ from pipeline.ledger.ledger import Entry
 from pipeline.ledger.review import REFUSED, half_digest
 from pipeline.models.item_errors import embed_each
 from pipeline.models.loaded import LoadedModels
-from pipeline.storage.errors import ConfigError
 from selection.judgement import Judged
 
 
@@ -112,24 +109,21 @@ class Block:
         pairs = self.knowledge.pairs(
             [hit.row for hits in found for hit in hits], with_images=self.needs.image
         )
-        for row, hits in zip(rows, found, strict=True):
+        for row, own, hits in zip(rows, embeddings, found, strict=True):
+            target = row.pseudo if observed == "image" else own
             for hit in hits:
                 pair = pairs[hit.row]
-                example = Grounds(pair, self._nearest_caption(pair.captions, row), hit)
+                example = Grounds(pair, self._nearest_caption(pair.captions, target), hit)
                 if pair.fault is None:
                     row.examples.append(example)
                 else:
                     row.dropped.append((example, pair.fault))
 
-    def _nearest_caption(self, captions: Sequence[str], row: Row) -> str:
-        """Of a pair's captions the one nearest to the row's text, pseudo or own."""
-        if len(captions) == 1:
+    def _nearest_caption(self, captions: Sequence[str], target: np.ndarray | None) -> str:
+        """Of a pair's captions the one nearest to the row's text [d], pseudo or own."""
+        if len(captions) == 1 or target is None:
             return captions[0]
-        pseudo = self.observed == "image"
-        target = row.pseudo if pseudo else self.models.embed([row.item], "text")[0]
-        if target is None:
-            return captions[0]
-        embeddings = self.models.encoder.encode(list(captions), "text")
+        embeddings, _ = embed_each(self.models, [[caption] for caption in captions], "text")
         return captions[int(np.argmax(embeddings @ target))]
 
     def open_rows(self) -> list[Row]:
@@ -147,7 +141,7 @@ class Block:
         asked = [one for own in requests for one in own]
         answers = iter(self.models.generator(self.missing).generate(asked))
         return [
-            self._joined(row, [(one, next(answers)) for one in own])
+            self._joined(row, [next(answers) for _ in own])
             for row, own in zip(rows, requests, strict=True)
         ]
 
@@ -181,32 +175,15 @@ class Block:
             return CaptionRequest(row.id, row.item, examples, seeds)
         return ImageRequest(row.id, joined(row.item), examples, seeds)
 
-    def _joined(
-        self, row: Row, asked: Sequence[tuple[CaptionRequest | ImageRequest, Generated]]
-    ) -> Generated:
-        """The answers to a row's requests as one, with the error of any.
-
-        Raises
-        ------
-        ConfigError
-            A candidate tells of an example that was not handed over: its class can't be trusted.
-        """
+    def _joined(self, row: Row, asked: Sequence[Generated]) -> Generated:
+        """The answers to a row's requests as one, with the error of any."""
         if not asked:
             why = row.dropped[0][1] if row.dropped else "none was retrieved"
             return Generated(
                 row.id, error=f"no example, and {self.component.kind} needs one: {why}"
             )
-        candidates: list[Candidate] = []
-        for request, answer in asked:
-            given = {example.id for example in request.examples}
-            for candidate in answer.candidates:
-                if unknown := [one for one in candidate.shown if one not in given]:
-                    raise ConfigError(
-                        f"{self.component.section}: a candidate of row {row.id!r} says that it was"
-                        f" shown example {unknown[0]!r}, which was not given"
-                    )
-                candidates.append(storable(candidate))
-        errors = [well_formed(answer.error) for _, answer in asked if answer.error is not None]
+        candidates = [candidate for answer in asked for candidate in answer.candidates]
+        errors = [answer.error for answer in asked if answer.error is not None]
         return Generated(row.id, tuple(candidates), errors[0] if errors else None)
 
     def judge(self, answers: Sequence[Generated]) -> None:

@@ -185,13 +185,13 @@ def _fetch(
         A file was changed since, or an image that a row names has gone.
     """
     found = fetch(dataset, places)
-    ids = found["id"].to_pylist() if dataset.has_id else [entry.id for entry in entries]
+    ids = found["id"].to_pylist()
     # A row's reason is null where there are bytes, if not an image, and where there is a text.
     lost = {half: found[f"{half}_reason"].to_pylist() for half in ("image", "text")}
     for place, (entry, row_id) in enumerate(zip(entries, ids, strict=True)):
         halves = [half for half in lost if entry.missing not in (half, "both")]
         reason = next((lost[half][place] for half in halves if lost[half][place]), None)
-        if row_id != entry.id or reason:
+        if row_id not in (None, entry.id) or reason:
             name = dataset.files[places[place][0]].name
             why = f" (row {entry.id!r}: {reason})" if reason else ""
             raise DatasetError(

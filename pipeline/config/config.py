@@ -26,7 +26,7 @@ from pipeline.config.engine import EngineSettings
 from pipeline.config.evaluation import EvaluationSettings
 from pipeline.config.generation import GenerationSettings
 from pipeline.dataset.dataset import DatasetSettings
-from pipeline.dataset.external import ExternalSettings
+from pipeline.dataset.settings import ExternalSettings
 from pipeline.export.settings import ExportSettings
 from pipeline.models.components import Component
 from pipeline.storage.digests import digest

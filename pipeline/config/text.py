@@ -88,6 +88,11 @@ def _dataset(given: Mapping[str, Any], dataset: Dataset) -> list[str]:
     if extra:
         shown = ", ".join(extra[:5]) + (", …" if extra[5:] else "")
         lines[-1] += f"    # passing through: {_comment(shown)}"
+    for half in ("image", "text"):
+        if half not in given["columns"]:
+            lines.append(
+                f"  # no column of {half}s was found: name it in columns, or say {half}: none"
+            )
     if "on_duplicate" in given:
         lines.append(f"  on_duplicate: {given['on_duplicate']}    # an id stands more than once")
     return lines

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.dataset.dataset import Dataset, DatasetError
+from pipeline.dataset.elsewhere import elsewhere
 from pipeline.dataset.findings import (
     DETAILS,
     FILE_SCHEMA,
@@ -24,11 +25,14 @@ from pipeline.dataset.findings import (
     kept,
     kept_columns,
     known_images,
+    left_over,
     place_of,
     read,
     reading_of,
 )
+from pipeline.dataset.forms.base import Left
 from pipeline.dataset.forms.reasons import by_kind
+from pipeline.dataset.ids import with_ids, without_duplicates
 from pipeline.dataset.images import ImageInspector
 from pipeline.dataset.known_images import KnownImages
 from pipeline.storage.digests import digest
@@ -38,24 +42,6 @@ COLUMNS_FILE = "columns.json"
 _HALVES = {"id", "image", "text"}
 
 logger = logging.getLogger(__name__)
-
-
-class DuplicateIds(DatasetError):
-    """An id stands twice, where each must be one row's; `twice` names both rows.
-
-    `loses` says whether a row after the first of its id holds something that the first does not.
-    """
-
-    def __init__(self, twice: str, loses: bool) -> None:
-        advice = (
-            "and the second holds what the first does not; make ids unique, name another column of"
-            " ids, or set columns.id: none"
-            if loses
-            else "with the same content; make ids unique, or set dataset.on_duplicate: first"
-        )
-        super().__init__(f"{twice}, {advice}")
-        self.twice = twice
-        self.loses = loses
 
 
 class Catalog:
@@ -110,12 +96,12 @@ class Catalog:
         if not len(table):
             raise DatasetError(f"{settings.path}: no rows")
         table = _with_missing(table)
-        table = _with_ids(table) if not dataset.has_id else table
+        table = with_ids(table, dataset)
         if dataset.excluded:
             left_out = pc.is_in(table["id"], pa.array(sorted(dataset.excluded), pa.string()))
             table = table.filter(pc.invert(left_out))
         # In one piece: rows are picked from it again and again.
-        return cls(dataset, _without_duplicates(table, dataset).combine_chunks(), folder)
+        return cls(dataset, without_duplicates(table, dataset).combine_chunks(), folder)
 
     def details(self) -> pa.Table:
         """Columns `captions` and `licence` of the complete rows, in their order."""
@@ -135,6 +121,15 @@ class Catalog:
         for file in self.dataset.files:
             found = pq.read_table(place_of(self._folder, file), columns=["image_path"])
             yield from pc.drop_null(found["image_path"]).to_pylist()
+
+    def elsewhere(self, half: str) -> Counter[str]:
+        """How many rows lack a half that another column has, by that column."""
+        places = [place_of(self._folder, file) for file in self.dataset.files]
+        return elsewhere(places, self.table, half)
+
+    def left_over(self) -> dict[str, Left]:
+        """What lies in the dataset's files and is not used, by its kind."""
+        return left_over(self._folder, self.dataset.files)
 
     def complete(self) -> pa.Table:
         """The rows with both halves."""
@@ -177,7 +172,7 @@ def _scan(dataset: Dataset, folder: Path, advance: Advance | None) -> list[pa.Ta
             if found is None:
                 known = KnownImages(dataset, known_images(folder, file, reading))
                 found = read(dataset, file, inspector, known, advance)
-                keep(folder, file, reading, found, dataset.learned(file.name))
+                keep(folder, file, reading, found, dataset)
                 found = found.select(HELD)
             else:
                 dataset.learn(file.name, kept_columns(folder, file))
@@ -201,53 +196,6 @@ def _with_missing(table: pa.Table) -> pa.Table:
         "text",
     )
     return table.append_column("missing", missing.cast(pa.string()))
-
-
-def _with_ids(table: pa.Table) -> pa.Table:
-    """Ids of rows that have none: a digest of the observed halves and an occurrence number."""
-    seen: Counter[str] = Counter()
-    ids = []
-    for content in pc.utf8_slice_codeunits(table["content"], 0, 24).to_pylist():
-        seen[content] += 1
-        ids.append(f"{content}-{seen[content]}")
-    return table.set_column(table.schema.get_field_index("id"), "id", pa.array(ids, pa.string()))
-
-
-def _without_duplicates(table: pa.Table, dataset: Dataset) -> pa.Table:
-    ids = table["id"]
-    if pc.count_distinct(ids).as_py() == len(table):
-        return table
-    first: dict[str, int] = {}
-    kept, repeated = [], []
-    for row, row_id in enumerate(ids.to_pylist()):
-        if row_id not in first:
-            first[row_id] = row
-            kept.append(row)
-        else:
-            repeated.append(row)
-    if dataset.settings.on_duplicate == "error":
-        originals = [first[ids[row].as_py()] for row in repeated]
-        losing = _holds_more(table.take(pa.array(repeated)), table.take(pa.array(originals)))
-        worst = int(np.argmax(losing))
-        places = [_name_row(table, dataset, r) for r in (originals[worst], repeated[worst])]
-        told = f"id {ids[repeated[worst]].as_py()!r} stands twice: {places[0]} and {places[1]}"
-        raise DuplicateIds(told, bool(losing.any()))
-    logger.warning("%d rows with an id that stood before were left out", len(repeated))
-    return table.take(pa.array(kept))
-
-
-def _holds_more(rows: pa.Table, others: pa.Table) -> np.ndarray:
-    """Which rows hold a half, or a value of other columns, that the other row at their place does not."""
-    found = np.zeros(len(rows), bool)
-    for name in ("image", "text", "extra"):
-        same = pc.equal(rows[name], others[name]).fill_null(False)
-        found |= np.asarray(pc.and_(pc.is_valid(rows[name]), pc.invert(same)))
-    return found
-
-
-def _name_row(table: pa.Table, dataset: Dataset, row: int) -> str:
-    file, position = table["file"][row].as_py(), table["position"][row].as_py()
-    return f"{dataset.files[file].name} row {position}"
 
 
 def fetch(dataset: Dataset, places: Iterable[tuple[int, int]]) -> pa.Table:

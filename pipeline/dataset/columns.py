@@ -13,34 +13,13 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.dataset.forms import called
 from pipeline.dataset.forms.base import DatasetError, is_binary, is_list, is_string
 from pipeline.dataset.forms.kinds import LIST, OBJECT, STRING, is_empty, json_kinds
 from pipeline.dataset.forms.reasons import NO_PATH
 from pipeline.dataset.schema import OWN_COLUMNS
 
 NONE = "none"
-
-_ID_NAMES = ("id", "__key__", "key", "uid", "uuid", "sample_id")
-_IMAGE_NAMES = (
-    *("image", "img", "images", "jpg", "jpeg", "png", "webp", "picture", "photo"),
-    *("image_bytes", "file_name", "filename", "image_path", "filepath", "file_path", "path"),
-    *(
-        "file",
-        "files",
-        "image_file",
-        "image_name",
-        "image_filename",
-        "image_file_name",
-        "imagename",
-    ),
-    *("img_path", "img_name", "img_file", "image_filepath", "image_file_path", "picture_path"),
-    *("photo_path", "local_path", "relative_path", "fname"),
-)
-_TEXT_NAMES = (
-    *("text", "caption", "captions", "txt", "texts", "sentence", "sentences", "description"),
-    *("alt_text", "alttext", "caption_text", "caption_str", "image_caption", "comment", "raw"),
-    *("prompt", "utterance", "summary", "title"),
-)
 
 
 class ColumnSettings(BaseModel):
@@ -73,19 +52,19 @@ def guess_columns(schema: pa.Schema) -> ColumnSettings:
     Names are compared in lower case, in an order of preference: `text` before `caption`, `image`
     before `file_name`.
     """
-    images = _by_name(schema, _IMAGE_NAMES, lambda field: image_kind(field) is not None)
+    images = _by_name(schema, called.IMAGES, lambda field: image_kind(field) is not None)
     if images is None:
         held = [f.name for f in schema if image_kind(f) in ("bytes", "struct")]
         images = held[0] if len(held) == 1 else None
     texts = _by_name(
         schema,
-        _TEXT_NAMES,
+        called.TEXTS,
         lambda field: field.name != images and text_kind(field) is not None,
     )
     if texts is None:
         held = [f.name for f in schema if "caption" in f.name.lower() and text_kind(f)]
         texts = held[0] if len(held) == 1 else None
-    ids = _by_name(schema, _ID_NAMES, _is_id)
+    ids = _by_name(schema, called.IDS, _is_id)
     return ColumnSettings(id=ids, image=images, text=texts)
 
 
@@ -226,6 +205,15 @@ def _json_cell(text: str | None) -> dict[str, Any] | None:
     if isinstance(value, str) or value is None:
         return None if value is None else {"bytes": None, "path": value}
     return {"bytes": None, "path": None, "reason": NO_PATH}
+
+
+def may_hold(kind: pa.DataType, half: str) -> bool:
+    """Whether values of a type may hold texts or pictures, packed in bytes or in other values."""
+    if is_string(kind) or is_binary(kind):
+        return True
+    if half == "image" and pa.types.is_list(kind) and kind.value_type in (pa.uint8(), pa.int8()):
+        return True
+    return any(may_hold(kind.field(i).type, half) for i in range(kind.num_fields))
 
 
 def free_name(name: str, taken: set[str]) -> str:

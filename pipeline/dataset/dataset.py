@@ -25,8 +25,8 @@ from pipeline.dataset.forms.pictures import Pictures
 from pipeline.dataset.forms.registry import guess_format, open_source
 from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.rows import Columns
-from pipeline.dataset.halves import check_images, check_utf8, unpacked
-from pipeline.dataset.opening import check_columns, guess_image, known_schema, table_names
+from pipeline.dataset.halves import check_images, unpacked
+from pipeline.dataset.opening import check_columns, guess_halves, known_schema, table_names
 from pipeline.dataset.settings import DatasetSettings
 from pipeline.dataset.unified import Unified, Unread
 
@@ -74,7 +74,7 @@ class Dataset:
         self.source = source
         self.images = images
         self.root = root
-        self._asked_for = guess_image(settings.columns, source)
+        self._asked_for = guess_halves(settings.columns, source)
         self._read = known_schema(source, self._asked_for)
         self._unified_columns = Unified(columns, self._read, images)
 
@@ -97,8 +97,7 @@ class Dataset:
         ------
         DatasetError
             If it cannot be used as it is, with what to change. What lies deeper in the files
-            (drift of columns, cut files, text that is not UTF-8, null ids) is raised when they
-            are read.
+            (drift of columns, cut files) is raised when they are read.
         """
         root = Root.of(settings.path, base)
         format = settings.format if settings.format != "auto" else guess_format(root)
@@ -108,7 +107,7 @@ class Dataset:
         schema = known_schema(source, settings.columns)
         if not schema.names:
             raise DatasetError(f"path {settings.path!r} has no rows")
-        columns = resolve_columns(guess_image(settings.columns, source), schema)
+        columns = resolve_columns(guess_halves(settings.columns, source), schema)
         images = Root.of(settings.image_root, base) if settings.image_root else root
         dataset = cls(settings, format, source, columns, Pictures(images), root)
         dataset.excluded = _excluded(settings.exclude, base)
@@ -131,6 +130,11 @@ class Dataset:
     @property
     def extra_schema(self) -> pa.Schema:
         return self._unified.extra_schema
+
+    @property
+    def passed(self) -> list[pa.Field]:
+        """The pass-through columns as the source has them, in the order of `extra_schema`."""
+        return self._unified.passed
 
     @property
     def schema(self) -> pa.Schema:
@@ -201,8 +205,7 @@ class Dataset:
         Raises
         ------
         DatasetError
-            For a file that is damaged, has other columns than the first one, text that is not
-            UTF-8, or a null id.
+            For a file that is damaged, or has other columns than the first one.
         """
         for batch in self.source.batches(file.name, self._asked):
             yield from self._unified.batches(file.name, batch, unread)
@@ -269,11 +272,9 @@ class Dataset:
         # Images in the cells of text files are paths, also of a column that comes late.
         self._by_path = self.format in ("jsonl", "csv")
         for name in table_names(self.source):
-            for positions, batch in self.source.batches(name, asked):
+            for _, batch in self.source.batches(name, asked):
                 if batch.num_rows == 0:
                     continue
-                for field, column in zip(batch.schema, batch.columns, strict=True):
-                    check_utf8(name, positions, field.name, column)
                 if self.columns.image:
                     found = image_cells(batch.column(0).slice(0, 64), batch.schema.field(0))
                     cells = list(map(unpacked, found))

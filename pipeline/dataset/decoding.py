@@ -78,7 +78,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
             image = ImageOps.exif_transpose(image)
         except Exception:  # noqa: BLE001  a broken EXIF block says nothing about the picture
             logger.debug("EXIF block that cannot be read: orientation left as it is")
-        return _to_rgb(image)
+        return to_rgb(image)
     except Exception as error:  # noqa: BLE001  Pillow's plugins raise anything
         raise _undecodable(error) from None
 
@@ -95,7 +95,7 @@ def image_fault(data: bytes | None, max_pixels: int = MAX_PIXELS) -> str | None:
         image = _open(data, max_pixels)
         if image.format == "JPEG":
             image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
-        _to_rgb(_load(image, data, max_pixels))
+        to_rgb(_load(image, data, max_pixels))
     except UndecodableImage as fault:
         return fault.reason
     except Exception as error:  # noqa: BLE001  Pillow's plugins raise anything
@@ -200,7 +200,7 @@ def _undecodable(error: Exception) -> UndecodableImage:
     return UndecodableImage("truncated" if cut else "undecodable", said[:200])
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         image = _to_eight_bits(image)
     if image.has_transparency_data:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,14 +16,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.elsewhere import PLACES, Elsewhere
 from pipeline.dataset.fingerprints import row_digests
-from pipeline.dataset.forms.base import SourceFile, is_string
+from pipeline.dataset.forms.base import Left, SourceFile, is_string
 from pipeline.dataset.images import ImageInspector
 from pipeline.dataset.known_images import COLUMNS, KnownImages
 from pipeline.storage.digests import digest
 from pipeline.storage.files import writing_whole
 
-FINDINGS_VERSION = 7
+FINDINGS_VERSION = 8
 
 FILE_SCHEMA = pa.schema(
     [
@@ -39,17 +41,24 @@ FILE_SCHEMA = pa.schema(
         # Of an image in a file of its own.
         ("image_path", pa.string()),
         ("image_version", pa.string()),
+        # Columns that hold the half which the row's own column of it lacks.
+        *((place, pa.list_(pa.string())) for place in PLACES.values()),
     ]
 )
 # Read again only for the complete rows that a knowledge base is made of.
 DETAILS = ("captions", "licence")
 # What a catalog holds of every row.
-HELD = [n for n in FILE_SCHEMA.names if n not in (*DETAILS, "image_path", "image_version")]
+HELD = [
+    n
+    for n in FILE_SCHEMA.names
+    if n not in (*DETAILS, *PLACES.values(), "image_path", "image_version")
+]
 
 # Settings that change nothing of what is read.
 NOT_OF_READING = {"name", "licence", "on_duplicate", "exclude"}
 
 _COLUMNS = b"columns"
+_LEFT = b"left"
 
 Advance = Callable[[int], None]
 
@@ -57,6 +66,7 @@ Advance = Callable[[int], None]
 def reading_of(dataset: Dataset) -> str:
     """A digest of what decides what is found: the settings, and which column holds which half."""
     settings = dataset.settings.model_dump(mode="json", exclude=NOT_OF_READING)
+    settings["columns"] = settings["columns"]["extra"]
     halves = dataset.columns.model_dump(include={"id", "image", "text"})
     return digest(str(FINDINGS_VERSION), json.dumps([settings, halves], sort_keys=True))
 
@@ -74,6 +84,7 @@ def read(
     """
     batches = [FILE_SCHEMA.empty_table()]
     for batch in dataset.batches(file, known.holds):
+        elsewhere = Elsewhere(dataset)  # of columns that may have grown
         cells = batch.column("image")
         images, paths = (cells.field(name).to_pylist() for name in ("bytes", "path"))
         reasons = batch.column("image_reason").to_pylist()
@@ -111,6 +122,8 @@ def read(
             "image_version": versions,
             "licence": _licences(extra, len(batch)),
             "extra": [None] * len(batch) if extra is None else row_digests(extra),
+            PLACES["image"]: elsewhere.of("image", extra, [d is None for d in digests]),
+            PLACES["text"]: elsewhere.of("text", extra, [c is None for c in captions]),
         }
         batches.append(pa.table(rows, schema=FILE_SCHEMA))
         if advance:
@@ -165,11 +178,25 @@ def _found(
         return None
 
 
-def keep(
-    folder: Path, file: SourceFile, reading: str, table: pa.Table, columns: Mapping[str, int]
-) -> None:
-    """Keep what was found in a file, and of what kinds its columns are."""
+def keep(folder: Path, file: SourceFile, reading: str, table: pa.Table, dataset: Dataset) -> None:
+    """Keep what was found in a file, of what kinds its columns are, and what it holds that is not used."""
+    told_of = getattr(dataset.source, "left", None)
+    left: Mapping[str, Left] = {} if told_of is None else told_of(file.name)
     told = {"file": file.name, "version": file.version, "reading": reading}
-    told[_COLUMNS.decode()] = json.dumps(columns)
+    told[_COLUMNS.decode()] = json.dumps(dataset.learned(file.name))
+    told[_LEFT.decode()] = json.dumps({kind: asdict(some) for kind, some in left.items()})
     with writing_whole(place_of(folder, file)) as scratch:
         pq.write_table(table.replace_schema_metadata(told), scratch, compression="zstd")
+
+
+def left_over(folder: Path, files: Sequence[SourceFile]) -> dict[str, Left]:
+    """What lies in files that were read and is not used, by its kind."""
+    found: dict[str, Left] = {}
+    for file in files:
+        metadata = pq.read_schema(place_of(folder, file)).metadata or {}
+        for kind, some in json.loads(metadata.get(_LEFT, b"{}")).items():
+            if some["count"]:
+                together = found.setdefault(kind, Left())
+                together.count += some["count"]
+                together.first += some["first"]
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,10 @@ import pyarrow as pa
 
 from pipeline.dataset.forms import reasons
 from pipeline.dataset.forms.base import DatasetError
+from pipeline.dataset.forms.faulty import FAULT
 from pipeline.dataset.forms.inline import inline_image
 from pipeline.dataset.forms.names import is_image
+from pipeline.dataset.forms.strict_json import dumps, loads
 from pipeline.dataset.images import UndecodableImage, decode
 
 Cell = dict[str, Any] | None
@@ -33,7 +34,7 @@ def json_captions(values: list[str | None]) -> tuple[list[list[str]], list[str |
 
     A number is the text that it is written as; objects and truths are no texts.
     """
-    rows = [None if text is None else _spelled(json.loads(text)) for text in values]
+    rows = [None if text is None else _spelled(loads(text)) for text in values]
     texts, found = captions([None if row is _NO_STRING else row for row in rows], True)
     named = [
         reasons.NO_STRING if row is _NO_STRING else why
@@ -50,11 +51,7 @@ def _spelled(value: Any) -> list[str | None] | None:
     if any(isinstance(item, (dict, list, bool)) for item in items):
         return _NO_STRING
     texts = [
-        item
-        if item is None or isinstance(item, str)
-        else None
-        if item != item
-        else json.dumps(item)
+        item if item is None or isinstance(item, str) else None if item != item else dumps(item)
         for item in items
     ]
     return texts if isinstance(value, list) or texts[0] is not None else None
@@ -62,9 +59,10 @@ def _spelled(value: Any) -> list[str | None] | None:
 
 def path_to_read(cell: Cell) -> str | None:
     """The path that an image has to be read from, or None if its cell says all there is."""
-    if cell is None or cell["bytes"] is not None or cell.get("reason") is not None:
+    if cell is None or cell["bytes"] or cell.get("reason") is not None:
         return None
-    return cell["path"]
+    # Bytes that are empty hide no path.
+    return cell["path"] or None if cell["bytes"] is not None else cell["path"]
 
 
 def unpacked(cell: Cell) -> Cell:
@@ -113,17 +111,55 @@ def _blank_reason(captions: list[str | None] | None) -> str:
     return reasons.INVISIBLE if joined.strip() else reasons.WHITE_SPACE
 
 
-def check_utf8(name: str, positions: np.ndarray, column: str, values: pa.Array) -> None:
-    """Arrow takes a file's word for its strings being UTF-8; we look."""
+def readable_rows(
+    name: str, positions: np.ndarray, batch: pa.RecordBatch
+) -> tuple[pa.RecordBatch, dict[int, str]]:
+    """A batch less its column `FAULT`, and why rows of it can't be read, by their number in it.
+
+    Values that are not UTF-8 are null in it: Arrow takes a file's word for that, we look.
+
+    Raises
+    ------
+    DatasetError
+        The values of a column are damaged.
+    """
+    faults: dict[int, str] = {}
+    if FAULT in batch.schema.names:
+        told = batch.column(FAULT).to_pylist()
+        faults = {row: fault for row, fault in enumerate(told) if fault is not None}
+        batch = batch.drop_columns([FAULT])
+    for at, field in enumerate(batch.schema):
+        bad = _not_utf8(name, positions, field.name, batch.column(at))
+        if bad:
+            rows = [None if row in bad else row for row in range(batch.num_rows)]
+            kept = batch.column(at).take(pa.array(rows, pa.int64()))
+            batch = batch.set_column(at, field.with_nullable(True), kept)
+            faults |= dict.fromkeys(bad, reasons.about(reasons.NOT_UTF8, field.name))
+    return batch, faults
+
+
+def _not_utf8(name: str, positions: np.ndarray, column: str, values: pa.Array) -> list[int]:
+    """The rows of a column that hold text which is not UTF-8."""
+    if _fault(values) is None:
+        return []
+    # A slice of lists would be looked at with the values of all.
+    faults = {row: _fault(values.take(pa.array([row]))) for row in range(len(values))}
+    other = next((said for said in faults.values() if said and "utf8" not in said.lower()), None)
+    bad = [row for row, said in faults.items() if said]
+    if other is not None or not bad:
+        raise DatasetError(
+            f"{name}, rows {positions[0]} to {positions[-1]}: column {column!r} is damaged"
+            f" ({str(other or _fault(values))[:120]})"
+        )
+    return bad
+
+
+def _fault(values: pa.Array) -> str | None:
     try:
         values.validate(full=True)
     except pa.ArrowInvalid as error:
-        raise DatasetError(
-            f"{name}, rows {positions[0]} to {positions[-1]}: column {column!r} is not UTF-8"
-            if "utf8" in str(error).lower()
-            else f"{name}, rows {positions[0]} to {positions[-1]}: column {column!r} is damaged"
-            f" ({str(error)[:120]})"
-        ) from None
+        return str(error)
+    return None
 
 
 def _like_path(text: str) -> bool:

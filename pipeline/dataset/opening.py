@@ -13,13 +13,16 @@ from pipeline.dataset.forms.rows import Columns, with_empty
 _LOOKED_AT = 64
 
 
-def guess_image(asked: ColumnSettings, source: Source) -> ColumnSettings:
-    """The settings of columns, with an image column that is known only by its values.
+def guess_halves(asked: ColumnSettings, source: Source) -> ColumnSettings:
+    """The settings of columns, with those that a form has for halves, or that only values tell.
 
-    Of the first file's first rows all values have to end as an image's name does; addresses on the
-    web are none.
+    What a form reads pictures or captions into is their column whatever others are called. Of an
+    image column that is known by its values alone all those of the first file's first rows have to
+    end as an image's name does; addresses on the web are none.
     """
     schema = source.schema()
+    own = {r: n for r, n in getattr(source, "halves", {}).items() if getattr(asked, r) is None}
+    asked = asked.model_copy(update={r: n for r, n in own.items() if n in schema.names})
     if asked.image is not None or guess_columns(schema).image is not None:
         return asked
     strings = [f.name for f in schema if is_string(f.type) and f.name not in (asked.id, asked.text)]

@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-import pyarrow as pa
-
 from pipeline.dataset.catalog import Catalog
-from pipeline.dataset.columns import NONE, text_kind
+from pipeline.dataset.columns import NONE, may_hold, text_kind
 from pipeline.dataset.dataset import Dataset
-from pipeline.dataset.forms.base import is_binary, is_string
+from pipeline.dataset.elsewhere import HALVES
 from pipeline.dataset.forms.names import is_about
 from pipeline.dataset.forms.unused import unused
 from pipeline.dataset.opening import table_names
@@ -18,6 +16,8 @@ from pipeline.dataset.opening import table_names
 logger = logging.getLogger(__name__)
 
 _COLUMNS = 8
+# Things within files that are shown.
+_FIRST = 2
 # Characters of a type that are shown.
 _TYPE = 60
 _READ = {"text": "a column of strings or of lists of them", "image": "a column of bytes or paths"}
@@ -31,7 +31,15 @@ def overlooked(catalog: Catalog, in_use: bool = False) -> list[str]:
     Files are those of the dataset's folder (of a glob, what it matches) that the form does not read
     and that no row names. What only tells of data, a README or a list of checksums, is none of them.
     """
-    return unused(_unused(catalog.dataset, catalog.image_paths())) + list(_columns(catalog, in_use))
+    files = unused(_unused(catalog.dataset, catalog.image_paths()))
+    return [*files, *_within(catalog), *_columns(catalog, in_use)]
+
+
+def _within(catalog: Catalog) -> Iterator[str]:
+    """What lies within files that are read."""
+    for kind, some in catalog.left_over().items():
+        shown = ", ".join(some.first[:_FIRST]) + (", …" if some.count > _FIRST else "")
+        yield f"{kind}: {some.count} ({shown}), not used"
 
 
 def _unused(dataset: Dataset, named: Iterable[str]) -> list[str]:
@@ -65,21 +73,21 @@ def _unused(dataset: Dataset, named: Iterable[str]) -> list[str]:
 
 
 def _columns(catalog: Catalog, in_use: bool) -> Iterator[str]:
-    """Columns that may be the one that was not found."""
-    passed = zip(catalog.dataset.columns.extra or (), catalog.dataset.extra_schema, strict=True)
-    # By the names that the settings know them by.
-    extra = [field.with_name(name) for name, field in passed]
-    for half in ("text", "image"):
-        asked = getattr(catalog.dataset.settings.columns, half)
-        if _has(catalog, half) or (asked == NONE and in_use):
+    """Columns that may be the one that was not found, or hold what its rows lack."""
+    for half in HALVES:
+        if _has(catalog, half):
+            yield from _elsewhere(catalog, half)
             continue
-        told = [field.name for field in extra if text_kind(field)]
+        if getattr(catalog.dataset.settings.columns, half) == NONE and in_use:
+            continue
+        found = [f for f in catalog.dataset.passed if text_kind(f) or may_hold(f.type, half)]
+        told = [field.name for field in found if text_kind(field)]
         if told:
             yield (
                 f"no column of {half}s was found by its name, and every row counts as without"
                 f" {half}; is it one of {_shown(told)}? (columns.{half})"
             )
-        others = [f for f in extra if not text_kind(f) and _may_hold(f.type, half)]
+        others = [field for field in found if not text_kind(field)]
         if others:
             kinds = sorted({str(field.type)[:_TYPE] for field in others})
             names = [field.name for field in others]
@@ -87,6 +95,26 @@ def _columns(catalog: Catalog, in_use: bool) -> Iterator[str]:
                 f"every row counts as without {half}, which may lie in {_shown(names)}"
                 f" ({', '.join(kinds)}); no {half} is read of that: make it {_READ[half]}"
             )
+
+
+def doubtful(catalog: Catalog) -> list[str]:
+    """The halves that no column was found for, though one may hold them: nobody left them out."""
+    return [
+        half
+        for half in HALVES
+        if not _has(catalog, half)
+        and any(text_kind(f) or may_hold(f.type, half) for f in catalog.dataset.passed)
+    ]
+
+
+def _elsewhere(catalog: Catalog, half: str) -> Iterator[str]:
+    """Columns that hold a half at rows where its own column has none."""
+    column = getattr(catalog.dataset.columns, half)
+    for name, rows in catalog.elsewhere(half).most_common(_COLUMNS):
+        yield (
+            f"rows without {half} in {column!r} that have one in {name!r}: {rows}; that is not read:"
+            f" write both as one column, or leave {name!r} out of columns.extra"
+        )
 
 
 def _has(catalog: Catalog, half: str) -> bool:
@@ -102,15 +130,6 @@ def _has(catalog: Catalog, half: str) -> bool:
 
 def _shown(names: list[str]) -> str:
     return ", ".join(map(repr, names[:_COLUMNS])) + (", …" if names[_COLUMNS:] else "")
-
-
-def _may_hold(kind: pa.DataType, half: str) -> bool:
-    """Whether values of a type may hold texts or pictures, packed in bytes or in other values."""
-    if is_string(kind) or is_binary(kind):
-        return True
-    if half == "image" and pa.types.is_list(kind) and kind.value_type in (pa.uint8(), pa.int8()):
-        return True
-    return any(_may_hold(kind.field(i).type, half) for i in range(kind.num_fields))
 
 
 def warn_of_run(catalog: Catalog, pending: Mapping[str, int], made: Collection[str]) -> list[str]:

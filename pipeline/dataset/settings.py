@@ -1,4 +1,4 @@
-"""Where a dataset is and how it is read, as a person sets it."""
+"""Where a dataset and external ones are and how they are read, as a person sets it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from pipeline.dataset.columns import ColumnSettings
 from pipeline.dataset.forms.csv_records import Quotes
 from pipeline.dataset.images import DECODE_SECONDS, MAX_PIXELS
 from pipeline.storage.errors import without_password
+from pipeline.storage.files import FOLDER_NAME
+
+# What the dataset's own pairs have as their source.
+INTERNAL = "internal"
 
 
 class DatasetSettings(BaseModel):
@@ -68,3 +72,24 @@ class DatasetSettings(BaseModel):
     @classmethod
     def _without_password(cls, value: str | None) -> str | None:
         return without_password(value)
+
+
+class ExternalSettings(DatasetSettings):
+    """An external dataset of complete pairs."""
+
+    name: str = Field(
+        pattern=FOLDER_NAME,
+        description="name of the source; its pairs' ids start with it",
+    )
+    licence: str | None = Field(
+        None,
+        description="licence of the pairs, where no column `licence` says it by row",
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _not_our_own(cls, value: str) -> str:
+        # Upper case too: some file systems take both for one folder.
+        if value.lower() == INTERNAL:
+            raise ValueError(f"must not be {INTERNAL!r}, which the dataset's own pairs are called")
+        return value

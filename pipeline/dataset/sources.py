@@ -7,9 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from pipeline.dataset.catalog import Catalog, encoded_images, fetch, known_columns
-from pipeline.dataset.dataset import Dataset, DatasetSettings
-from pipeline.dataset.external import INTERNAL, ExternalSettings
+from pipeline.dataset.dataset import Dataset, DatasetError, DatasetSettings
+from pipeline.dataset.settings import INTERNAL, ExternalSettings
 
 # Called with the name of a step, what is done of it, and the total (0: unknown).
 Progress = Callable[[str, int, int], None]
@@ -89,7 +91,10 @@ class Sources:
         return {name: self.catalog(name, progress) for name in names}
 
     def encoded_pictures(self, pairs: Sequence[Mapping[str, Any]]) -> list[bytes | None]:
-        """The picture files of pairs, known by `source`, `file` and `position`; None: none there."""
+        """The picture files of pairs, known by `source`, `file` and `position`; None: none there.
+
+        So it is too where the file of a pair, or its row in it, is no longer there.
+        """
         found: list[bytes | None] = [None] * len(pairs)
         by_source: dict[str, list[int]] = {}
         for number, pair in enumerate(pairs):
@@ -97,8 +102,20 @@ class Sources:
         for source, wanted in by_source.items():
             dataset = self.of(source)
             files = {file.name: number for number, file in enumerate(dataset.files)}
-            places = [(files[pairs[n]["file"]], pairs[n]["position"]) for n in wanted]
-            images = encoded_images(fetch(dataset, places)).to_pylist()
-            for number, data in zip(wanted, images, strict=True):
+            there = [n for n in wanted if pairs[n]["file"] in files]
+            places = [(files[pairs[n]["file"]], pairs[n]["position"]) for n in there]
+            for number, data in zip(there, _pictures(dataset, places), strict=True):
                 found[number] = data
         return found
+
+
+def _pictures(dataset: Dataset, places: Sequence[tuple[int, int]]) -> list[bytes | None]:
+    """The picture files of rows by place; after an error one by one, None for those that have it."""
+    if not places:
+        return []
+    try:
+        return list(encoded_images(fetch(dataset, places)).to_pylist())
+    except (DatasetError, LookupError, pa.ArrowException):
+        if len(places) == 1:
+            return [None]
+    return [_pictures(dataset, [place])[0] for place in places]

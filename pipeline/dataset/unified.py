@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.dataset.columns import ColumnSettings, free_name, image_cells, is_uuid, text_kind
-from pipeline.dataset.forms.base import BATCH_BYTES, Batch, DatasetError
+from pipeline.dataset.forms.base import BATCH_BYTES, Batch
 from pipeline.dataset.forms.kinds import json_kinds, loose_strings
 from pipeline.dataset.forms.pictures import Pictures
 from pipeline.dataset.forms.reasons import NO_IMAGES, NO_TEXTS
 from pipeline.dataset.halves import (
     Cell,
     captions,
-    check_utf8,
     in_cell,
     json_captions,
     path_to_read,
+    readable_rows,
     unpacked,
 )
 from pipeline.dataset.schema import IMAGE
@@ -50,6 +51,8 @@ class Unified:
     extra_schema : pyarrow.Schema
         The pass-through columns. One with a name that the completed dataset has itself is called
         `source_NAME`.
+    passed : list of pyarrow.Field
+        The same columns by the names and with the marks that the source gives them.
     text_is_list : bool
         Whether the text column holds lists of captions.
     needed : list of str
@@ -64,10 +67,11 @@ class Unified:
         asked = [columns.id, columns.image, columns.text]
         self.needed = list(dict.fromkeys([c for c in asked if c] + self._extra_names))
         taken = set(read.names)
+        self.passed = [read.field(name) for name in self._extra_names]
         self.extra_schema = pa.schema(
             [
-                field.with_name(free_name(field.name, taken)).remove_metadata()
-                for field in map(read.field, self._extra_names)
+                field.with_name(free_name(field.name, taken)).remove_metadata().with_nullable(True)
+                for field in self.passed
             ]
         )
         fields = [
@@ -87,19 +91,19 @@ class Unified:
     ) -> Iterator[pa.RecordBatch]:
         """The rows of a batch of the source, at most about 64 MB of images at a time.
 
-        Images are not read of whose path `unread` says so: no bytes, and no reason either.
+        Images are not read of whose path `unread` says so: no bytes, and no reason either. A row
+        that can't be read as it is has neither half, and the reason for both.
 
         Raises
         ------
         DatasetError
-            Text that is not UTF-8, or a null id, in the file called `name`.
+            The file called `name` is damaged.
         """
         positions, batch = read
         if batch.num_rows == 0:
             return
-        for field, column in zip(batch.schema, batch.columns, strict=True):
-            check_utf8(name, positions, field.name, column)
-        ids = self._ids(name, positions, batch)
+        batch, faults = readable_rows(name, positions, batch)
+        ids = self._ids(batch)
         texts, text_reasons = self._texts(batch)
         extra = self._extra(batch)
         cells: list[Cell] = (
@@ -107,6 +111,11 @@ class Unified:
             if self.columns.image
             else [{"bytes": None, "path": None, "reason": NO_IMAGES}] * batch.num_rows
         )
+        if folder := posixpath.dirname(name):
+            cells = [self._placed(folder, cell) for cell in cells]
+        for row, fault in faults.items():
+            cells[row] = {"bytes": None, "path": None, "reason": fault}
+            texts[row], text_reasons[row] = [], fault
         start, size = 0, 0
         images: list[dict[str, Any]] = []
         reasons: list[str | None] = []
@@ -129,6 +138,16 @@ class Unified:
                 yield pa.RecordBatch.from_arrays(columns, schema=self.schema)
                 start, size, images, reasons = end, 0, [], []
 
+    def _placed(self, folder: str, cell: Cell) -> Cell:
+        """A cell whose path is from its table's own folder, where it is there and not from the root."""
+        path = path_to_read(cell)
+        if not path or "://" in path or path.startswith(("/", "data:")):
+            return cell
+        beside = posixpath.join(folder, path)
+        if self._images.find(path) is not None or self._images.find(beside) is None:
+            return cell
+        return {**(cell or {}), "path": beside}
+
     def _read_images(
         self, cells: list[Cell], unread: Unread
     ) -> Iterator[tuple[dict[str, Any], str | None]]:
@@ -148,13 +167,14 @@ class Unified:
 
     def _texts(self, batch: pa.RecordBatch) -> tuple[list[list[str]], list[str | None]]:
         if not self.columns.text:
-            return [[]] * batch.num_rows, [NO_TEXTS] * batch.num_rows
+            return [[] for _ in range(batch.num_rows)], [NO_TEXTS] * batch.num_rows
         column, field = _column(batch, self.columns.text)
         if json_kinds(field) is not None:
             return json_captions(column.to_pylist())
         return captions(column.to_pylist(), text_kind(field) == "list")
 
-    def _ids(self, name: str, positions: np.ndarray, batch: pa.RecordBatch) -> pa.Array:
+    def _ids(self, batch: pa.RecordBatch) -> pa.Array:
+        """The rows' ids; null where one has none, or an empty one."""
         if self.columns.id is None:
             return pa.nulls(batch.num_rows, pa.string())
         column, field = _column(batch, self.columns.id)
@@ -168,14 +188,7 @@ class Unified:
             ]
             column = pa.array(written, pa.string())
         ids = column.cast(pa.string())
-        for row, value in enumerate(ids.to_pylist()):
-            if not value:
-                kind = "null" if value is None else "empty"
-                raise DatasetError(
-                    f"{name}, row {positions[row]}: the id (column {self.columns.id!r}) is {kind};"
-                    " give every row an id, or set columns.id to 'none'"
-                )
-        return ids
+        return pc.if_else(pc.equal(ids, ""), None, ids)
 
     def _extra(self, batch: pa.RecordBatch) -> pa.Array | None:
         if not self._extra_names:

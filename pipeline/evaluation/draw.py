@@ -16,7 +16,7 @@ from pipeline.dataset.sources import Progress, quiet
 from pipeline.evaluation.changes import Sweep
 from pipeline.evaluation.measures.direct import Direct
 from pipeline.evaluation.measures.downstream import FEWEST_PAIRS, Downstream, Untouched
-from pipeline.evaluation.measures.fine_tuning import FineTuning
+from pipeline.evaluation.measures.fine_tuning import FineTuning, decodes
 from pipeline.evaluation.measures.heads import Heads
 from pipeline.evaluation.measures.retrieval import retrieval_figures
 from pipeline.evaluation.protocol.masked import Pairs
@@ -25,7 +25,7 @@ from pipeline.evaluation.results.records import Record
 from pipeline.evaluation.results.results import Results
 from pipeline.evaluation.runs import Arm, Runs
 from pipeline.export.cutoff import keep_best
-from pipeline.models.components import Component
+from pipeline.models.components import Component, check_device
 from pipeline.storage.errors import ConfigError
 
 
@@ -106,7 +106,10 @@ class Draw:
         settings, folder = self.settings.downstream, self.folder / "downstream"
         if settings is None:
             return None
-        test = Untouched(self.world.pairs_of(self.world.test), self.world.test)
+        check_device("evaluation.downstream.device", settings.device)
+        limit = self.world.views.most_pixels
+        tested = [i for i in self.world.test if decodes(self.world.rows[i].image, limit)]
+        test = Untouched(self.world.pairs_of(tested), tested)
         if isinstance(settings, HeadsSettings):
             views = self.world.views
             models = views.judge.models
@@ -114,7 +117,7 @@ class Draw:
             shared = bool(models.encoder.shared_space)
             return Heads(settings, views.judged_halves, towers, shared, test, folder)
         model = next(iter(self.start.resolve(self.config.base, self.config.run.offline).values()))
-        return FineTuning(settings, model.path, model.revision, test, folder)
+        return FineTuning(settings, model.path, model.revision, test, folder, limit)
 
     @cached_property
     def start(self) -> Component:
@@ -156,6 +159,7 @@ class Draw:
         if self.downstream is not None:
             assert self.settings.downstream is not None
             count = seeds or self.settings.downstream.seeds
+            train = self.downstream.usable(train)
             name = f"train on {label} at {rate:g}"
             self.progress(name, 0, count)
             ranks = self.downstream.measure(train, count)

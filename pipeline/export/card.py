@@ -10,6 +10,9 @@ from pipeline.export.settings import ExportSettings
 from pipeline.export.tally import Tally
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+# Rows of a table, and characters of a cell: a column may name another licence in each row.
+_MOST_SOURCES = 50
+_LONGEST = 200
 _HALF = {"image": "images", "text": "texts"}
 # Generators that make nothing: their halves are those of retrieved pairs.
 COPYING = frozenset({"nearest"})
@@ -199,9 +202,12 @@ def _sources(tally: Tally, generated: int, copied: int) -> str:
     if not tally.sources:
         return "No pair is recorded: what was missing was made from the observed half alone."
     rows = [
-        (source or "not named", licence or "not stated", f"{count:,}")
-        for (source, licence), count in tally.sources.most_common()
+        (source or "not named", (licence or "not stated")[:_LONGEST], f"{count:,}")
+        for (source, licence), count in tally.sources.most_common(_MOST_SOURCES)
     ]
+    if others := len(tally.sources) - len(rows):
+        used = tally.sources.total() - sum(n for _, n in tally.sources.most_common(len(rows)))
+        rows.append((f"{others:,} more sources or licences", "see the rows", f"{used:,}"))
     uses = ["shown to a generator as examples"] if generated else []
     uses += ["retrieved to be copied from"] if copied else []
     said = f"Pairs that were {' or '.join(uses)}, by where they are from."

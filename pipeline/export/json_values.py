@@ -65,8 +65,7 @@ def _times(array: pa.Array) -> list[Any]:
         ]
     ends = [""] * len(array)
     if pa.types.is_timestamp(kind) and kind.tz:
-        local = pc.fill_null(pc.local_timestamp(array).cast(pa.int64()), 0)
-        local = local.to_numpy(zero_copy_only=False).astype(np.int64)
+        local = _local(array, values)
         ends = [_offset(o // _A_SECOND[unit]) for o in (local - values).tolist()]
         values = local
     texts = np.datetime_as_string(values.view(f"datetime64[{unit}]")).tolist()
@@ -78,6 +77,19 @@ def _times(array: pa.Array) -> list[Any]:
         _short(text) + end if valid else None
         for text, end, valid in zip(texts, ends, there, strict=True)
     ]
+
+
+def _local(array: pa.Array, values: np.ndarray) -> np.ndarray:
+    """What the clocks of a column's time zone show, in its units.
+
+    That of UTC where the zone has no name that is known here, or the numbers have no room for it.
+    """
+    try:
+        local = pc.fill_null(pc.local_timestamp(array).cast(pa.int64()), 0)
+    except pa.ArrowInvalid:
+        return values
+    shown = local.to_numpy(zero_copy_only=False).astype(np.int64)
+    return values if ((shown < 0) != (values < 0))[np.abs(values) > 2**62].any() else shown
 
 
 def _short(text: str) -> str:

@@ -19,12 +19,13 @@ from kb.storage import DamagedKnowledgeBase, damaged_files, read_manifest
 from pipeline.config.config import Config
 from pipeline.dataset.catalog import Catalog
 from pipeline.dataset.dataset import DatasetError
-from pipeline.dataset.external import INTERNAL
 from pipeline.dataset.overlooked import without_pairs
+from pipeline.dataset.settings import INTERNAL
 from pipeline.dataset.sources import Progress, Sources, quiet
 from pipeline.knowledge.embedding import PairEmbeddings, pair_ids
 from pipeline.knowledge.standards import keep_standards
 from pipeline.knowledge.standing import StandingKnowledge
+from pipeline.models.components import check_device
 from pipeline.models.loaded import LoadedModels
 from pipeline.storage.digests import digest
 from pipeline.storage.files import read_json, write_whole
@@ -66,9 +67,10 @@ def build(
     DatasetError
         An external dataset has no complete pair, or an id would stand for more than one.
     ConfigError
-        The encoder gives what is no embedding, or pictures are too few or too small for the
-        settings of `selection`.
+        The encoder gives what is no embedding, pictures are too few or too small for the settings
+        of `selection`, or the config names a GPU that is not there.
     """
+    check_device("knowledge_base.device", config.knowledge_base.device)
     catalog = sources.catalog(progress=progress)
     if not len(catalog.complete()):
         raise NoCompletePairs(

@@ -21,8 +21,8 @@ from kb.cache import EmbeddingCache
 from kb.embeddings import MODALITIES, Modality, Subset, take
 from kb.pairs import Pairs
 from pipeline.dataset.catalog import Catalog, encoded_images, stream
-from pipeline.dataset.external import INTERNAL
 from pipeline.dataset.images import UndecodableImage, decode
+from pipeline.dataset.settings import INTERNAL
 from pipeline.dataset.sources import Progress, Sources, quiet
 from pipeline.models.item_errors import comes_of_an_item
 from pipeline.models.loaded import LoadedModels
@@ -93,8 +93,10 @@ class PairEmbeddings:
 
     def of_halves(
         self, modality: Modality, contents: Sequence[bytes] | Sequence[Sequence[str]], limit: int
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The embeddings of pictures or texts that are of no source, kept by content as well.
+
+        Those that can't be decoded, or that the encoder can't take, are left out, with a warning.
 
         Parameters
         ----------
@@ -105,12 +107,10 @@ class PairEmbeddings:
 
         Returns
         -------
-        float32 [n, d], unit rows
+        float32 [n, d], unit rows, zeros where there is none; and bool [n], whether there is one
 
         Raises
         ------
-        UndecodableImage
-            A picture can't be decoded.
         ConfigError
             The encoder gives what is no embedding.
         """
@@ -118,12 +118,31 @@ class PairEmbeddings:
         def items(numbers: Sequence[int]) -> Iterator[tuple[int, Any]]:
             for number in numbers:
                 one = contents[number]
-                yield number, decode(one, limit) if isinstance(one, bytes) else list(one)
+                try:
+                    item = decode(one, limit) if isinstance(one, bytes) else list(one)
+                except UndecodableImage:
+                    continue
+                yield number, item
 
         cache = self._growing(modality)
         keys = [digest(one) if isinstance(one, bytes) else digest(*one) for one in contents]
-        places = cache.encode(keys, items, partial(self._models.embed, modality=modality))
-        return take(cache.rows(places), np.arange(len(places)))
+        places = cache.encode(
+            keys,
+            items,
+            partial(self._models.embed, modality=modality),
+            of_an_item=partial(comes_of_an_item, self._models, modality),
+        )
+        held = places >= 0
+        if not held.all():
+            logger.warning(
+                "%d of %d %ss are left out: they can't be decoded, or not be embedded",
+                len(held) - int(held.sum()),
+                len(held),
+                modality,
+            )
+        found = np.zeros((len(places), cache.dimension), np.float32)
+        found[held] = take(cache.rows(places[held]), np.arange(int(held.sum())))
+        return found, held
 
     def pairs_by_source(self, progress: Progress = quiet) -> dict[str, Pairs]:
         """The pairs of every source, the incomplete dataset's own first."""

@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow.compute as pc
 from PIL import Image
 
-from kb.embeddings import take
+from kb.embeddings import normalise, take
 from kb.knowledge_base import KnowledgeBase
 from kb.storage import DamagedKnowledgeBase, read_manifest, version_of
-from pipeline.dataset.external import INTERNAL
 from pipeline.dataset.images import UndecodableImage, decode
+from pipeline.dataset.settings import INTERNAL
 from pipeline.dataset.sources import Sources
+from pipeline.models.components import check_device
 from pipeline.storage.errors import ConfigError
 from pipeline.storage.files import read_json, write_whole
 from selection.niqe import NiqeModel
@@ -70,15 +71,20 @@ class StandingKnowledge:
         Where pairs' pictures are.
     scoring : ScoringSettings
     seed : int
+    device : str
+        Where products run, by the config: what was built beside a GPU is of use without one.
     """
 
-    def __init__(self, folder: Path, sources: Sources, scoring: ScoringSettings, seed: int) -> None:
+    def __init__(
+        self, folder: Path, sources: Sources, scoring: ScoringSettings, seed: int, device: str
+    ) -> None:
         self.folder = folder / FOLDER
         self._standards = folder / STANDARDS
         self._warnings = folder / WARNINGS
         self._sources = sources
         self._scoring = scoring
         self._seed = seed
+        self._device = device
         self._base: KnowledgeBase | None = None
         self._selector: Selector | None = None
 
@@ -95,9 +101,12 @@ class StandingKnowledge:
         ------
         DamagedKnowledgeBase
             It is damaged, or there is none.
+        ConfigError
+            The config names a GPU that is not there.
         """
         if self._base is None:
-            self._base = KnowledgeBase.load(self.folder)
+            check_device("knowledge_base.device", self._device)
+            self._base = KnowledgeBase.load(self.folder, device=self._device)
         return self._base
 
     def checked(self) -> KnowledgeBase:
@@ -165,9 +174,15 @@ class StandingKnowledge:
         return self._selector
 
     def _pseudo_texts(self) -> np.ndarray | None:
-        """Pseudo-texts [m, d] of a sample of the dataset's own pictures, else of any that are held."""
+        """Pseudo-texts [m, d] of a sample of the dataset's own pictures, else of any that are held.
+
+        By mappings that did not see them, where there are such: so are those of rows to complete.
+        """
         if self.base.mapping.constant_["image"]:
             return None
+        held_out = self.base.held_out()
+        if held_out is not None:
+            return normalise(held_out.predictions["image"][:HUB_PAIRS])
         own = pc.equal(self.base.pairs["source"], INTERNAL).to_numpy(zero_copy_only=False)
         rows = np.flatnonzero(own) if own.any() else np.arange(len(self.base))
         generator = np.random.default_rng(self._seed)

@@ -23,7 +23,6 @@ from generators.base import (
     Example,
     Generated,
     ImageRequest,
-    storable,
 )
 from pipeline.dataset.images import encode
 from pipeline.storage.digests import digest
@@ -73,12 +72,11 @@ class CandidateStore:
         if found is None:
             return None
         prompt, text, data, notes, shown, dropped = found
-        image = None if data is None else Image.open(io.BytesIO(data)).convert("RGB")
         return Candidate(
             seed,
             prompt,
             text=text,
-            image=image,
+            image=None if data is None else _opened(data),
             notes=tuple(json.loads(notes)),
             shown=tuple(examples[place].id for place in json.loads(shown)),
             dropped=tuple(Dropped(examples[place].id, why) for place, why in json.loads(dropped)),
@@ -110,7 +108,10 @@ class CandidateStore:
 
 
 class Remembering:
-    """A captioner or image generator that answers from a memory what it can."""
+    """A captioner or image generator that answers from a memory what it can.
+
+    What it asks keeps to the contract: see `pipeline.models.answers`.
+    """
 
     def __init__(
         self, generator: Any, identity: str, memory: CandidateStore, load: Callable[[Any], None]
@@ -151,7 +152,7 @@ class Remembering:
             for place, answer in zip(asked, answers, strict=True):
                 if answer.error is not None:
                     errors[place] = answer.error
-                for candidate in map(storable, answer.candidates):
+                for candidate in answer.candidates:
                     new[keys[place][candidate.seed]] = candidate, requests[place].examples
                     held[place][candidate.seed] = candidate
             self._memory.add(new)
@@ -172,6 +173,11 @@ class Remembering:
             shown += [example.text, "" if example.image is None else _picture(example.image)]
         content = digest(*shown)
         return {seed: digest(content, str(seed)) for seed in request.seeds}
+
+
+def _opened(data: bytes) -> Image.Image:
+    image: Image.Image = Image.open(io.BytesIO(data))
+    return image.convert("RGBA" if image.mode == "RGBA" else "RGB")
 
 
 def _picture(image: Image.Image) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from generators.service import ServiceRefused
+from kb.device import resolve_device
 from pipeline.models.resolution import ResolvedModel, missing_bytes, resolve_models
 from pipeline.storage.errors import ConfigError, first_error
 
@@ -120,7 +121,7 @@ class Component:
         Raises
         ------
         ConfigError
-            It can't be loaded: not such a model, damaged, no such device, no room.
+            It can't be loaded: not such a model, damaged, no such GPU, no room.
         ServiceRefused, OSError
             As they come: the key of a server is missing; a disk or the network failed.
         """
@@ -133,10 +134,27 @@ class Component:
                 raise
             logger.debug("%s can't be loaded", self.section, exc_info=True)
             told = " ".join(str(error).split())
+            if told.startswith("device "):
+                raise ConfigError(
+                    f"{self.section}.device: {told.removeprefix('device ')}"
+                ) from None
             if not isinstance(error, (OSError, ValueError)):
                 told = f"{type(error).__name__}: {told}"
             names = ", ".join(name for name, _ in self.models().values()) or self.kind
             raise ConfigError(f"{self.section}: {names} can't be loaded: {told}") from error
+
+
+def check_device(field: str, device: str) -> None:
+    """Refuse the name of a GPU that is not there, whichever part it is for.
+
+    Raises
+    ------
+    ConfigError
+    """
+    try:
+        resolve_device(device)
+    except ValueError as error:
+        raise ConfigError(f"{field}: {str(error).removeprefix('device ')}") from None
 
 
 def _by_content(value: Any, revisions: Mapping[str, str]) -> Any:

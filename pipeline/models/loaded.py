@@ -5,14 +5,16 @@ Each is loaded on first use; what is closed is loaded again when it is asked for
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from generators.base import needs_of
 from kb.embeddings import InvalidEmbedding, Modality, normalise
+from pipeline.models.answers import Answers
 from pipeline.models.candidates import CandidateStore
 from pipeline.models.components import Component
 from pipeline.models.loading import Loading
@@ -89,7 +91,8 @@ class LoadedModels:
         if self._generator is None or self._generator[0] != missing:
             self.close_generator()
             component = self.generator_components[missing]
-            made = component.create(self.resolved(component))
+            created = component.create(self.resolved(component))
+            made: Any = Answers(created, component.section, needs_of(component.settings))
             if self.store is None and self._candidates is not None:
                 self.store = CandidateStore(self._candidates)
             if self.store is None:
@@ -136,19 +139,56 @@ class LoadedModels:
         Raises
         ------
         ConfigError
-            The encoder gives an embedding that is not finite or all zero.
+            The encoder gives an embedding that is not finite or all zero, or another number or
+            width of them than it should.
         """
         try:
             if modality == "image":
-                return normalise(self.encoder.encode(items, "image"))
+                return self._encoded(items, "image")
             rows = list(items)
             captions = [caption for row in rows for caption in row]
-            embeddings = self.encoder.encode(captions, "text")
+            embeddings = self._encoded(captions, "text")
             if len(captions) == len(rows):
-                return normalise(embeddings)
+                return embeddings
             starts = np.cumsum([0, *(len(row) for row in rows[:-1])])
             return normalise(np.add.reduceat(embeddings, starts, axis=0))
         except InvalidEmbedding as error:
             raise ConfigError(
                 f"encoder: must give {modality} embeddings that are finite and not zero; got {error}"
             ) from None
+
+    def _encoded(self, items: Iterable[Any], modality: Modality) -> np.ndarray:
+        """What the encoder makes of items, one unit row each.
+
+        Raises
+        ------
+        ConfigError
+            It is anything else.
+        """
+        count = 0
+
+        def counted() -> Iterator[Any]:
+            nonlocal count
+            for item in items:
+                count += 1
+                yield item
+
+        if isinstance(items, list):
+            count, given = len(items), self.encoder.encode(items, modality)
+        else:
+            given = self.encoder.encode(counted(), modality)
+        try:
+            rows = np.asarray(given, dtype=np.float32)
+        except (TypeError, ValueError):
+            raise ConfigError(
+                f"encoder: must give {modality} embeddings as an array of numbers;"
+                f" got {type(given).__name__}"
+            ) from None
+        wanted = (count, self.encoder.dimension(modality))
+        if not count and not rows.size:
+            return np.empty(wanted, np.float32)
+        if rows.shape != wanted:
+            raise ConfigError(
+                f"encoder: must give {modality} embeddings of shape {wanted}; got {rows.shape}"
+            )
+        return normalise(rows)

@@ -22,6 +22,10 @@ from pipeline.dataset.images import UndecodableImage, decode
 
 PARTS = ("score", "cosine", "bleu", "niqe")
 THUMBNAIL = 256
+# Of a text that is shown, and of texts that a row has.
+LONGEST = 2000
+LONGEST_REASON = 300
+MOST_LINES = 20
 
 Row = Mapping[str, Any]
 
@@ -69,7 +73,7 @@ class Figures:
         missing = row.get("missing") or ""
         self.outcomes[row["status"], missing] += 1
         if row.get("reason"):
-            self.reasons[row["status"], missing, kind_of(row["reason"])] += 1
+            self.reasons[row["status"], missing, cut(kind_of(row["reason"]), LONGEST_REASON)] += 1
         if row.get("review"):
             self.reviewed[row["review"]] += 1
         completion = row.get("completion") or {}
@@ -169,21 +173,22 @@ def card(
         "id": row["id"],
         "status": row["status"],
         "missing": row.get("missing"),
-        "reason": row.get("reason"),
+        "reason": cut(row.get("reason")),
         "review": row.get("review"),
         "text": _lines(row.get("text")),
         "image": thumbnails.add(f"row {row['id']}", data),
     }
     if completion:
         facts = ("generator", "model", "revision", "prompt", "seed", "attempt", "run_id")
-        shown["made"] = _compact({name: completion.get(name) for name in facts})
+        shown["made"] = _compact({name: cut(completion.get(name)) for name in facts})
         shown["kb"] = completion.get("kb_version")
         shown["score"] = _short(completion.get("score"))
         shown["chosen"] = completion.get("chosen")
         shown["examples"] = [
             _compact(
                 {
-                    **{name: example.get(name) for name in ("id", "source", "licence", "text")},
+                    **{name: example.get(name) for name in ("id", "source", "licence")},
+                    "text": cut(example.get("text")),
                     **{name: _short(example.get(name)) for name in ("intra", "cross", "score")},
                     "image": _example(example["id"], thumbnails, example_image),
                 }
@@ -191,17 +196,17 @@ def card(
             for example in completion.get("examples") or []
         ]
         shown["dropped"] = [
-            _compact({name: pair.get(name) for name in ("id", "source", "licence", "reason")})
+            _compact({name: cut(pair.get(name)) for name in ("id", "source", "licence", "reason")})
             for pair in completion.get("dropped") or []
         ]
         shown["candidates"] = [
             _compact(
                 {
-                    **{name: candidate.get(name) for name in ("text", "seed", "attempt")},
+                    **{name: cut(candidate.get(name)) for name in ("text", "seed", "attempt")},
                     **{name: _short(candidate.get(name)) for name in PARTS},
                     "valid": candidate["valid"],
-                    "reason": candidate.get("reason"),
-                    "notes": candidate.get("notes") or None,
+                    "reason": cut(candidate.get("reason")),
+                    "notes": [cut(note) for note in candidate.get("notes") or ()] or None,
                     "alone": True if not candidate.get("examples") else None,
                 }
             )
@@ -222,7 +227,22 @@ def _example(
 def _lines(text: Any) -> list[str]:
     if text is None:
         return []
-    return [text] if isinstance(text, str) else [line for line in text if line]
+    lines = [text] if isinstance(text, str) else [line for line in text if line]
+    more = [f"… and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
+    return [cut(line) for line in lines[:MOST_LINES]] + more
+
+
+def cut(value: Any, most: int = LONGEST) -> Any:
+    """A text as it is shown: cut, with its length, where it is longer than a page can bear.
+
+    Examples
+    --------
+    >>> cut("abcdef", 3), cut(7)
+    ('abc… (6 characters)', 7)
+    """
+    if not isinstance(value, str) or len(value) <= most:
+        return value
+    return f"{value[:most]}… ({len(value):,} characters)"
 
 
 def _short(value: float | None) -> float | None:

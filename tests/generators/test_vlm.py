@@ -13,8 +13,7 @@ from PIL import Image
 
 from generators.base import CaptionRequest, Dropped, Example
 from generators.grounding import NO_PICTURE, NO_ROOM
-from generators.vlm import VlmCaptioner
-from generators.vlm_settings import VlmSettings
+from generators.vlm import VlmCaptioner, VlmSettings
 
 
 def captioner(folder: Path, **settings: Any) -> VlmCaptioner:

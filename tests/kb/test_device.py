@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from generators.device import resolve_device as generators_device
 from kb import device as devices
 from kb.device import exact_products, resolve_device
 from kb.filtering import ClusterFilter
@@ -181,25 +182,31 @@ def test_exact_neighbours_are_found_on_torchs_gpu_where_faiss_can_select_so_many
 
 
 @needs_none
-def test_a_base_built_for_a_gpu_opens_and_answers_without_one(
-    tmp_path: Path, sides: tuple[Pairs, list[Pairs]], caplog: pytest.LogCaptureFixture
+def test_a_base_built_for_a_gpu_opens_without_one_where_the_cpu_is_asked_for(
+    tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
 ) -> None:
     built = KnowledgeBase.build(tmp_path / "kb", *sides, quick())
     manifest = tmp_path / "kb" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"device": "auto"', '"device": "cuda:1"'))
     queries = World(1).draw(10)["image"]
-    with caplog.at_level(logging.WARNING):
-        opened = KnowledgeBase.load(tmp_path / "kb")
-        found = opened.retriever.retrieve(queries, "image")
+    opened = KnowledgeBase.load(tmp_path / "kb", device="cpu")
     assert opened.manifest["device"] == "cuda:1"
-    assert found == built.retriever.retrieve(queries, "image")
-    assert "device is cuda:1, but torch sees no GPU: the CPU is used" in caplog.text
+    expected = built.retriever.retrieve(queries, "image")
+    assert opened.retriever.retrieve(queries, "image") == expected
+    with pytest.raises(ValueError, match="a GPU that torch sees, or auto or cpu; got 'cuda:1'"):
+        KnowledgeBase.load(tmp_path / "kb")
 
 
 @needs_none
-def test_the_name_of_a_gpu_stands_for_the_cpu_where_there_is_none() -> None:
-    assert [resolve_device(d) for d in ("auto", "cpu", "mps")] == ["cpu", "cpu", "mps"]
-    assert resolve_device("cuda") == "cpu"
+def test_a_gpu_that_is_not_there_is_refused_in_the_same_words_by_all_parts() -> None:
+    for device in ("auto", "cpu"):
+        assert (resolve_device(device), str(generators_device(device))) == ("cpu", "cpu")
+    for device in ("cuda", "cuda:3", "gpu"):
+        with pytest.raises(ValueError, match=f"^device must be .*; got '{device}'$") as of_kb:
+            resolve_device(device)
+        with pytest.raises(ValueError, match="^device must be ") as of_generators:
+            generators_device(device)
+        assert str(of_kb.value) == str(of_generators.value)
 
 
 @needs_gpu

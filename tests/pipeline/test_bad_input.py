@@ -225,11 +225,6 @@ def _drift(folder: Path) -> Path:
     return folder / "d"
 
 
-def _null_id(folder: Path) -> Path:
-    pq.write_table(pa.table({"id": ["a", None], "text": ["x", "y"]}), folder / "d.parquet")
-    return folder / "d.parquet"
-
-
 def _twice(folder: Path) -> Path:
     pq.write_table(pa.table({"id": ["a", "b", "a"], "text": ["x"] * 3}), folder / "d.parquet")
     return folder / "d.parquet"
@@ -248,7 +243,6 @@ def _no_rows(folder: Path) -> Path:
 ENDS = {
     "a Parquet file cut in half": (_cut, r"d\.parquet is not a whole Parquet file"),
     "schema drift": (_drift, r"'id' is int64 in b\.parquet but string in a\.parquet"),
-    "null ids": (_null_id, "row 1: the id .* is null"),
     "duplicate ids": (_twice, r"'a' stands twice: d\.parquet row 0 and d\.parquet row 2"),
     "text that is not UTF-8": (_latin, "not UTF-8"),
     "no rows": (_no_rows, "has no rows"),

@@ -28,6 +28,9 @@ def _columns() -> dict[str, pa.Array]:
     return {
         "when": cycle([FAR * 1000, -FAR * 2000, None], pa.timestamp("ms")),
         "zone": cycle([1, FAR * 10**6, None], pa.timestamp("us", "Europe/Berlin")),
+        # A zone that no database knows by this name, and a time that none shows in 64 bits.
+        "strange zone": cycle([1, None], pa.timestamp("us", "utc")),
+        "last": cycle([2**63 - 1, -(2**62)], pa.timestamp("us", "Asia/Tokyo")),
         "day": cycle([2**30, -(2**30), 0], pa.date32()),
         "took": cycle([2**62 + 1, 1], pa.duration("ns")),
         "nanoseconds": cycle([1, 10**18 + 1], pa.timestamp("ns")),
@@ -92,6 +95,8 @@ def test_layouts_in_json_say_the_same_of_every_value(job: Job) -> None:
         row, other = rows[first], rows[second]
         assert row["when"] == "10000-01-01T00:00:00"
         assert row["zone"] == "1970-01-01T01:00:00.000001+01:00"
+        assert row["strange zone"] == "1970-01-01T00:00:00.000001+00:00"
+        assert row["last"] == "294247-01-10T04:00:54.775807+00:00"
         assert row["took"] == "4611686018.427387905"
         assert row["nanoseconds"] == "1970-01-01T00:00:00.000000001"
         assert row["clock"] == "23:59:59.999999999"

@@ -16,14 +16,11 @@ from pipeline.dataset.forms.base import (
     Batch,
     DatasetError,
     SourceFile,
-    check_drift,
-    has_null,
-    merge_nulls,
     plain,
 )
-from pipeline.dataset.forms.parquet import to_type
 from pipeline.dataset.forms.readings import Readings
 from pipeline.dataset.forms.root import Root
+from pipeline.dataset.forms.widening import check_drift, common_schema, kept
 
 ARROW_SUFFIXES = (".arrow", ".feather", ".ipc")
 STATE = "state.json"
@@ -66,14 +63,7 @@ class ArrowSource:
 
     def schema(self) -> pa.Schema:
         if self._schema is None:
-            first, *others = self.names()
-            schema = self._schema_of(first)
-            for name in others:
-                if not any(has_null(field.type) for field in schema):
-                    break
-                # A column of nulls alone has its type from the first file that has values.
-                schema = merge_nulls(schema, self._schema_of(name))
-            self._schema = schema
+            self._schema = common_schema(self.names(), self._schema_of, self.root.local)
         return self._schema
 
     def batches(self, name: str, columns: Sequence[str] | None) -> Iterator[Batch]:
@@ -82,7 +72,7 @@ class ArrowSource:
         position = 0
         for batch in self._read(name):
             for part in _parts(batch.select(list(columns))):
-                yield np.arange(position, position + part.num_rows), self._cast(part)
+                yield np.arange(position, position + part.num_rows), self._cast(name, part)
                 position += part.num_rows
 
     def take(
@@ -111,9 +101,9 @@ class ArrowSource:
             except (pa.ArrowException, OSError) as error:
                 raise _damaged(name, error) from None
 
-    def _cast(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        schema = self.schema()
-        arrays = [to_type(batch[name], schema.field(name).type) for name in batch.schema.names]
+    def _cast(self, name: str, batch: pa.RecordBatch) -> pa.RecordBatch:
+        fields = [self.schema().field(column) for column in batch.schema.names]
+        arrays = [kept(name, field, batch[field.name]) for field in fields]
         return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
 
     def _listed(self, state: str) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +12,8 @@ import pyarrow as pa
 # What a source yields at a time: few enough rows and bytes to hold many batches in memory.
 BATCH_ROWS = 256
 BATCH_BYTES = 64 << 20
+
+_FIRST = 3
 
 # An image of more bytes is not read.
 MAX_IMAGE_BYTES = 1 << 28
@@ -44,6 +46,19 @@ class SourceFile:
     version: str
 
 
+@dataclass(slots=True)
+class Left:
+    """Things of one kind that lie in a file and are not read: how many, and the first of them."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, name: str, count: int = 1) -> None:
+        self.count += count
+        if len(self.first) < _FIRST:
+            self.first.append(name)
+
+
 Positions = np.ndarray
 Batch = tuple[Positions, pa.RecordBatch]
 
@@ -52,8 +67,10 @@ class Source(Protocol):
     """One form of dataset.
 
     Besides what is here, a source may have `names` (its tables, where `files` would take long),
-    `used` (the names of all files that it reads, beside images that rows name by their paths) and
-    `advice` (lines on what to change about the files).
+    `used` (the names of all files that it reads, beside images that rows name by their paths),
+    `halves` (the columns "image" and "text" where the form has such), `left` (of a file that was
+    read: what lies in it and is not used, `Left` by kind) and `advice` (lines on what to change about
+    the files).
     """
 
     def files(self) -> list[SourceFile]:
@@ -108,67 +125,6 @@ def filled_batch(
     return pa.RecordBatch.from_arrays(held, schema=pa.schema(fields))
 
 
-def check_drift(first: str, expected: pa.Schema, name: str, found: pa.Schema) -> None:
-    """Raise a `DatasetError` if a file's columns differ from those of the first file.
-
-    The order of columns does not matter, nor how strings are stored; and a column that is null all
-    through, which has no type of its own, fits any.
-    """
-    for field in expected:
-        if field.name not in found.names:
-            raise DatasetError(
-                f"{name} has no column {field.name!r}, which {first} has ({field.type});"
-                " give all files the same columns"
-            )
-        if not fits(found.field(field.name).type, field.type):
-            raise DatasetError(
-                f"column {field.name!r} is {found.field(field.name).type} in {name}"
-                f" but {field.type} in {first}; give all files the same types"
-            )
-    for column in found.names:
-        if column not in expected.names:
-            raise DatasetError(
-                f"{name} has a column {column!r}, which {first} has not;"
-                " give all files the same columns"
-            )
-
-
-def fits(found: pa.DataType, expected: pa.DataType) -> bool:
-    """Whether values of one type can stand in a column of another without a change."""
-    if found.equals(expected) or pa.types.is_null(found):
-        return True
-    if pa.types.is_struct(found) and pa.types.is_struct(expected):
-        names = [child.name for child in found]
-        return names == [child.name for child in expected] and all(
-            fits(a.type, b.type) for a, b in zip(found, expected, strict=True)
-        )
-    if is_list(found) and is_list(expected):
-        sized = pa.types.is_fixed_size_list(expected)
-        same = not sized or getattr(found, "list_size", None) == expected.list_size
-        return same and fits(found.value_type, expected.value_type)
-    if pa.types.is_fixed_size_binary(expected):
-        return False  # of another width
-    return (is_string(found) and is_string(expected)) or (is_binary(found) and is_binary(expected))
-
-
-def merge_nulls(schema: pa.Schema, other: pa.Schema) -> pa.Schema:
-    """Take the types from another schema where this one has but nulls."""
-    fields = [
-        other.field(field.name)
-        if field.name in other.names and fits(field.type, other.field(field.name).type)
-        else field
-        for field in schema
-    ]
-    return pa.schema(fields, metadata=schema.metadata)
-
-
-def has_null(kind: pa.DataType) -> bool:
-    """Whether a type, or one within it, is that of nulls alone."""
-    if pa.types.is_struct(kind):
-        return any(has_null(child.type) for child in kind)
-    return has_null(kind.value_type) if is_list(kind) else pa.types.is_null(kind)
-
-
 def plain(schema: pa.Schema) -> pa.Schema:
     """The columns with the types that hold the same values where ours or `datasets` can't be used.
 
@@ -181,13 +137,13 @@ def plain(schema: pa.Schema) -> pa.Schema:
     DatasetError
         A column is of a type that Parquet does not keep.
     """
-    for field in schema:
-        if not _is_kept(field.type):
+    for column in schema:
+        if not _is_kept(column.type):
             raise DatasetError(
-                f"column {field.name!r} is {field.type}, which Parquet can't keep;"
+                f"column {column.name!r} is {column.type}, which Parquet can't keep;"
                 " write it as another type"
             )
-    return pa.schema([_plain_field(field) for field in schema], metadata=schema.metadata)
+    return pa.schema([_plain_field(column) for column in schema], metadata=schema.metadata)
 
 
 def _is_kept(kind: pa.DataType) -> bool:

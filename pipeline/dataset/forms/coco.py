@@ -7,16 +7,26 @@ have their captions in `sentences`. The images lie anywhere below the dataset's 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.dataset.forms.base import BATCH_ROWS, IMAGE_CELL, Batch, DatasetError, SourceFile
+from pipeline.dataset.forms.base import (
+    BATCH_ROWS,
+    IMAGE_CELL,
+    Batch,
+    DatasetError,
+    Left,
+    SourceFile,
+)
+from pipeline.dataset.forms.called import is_called
 from pipeline.dataset.forms.compressed import damage_named, plain
+from pipeline.dataset.forms.faulty import FAULT, FaultyRow
 from pipeline.dataset.forms.json_reader import JsonReader
 from pipeline.dataset.forms.names import is_about, is_image, plain_name
+from pipeline.dataset.forms.reasons import NO_OBJECT, NO_STRING, about
 from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.rows import Columns
 
@@ -26,6 +36,7 @@ CAPTIONS = "captions"
 _MOST_FILES = 64
 _READ = 1 << 20
 _HELD = 2
+_LOST = "captions of images that are not listed"
 _MARKS = ((b'"images"', b'"annotations"', b'"caption"'), (b'"images"', b'"sentences"', b'"raw"'))
 
 
@@ -61,6 +72,8 @@ def _has_captions(root: Root, name: str) -> bool:
 class CocoSource:
     """Every JSON file of captions below a root."""
 
+    halves: Mapping[str, str] = {"image": FILE_NAME, "text": CAPTIONS}
+
     def __init__(self, root: Root) -> None:
         self.root = root
         self._names: list[str] | None = None
@@ -69,7 +82,7 @@ class CocoSource:
             [pa.field(FILE_NAME, IMAGE_CELL), pa.field(CAPTIONS, pa.list_(pa.string()))]
         )
         self._held: dict[tuple[str, str], pa.RecordBatch] = {}
-        self._lost: dict[str, int] = {}
+        self._lost: dict[str, Left] = {}
         self._by_base: dict[str, list[str]] = {}
         for name in filter(is_image, root.names()):
             self._by_base.setdefault(posixpath.basename(name), []).append(name)
@@ -89,31 +102,31 @@ class CocoSource:
             self._looked = True
         return self._columns.schema()
 
-    def advice(self) -> list[str]:
-        """A line on captions of images that are not listed."""
-        return [
-            f"{name} has {count} captions of images that it does not list"
-            for name, count in self._lost.items()
-            if count
-        ]
+    def left(self, name: str) -> Mapping[str, Left]:
+        """Captions of images that a file does not list."""
+        return {_LOST: self._lost.get(name, Left())}
 
     def batches(self, name: str, columns: Sequence[str] | None) -> Iterator[Batch]:
-        table = self._table(name)
-        columns = table.schema.names if columns is None else columns
+        table = self._asked(name, columns)
         for start in range(0, table.num_rows, BATCH_ROWS):
             part = table.slice(start, BATCH_ROWS)
-            yield np.arange(start, start + part.num_rows), part.select(list(columns))
+            yield np.arange(start, start + part.num_rows), part
 
     def take(
         self, name: str, positions: np.ndarray, columns: Sequence[str] | None
     ) -> Iterator[Batch]:
-        table = self._table(name)
-        columns = table.schema.names if columns is None else columns
+        table = self._asked(name, columns)
         if len(positions) and positions[-1] >= table.num_rows:
             raise DatasetError(f"{name} has no row {positions[-1]}: it has changed")
         for start in range(0, len(positions), BATCH_ROWS):
             part = positions[start : start + BATCH_ROWS]
-            yield part, table.select(list(columns)).take(pa.array(part))
+            yield part, table.take(pa.array(part))
+
+    def _asked(self, name: str, columns: Sequence[str] | None) -> pa.RecordBatch:
+        """All rows of a file with the columns asked for, and why some can't be read."""
+        table = self._table(name)
+        faults = [FAULT] * (FAULT in table.schema.names)
+        return table if columns is None else table.select([*columns, *faults])
 
     def _table(self, name: str) -> pa.RecordBatch:
         """All rows of a file: names and captions, of no more bytes than the file."""
@@ -128,28 +141,42 @@ class CocoSource:
 
     def _rows(self, name: str) -> list[dict[str, Any]]:
         images: list[dict[str, Any]] = []
-        captions: dict[Any, list[str]] = {}
+        captions: dict[str, list[str]] = {}
+        faults: dict[str, str] = {}
         with self.root.open(name) as file, damage_named(name):
             reader = JsonReader(plain(file), name)
             for key in reader.entries():
                 if key == "images":
-                    images = [_object(name, item) for item in reader.array()]
+                    images = [_object(item) for item in reader.array()]
                 elif key == "annotations":
                     for item in reader.array():
-                        told = _object(name, item)
-                        for text in _texts(name, told.get("caption")):
-                            captions.setdefault(told.get("image_id"), []).append(text)
+                        told = _object(item)
+                        image, texts = str(told.get("image_id")), _texts(told.get("caption"))
+                        if isinstance(told, FaultyRow):
+                            faults[image] = told.fault
+                        elif texts is None:
+                            faults[image] = about(NO_STRING, str(told["caption"])[:60])
+                        elif texts:
+                            captions.setdefault(image, []).extend(texts)
                 else:
                     reader.value()
             reader.end()
-        rows = [self._row(name, image, captions) for image in images]
-        self._lost[name] = sum(map(len, captions.values()))
+        rows = [self._row(name, image, captions, faults) for image in images]
+        self._lost[name] = Left()
+        for image, texts in captions.items():
+            self._lost[name].add(f"{name}: image_id {image}", len(texts))
         return rows
 
     def _row(
-        self, name: str, image: dict[str, Any], captions: dict[Any, list[str]]
+        self,
+        name: str,
+        image: dict[str, Any],
+        captions: dict[str, list[str]],
+        faults: Mapping[str, str],
     ) -> dict[str, Any]:
-        told = captions.pop(image.get("id"), None)
+        fault = image.fault if isinstance(image, FaultyRow) else faults.get(str(image.get("id")))
+        # Numbers here and strings of digits there are the same ids.
+        told = captions.pop(str(image["id"]), None) if image.get("id") is not None else None
         if told is None and isinstance(image.get("sentences"), list):
             told = [s["raw"] for s in image["sentences"] if isinstance(s, dict) and s.get("raw")]
             drop = ("sentences", "sentids", "filename", "filepath")
@@ -158,9 +185,12 @@ class CocoSource:
             image = {"id": number, FILE_NAME: path} | {
                 key: value for key, value in image.items() if key not in drop
             }
+        if told is None:
+            told = next(filter(None, map(_own_texts, image.items())), None)
         named = image.get(FILE_NAME)
         cell = {"path": self._place(name, named)} if isinstance(named, str) else None
-        return image | {FILE_NAME: cell, CAPTIONS: told}
+        row = image | {FILE_NAME: cell, CAPTIONS: told}
+        return row if fault is None else FaultyRow(row, fault)
 
     def _place(self, name: str, path: str) -> str:
         """Where an image is that a file of captions names, most often without its folder."""
@@ -176,15 +206,18 @@ class CocoSource:
         return found[0] if len(found) == 1 else path
 
 
-def _texts(name: str, caption: Any) -> list[str]:
-    """The captions of an annotation, most often one; none where it has another kind of thing."""
+def _own_texts(entry: tuple[str, Any]) -> list[str]:
+    """The captions that an image has itself under a key."""
+    key, value = entry
+    texts = value if isinstance(value, list) else [value]
+    return texts if is_called("text", key) and all(isinstance(t, str) for t in texts) else []
+
+
+def _texts(caption: Any) -> list[str] | None:
+    """The captions of an annotation, most often one; None where it has another kind of thing."""
     texts = caption if isinstance(caption, list) else [] if caption is None else [caption]
-    if not all(isinstance(text, str) for text in texts):
-        raise DatasetError(f"{name}: the caption {str(caption)[:60]!r} is no text")
-    return texts
+    return texts if all(isinstance(text, str) for text in texts) else None
 
 
-def _object(name: str, item: Any) -> dict[str, Any]:
-    if not isinstance(item, dict):
-        raise DatasetError(f"{name}: an entry of its images or annotations is no object")
-    return item
+def _object(item: Any) -> dict[str, Any]:
+    return item if isinstance(item, dict) else FaultyRow({}, about(NO_OBJECT, str(item)[:20]))

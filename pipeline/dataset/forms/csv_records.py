@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from typing import IO, Literal
 
 from pipeline.dataset.forms.base import DatasetError
+from pipeline.dataset.forms.faulty import Faults, FaultyRow
+from pipeline.dataset.forms.reasons import FIELDS, about
 
+Record = list[str | None] | FaultyRow
 Quotes = Literal["auto", "double", "backslash"]
 
 # More than this between two quotes is a quote that was never closed.
@@ -50,15 +53,18 @@ class Dialect:
             rf'(?:"({inside})"|([^{end}\r\n]*+))({end}|\r\n|\n|\r|\Z)', re.DOTALL
         )
 
-    def records(self, name: str, file: IO[bytes]) -> Iterator[list[str | None]]:
+    def records(self, name: str, file: IO[bytes]) -> Iterator[Record]:
         """The records of a file, the header first; None is a field with nothing in it, not even quotes.
+
+        A line without quotes that has another number of fields than the header is a `FaultyRow`.
 
         Raises
         ------
         BadCsv
-            Text that is not UTF-8, a quote that is not closed, or another number of fields than the
-            header's.
+            Text that is not UTF-8, a quote that is not closed, another number of fields where
+            quotes are, or too many faulty lines.
         """
+        faults = Faults(name)
         text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
         number, line, width = 0, 0, 0
         held, first = "", 0
@@ -89,13 +95,17 @@ class Dialect:
                         break
                     held = ""
                 width = width or len(fields)
+                record: Record = fields
                 if len(fields) != width:
-                    raise BadCsv(
-                        f"{name}, line {first}: {len(fields)} fields, where the header has {width}"
-                        f" (separated by {self.delimiter!r})",
-                        number,
-                    )
-                yield fields
+                    said = f"line {first}: {len(fields)} fields, where the header has {width}"
+                    if '"' in part:
+                        raise BadCsv(
+                            f"{name}, {said} (separated by {self.delimiter!r})",
+                            number,
+                        )
+                    record = FaultyRow({}, about(FIELDS, said))
+                faults.count(record)
+                yield record
                 number += 1
         finally:
             if not file.closed:

@@ -38,6 +38,8 @@ def text_tables(root: Root) -> list[str]:
 
 
 def _is_table(root: Root, name: str) -> bool:
+    if root.looked_at(name) is None:  # a link that leads nowhere
+        return False
     with root.open(name) as file:
         content = plain(file)
         mark = find_delimiter(name, content)

@@ -14,7 +14,9 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from pipeline.dataset.forms import called
 from pipeline.dataset.forms.base import (
     BATCH_ROWS,
     IMAGE_CELL,
@@ -24,28 +26,21 @@ from pipeline.dataset.forms.base import (
     is_string,
 )
 from pipeline.dataset.forms.csv_records import Quotes
+from pipeline.dataset.forms.faulty import FAULT
 from pipeline.dataset.forms.kinds import json_kinds, loose_strings
 from pipeline.dataset.forms.metadata import is_metadata, open_metadata
 from pipeline.dataset.forms.names import AlikeNames, is_image
 from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.rows import Columns
-from pipeline.dataset.forms.sidecars import Sidecars
+from pipeline.dataset.forms.sidecars import Answer, Sidecars
 from pipeline.storage.digests import digest
 
 FILE_NAME = "file_name"
 TEXT = "text"
 # What the column that names the images may be called, in lower case.
-_NAMING = (
-    FILE_NAME,
-    "filename",
-    "file",
-    "image",
-    "image_file_name",
-    "image_path",
-    "file_path",
-    "path",
+_NAMING = dict.fromkeys(
+    (FILE_NAME, "filename", "file", "image_file_name", "image_path", "file_path", *called.IMAGES)
 )
-_TEXTS = (TEXT, "caption", "captions", "texts", "description")
 
 # The images of a folder that no metadata names are a file of the dataset by this name.
 _REST = "*"
@@ -82,6 +77,11 @@ class ImageFolderSource:
             name = posixpath.join(folder, _REST)
             found.append(SourceFile(name, self.root.url(name), f"{version}+{known}"))
         return sorted(found, key=lambda file: file.name)
+
+    @property
+    def halves(self) -> dict[str, str]:
+        """The column of images, and that of texts where they lie beside them."""
+        return {"image": self._naming} | ({"text": self._text} if self._reads_sidecars else {})
 
     @property
     def columns(self) -> Columns | None:
@@ -135,7 +135,7 @@ class ImageFolderSource:
         """The column of texts: the metadata's own, or one for the texts beside the images."""
         names = [] if self._table is None else self._table.schema().names
         lower = {n.lower(): n for n in reversed(names)}
-        return next((lower[n] for n in _TEXTS if n in lower), TEXT)
+        return next((lower[n] for n in called.TEXTS if n in lower), TEXT)
 
     @cached_property
     def _reads_sidecars(self) -> bool:
@@ -176,26 +176,32 @@ class ImageFolderSource:
                 if self._reads_sidecars and (columns is None or self._text in columns):
                     wanted += [self._text] * (self._text not in wanted)
                     field = fields.setdefault(self._text, pa.field(self._text, pa.string()))
-                    arrays[self._text] = self._filled(field, arrays.get(self._text), paths)
+                    held = arrays.get(self._text)
+                    arrays[self._text], faults = self._filled(field, held, paths)
+                    _add_faults(fields, arrays, faults)
+            wanted += [FAULT] * (FAULT in fields and FAULT not in wanted)
             schema = pa.schema([fields[column] for column in wanted])
             found = [arrays[column] for column in wanted]
             yield positions, pa.RecordBatch.from_arrays(found, schema=schema)
 
     def _filled(
         self, field: pa.Field, held: pa.Array | None, paths: Sequence[str | None]
-    ) -> pa.Array:
-        """The metadata's texts; where it has none, the one beside the image."""
+    ) -> tuple[pa.Array, list[str | None]]:
+        """The metadata's texts, where it has none the one beside the image; and why one can't be read."""
         texts = [None] * len(paths) if held is None else held.to_pylist()
+        faults: list[str | None] = [None] * len(paths)
         for row, path in enumerate(paths):
-            beside = None if texts[row] or path is None else self._sidecars.read(self._place(path))
+            if texts[row] or path is None:
+                continue
+            beside, faults[row] = self._sidecars.read(self._place(path))
             if beside is not None:
                 texts[row] = beside if json_kinds(field) is None else json.dumps(beside)
-        return pa.array(texts, field.type)
+        return pa.array(texts, field.type), faults
 
     def _cell(self, name: str) -> dict[str, str] | None:
         return {"path": name} if is_image(name) else None
 
-    def _beside_text(self, name: str) -> str | None:
+    def _beside_text(self, name: str) -> Answer:
         return self._sidecars.read(name) if is_image(name) else self._sidecars.text(name)
 
     def _place(self, path: str) -> str:
@@ -245,16 +251,32 @@ class ImageFolderSource:
         for start in range(0, len(wanted), BATCH_ROWS):
             part = wanted[start : start + BATCH_ROWS]
             part_names = [names[position] for position in part]
-            arrays = []
+            fields, arrays = {}, {}
             for column in columns:
-                kind = _type_of(schema, column)
+                fields[column] = pa.field(column, _type_of(schema, column))
+                kind = fields[column].type
                 if column == self._naming:
-                    arrays.append(pa.array([self._cell(name) for name in part_names], kind))
+                    arrays[column] = pa.array([self._cell(name) for name in part_names], kind)
                 elif column == self._text and self._reads_sidecars:
-                    arrays.append(pa.array([self._beside_text(n) for n in part_names], kind))
+                    texts, faults = zip(*map(self._beside_text, part_names), strict=True)
+                    arrays[column] = pa.array(texts, kind)
+                    _add_faults(fields, arrays, list(faults))
                 else:
-                    arrays.append(pa.nulls(len(part), kind))
-            yield part, pa.RecordBatch.from_arrays(arrays, names=list(columns))
+                    arrays[column] = pa.nulls(len(part), kind)
+            found = pa.RecordBatch.from_arrays(
+                list(arrays.values()), schema=pa.schema(list(fields.values()))
+            )
+            yield part, found
+
+
+def _add_faults(
+    fields: dict[str, pa.Field], arrays: dict[str, pa.Array], faults: list[str | None]
+) -> None:
+    """Put a column of why rows can't be read beside the others, or fill the one that is there."""
+    if any(faults):
+        found = pa.array(faults, pa.string())
+        fields[FAULT] = pa.field(FAULT, pa.string())
+        arrays[FAULT] = pc.coalesce(arrays[FAULT], found) if FAULT in arrays else found
 
 
 def _type_of(schema: pa.Schema, column: str) -> pa.DataType:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -34,6 +34,8 @@ class _Shards(ParquetSource):
 
 class Img2DatasetSource:
     """Every shard below a root."""
+
+    halves: Mapping[str, str] = {"image": IMAGE}
 
     def __init__(self, root: Root) -> None:
         self.root = root

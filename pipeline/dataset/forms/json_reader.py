@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from pipeline.dataset.forms.base import DatasetError
-from pipeline.dataset.forms.strict_json import DECODER, Lossy
+from pipeline.dataset.forms.strict_json import Lossy, decode_at
 
 _READ = 1 << 20
 # Characters of one item; a file that has more in one is not read by items.
@@ -79,7 +79,7 @@ class JsonReader:
         self.peek()
         while True:
             try:
-                value, end = DECODER.raw_decode(self._text, self._place)
+                value, end = decode_at(self._text, self._place)
             except Lossy as error:
                 raise DatasetError(f"{self.name}: {error}") from None
             except RecursionError:

@@ -7,14 +7,18 @@ or one that says by the names of images what their captions are.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from itertools import islice
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from typing import IO, Any
 
 from pipeline.dataset.forms.base import DatasetError
+from pipeline.dataset.forms.called import is_called
 from pipeline.dataset.forms.compressed import damage_named, plain
+from pipeline.dataset.forms.faulty import Faults, FaultyRow
 from pipeline.dataset.forms.json_reader import JsonReader, MoreFollows
 from pipeline.dataset.forms.names import is_about, is_image, plain_name
+from pipeline.dataset.forms.reasons import NO_OBJECT, about
 from pipeline.dataset.forms.root import Root
 
 # More JSON files than this are something else: one for each picture, say.
@@ -62,7 +66,7 @@ def json_rows(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
     """
     reader = JsonReader(file, name)
     if reader.peek() == "[":
-        yield from _objects(reader)
+        yield from _objects(reader, reader.array())
         reader.end()
         return
     table = None
@@ -71,32 +75,67 @@ def json_rows(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
             yield _captioned(key, reader.value(), name)
         elif reader.peek() != "[":
             reader.value()
-        elif key in _OF_DETECTION:
-            for _ in reader.array():
-                pass
-        elif table is None:
-            table = key
-            yield from _objects(reader)
         else:
-            raise DatasetError(f"{name} holds more than one list, {table!r} and {key!r}; keep one")
+            for row in _table(reader, key):
+                if table not in (None, key):
+                    raise DatasetError(
+                        f"{name} holds more than one list, {table!r} and {key!r}; keep one"
+                    )
+                table = key
+                yield row
     reader.end()
 
 
-def _objects(reader: JsonReader) -> Iterator[dict[str, Any]]:
-    for position, item in enumerate(reader.array()):
+def _table(reader: JsonReader, key: str) -> Iterator[dict[str, Any]]:
+    """The rows of a list in an object; none of one of plain values, or of what detectors learn from.
+
+    A list of images is one where they have captions.
+    """
+    if key not in _OF_DETECTION:
+        items = reader.array()
+        first = next(items, None)
+        if isinstance(first, dict):
+            yield from _objects(reader, chain([first], items))
+        else:
+            deque(items, maxlen=0)
+        return
+    before: list[Any] | None = []
+    for item in reader.array():
+        if before is None:
+            yield from _objects(reader, [item])
+        elif key == "images":
+            before.append(item)
+            if isinstance(item, dict) and any(_is_text(k, item[k]) for k in item):
+                yield from _objects(reader, before)
+                before = None
+
+
+def _is_text(key: str, value: Any) -> bool:
+    """Whether a value of an image is its caption, or its captions."""
+    items = value if isinstance(value, list) else [value]
+    return is_called("text", key) and bool(items) and all(isinstance(i, str) for i in items)
+
+
+def _objects(reader: JsonReader, items: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    faults = Faults(reader.name)
+    for item in items:
+        row = item
         if not isinstance(item, dict):
-            raise DatasetError(f"{reader.name}, row {position}: not an object with columns")
-        yield item
+            row = FaultyRow({}, about(NO_OBJECT, str(item)[:20]))
+        faults.count(row)
+        yield row
 
 
 def _captioned(image: str, told: Any, name: str) -> dict[str, Any]:
     row: dict[str, Any] = {"file_name": image}
+    if isinstance(told, FaultyRow):
+        return FaultyRow(row | told, told.fault)
     if isinstance(told, dict):
         return row | told
     if isinstance(told, list) and all(isinstance(text, str) for text in told):
         return row | {"captions": told}
     if told is not None and not isinstance(told, str):
-        raise DatasetError(f"{name}: what it says of {image!r} is no caption")
+        return FaultyRow(row, about(NO_OBJECT, str(told)[:20]))
     return row | {"text": told}
 
 
@@ -105,7 +144,7 @@ def with_answer(row: dict[str, Any]) -> dict[str, Any]:
 
     Only a dialogue of one answer is a caption.
     """
-    if not _TEXTS.isdisjoint(row):
+    if isinstance(row, FaultyRow) or not _TEXTS.isdisjoint(row):
         return row
     for column, speaker, said, model in _DIALOGUES:
         turns = row.get(column)

@@ -7,10 +7,12 @@ bits) is JSON text throughout, strings in their quotes: nothing is made of anoth
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pyarrow as pa
+
+from pipeline.dataset.forms.faulty import FaultyRow
+from pipeline.dataset.forms.strict_json import Number, dumps, loads
 
 NAN = 1
 BOOL = 2
@@ -19,7 +21,7 @@ INT = 4
 LONG = 8
 ULONG = 16
 NEGATIVE = 32
-HUGE = 64
+HUGE = 64  # also a fraction that no double is
 FLOAT = 128
 STRING = 256
 BYTES = 512
@@ -34,7 +36,15 @@ JSON = b"json"
 EMPTY = b"empty"
 
 _OWN = (1 << ITEMS) - 1
-_KINDS = {str: STRING, bool: BOOL, bytes: BYTES, dict: OBJECT, type(None): 0}
+_KINDS = {
+    str: STRING,
+    bool: BOOL,
+    bytes: BYTES,
+    dict: OBJECT,
+    FaultyRow: OBJECT,
+    Number: HUGE,
+    type(None): 0,
+}
 
 
 def kind_of(value: Any) -> int:
@@ -104,8 +114,8 @@ def json_kinds(field: pa.Field) -> int | None:
 
 def loose_strings(values: pa.Array) -> list[str | None]:
     """The values of a column that is JSON text: strings as they are, all else as JSON has it."""
-    found = (text if text is None else json.loads(text) for text in values.to_pylist())
-    return [v if v is None or isinstance(v, str) else json.dumps(v) for v in found]
+    found = (text if text is None else loads(text) for text in values.to_pylist())
+    return [v if v is None or isinstance(v, str) else dumps(v) for v in found]
 
 
 def is_empty(field: pa.Field) -> bool:

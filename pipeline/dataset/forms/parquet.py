@@ -7,7 +7,6 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.dataset.forms.base import (
@@ -16,13 +15,11 @@ from pipeline.dataset.forms.base import (
     Batch,
     DatasetError,
     SourceFile,
-    check_drift,
-    has_null,
-    merge_nulls,
     plain,
 )
 from pipeline.dataset.forms.readings import Readings
 from pipeline.dataset.forms.root import Root
+from pipeline.dataset.forms.widening import check_drift, common_schema, kept
 
 _FOOTERS = 64
 # Bytes of a column that are read ahead; without, a row group's whole column is held at once.
@@ -48,14 +45,9 @@ class ParquetSource:
 
     def schema(self) -> pa.Schema:
         if self._schema is None:
-            first, *others = self.names() or [self._first()]
-            schema = self._schema_of(first)
-            for name in others:
-                if not any(has_null(field.type) for field in schema):
-                    break
-                # A column of nulls alone has its type from the first file that has values.
-                schema = merge_nulls(schema, self._schema_of(name))
-            self._schema = schema
+            self._schema = common_schema(
+                self.names() or [self._first()], self._schema_of, self.root.local
+            )
         return self._schema
 
     def _schema_of(self, name: str) -> pa.Schema:
@@ -141,38 +133,18 @@ class ParquetSource:
                 raise _damaged(name, error) from None
             if batch is None:
                 break
-            yield np.arange(position, position + batch.num_rows), self._cast(batch, columns)
+            yield np.arange(position, position + batch.num_rows), self._cast(name, batch, columns)
             position += batch.num_rows
 
-    def _cast(self, batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
-        """The columns in their order, with the first file's types."""
-        schema = self.schema()
-        arrays = [to_type(batch.column(name), schema.field(name).type) for name in columns]
+    def _cast(self, name: str, batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
+        """The columns in their order, with the types of all files."""
+        fields = [self.schema().field(column) for column in columns]
+        arrays = [kept(name, field, batch.column(field.name)) for field in fields]
         return pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
 def _group_rows(file: pq.ParquetFile) -> list[int]:
     return [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-
-
-def to_type(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    """An array in a type that its own one `fits`, without a detour through Python's values."""
-    if not has_null(array.type):
-        return array.cast(kind)
-    if pa.types.is_null(array.type):
-        return pa.nulls(len(array), kind)
-    # Arrow's cast leaves the nulls within lists as they are.
-    if pa.types.is_struct(kind):
-        parts = [to_type(a, field.type) for a, field in zip(array.flatten(), kind, strict=True)]
-        return pa.StructArray.from_arrays(parts, fields=list(kind), mask=array.is_null())
-    items = to_type(array.flatten(), kind.value_type)
-    if pa.types.is_fixed_size_list(kind):
-        return array.cast(pa.list_(array.type.value_field)).cast(kind)
-    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
-    wide = pa.types.is_large_list(kind)
-    ends = pa.array(np.cumsum([0, *lengths]), pa.int64() if wide else pa.int32())
-    made = pa.LargeListArray if wide else pa.ListArray
-    return made.from_arrays(ends, items, type=kind, mask=array.is_null())
 
 
 def _batch_rows(group: pq.RowGroupMetaData) -> int:

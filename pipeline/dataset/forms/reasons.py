@@ -21,6 +21,14 @@ NO_PATH = "neither an image nor a path"
 PACKED = "packed in a way that is not read"
 DAMAGED = "damaged in its archive"
 
+# Of rows that can't be read.
+NOT_JSON = "a row that is not JSON"
+NOT_UTF8 = "a row that is not UTF-8"
+TWICE = "a row with two values of one name"
+FIELDS = "a row with another number of fields"
+NO_OBJECT = "a row that is no object with columns"
+TOO_LONG = "a text of more than a megabyte"
+
 NO_TEXT = "no text in the row"
 NO_TEXTS = "no column of texts"
 EMPTY_TEXT = "empty text"
@@ -33,7 +41,7 @@ FEW = 2
 _LONGEST = 200
 _OF_PATHS = (
     *(ONLY_URL, OUTSIDE, NO_FILE, NOT_ALLOWED, NOT_A_FILE, EMPTY_FILE, TOO_LARGE),
-    *(LOCKED, PACKED, DAMAGED),
+    *(LOCKED, PACKED, DAMAGED, NOT_JSON, NOT_UTF8, TWICE, NO_OBJECT, TOO_LONG, FIELDS),
 )
 _ABOUT = re.compile(rf"({'|'.join(map(re.escape, _OF_PATHS))}) '[^']*'")
 

@@ -6,14 +6,16 @@ another type of the column (see `pipeline.dataset.forms.kinds`), and none of its
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.dataset.forms.base import DatasetError
+from pipeline.dataset.forms.faulty import FAULT, FaultyRow
 from pipeline.dataset.forms.kinds import BYTES, field_of, kind_of, type_of
+from pipeline.dataset.forms.reasons import NOT_UTF8, about
+from pipeline.dataset.forms.strict_json import dumps
 
 # How much of a file is looked at to know its columns before anything is read.
 HEAD_ROWS = 10_000
@@ -37,27 +39,23 @@ class Columns:
         self._together: dict[str, int] = {}
         self._schema: pa.Schema | None = None
 
-    def see(self, file: str, rows: Iterable[Row], where: Sequence[str] = ()) -> None:
-        """Take in the keys and kinds of rows of a file; `where` is what to call them in an error.
-
-        Raises
-        ------
-        DatasetError
-            A key is not UTF-8.
-        """
+    def see(self, file: str, rows: Iterable[Row]) -> bool:
+        """Take in the keys and kinds of rows of a file; whether all keys are UTF-8, as they have to be."""
         own = self._seen.setdefault(file, {})
-        changed = False
-        for number, row in enumerate(rows):
+        changed, clean = False, True
+        for row in rows:
             for key, value in row.items():
                 if key in self._always:
                     continue
                 known, kind = own.get(key), kind_of(value)
-                if known is None or known | kind != known:
-                    _check_name(key, where[number] if where else file)
+                if known is None and not _is_utf8(key):
+                    clean = False
+                elif known is None or known | kind != known:
                     own[key] = (known or 0) | kind
                     changed = True
         if changed:
             self._take_in(own)
+        return clean
 
     def of(self, file: str) -> dict[str, int]:
         """The kinds by key that were seen in a file."""
@@ -106,6 +104,8 @@ class Columns:
     ) -> pa.RecordBatch:
         """Make a record batch of rows, taking in what is new in them.
 
+        Where rows can't be read, there is a column `FAULT`; of their values those are null that can't.
+
         Parameters
         ----------
         file
@@ -120,9 +120,18 @@ class Columns:
         Raises
         ------
         DatasetError
-            A string is not UTF-8, or a column holds bytes and other values.
+            A column holds bytes and other values.
         """
-        self.see(file, rows, where)
+        if not self.see(file, rows):
+            rows = list(map(_cleaned, rows))
+        try:
+            return self._batch(rows, columns, where)
+        except UnicodeEncodeError:
+            return self._batch(list(map(_cleaned, rows)), columns, where)
+
+    def _batch(
+        self, rows: Sequence[Row], columns: Sequence[str] | None, where: Sequence[str]
+    ) -> pa.RecordBatch:
         schema = self.schema()
         if columns is None:
             columns = schema.names
@@ -136,6 +145,10 @@ class Columns:
             else:
                 arrays.append(_array(values, self._together.get(column, 0), column, where))
             fields.append(field)
+        faults = [row.fault if isinstance(row, FaultyRow) else None for row in rows]
+        if any(faults):
+            arrays.append(pa.array(faults, pa.string()))
+            fields.append(pa.field(FAULT, pa.string()))
         return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
     def _take_in(self, kinds: Mapping[str, int]) -> None:
@@ -152,27 +165,40 @@ def with_empty(schema: pa.Schema, names: Iterable[str]) -> pa.Schema:
     return pa.schema([*schema, *missing])
 
 
-def _check_name(key: str, place: str) -> None:
+def _is_utf8(value: Any) -> bool:
     try:
-        key.encode()
+        (value if isinstance(value, str) else dumps(value)).encode()
     except UnicodeEncodeError:
-        raise DatasetError(f"{place}: the key {key!r} is not UTF-8") from None
+        return False
+    return True
+
+
+def _cleaned(row: Row) -> Row:
+    """A row less what of it is no UTF-8: halves of surrogate pairs, as JSON can have them escaped."""
+    bad = [k for k, v in row.items() if not _is_utf8(k) or (_is_json(v) and not _is_utf8(v))]
+    if not bad:
+        return row
+    shown = bad[0].encode("utf-8", "backslashreplace").decode()
+    return FaultyRow({k: v for k, v in row.items() if k not in bad}, about(NOT_UTF8, shown))
+
+
+def _is_json(value: Any) -> bool:
+    """Whether a value is not of bytes, which need not be text."""
+    held = value.values() if isinstance(value, dict) else [value]
+    return not any(isinstance(one, bytes) for one in held)
 
 
 def _array(values: list[Any], kinds: int, column: str, where: Sequence[str]) -> pa.Array:
     kind = type_of(kinds)
-    try:
-        if kind is None:
-            return _json_array(values, kinds, column, where)
-        if pa.types.is_list(kind):
-            if not pa.types.is_floating(kind.value_type):
-                values = [v if v is None or _nan(v) else _without_nan(v) for v in values]
-            values = [None if _nan(value) else value for value in values]
-        elif not pa.types.is_floating(kind):
-            values = _without_nan(values)
-        return pa.array(values, kind)
-    except UnicodeEncodeError:
-        raise DatasetError(f"{_first_bad(values, where)}: column {column!r} is not UTF-8") from None
+    if kind is None:
+        return _json_array(values, kinds, column, where)
+    if pa.types.is_list(kind):
+        if not pa.types.is_floating(kind.value_type):
+            values = [v if v is None or _nan(v) else _without_nan(v) for v in values]
+        values = [None if _nan(value) else value for value in values]
+    elif not pa.types.is_floating(kind):
+        values = _without_nan(values)
+    return pa.array(values, kind)
 
 
 def _json_array(values: list[Any], kinds: int, column: str, where: Sequence[str]) -> pa.Array:
@@ -181,7 +207,7 @@ def _json_array(values: list[Any], kinds: int, column: str, where: Sequence[str]
             f"{where[0]}: column {column!r} is a file of a sample here and a key of JSON there;"
             " rename one"
         )
-    texts = [None if v is None else json.dumps(v, ensure_ascii=False) for v in values]
+    texts = [None if v is None else dumps(v) for v in values]
     return pa.array(texts, pa.string())
 
 
@@ -191,12 +217,3 @@ def _without_nan(values: list[Any]) -> list[Any]:
 
 def _nan(value: Any) -> bool:
     return isinstance(value, float) and value != value
-
-
-def _first_bad(values: Sequence[Any], where: Sequence[str]) -> str:
-    for value, place in zip(values, where, strict=True):
-        try:
-            json.dumps(value, ensure_ascii=False, default=str).encode()
-        except UnicodeEncodeError:
-            return place
-    return where[0]

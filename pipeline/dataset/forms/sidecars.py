@@ -6,8 +6,10 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator
 
-from pipeline.dataset.forms.base import DatasetError
+from pipeline.dataset.forms.reasons import NO_FILE, NOT_UTF8, TOO_LONG, about
 from pipeline.dataset.forms.root import Root
+
+Answer = tuple[str | None, str | None]
 
 SUFFIXES = (".txt", ".caption")
 # Folders that may hold the texts of a folder beside them.
@@ -53,16 +55,13 @@ class Sidecars:
         self.names = {} if self._are_figures(list(found.values())) else found
         self.alone = self._alone(by_stem)
 
-    def read(self, picture: str) -> str | None:
-        """The text of a picture, without the line break at its end; None where there is none.
+    def read(self, picture: str) -> Answer:
+        """The text of a picture, without the line break at its end, or why it can't be read.
 
-        Raises
-        ------
-        DatasetError
-            It is not UTF-8.
+        Neither, where there is none.
         """
         name = self.names.get(picture)
-        return None if name is None else self.text(name)
+        return (None, None) if name is None else self.text(name)
 
     def _alone(self, by_stem: dict[str, str]) -> dict[str, list[str]]:
         taken = set(self.names.values())
@@ -73,15 +72,18 @@ class Sidecars:
                 found.setdefault(posixpath.dirname(name), []).append(name)
         return found
 
-    def text(self, name: str) -> str:
+    def text(self, name: str) -> Answer:
+        """What a file holds, as `read` gives it."""
+        if self.root.looked_at(name) is None:  # a link that leads nowhere
+            return None, about(NO_FILE, name)
         with self.root.open(name) as file:
             data = file.read(_MOST_BYTES + 1)
         if len(data) > _MOST_BYTES:
-            raise DatasetError(f"{name} holds more than a megabyte; it is no caption of a picture")
+            return None, about(TOO_LONG, name)
         try:
-            return data.decode("utf-8-sig").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise DatasetError(f"{name}: the text is not UTF-8 ({error.reason})") from None
+            return data.decode("utf-8-sig").rstrip("\r\n"), None
+        except UnicodeDecodeError:
+            return None, about(NOT_UTF8, name)
 
     def _are_figures(self, names: list[str]) -> bool:
         words = [self._words(name) for name in names[:: max(1, len(names) // _LOOKED_AT)]]
@@ -89,6 +91,8 @@ class Sidecars:
         return bool(told) and all(2 * sum(map(_is_figure, held)) > len(held) for held in told)
 
     def _words(self, name: str) -> list[bytes]:
+        if self.root.looked_at(name) is None:
+            return []
         with self.root.open(name) as file:
             return file.read(1 << 12).split()
 

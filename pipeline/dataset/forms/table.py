@@ -14,18 +14,20 @@ from pipeline.dataset.forms.base import (
     Batch,
     DatasetError,
     SourceFile,
-    check_drift,
     select_rows,
 )
 from pipeline.dataset.forms.compressed import compression, damage_named, plain
-from pipeline.dataset.forms.csv_records import Dialect, Quotes, find_dialect
+from pipeline.dataset.forms.csv_records import Dialect, Quotes, Record, find_dialect
 from pipeline.dataset.forms.delimiters import find_delimiter, text_tables
+from pipeline.dataset.forms.faulty import FAULT, Faults, FaultyRow
 from pipeline.dataset.forms.json_rows import is_lines, json_rows, picture_tables, with_answer
-from pipeline.dataset.forms.names import is_about, plain_name
+from pipeline.dataset.forms.names import is_about, is_image, plain_name
 from pipeline.dataset.forms.readings import Readings
+from pipeline.dataset.forms.reasons import NO_OBJECT, NOT_UTF8, about
 from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.rows import HEAD_BYTES, HEAD_ROWS, Columns
 from pipeline.dataset.forms.strict_json import parse
+from pipeline.dataset.forms.widening import check_drift
 
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 CSV_SUFFIXES = (".csv", ".tsv")
@@ -187,7 +189,7 @@ class CsvSource:
             check_drift(self.names()[0], self.schema(), name, found)
             at = [header.index(column) for column in columns]
             position, size = 0, 0
-            held: list[list[str | None]] = []
+            held: list[Record] = []
             for record in records:
                 held.append(record)
                 size += sum(len(field) for field in record if field)
@@ -220,21 +222,31 @@ class CsvSource:
         return self._dialects[key]
 
 
-def _header(name: str, record: list[str | None]) -> list[str]:
+def _header(name: str, record: Record) -> list[str]:
     header = [(field or "").strip() for field in record]
     if not header:
         raise DatasetError(f"{name} has no header line")
+    data = next((field for field in header if is_image(field) or "://" in field), None)
+    if data is not None:
+        raise DatasetError(
+            f"{name} has no header line: its first line holds {data[:60]!r}; write one with the names"
+            " of the columns"
+        )
     twice = {column for column in header if header.count(column) > 1}
     if twice:
         raise DatasetError(f"{name}: column {min(twice)!r} stands twice in the header")
     return header
 
 
-def _columns(
-    records: list[list[str | None]], at: list[int], columns: Sequence[str], position: int
-) -> Batch:
-    arrays = [pa.array([record[i] for record in records], pa.string()) for i in at]
-    batch = pa.RecordBatch.from_arrays(arrays, names=list(columns))
+def _columns(records: list[Record], at: list[int], columns: Sequence[str], position: int) -> Batch:
+    arrays = [
+        pa.array([None if isinstance(r, FaultyRow) else r[i] for r in records], pa.string())
+        for i in at
+    ]
+    faults = [r.fault if isinstance(r, FaultyRow) else None for r in records]
+    names = [*columns, *[FAULT] * any(faults)]
+    arrays += [pa.array(faults, pa.string())] * any(faults)
+    batch = pa.RecordBatch.from_arrays(arrays, names=names)
     return np.arange(position, position + len(records)), batch
 
 
@@ -250,17 +262,20 @@ def _rows(name: str, file: IO[bytes]) -> Iterator[tuple[dict[str, Any], int]]:
 
 def _line_rows(name: str, file: IO[bytes], first: int) -> Iterator[tuple[dict[str, Any], int]]:
     """The rows of lines, the first of which is so far in the file."""
+    faults = Faults(name) if first == 0 else None
     for position, line in enumerate(line for line in file if line.strip()):
-        yield with_answer(_object(line, name, first + position)), len(line)
+        row = _object(line, first + position)
+        if isinstance(row, FaultyRow) and not (row or line.endswith(b"\n")):
+            raise DatasetError(f"{name} is cut, or its last row is damaged ({row.fault})")
+        if faults is not None:
+            faults.count(row)
+        yield with_answer(row), len(line)
 
 
-def _object(line: bytes, name: str, position: int) -> dict[str, Any]:
-    place = f"{name}, row {position}"
+def _object(line: bytes, position: int) -> dict[str, Any]:
     try:
         text = line.decode("utf-8-sig" if position == 0 else "utf-8")
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{place}: the text is not UTF-8 ({error.reason})") from None
-    row = parse(text, place)
-    if not isinstance(row, dict):
-        raise DatasetError(f"{place}: the line is not an object with columns; write one a line")
-    return row
+        return FaultyRow({}, about(NOT_UTF8, error.reason))
+    row = parse(text)
+    return row if isinstance(row, dict) else FaultyRow({}, about(NO_OBJECT, text.strip()[:20]))

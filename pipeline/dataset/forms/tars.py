@@ -16,12 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
-from pipeline.dataset.forms.base import DatasetError
+from pipeline.dataset.forms.base import DatasetError, Left
 from pipeline.dataset.forms.compressed import DamagedStream, plain
-from pipeline.dataset.forms.names import readable
+from pipeline.dataset.forms.names import is_beside_data, readable
 
 # The offset of a link that leads to no file before it in the tar.
 NOWHERE = -1
+
+NO_SUFFIX = "members of tars whose names have no suffix"
+DEAD_LINK = "links in tars that lead to no member before them"
 
 _BLOCK = 512
 _COPIED = 1 << 20
@@ -56,16 +59,25 @@ class TarIndex:
     compressed : bool
     scattered : bool
         Whether members of one sample lie apart.
+    left : dict of str to Left
+        Members that belong to no sample, since their names have no suffix, and links that lead to
+        no member.
     """
 
     def __init__(self, name: str, file: IO[bytes]) -> None:
         self.samples: list[tuple[str, list[Member]]] = []
         self.scattered = False
+        self.left = {kind: Left() for kind in (NO_SUFFIX, DEAD_LINK)}
         numbers: dict[str, int] = {}
         with whole(name):
             content = plain(file)
             self.compressed = content is not file
-            for key, member in _members(content, self.samples, numbers):
+            for path, key, member in _members(content, self.samples, numbers):
+                if not key:
+                    self.left[NO_SUFFIX].add(f"{name}/{path}")
+                    continue
+                if member.offset == NOWHERE:
+                    self.left[DEAD_LINK].add(f"{name}/{path}")
                 number = numbers.setdefault(key, len(self.samples))
                 if number == len(self.samples):
                     self.samples.append((key, []))
@@ -127,8 +139,8 @@ def read_member(name: str, file: IO[bytes], member: Member) -> bytes:
 
 def _members(
     file: IO[bytes], samples: list[tuple[str, list[Member]]], numbers: dict[str, int]
-) -> Iterator[tuple[str, Member]]:
-    """The files in a tar by key; a link within it is the file that it leads to."""
+) -> Iterator[tuple[str, str, Member]]:
+    """The files in a tar, each with its name and key; a link within it is the file that it leads to."""
     start = 0
     while True:
         end = start
@@ -142,8 +154,9 @@ def _members(
                     member = Member(extension, found.offset, found.size, found.sparse)
                 elif info.isfile():
                     end = max(end, member.end)
-                if key and (info.isfile() or info.islnk() or info.issym()):
-                    yield key, member
+                hidden = is_beside_data(posixpath.basename(info.name))
+                if (key or not hidden) and (info.isfile() or info.islnk() or info.issym()):
+                    yield readable(info.name), key, member
                 tar.members = []  # type: ignore[attr-defined]  # else every header is kept
             following = tar.offset
         file.seek(0, 2)

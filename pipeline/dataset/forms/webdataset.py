@@ -7,7 +7,7 @@ extension of a member stands under `json.KEY` where the two differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -20,11 +20,13 @@ from pipeline.dataset.forms.base import (
     MAX_IMAGE_BYTES,
     Batch,
     DatasetError,
+    Left,
     SourceFile,
 )
+from pipeline.dataset.forms.faulty import FaultyRow
 from pipeline.dataset.forms.names import IMAGE_SUFFIXES, is_image, plain_name
 from pipeline.dataset.forms.readings import Readings
-from pipeline.dataset.forms.reasons import OUTSIDE, TOO_LARGE
+from pipeline.dataset.forms.reasons import NOT_UTF8, OUTSIDE, TOO_LARGE, TWICE, about
 from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.rows import Columns, with_empty
 from pipeline.dataset.forms.strict_json import parse
@@ -45,6 +47,7 @@ class WebDatasetSource:
 
     # May be named as a column before any sample has it.
     expected = ("txt",)
+    halves: Mapping[str, str] = {"image": IMAGE}
 
     def __init__(self, root: Root) -> None:
         self.root = root
@@ -84,6 +87,10 @@ class WebDatasetSource:
         kinds = tuple(self.columns.schema())
         key = (name, self.root.version(name), columns and tuple(columns), kinds)
         yield from self._readings.take(key, positions, lambda: self.batches(name, columns))
+
+    def left(self, name: str) -> Mapping[str, Left]:
+        """What a shard holds and no sample has."""
+        return self.index(name).left
 
     def index(self, name: str) -> TarIndex:
         """The index of a shard, kept for the last few shards asked for."""
@@ -139,10 +146,11 @@ def _row(
 ) -> dict[str, Any]:
     """A sample's columns; the picture's bytes only where they are asked for."""
     row: dict[str, Any] = {KEY: key}
+    fault = None
     picture = _picture(members)
     json_member = None
     for member in members:
-        place = f"{name}, {key}.{member.extension}"
+        place = f"{key}.{member.extension}"
         if member is picture:
             row[IMAGE] = _cell(name, key, member, file, columns is None or IMAGE in columns)
         elif member.offset == NOWHERE:
@@ -151,19 +159,28 @@ def _row(
             json_member = member
         else:
             data = read_member(name, file, member)
-            text = member.extension in _TEXT_MEMBERS
-            value = _text(data, place) if text else data
-            if row.setdefault(member.extension, value) != value:
-                raise DatasetError(f"{place} is there twice, with different contents; keep one")
+            column = _column_of(member.extension)
+            value = _text(data) if column in _TEXT_MEMBERS else data
+            if value is None:
+                fault = about(NOT_UTF8, place)
+            elif row.setdefault(column, value) != value:
+                fault = about(TWICE, place)
     if json_member is not None:
-        place = f"{name}, {key}.json"
-        found = parse(_text(read_member(name, file, json_member), place), place)
+        text = _text(read_member(name, file, json_member))
+        found = FaultyRow({}, about(NOT_UTF8, f"{key}.json")) if text is None else parse(text)
+        fault = found.fault if isinstance(found, FaultyRow) else fault
         for field, value in found.items() if isinstance(found, dict) else [("json", found)]:
             if field in (KEY, IMAGE) or (field in row and row[field] != value):
                 row[f"json.{field}"] = value
             else:
                 row[field] = value
-    return row
+    return row if fault is None else FaultyRow(row, fault)
+
+
+def _column_of(extension: str) -> str:
+    """The column of a member: its extension, but for the text of `001.jpg` that is `001.jpg.txt`."""
+    stem, _, last = extension.rpartition(".")
+    return last if last in _TEXT_MEMBERS and is_image(f".{stem}") else extension
 
 
 def _picture(members: list[Member]) -> Member | None:
@@ -186,8 +203,9 @@ def _cell(name: str, key: str, member: Member, file: IO[bytes], read: bool) -> d
     return {"bytes": read_member(name, file, member), "path": path} if read else {"path": path}
 
 
-def _text(data: bytes, place: str) -> str:
+def _text(data: bytes) -> str | None:
+    """The text of a member, None where it is not UTF-8."""
     try:
         return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{place}: the text is not UTF-8 ({error.reason})") from None
+    except UnicodeDecodeError:
+        return None

@@ -48,7 +48,8 @@ class Direct:
         list of dict
             `group` "direct", `missing`, `measure`, `value`; where the measure is a mean over rows
             also `half` (of its 95 % interval) and `rows`, the value of each by id. Rows without a
-            generated half don't count.
+            generated half don't count; of those whose half can't be decoded, or not be embedded by
+            the judge, `group` "rows" and `measure` "not measured" tell how many.
         """
         ids = table["id"].to_pylist()
         made: dict[Modality, list[tuple[str, Any]]] = {half: [] for half in MODALITIES}
@@ -90,29 +91,46 @@ class Direct:
         texts = [text for _, text in made]
         references = [self.world.rows[row_id].texts for row_id in ids]
         bleu, chrf = bleu_and_chrf(texts, references)
-        own = self.world.views.judged_halves("text", [[text] for text in texts])
-        truth = self.world.views.embeddings_of(ids, "text", judge=True)
+        own, held = self.world.views.judged_halves("text", [[text] for text in texts])
         return [
             self._mean("text", "CIDEr", ids, cider_d(texts, references)),
             _figure("text", "BLEU-4", bleu),
             _figure("text", "chrF", chrf),
-            self._mean("text", "cosine", ids, np.einsum("nd,nd->n", own, truth)),
+            *self._cosines("text", ids, own, held),
         ]
 
     def _images(self, made: list[tuple[str, bytes]], job: Job) -> list[dict[str, Any]]:
         if not self._enough(made):
             return []
         ids = [row_id for row_id, _ in made]
-        pictures = [decode(data, job.config.dataset.max_pixels) for _, data in made]
-        own = self.world.views.judged_halves("image", [data for _, data in made])
+        own, held = self.world.views.judged_halves("image", [data for _, data in made])
+        figures = self._cosines("image", ids, own, held)
+        limit = self.world.views.most_pixels
+        pictures = [
+            decode(data, limit) for (_, data), sound in zip(made, held, strict=True) if sound
+        ]
         truth = self.world.views.embeddings_of(ids, "image", judge=True)
-        figures = [self._mean("image", "cosine", ids, np.einsum("nd,nd->n", own, truth))]
         for measure, value in (
             ("NIQE", mean_niqe(pictures, job.knowledge.selector.niqe_model)),
-            ("Fréchet", frechet_distance(own, truth)),
+            ("Fréchet", frechet_distance(own[held], truth[held])),
         ):
             if value is not None:
                 figures.append(_figure("image", measure, value))
+        return figures
+
+    def _cosines(
+        self, half: Modality, ids: Sequence[str], own: np.ndarray, held: np.ndarray
+    ) -> list[dict[str, Any]]:
+        """The mean cosine of generated halves to the hidden ones, and how many have none."""
+        figures = []
+        sound = [row_id for row_id, one in zip(ids, held, strict=True) if one]
+        if len({self.world.views.groups[row_id] for row_id in sound}) > 1:
+            truth = self.world.views.embeddings_of(sound, half, judge=True)
+            cosines = np.einsum("nd,nd->n", own[held], truth)
+            figures.append(self._mean(half, "cosine", sound, cosines))
+        if len(sound) < len(ids):
+            lost = _figure(half, "not measured", len(ids) - len(sound))
+            figures.append(lost | {"group": "rows"})
         return figures
 
     def _enough(self, made: list[tuple[str, Any]]) -> bool:

@@ -112,6 +112,10 @@ class Downstream(ABC):
         self.folder = folder
         self._common = digest(json.dumps(identity, sort_keys=True), test.digest())
 
+    def usable(self, train: Pairs) -> Pairs:
+        """Those of the pairs that can be learned from."""
+        return train
+
     @abstractmethod
     def prepare(self, train: Pairs) -> Any:
         """The pairs as `learn` takes them, whatever the seed."""
@@ -138,13 +142,14 @@ class Downstream(ABC):
 
         Raises
         ------
-        ValueError
-            Fewer than two pairs to train on.
         ConfigError
-            The training diverged.
+            Fewer than two pairs to train on, or the training diverged.
         """
         if len(train) < FEWEST_PAIRS:
-            raise ValueError(f"training needs at least {FEWEST_PAIRS} pairs; got {len(train)}")
+            raise ConfigError(
+                f"evaluation: training needs at least {FEWEST_PAIRS} pairs that can be read;"
+                f" got {len(train)}"
+            )
         prepared = None
         found: list[Any] = []
         for seed in range(seeds):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.config.evaluation import FineTuningSettings
+from pipeline.dataset.images import MAX_PIXELS, UndecodableImage, decode
 from pipeline.evaluation.measures.downstream import (
     Batches,
     Downstream,
@@ -17,12 +19,15 @@ from pipeline.evaluation.measures.downstream import (
 )
 from pipeline.evaluation.protocol.masked import Pairs
 from pipeline.evaluation.results.ranked import Ranks
+from pipeline.storage.digests import digest
 
 if TYPE_CHECKING:
     import torch
 
     # Decoded pictures [n, 3, side, side], and the tokens of every caption of each.
     Prepared = tuple[torch.Tensor, list[torch.Tensor]]
+
+logger = logging.getLogger(__name__)
 
 CLIP_NORM = 1.0
 
@@ -40,6 +45,8 @@ class FineTuning(Downstream):
     test : Untouched
     folder : Path
         Where results are kept, by content.
+    most_pixels : int
+        Of a picture that is decoded.
     """
 
     def __init__(
@@ -49,10 +56,14 @@ class FineTuning(Downstream):
         revision: str,
         test: Untouched,
         folder: Path,
+        most_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__({"settings": settings.identity(), "start": revision}, test, folder)
         self.settings = settings
         self.start = start
+        self.most_pixels = most_pixels
+        # By what is asked again for every variant: which pictures can be decoded.
+        self._decodes: dict[str, bool] = {}
         self._test: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def _load(self) -> tuple[Any, Any, Any]:
@@ -66,6 +77,20 @@ class FineTuning(Downstream):
         )
         return encoder.parts()
 
+    def usable(self, train: Pairs) -> Pairs:
+        """The pairs whose picture can be decoded."""
+        kept = [number for number, data in enumerate(train.images) if self._sound(data)]
+        if len(kept) == len(train):
+            return train
+        logger.warning("%d training pairs are left out: undecodable", len(train) - len(kept))
+        return Pairs([train.images[n] for n in kept], [train.texts[n] for n in kept])
+
+    def _sound(self, data: bytes) -> bool:
+        key = digest(data)
+        if key not in self._decodes:
+            self._decodes[key] = decodes(data, self.most_pixels)
+        return self._decodes[key]
+
     def prepare(self, train: Pairs) -> Prepared:
         _, _, tokenizer = self._load()
         tokens = [tokenizer(list(captions)) for captions in train.texts]
@@ -78,7 +103,9 @@ class FineTuning(Downstream):
         from kb.encoders.base import open_image
 
         _, preprocess, _ = self._load()
-        return torch.stack([preprocess(open_image(data)) for data in images])
+        return torch.stack(
+            [preprocess(open_image(decode(data, self.most_pixels))) for data in images]
+        )
 
     def learn(
         self, prepared: Prepared, seed: int, steps: int | None = None
@@ -139,6 +166,15 @@ class FineTuning(Downstream):
                 parts = [encode(part.to(device), normalize=True) for part in items.split(64)]
                 halves.append(torch.cat(parts).float().cpu().numpy())
         return halves[0], halves[1]
+
+
+def decodes(data: bytes, most_pixels: int) -> bool:
+    """Whether a picture can be decoded."""
+    try:
+        decode(data, most_pixels)
+    except UndecodableImage:
+        return False
+    return True
 
 
 def _shift(pictures: torch.Tensor, share: float, generator: np.random.Generator) -> torch.Tensor:

@@ -24,7 +24,7 @@ from pipeline.evaluation.results.ranked import Ranks
 if TYPE_CHECKING:
     import torch
 
-Embed = Callable[[Modality, Any], np.ndarray]
+Embed = Callable[[Modality, Any], tuple[np.ndarray, np.ndarray]]
 # CLIP's inverse temperature to begin with (Radford et al. 2021, section 2.4).
 FIRST_SCALE = 1 / 0.07
 
@@ -36,7 +36,8 @@ class Heads(Downstream):
     ----------
     settings : HeadsSettings
     embed : callable
-        Unit embeddings [n, d] of a modality's contents: encoded pictures, or rows of captions.
+        Unit embeddings [n, d] of a modality's contents, encoded pictures or rows of captions, and
+        which of them there are, bool [n].
     towers : dict
         What these embeddings depend on.
     shared_space : bool
@@ -61,12 +62,23 @@ class Heads(Downstream):
         self._embed = embed
         self._test: tuple[np.ndarray, np.ndarray] | None = None
 
+    def usable(self, train: Pairs) -> Pairs:
+        """The pairs of which the towers take both halves, with those captions that they take."""
+        _, pictures = self._embed("image", train.images)
+        _, texts = self._embed("text", [(caption,) for row in train.texts for caption in row])
+        if pictures.all() and texts.all():
+            return train
+        taken = iter(texts)
+        captions = [[caption for caption in row if next(taken)] for row in train.texts]
+        kept = [n for n, row in enumerate(captions) if row and pictures[n]]
+        return Pairs([train.images[n] for n in kept], [captions[n] for n in kept])
+
     def prepare(self, train: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pictures [n, d], all captions [m, e], and where each picture's begin [n + 1]."""
-        images = self._embed("image", train.images)
+        images, _ = self._embed("image", train.images)
         captions = [caption for row in train.texts for caption in row]
         begins = np.cumsum([0, *(len(row) for row in train.texts)])
-        return images, self._embed("text", [(caption,) for caption in captions]), begins
+        return images, self._embed("text", [(caption,) for caption in captions])[0], begins
 
     def learn(
         self,
@@ -125,7 +137,7 @@ class Heads(Downstream):
         """The test pictures and the test texts by the towers."""
         if self._test is None:
             texts: Sequence[tuple[str]] = [(text,) for text in self.test.texts]
-            self._test = self._embed("image", self.test.images), self._embed("text", texts)
+            self._test = self._embed("image", self.test.images)[0], self._embed("text", texts)[0]
         return self._test
 
 

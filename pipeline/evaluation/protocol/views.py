@@ -13,7 +13,8 @@ from kb.embeddings import MODALITIES, Modality, Rows, take
 from kb.groups import content_groups
 from kb.pairs import Pairs as EmbeddedPairs
 from pipeline.config.config import Config
-from pipeline.dataset.external import INTERNAL
+from pipeline.dataset.images import MAX_PIXELS
+from pipeline.dataset.settings import INTERNAL
 from pipeline.dataset.sources import Progress, quiet
 from pipeline.evaluation.changes import derive
 from pipeline.job import Job
@@ -64,8 +65,17 @@ class Views:
 
     @cached_property
     def places(self) -> dict[str, int]:
-        """Row of each of the dataset's complete pairs, by id."""
-        return {row_id: row for row, row_id in enumerate(ids_of(self.embedded[INTERNAL]))}
+        """Row of each of the dataset's complete pairs that both encoders take, by id."""
+        return {
+            row_id: row
+            for row, row_id in enumerate(ids_of(self.embedded[INTERNAL]))
+            if row_id in self._judged_places
+        }
+
+    @cached_property
+    def _judged_places(self) -> dict[str, int]:
+        """Row of each of the dataset's complete pairs by the judge, by id."""
+        return {row_id: row for row, row_id in enumerate(ids_of(self.judged[INTERNAL]))}
 
     @cached_property
     def halves(self) -> dict[str, dict[Modality, str]]:
@@ -100,19 +110,20 @@ class Views:
     def embeddings_of(self, ids: Sequence[str], modality: Modality, judge: bool) -> np.ndarray:
         """Unit embeddings of the true halves of some of the dataset's pairs."""
         pairs = (self.judged if judge else self.embedded)[INTERNAL]
-        return take(pairs.embeddings[modality], np.array([self.places[i] for i in ids], np.int64))
+        places = self._judged_places if judge else self.places
+        return take(pairs.embeddings[modality], np.array([places[i] for i in ids], np.int64))
 
     def judged_by_id(self, ids: Sequence[str]) -> dict[Modality, np.ndarray]:
-        """The judge's embeddings of pairs of any source, by modality."""
+        """The judge's embeddings of pairs of any source, by modality; zeros where it has none."""
         places: dict[str, tuple[str, int]] = {}
         for name, pairs in self.judged.items():
             places |= {row_id: (name, row) for row, row_id in enumerate(ids_of(pairs))}
         result: dict[Modality, np.ndarray] = {}
         for modality in MODALITIES:
             width = self.judged[INTERNAL].embeddings[modality].shape[1]
-            result[modality] = np.empty((len(ids), width), np.float32)
+            result[modality] = np.zeros((len(ids), width), np.float32)
             for name, pairs in self.judged.items():
-                chosen = [n for n, row_id in enumerate(ids) if places[row_id][0] == name]
+                chosen = [n for n, i in enumerate(ids) if i in places and places[i][0] == name]
                 if chosen:
                     rows = np.array([places[ids[n]][1] for n in chosen])
                     result[modality][chosen] = take(pairs.embeddings[modality], rows)
@@ -120,10 +131,17 @@ class Views:
 
     def judged_halves(
         self, modality: Modality, contents: Sequence[bytes] | Sequence[Sequence[str]]
-    ) -> np.ndarray:
-        """The judge's embeddings [n, d] of encoded pictures, or of rows of captions."""
-        limit = self.job.config.dataset.max_pixels
-        return self.judge.embeddings.of_halves(modality, contents, limit)
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The judge's embeddings [n, d] of encoded pictures or of rows of captions, and bool [n].
+
+        See `PairEmbeddings.of_halves`.
+        """
+        return self.judge.embeddings.of_halves(modality, contents, self.most_pixels)
+
+    @property
+    def most_pixels(self) -> int:
+        """Most pixels of a picture that is measured: generated ones keep to no dataset's limit."""
+        return max(MAX_PIXELS, self.job.config.dataset.max_pixels)
 
 
 def ids_of(pairs: EmbeddedPairs) -> list[str]:

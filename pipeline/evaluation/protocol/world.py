@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from kb.embeddings import Modality, Subset
 from pipeline.config.config import GENERATORS, Config
 from pipeline.dataset.catalog import encoded_images, fetch
-from pipeline.dataset.external import INTERNAL
+from pipeline.dataset.settings import INTERNAL
 from pipeline.dataset.sources import Progress, quiet
 from pipeline.evaluation.protocol.masked import Masked, Pairs, Row, write_masked
 from pipeline.evaluation.protocol.split import (
@@ -30,6 +31,8 @@ from pipeline.evaluation.protocol.views import Views, ids_of
 from pipeline.storage.digests import digest
 from pipeline.storage.errors import ConfigError
 from pipeline.storage.files import write_whole
+
+logger = logging.getLogger(__name__)
 
 ROWS_AT_ONCE = 256
 
@@ -55,7 +58,7 @@ class World:
         self.settings = config.evaluation
         self.folder = folder
         # Pairs that would have trained, but have a near-duplicate in the test set, or show what a
-        # mask file hides elsewhere.
+        # mask file hides elsewhere; and pairs of either side that are not what they were.
         self.left_out = 0
         self.views = Views(config, folder, progress)
 
@@ -107,15 +110,15 @@ class World:
             )
         return kept
 
-    @property
+    @cached_property
     def test(self) -> list[str]:
         """Ids of the test pairs."""
-        return self._split[0]
+        return [row_id for row_id in self._split[0] if row_id in self.rows]
 
-    @property
+    @cached_property
     def train(self) -> list[str]:
         """Ids of the training pairs, near-duplicates of test images left out."""
-        return self._split[1]
+        return [row_id for row_id in self._split[1] if row_id in self.rows]
 
     @cached_property
     def excluded(self) -> dict[str, list[str]]:
@@ -136,19 +139,27 @@ class World:
 
     @cached_property
     def rows(self) -> dict[str, Row]:
-        """Test and training pairs with their content, all in memory."""
+        """Test and training pairs with their content, all in memory.
+
+        Those that are not what they were when the dataset was scanned are left out, with a warning.
+        """
         dataset, complete = self.views.job.sources.dataset, self.views.job.catalog.complete()
         files, positions = complete["file"].to_pylist(), complete["position"].to_pylist()
         ids = complete["id"].to_pylist()
         place = {row_id: row for row, row_id in enumerate(ids)}
-        wanted = [place[row_id] for row_id in [*self.test, *self.train]]
+        digests = complete["image"].to_pylist()
+        wanted = [place[row_id] for row_id in [*self._split[0], *self._split[1]]]
         rows: dict[str, Row] = {}
         for start in range(0, len(wanted), ROWS_AT_ONCE):
             part = wanted[start : start + ROWS_AT_ONCE]
             found = fetch(dataset, [(files[row], positions[row]) for row in part])
             images = encoded_images(found).to_pylist()
             for row, image, texts in zip(part, images, found["text"].to_pylist(), strict=True):
-                rows[ids[row]] = Row(image, tuple(texts))
+                if image is not None and digest(image) == digests[row]:
+                    rows[ids[row]] = Row(image, tuple(texts))
+        if lost := len(wanted) - len(rows):
+            self.left_out += lost
+            logger.warning("%d pairs are left out: their pictures are not what they were", lost)
         return rows
 
     def pairs_of(self, ids: Sequence[str]) -> Pairs:
@@ -164,8 +175,8 @@ class World:
         ConfigError
             A mask hides nothing, or leaves no complete pair.
         """
-        given = self._split[2]
-        if given is not None:
+        if self._split[2] is not None:
+            given = {row: half for row, half in self._split[2].items() if row in self.rows}
             for half, section in GENERATORS.items():
                 count = list(given.values()).count(half)
                 if count and half not in self.config.made:

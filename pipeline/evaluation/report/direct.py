@@ -34,6 +34,11 @@ def direct_table(results: Results, rate: float) -> Table | None:
         f" ± is the 95 % interval over rows{draws_told(results)}; a row of several draws counts as"
         " one."
     )
+    lost = [r for r in records if r.group == "rows" and r.measure == "not measured"]
+    if lost:
+        note += (
+            f" Left out: {sum(r.value for r in lost):.0f} halves that can't be decoded or embedded."
+        )
     return Table(f"Generated beside hidden, {rate:.0%} missing", headings, tuple(rows), note)
 
 

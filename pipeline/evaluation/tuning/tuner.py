@@ -256,7 +256,8 @@ class Tuner:
         quality = np.zeros(len(self.ids))
         if made:
             views = self.world.views
-            own = views.judged_halves(missing, list(made.values()))
+            # A half that can't be judged is worth as much as none.
+            own, _ = views.judged_halves(missing, list(made.values()))
             truth = views.embeddings_of(list(made), missing, judge=True)
             place = {row_id: row for row, row_id in enumerate(self.ids)}
             rows = [place[row_id] for row_id in made]

@@ -38,7 +38,7 @@ def complete(job: Job, half: str, watch: Callable[[Any], None] = lambda made: No
     with job.lock():
         job.begin()
         job.build()
-        watch(job.models.generator(half))
+        watch(job.models.generator(half).generator)
         job.complete()
     rows = [row for row in quick_worlds.completed(job).values() if row["missing"] == half]
     assert {row["status"] for row in rows} <= {"completed", "rejected"}, rows

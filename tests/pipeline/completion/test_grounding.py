@@ -88,7 +88,7 @@ def test_vlm_sees_the_pairs_that_are_recorded_pictures_too(
 
     job = world(tmp_path, "text", captioner=captioner)
     rows = complete(job, "text", watch)
-    processor = job.models.generator("text")._processor.image_processor
+    processor = job.models.generator("text").generator._processor.image_processor
     asked = recorded(rows)
     for row, ids in asked:
         own = Image.open(io.BytesIO(row["image"]["bytes"]))

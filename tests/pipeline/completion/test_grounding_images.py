@@ -85,7 +85,7 @@ def test_sdxl_is_given_what_is_recorded(tmp_path: Path, checkpoints: Any, ground
             for row, ids in asked
         }
     # The tiny tokenizer knows neither digits nor punctuation.
-    tokenizer = job.models.generator("image")._pipe.tokenizer_2
+    tokenizer = job.models.generator("image").generator._pipe.tokenizer_2
     known = tokenizer(list(texts), padding="max_length")["input_ids"]
     assert prompts - {""} == set(tokenizer.batch_decode(known, skip_special_tokens=True))
     if grounding == "img2img":
@@ -97,7 +97,7 @@ def test_sdxl_is_given_what_is_recorded(tmp_path: Path, checkpoints: Any, ground
     else:
         assert starts == []
     if grounding == "ip_adapter":
-        extractor = job.models.generator("image")._pipe.feature_extractor
+        extractor = job.models.generator("image").generator._pipe.feature_extractor
         for ids in shown:
             images = [bounded(picture_of(one)) for one in ids]
             wanted = extractor(images, return_tensors="pt").pixel_values.numpy()

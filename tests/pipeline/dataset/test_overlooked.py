@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -127,6 +128,39 @@ def test_what_lies_in_a_zip_beside_the_pictures_that_rows_name_is_told(tmp_path:
     assert overlooked(catalog_of(tmp_path)) == [
         "1 .png file (images.zip/2.png) is not used: no row names it",
         "1 .txt file (images.zip/0.txt) is not used",
+    ]
+
+
+def test_members_of_tars_that_belong_to_no_sample_are_counted_also_when_all_was_read_before(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "data").mkdir()
+    for number in range(2):
+        lists = [("LIST", b"a"), (f"{number}/cat", PNG), (".hidden", b"x"), ("._0.png", b"x")]
+        members = [(f"{number}.png", PNG), (f"{number}.txt", b"a cat"), *lists]
+        path = write_tar(tmp_path / "data" / f"{number}.tar", members)
+        with tarfile.open(path, "a") as tar:
+            link = tarfile.TarInfo(f"{number}.json")
+            link.type, link.linkname = tarfile.SYMTYPE, "../gone.json"
+            tar.addfile(link)
+    for _ in range(2):
+        assert overlooked(catalog_of(tmp_path), in_use=True) == [
+            "members of tars whose names have no suffix: 4 (0.tar/LIST, 0.tar/0/cat, …), not used",
+            "links in tars that lead to no member before them: 2 (0.tar/0.json, 1.tar/1.json),"
+            " not used",
+        ]
+
+
+def test_captions_of_images_that_coco_does_not_list_are_counted(tmp_path: Path) -> None:
+    put(tmp_path, ["1.png"], PNG)
+    told = {
+        "images": [{"id": 1, "file_name": "1.png"}],
+        "annotations": [{"image_id": n, "caption": "a"} for n in (1, 2, 2, None)],
+    }
+    put(tmp_path, ["captions.json"], json.dumps(told).encode())
+    assert overlooked(catalog_of(tmp_path), in_use=True) == [
+        "captions of images that are not listed: 3 (captions.json: image_id 2, captions.json:"
+        " image_id None, …), not used"
     ]
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from pipeline.config.config import load_config
 from pipeline.config.variants import ABLATIONS, TABLE
-from pipeline.dataset.external import INTERNAL
+from pipeline.dataset.settings import INTERNAL
 from pipeline.evaluation.changes import parse_sweep
 from pipeline.evaluation.experiment import Experiment
 from pipeline.evaluation.report.curves import curves

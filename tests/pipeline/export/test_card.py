@@ -8,8 +8,10 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 
+from pipeline.export.card import card
 from pipeline.export.export import export
 from pipeline.export.settings import ExportSettings
+from pipeline.export.tally import Tally
 from tests.pipeline.export.completed_rows import (
     COUNT,
 )
@@ -56,3 +58,14 @@ def test_its_code_runs(completed: ds.Dataset, tmp_path: Path, format: str) -> No
     found: dict = {}
     exec(code, found)  # noqa: S102  the card's own lines
     assert len(list(found["observed"])) == sum(n % 6 < 2 for n in range(COUNT))
+
+
+def test_a_licence_of_its_own_for_each_pair_leaves_the_card_readable() -> None:
+    tally = Tally()
+    tally.rows, tally.missing["text"], tally.grounded["text"] = 3000, 3000, 3000
+    tally.made["text", "blip2", "tiny", "1"] = 3000
+    for number in range(3000):
+        tally.sources["web", f"by author {number}, " + "x" * 5000] += 1 + (number == 7)
+    text = card("many", ExportSettings(), tally, "usage")
+    assert len(text) < 30_000 and "| web | by author 7, xxx" in text
+    assert "| 2,950 more sources or licences | see the rows | 2,950 |" in text

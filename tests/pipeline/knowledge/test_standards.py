@@ -53,6 +53,19 @@ def test_pairs_are_judged_by_what_is_predicted_of_them_unseen(tmp_path: Path) ->
         assert found[name] == pytest.approx(float(of(expected)), abs=float(gap) / 3)
 
 
+def test_hubness_is_measured_by_predictions_of_pictures_that_were_not_seen(
+    tmp_path: Path,
+) -> None:
+    job = job_of(tmp_path, "ridge")
+    kb = job.knowledge.base
+    held_out = kb.held_out()
+    assert held_out is not None and not kb.mapping.constant_["image"]
+    unseen = normalise(held_out.predictions["image"])
+    found = job.knowledge.selector.pseudo_texts
+    np.testing.assert_allclose(found, unseen, atol=1e-6)
+    assert not np.allclose(found, kb.pseudo(normalise(kb.embeddings["image"]), "image"), atol=0.01)
+
+
 def test_a_mapping_without_a_contest_is_judged_by_itself(tmp_path: Path) -> None:
     quick_worlds.write(tmp_path / "data" / "a.parquet", quick_worlds.rows(20, 2, 2))
     job = quick_worlds.run(quick_worlds.config(tmp_path))[0]

@@ -264,3 +264,24 @@ def test_a_histogram_leaves_out_what_is_not_a_number():
     assert (drawn.count, drawn.median, drawn.low, drawn.high) == (3, 0.2, "0.10", "0.40")
     assert drawn.chosen.count("M") == 2
     assert histogram("score", [float("nan")], []) is None
+
+
+def test_texts_of_any_length_and_number_leave_the_page_small(tmp_path):
+    long = "a long story " * 20_000
+    rows = []
+    for one in report_rows.rows(40):
+        completion = one["completion"]
+        if completion:
+            completion = {**completion, "prompt": long}
+            completion["candidates"] = [
+                {**each, "text": long, "notes": [long]} for each in completion["candidates"]
+            ]
+            completion["examples"] = [{**each, "text": long} for each in completion["examples"]]
+        rows.append({**one, "text": [long] * 50, "reason": long, "completion": completion})
+    plain, full = (
+        write_report(tmp_path / f"{name}.html", given, {})["bytes"]
+        for name, given in (("plain", report_rows.rows(40)), ("full", rows))
+    )
+    assert full < plain + 40 * 20 * 3000
+    (text, *_) = embedded((tmp_path / "full.html").read_text())["cards"][0]["text"]
+    assert text.startswith("a long story") and text.endswith("… (260,000 characters)")

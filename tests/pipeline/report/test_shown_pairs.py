@@ -42,8 +42,9 @@ def test_a_search_without_the_pictures_still_answers(
     build(config)
     shutil.move(config.parent / "data" / "a.parquet", config.parent / "data" / "z.parquet")
     hits = search(Job(load_config(config)), text="a red square")
-    assert [hit["thumbnail"] for hit in hits] == [None] * 5
-    assert "no thumbnails" in caplog.text
+    moved = [hit["source"] == "internal" and hit["file"] == "a.parquet" for hit in hits]
+    assert any(moved) and [hit["thumbnail"] is None for hit in hits] == moved
+    assert "has no picture any more" in caplog.text
 
 
 class Watched:
@@ -84,3 +85,25 @@ def test_a_report_encodes_nothing_and_reads_only_what_it_shows(
     shutil.rmtree(job.embeddings.folder)
     report_run(Job(load_config(config)))
     assert not job.embeddings.folder.exists()
+
+
+@pytest.mark.parametrize("change", ["renamed", "shortened"])
+def test_a_report_of_pairs_whose_file_is_another_has_no_pictures_of_them(
+    tmp_path: Path, change: str
+) -> None:
+    quick_worlds.write(tmp_path / "data" / "a.parquet", quick_worlds.rows(12, 2, 2))
+    others = [quick_worlds.row(number) | {"id": f"x{number}"} for number in range(100, 112)]
+    path = tmp_path / "others" / "a.parquet"
+    quick_worlds.write(path, others)
+    place = quick_worlds.config(tmp_path, external=[{"name": "others", "path": "others"}])
+    job, _ = quick_worlds.run(place)
+    if change == "renamed":
+        path.rename(path.with_name("b.parquet"))
+    else:
+        quick_worlds.write(path, others[:1])
+    pairs = Job(job.config).knowledge.base.pairs.to_pylist()
+    found = Job(job.config).knowledge.pairs(range(len(pairs)), with_images=True)
+    kept = [pair.source for pair in found.values() if pair.image is not None]
+    assert kept.count("internal") == 12
+    assert kept.count("others") == (1 if change == "shortened" else 0)
+    assert report_run(Job(job.config)).is_file()

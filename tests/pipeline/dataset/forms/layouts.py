@@ -93,10 +93,37 @@ def llava(folder: Path) -> None:
     write(folder / "llava.json", entries)
 
 
+def captions_within_images(folder: Path) -> None:
+    pictures(folder / "images")
+    images = [{"id": n, "file_name": name} for n, name in enumerate(NAMES)]
+    captions = [{"caption": f"caption {n}"} for n in range(6)]
+    told = [image | caption for image, caption in zip(images, captions, strict=True)]
+    beside = {"splits": ["train", "val"], "categories": [{"id": 1, "name": "cat"}]}
+    write(folder / "captions.json", {"info": {"year": 2024}, **beside, "images": told})
+
+
+def captions_within_images_beside_boxes(folder: Path) -> None:
+    pictures(folder / "images")
+    images = [{"id": n, "file_name": m, "captions": [f"caption {n}"]} for n, m in enumerate(NAMES)]
+    boxes = [{"id": n, "image_id": n, "bbox": [0, 0, 1, 1]} for n in range(6)]
+    write(folder / "train.json", {"annotations": boxes, "images": images, "categories": []})
+
+
 def captions_by_name(folder: Path) -> None:
     pictures(folder / "images")
     told = {name: f"caption {number}" for number, name in enumerate(NAMES)}
     write(folder / "captions.json", json.dumps(told, indent=2))
+
+
+def tables_beside_their_pictures(folder: Path) -> None:
+    for split, names in (("train", NAMES[:3]), ("val", NAMES[3:])):
+        numbers = [int(name[:3]) for name in names]
+        renamed = [f"{place}.jpg" for place in range(3)]
+        for number, name in zip(numbers, renamed, strict=True):
+            (folder / split / "images").mkdir(parents=True, exist_ok=True)
+            (folder / split / "images" / name).write_bytes(picture(number))
+        lines = [f"images/{name},caption {n}" for n, name in zip(numbers, renamed, strict=True)]
+        write(folder / split / "captions.csv", "\n".join(["image,caption", *lines]))
 
 
 def an_array_within_an_object(folder: Path) -> None:
@@ -224,7 +251,10 @@ LAYOUTS: list[Callable[[Path], Path | None]] = [
     coco_of_two_splits,
     karpathy,
     llava,
+    captions_within_images,
+    captions_within_images_beside_boxes,
     captions_by_name,
+    tables_beside_their_pictures,
     an_array_within_an_object,
     texts_beside,
     texts_in_a_folder_of_their_own,

@@ -53,7 +53,23 @@ def test_the_meaning_of_a_backslash_can_be_set(tmp_path: Path) -> None:
     assert texts(tmp_path / "a.csv", content, quotes="backslash") == [["a \\"]]
 
 
-@pytest.mark.parametrize("line", ["1", "1,a,b", '1,"a"b', '1,"a" ,'])
+@pytest.mark.parametrize("line", ["1", "1,a,b"])
+def test_a_line_of_other_fields_is_a_row_that_says_so_and_many_are_another_table(
+    tmp_path: Path, line: str
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"id,text\n0,a\n{line}\n2,b\n")
+    first, faulty, last = read(open_dataset(path))
+    assert [row["text"] for row in (first, faulty, last)] == [["a"], [], ["b"]]
+    fields = line.count(",") + 1
+    said = f"a row with another number of fields 'line 3: {fields} fields, where the header has 2'"
+    assert faulty["text_reason"] == faulty["image_reason"] == said
+    path.write_text("id,text\n" + f"0,a\n{line}\n" * 40)
+    with pytest.raises(DatasetError, match=r"a\.csv, row .* another number of fields .*; 16 of"):
+        read(open_dataset(path))
+
+
+@pytest.mark.parametrize("line", ['"1"', '1,"a"b', '1,"a" ,'])
 def test_a_record_that_is_not_like_the_header_is_named_by_its_line(
     tmp_path: Path, line: str
 ) -> None:
@@ -91,3 +107,10 @@ def test_blank_lines_before_the_header_say_nothing_of_the_separator(
 ) -> None:
     content = "\n\r\nid;image;text\n1;1.png;a, b\n2;2.png;c\n".replace(";", mark)
     assert texts(tmp_path / "a.csv", content) == [["a, b"], ["c"]]
+
+
+@pytest.mark.parametrize("first", ["001.jpg,a cat", "a cat\thttps://example.com/1.jpg"])
+def test_a_table_without_a_header_loses_no_row_to_it(tmp_path: Path, first: str) -> None:
+    (tmp_path / "a.csv").write_text(f"{first}\n002.jpg,a dog\n")
+    with pytest.raises(DatasetError, match=r"a\.csv has no header line: its first line holds"):
+        open_dataset(tmp_path / "a.csv")

@@ -140,13 +140,41 @@ def test_an_annotation_of_several_captions_gives_all(tmp_path: Path, caption: An
     assert read(open_dataset(tmp_path))[0]["text"] == ["zero", *more]
 
 
-def test_an_annotation_whose_caption_is_no_text_is_named(tmp_path: Path) -> None:
+def test_captions_of_an_image_whose_id_is_a_number_here_and_a_string_there_are_its(
+    tmp_path: Path,
+) -> None:
     pictures(tmp_path)
-    images = [{"id": 1, "file_name": NAMES[0]}]
-    annotations = [{"image_id": 1, "caption": {"en": "one"}}]
-    write(tmp_path / "captions.json", {"images": images, "annotations": annotations})
-    with pytest.raises(DatasetError, match=r"captions\.json: the caption .* is no text"):
-        open_dataset(tmp_path)
+    told = {
+        "images": [{"id": 1, "file_name": NAMES[0]}],
+        "annotations": [{"image_id": "1", "caption": "zero"}],
+    }
+    write(tmp_path / "captions.json", told)
+    assert read(open_dataset(tmp_path))[0]["text"] == ["zero"]
+
+
+@pytest.mark.parametrize("beside", [{}, {"text": "STOP", "image": "a sign"}])
+def test_what_images_of_coco_say_besides_is_neither_their_caption_nor_their_path(
+    tmp_path: Path, beside: dict[str, str]
+) -> None:
+    pictures(tmp_path)
+    told = {
+        "images": [{"id": 1, "file_name": NAMES[0], **beside}],
+        "annotations": [{"image_id": 1, "caption": "zero"}],
+    }
+    write(tmp_path / "captions.json", told)
+    (row,) = (r for r in read(open_dataset(tmp_path, format="coco")))
+    assert (row["text"], row["image_reason"]) == (["zero"], None)
+
+
+def test_metadata_may_have_a_text_that_is_called_as_images_are(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    lines = [f"{name},the picture of a cat no. {n},caption {n}" for n, name in enumerate(NAMES)]
+    write(tmp_path / "metadata.csv", "\n".join(["file_name,image,text", *lines]))
+    rows = read(open_dataset(tmp_path))
+    assert [(r["text"], r["image_reason"]) for r in rows] == [
+        ([f"caption {n}"], None) for n in range(6)
+    ]
+    assert rows[1]["extra"]["source_image"] == "the picture of a cat no. 1"
 
 
 @pytest.mark.parametrize("form", ["rows", "named", "coco"])

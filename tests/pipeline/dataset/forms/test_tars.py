@@ -129,12 +129,11 @@ def test_json_that_is_no_object_is_a_column(tmp_path: Path) -> None:
     assert row["extra"] == {"json": ["a", "b"]}
 
 
-def test_a_member_that_is_there_twice_is_named_unless_both_are_the_same(tmp_path: Path) -> None:
+def test_a_member_that_is_there_twice_is_one_if_both_are_the_same(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", [("1.png", PNG), ("1.txt", b"a"), ("1.txt", b"a")])
     assert read(open_dataset(path))[0]["text"] == ["a"]
     write_tar(path, [("1.png", PNG), ("1.txt", b"a"), ("2.png", PNG), ("1.txt", b"b")])
-    with pytest.raises(DatasetError, match=r"a\.tar, 1\.txt is there twice"):
-        read(open_dataset(path))
+    assert "two values of one name '1.txt'" in str(read(open_dataset(path))[0]["text_reason"])
 
 
 def test_a_name_that_is_not_utf8_is_a_key(tmp_path: Path) -> None:
@@ -167,3 +166,9 @@ def test_members_of_any_other_suffix_pass_through_beside_the_picture(tmp_path: P
     Catalog.scan(dataset, tmp_path / "catalog")
     found = [(row["text"], row["extra"]) for row in read(dataset)]
     assert found == [(["one"], {"npy": b"12"}), ([], {"npy": None})]
+
+
+def test_a_text_called_after_its_picture_with_both_suffixes_is_its_text(tmp_path: Path) -> None:
+    members = [("1.jpg", PNG), ("1.jpg.txt", b"a"), ("2.png", PNG), ("2.txt", b"b")]
+    write_tar(tmp_path / "a.tar", members)
+    assert [row["text"] for row in read(open_dataset(tmp_path))] == [["a"], ["b"]]

@@ -71,7 +71,7 @@ def test_other_data_or_another_start_is_another_fine_tuning(
         monkeypatch.setattr(made, "learn", lambda *g: trained.append(g[-1]) or nothing)
         made.measure(pairs_of(pairs[9:]), 1)
     assert trained == [0, 0]
-    with pytest.raises(ValueError, match="at least 2 pairs; got 1"):
+    with pytest.raises(ValueError, match="at least 2 pairs that can be read; got 1"):
         downstream.measure(pairs_of(pairs[:1]), 1)
 
 

@@ -32,7 +32,9 @@ class Towers:
         }
         self.seen: list[tuple[str, Any]] = []
 
-    def __call__(self, modality: Modality, contents: Sequence[Any]) -> np.ndarray:
+    def __call__(
+        self, modality: Modality, contents: Sequence[Any]
+    ) -> tuple[np.ndarray, np.ndarray]:
         self.seen += [(modality, one) for one in contents]
         names = [one.decode() if isinstance(one, bytes) else one[0] for one in contents]
         numbers = [int(name.split()[0]) for name in names]
@@ -40,7 +42,9 @@ class Towers:
             [np.random.default_rng(list(name.encode())).normal(size=WIDTH) for name in names]
         )
         rows = (self.meaning[numbers] + 0.8 * noise) @ self.maps[modality]
-        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        unit = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        # There is no embedding of the picture and of the text of this name.
+        return unit, np.array([not name.startswith("13 ") for name in names])
 
 
 def pairs_of(numbers: Sequence[int], captions: int = 1) -> Pairs:
@@ -122,3 +126,13 @@ def test_a_training_that_diverges_says_what_to_change(
     with pytest.raises(ConfigError, match="learning_rate: the training diverged; lower it"):
         made.measure(pairs_of(range(50)), 1)
     assert not list(tmp_path.iterdir())
+
+
+def test_pairs_of_which_a_half_has_no_embedding_are_not_learned_from(tmp_path: Path) -> None:
+    made, _ = heads(tmp_path, untouched())
+    train = pairs_of(range(20), captions=2)
+    odd = Pairs([*train.images, b"3 picture"], [*train.texts, ("13 told 0", "3 told 5")])
+    usable = made.usable(odd)
+    assert len(usable) == 20 and b"13 picture" not in usable.images
+    assert list(usable.texts[-1]) == ["3 told 5"]
+    assert made.usable(pairs_of(range(5))) == pairs_of(range(5))

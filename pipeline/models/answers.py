@@ -1,0 +1,270 @@
+"""What a generator answers, held to the contract of `generators.base` before anything is made of it.
+
+A class of one's own may answer anything. What it answers wrongly, and what it raises, fails the row that
+it is answered for; where it can't answer the plainest request either, it is the class that is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from generators.base import (
+    Candidate,
+    CaptionRequest,
+    Dropped,
+    Example,
+    Generated,
+    ImageRequest,
+    Needs,
+    storable,
+    well_formed,
+)
+from generators.device import is_lost
+from generators.service import ServiceRefused
+from pipeline.dataset.decoding import to_rgb
+from pipeline.storage.errors import ConfigError
+
+Request = CaptionRequest | ImageRequest
+
+
+class BrokenContract(ValueError):
+    """An answer is none of those that a generator may give."""
+
+
+class Answers:
+    """A captioner or image generator, of whose answers only those pass that can be used and kept.
+
+    Parameters
+    ----------
+    generator : Any
+        What is asked.
+    section : str
+        Its place in the config, for errors.
+    needs : Needs
+        What it takes of an example.
+
+    Attributes
+    ----------
+    generator : Any
+    """
+
+    def __init__(self, generator: Any, section: str, needs: Needs | None = None) -> None:
+        self.generator = generator
+        self._needs = needs or Needs()
+        self._section = section
+        self._name = f"the {section.replace('_', ' ')}"
+        self._worked = False
+
+    def load(self) -> None:
+        self.generator.load()
+
+    def close(self) -> None:
+        self.generator.close()
+
+    def memory(self) -> int:
+        """Bytes of the generator's weights."""
+        return int(self.generator.memory())
+
+    def generate(self, requests: Sequence[Request]) -> list[Generated]:
+        """One answer a request, in order; candidates are in the order of the request's seeds.
+
+        After an error the requests are asked one by one, so that it fails those alone that it comes of.
+
+        Raises
+        ------
+        ConfigError
+            No answer keeps to the contract, not even that to the plainest request.
+        Exception
+            The generator's own, where it comes of the machine, the network or a server, or the
+            plainest request meets it too.
+        """
+        try:
+            answers = self._asked(requests)
+            first: Exception | None = None
+        except Exception as error:
+            if _of_no_row(error):
+                raise
+            first = error
+            answers = self._one_by_one(requests)
+        wrong = [answer for answer in answers if isinstance(answer, _Wrong)]
+        self._worked |= any(answer.candidates for answer in answers)
+        if self._worked or not (first or wrong and len(wrong) == len(answers)):
+            return answers
+        self._worked = self._answers_plainly(type(requests[0]))
+        if not self._worked:
+            if first is not None and not isinstance(first, BrokenContract):
+                raise first
+            told = first or str(wrong[0].error).removeprefix(f"{self._name} ")
+            raise ConfigError(f"{self._section}: {told}")
+        return answers
+
+    def _answers_plainly(self, kind: type[Request]) -> bool:
+        """Whether it answers the plainest request: then errors come of the rows."""
+        grey = Image.new("RGB", (64, 64), "grey")
+        example = (Example("plain", "a picture", grey),) if self._needs.example else ()
+        half: Any = grey if kind is CaptionRequest else "a picture"
+        try:
+            (answer,) = self._asked([kind("plain", half, example, (1,))])
+        except Exception as error:
+            if _of_no_row(error):
+                raise
+            return False
+        return bool(answer.candidates)
+
+    def _one_by_one(self, requests: Sequence[Request]) -> list[Generated]:
+        answers: list[Generated] = []
+        for request in requests:
+            try:
+                answers += self._asked([request])
+            except Exception as error:
+                if _of_no_row(error):
+                    raise
+                answers.append(_Wrong(request.row_id, (), f"{self._name} {_told(error)}"))
+        return answers
+
+    def _asked(self, requests: Sequence[Request]) -> list[Generated]:
+        """The answers to requests.
+
+        Raises
+        ------
+        BrokenContract
+            They can't be told apart.
+        """
+        given = self.generator.generate(requests)
+        if not isinstance(given, Iterable):
+            raise BrokenContract(f"must answer with a list; got {_kind(given)}")
+        answers = list(given)
+        if strange := [answer for answer in answers if not isinstance(answer, Generated)]:
+            raise BrokenContract(f"must answer with Generated; got {_kind(strange[0])}")
+        asked, answered = ([one.row_id for one in each] for each in (requests, answers))
+        if asked != answered:
+            raise BrokenContract(
+                f"must answer each request once and in order; asked for {_named(asked)}, got"
+                f" answers for {_named(answered)}"
+            )
+        return [self._checked(*both) for both in zip(requests, answers, strict=True)]
+
+    def _checked(self, request: Request, answer: Generated) -> Generated:
+        """An answer with those of its candidates that are as they must be, and why others are not."""
+        held: dict[int, Candidate] = {}
+        faults: list[str] = []
+        given = answer.candidates if isinstance(answer.candidates, (tuple, list)) else (answer,)
+        for candidate in given:
+            try:
+                sound = _sound(request, candidate)
+                if sound.seed in held:
+                    raise BrokenContract(f"gave two candidates with the seed {sound.seed}")
+            except BrokenContract as error:
+                faults.append(f"{self._name} {error}")
+            else:
+                held[sound.seed] = sound
+        told = [] if answer.error is None else [well_formed(str(answer.error))]
+        if len(held) < len(request.seeds) and not (faults or told):
+            counts = f"{len(held)} candidates for {len(request.seeds)} seeds"
+            faults.append(f"{self._name} gave {counts}, and no error")
+        kind = _Wrong if faults and not held else Generated
+        candidates = tuple(held[seed] for seed in request.seeds if seed in held)
+        return kind(request.row_id, candidates, next(iter([*told, *faults]), None))
+
+
+class _Wrong(Generated):
+    """An answer of which nothing can be used, by the generator's fault."""
+
+
+def _of_no_row(error: Exception) -> bool:
+    """Whether an error comes of the machine, the network, a server or the settings."""
+    return isinstance(error, (OSError, ServiceRefused, ConfigError)) or is_lost(error)
+
+
+def _sound(request: Request, candidate: Any) -> Candidate:
+    """A candidate as it can be judged and kept.
+
+    Raises
+    ------
+    BrokenContract
+        It is none, or not of this request.
+    """
+    if not isinstance(candidate, Candidate):
+        raise BrokenContract(f"gave {_kind(candidate)} for a candidate")
+    seed = candidate.seed
+    if not isinstance(seed, (int, np.integer)) or int(seed) not in request.seeds:
+        raise BrokenContract(f"gave a candidate with the seed {seed!r}, which was not asked for")
+    if not isinstance(candidate.prompt, str):
+        raise BrokenContract(f"gave a candidate whose prompt is {_kind(candidate.prompt)}, no text")
+    _check_notes(candidate)
+    _check_examples(request, candidate)
+    text, image = candidate.text, candidate.image
+    wanted, other = (text, image) if isinstance(request, CaptionRequest) else (image, text)
+    half, kind = ("text", str) if isinstance(request, CaptionRequest) else ("picture", Image.Image)
+    if not isinstance(wanted, kind | None):
+        raise BrokenContract(f"gave {_kind(wanted)} for a {half}")
+    if other is not None:
+        raise BrokenContract(f"gave {_kind(other)} beside the {half} that was asked for")
+    plain = _plain(image)
+    notes = tuple(candidate.notes)
+    if image is not None and plain is not None and plain is not image:
+        notes += (f"the picture came in mode {image.mode}, and was converted to {plain.mode}",)
+    return storable(
+        replace(
+            candidate,
+            seed=int(seed),
+            image=plain,
+            notes=notes,
+            shown=tuple(candidate.shown),
+            dropped=tuple(candidate.dropped),
+        )
+    )
+
+
+def _check_notes(candidate: Candidate) -> None:
+    notes = candidate.notes
+    if not isinstance(notes, (tuple, list)) or not all(isinstance(note, str) for note in notes):
+        raise BrokenContract("gave a candidate whose notes are no tuple of texts")
+
+
+def _check_examples(request: Request, candidate: Candidate) -> None:
+    """What a candidate says of examples is recorded: it must be of those that were handed over."""
+    given = {example.id for example in request.examples}
+    shown, dropped = candidate.shown, candidate.dropped
+    if not isinstance(shown, (tuple, list)) or not isinstance(dropped, (tuple, list)):
+        raise BrokenContract("gave a candidate whose shown or dropped examples are no tuple")
+    for one in dropped:
+        if not isinstance(one, Dropped) or not isinstance(one.reason, str):
+            raise BrokenContract(f"gave {_kind(one)} for a dropped example and its reason")
+    for said, ids in (("was shown", shown), ("left out", [one.id for one in dropped])):
+        for name in ids:
+            if not isinstance(name, str) or name not in given:
+                raise BrokenContract(
+                    f"gave a candidate that says that it {said} example {name!r}, which was not"
+                    " given"
+                )
+
+
+def _plain(image: Image.Image | None) -> Image.Image | None:
+    """A picture of 8 bits a sample, as files hold it; transparency stays."""
+    if image is None or 0 in image.size:
+        return image
+    try:
+        image.load()
+        return image if image.mode in ("RGB", "RGBA") else to_rgb(image)
+    except Exception as error:
+        raise BrokenContract(f"gave a picture whose reading {_told(error)}") from None
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else type(value).__name__
+
+
+def _named(ids: Sequence[Any]) -> str:
+    shown = ", ".join(repr(one) for one in ids[:3])
+    return f"{len(ids)} rows ({shown}{', …' if len(ids) > 3 else ''})" if ids else "no row"
+
+
+def _told(error: Exception) -> str:
+    said = " ".join(well_formed(str(error)).split()) or "no message"
+    return said if isinstance(error, BrokenContract) else f"raised {type(error).__name__}: {said}"
