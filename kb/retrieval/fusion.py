@@ -95,8 +95,8 @@ class FusionRetriever:
 
     def _mode(self, modality: Modality) -> str:
         """How it retrieves from `modality`: without a mapping that says anything, by intra alone."""
-        says_nothing = self.mapping is not None and self.mapping.constant_[modality]
-        return "intra" if self.settings.mode == "pseudo" and says_nothing else self.settings.mode
+        nothing = self.mapping is not None and self.mapping.constant_[modality]
+        return "intra" if nothing and self.settings.mode == "pseudo" else self.settings.mode
 
     def search(
         self,
@@ -175,9 +175,7 @@ class FusionRetriever:
         mode = self._mode(modality)
         if mode in ("cross", "pseudo"):
             if crossing is None:
-                raise ValueError(
-                    f"mode {mode} needs a mapping, or cross encoders that share a space"
-                )
+                raise ValueError(f"mode {mode} needs a mapping or encoders that share a space")
             rows, cross = self._nearest(crossing, other, ids, k, excluded)
             intra, score = self.similarities(queries, modality, rows), cross
         else:
@@ -187,11 +185,9 @@ class FusionRetriever:
             else:
                 cross = self.similarities(crossing, other, rows)
             score = intra
-            alpha = self.alpha(modality)
-            if mode == "fusion" and alpha < 1:
+            if mode == "fusion" and (alpha := self.alpha(modality)) < 1:
                 score = alpha * intra + (1 - alpha) * cross
-        weight = float(self.settings.consensus)
-        if weight > 0:
+        if weight := float(self.settings.consensus):
             score = score + weight * consensus(self.embeddings[other], rows, score)
         order = ranked(score, rows, self.ids)[:, :m]
         rows, intra, cross, score = (
