@@ -11,7 +11,14 @@ from typing import Any
 
 from kb import contents
 from kb.embeddings import MODALITIES, Stacked
-from kb.fitting import expected_queries, external_moments, keep_held_out, predicts, trials_of
+from kb.fitting import (
+    expected_queries,
+    external_moments,
+    keep_held_out,
+    predicts,
+    trials_of,
+    unseen_rows,
+)
 from kb.mapping import CrossModalMapping
 from kb.pairs import Pairs, read_pairs
 from kb.purification import Purified, purify
@@ -67,7 +74,7 @@ def build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Reci
             own = internal.embeddings
             mapping.compare(own["image"], own["text"], groups, moments)
         with watch.step("index"):
-            expected = expected_queries(internal, mapping, mapping.out_of_fold_, recipe)
+            expected = expected_queries(internal, mapping, unseen_rows(mapping), recipe)
             indexes = contents.build_indexes(
                 building, embeddings, settings.index, random_state, settings.device, expected
             )

@@ -170,19 +170,30 @@ def build_indexes(
     settings: IndexSettings,
     random_state: int,
     device: str,
-    queries: Mapping[Modality, np.ndarray],
+    queries: Mapping[Modality, np.ndarray] | None,
+    as_before: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[Modality, EmbeddingIndex]:
     """One index a modality, built, tuned by `queries` such as it will get, saved under `folder`/indexes.
 
-    Each is read back when both are there: one that grew in memory holds up to twice its size.
+    `as_before`, the manifest's entries, says how those were tuned that these replace. Each is read
+    back when both are there: one that grew in memory holds up to twice its size.
     """
     places = {m: folder / "indexes" / m for m in MODALITIES}
     shutil.rmtree(folder / "indexes", ignore_errors=True)
     (folder / "indexes").mkdir()
     for modality, place in places.items():
-        EmbeddingIndex.build(
-            embeddings[modality], settings, random_state, device, queries[modality]
-        ).save(place)
+        before = {} if as_before is None else as_before[modality]
+        tuned = {name: before[name] for name in ("lists", "probes") if name in before}
+        index = EmbeddingIndex.build(
+            embeddings[modality],
+            settings.model_copy(update=tuned),
+            random_state,
+            device,
+            None if queries is None else queries[modality],
+        )
+        if tuned and "recall_at_10" in before:
+            index.evidence["recall_at_10"] = before["recall_at_10"]
+        index.save(place)
     return {m: EmbeddingIndex.load(place, device) for m, place in places.items()}
 
 

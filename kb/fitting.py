@@ -62,6 +62,14 @@ def trials_of(retriever: FusionRetriever, internal: Pairs, rows: np.ndarray) -> 
     return LeaveOneOut(retriever, queries, _ids(internal, rows), halves)
 
 
+def unseen_rows(mapping: CrossModalMapping) -> dict[Modality, np.ndarray] | None:
+    """Predictions of `held_rows_` by mappings that did not see them, as they will be read back."""
+    if mapping.out_of_fold_ is None:
+        return None
+    found = mapping.out_of_fold_
+    return {m: found[m].astype(np.float16).astype(np.float32) for m in MODALITIES}
+
+
 def keep_held_out(
     folder: Path, mapping: CrossModalMapping, internal: Pairs
 ) -> dict[Modality, np.ndarray | None]:
@@ -72,15 +80,11 @@ def keep_held_out(
     dict of modality to float32 [r, d of the other], or None where the mapping says nothing
         As it will be read back, so that what is measured by it now and later agrees.
     """
-    rows = mapping.held_rows_
-    if mapping.out_of_fold_ is None:
-        predictions = {
-            m: mapping.map(take(internal.embeddings[m], rows), source=m) for m in MODALITIES
-        }
+    rows, predictions = mapping.held_rows_, unseen_rows(mapping)
+    if predictions is None:
+        own = {m: take(internal.embeddings[m], rows) for m in MODALITIES}
+        predictions = {m: mapping.map(own[m], source=m) for m in MODALITIES}
     else:
-        predictions = {
-            m: mapping.out_of_fold_[m].astype(np.float16).astype(np.float32) for m in MODALITIES
-        }
         HeldOut(_ids(internal, rows), predictions).save(folder / HELD_OUT)
     return {m: None if mapping.constant_[m] else predictions[m] for m in MODALITIES}
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from kb import contents
 from kb.building import build
 from kb.embeddings import MODALITIES, Modality
-from kb.fitting import HELD_OUT, expected_queries
+from kb.fitting import HELD_OUT
 from kb.growth import Growth, compare
 from kb.index import EmbeddingIndex
 from kb.joining import join
@@ -208,7 +208,7 @@ def _damage(folder: Path, damaged: Sequence[str]) -> DamagedKnowledgeBase:
     )
 
 
-def _mended(folder: Path, internal: Pairs, recipe: Recipe) -> dict[str, Any]:
+def _mended(folder: Path, recipe: Recipe) -> dict[str, Any]:
     """The manifest of a knowledge base, once its files are whole.
 
     Raises
@@ -227,13 +227,10 @@ def _mended(folder: Path, internal: Pairs, recipe: Recipe) -> dict[str, Any]:
     logger.warning("rebuilding damaged index files: %s", ", ".join(damaged))
     settings = KnowledgeBaseSettings(**manifest["settings"])
     seed, device = manifest["random_state"], recipe.settings.device
-    made_by = Recipe(settings, seed, manifest["shared_space"])
-    mapping = CrossModalMapping.load(folder / "mapping" / "mapping", device)
-    held_out = HeldOut.load(folder / HELD_OUT)
-    unseen = None if held_out is None else held_out.predictions
-    expected = expected_queries(internal, mapping, unseen, made_by)
     embeddings = contents.open_contents(folder)
-    indexes = contents.build_indexes(folder, embeddings, settings.index, seed, device, expected)
+    indexes = contents.build_indexes(
+        folder, embeddings, settings.index, seed, device, None, manifest["indexes"]
+    )
     manifest["indexes"] = {m: index.describe() for m, index in indexes.items()}
     for path in sorted((folder / "indexes").iterdir()):
         manifest["files"][f"indexes/{path.name}"] = {
@@ -248,7 +245,7 @@ def _growth(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Re
     """What is new, gone or changed, by the folder; damage asks for a rebuild."""
     settings = recipe.settings
     try:
-        manifest = _mended(folder, internal, recipe)
+        manifest = _mended(folder, recipe)
     except DamagedKnowledgeBase as error:
         return Growth(str(error))
     growth = compare(
