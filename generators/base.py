@@ -33,11 +33,15 @@ class Needs:
         given no examples.
     example : bool
         Whether it makes nothing without an example: then it is asked only with one.
+    side : int or None
+        Longest side in pixels that a picture, a row's or an example's, is of use at; larger ones may
+        be handed over shrunk to it (`generators.pictures.held`). None: as they are.
     """
 
     text: bool = True
     image: bool = True
     example: bool = False
+    side: int | None = None
 
     @property
     def any(self) -> bool:

@@ -37,7 +37,7 @@ class OpenAICaptionSettings(ServiceSettings):
 
     def needs(self) -> Needs:
         """Both halves: each example is a turn of the conversation."""
-        return Needs()
+        return Needs(side=self.longest_side)
 
 
 class OpenAICaptioner(ServiceGenerator[CaptionRequest]):

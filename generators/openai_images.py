@@ -39,7 +39,11 @@ class OpenAIImageSettings(ImagePromptSettings, ServiceSettings):
 
     def needs(self) -> Needs:
         """The half of an example by which it grounds the image."""
-        return Needs(text=self.grounding == "prompt", image=self.grounding == "edit")
+        return Needs(
+            text=self.grounding == "prompt",
+            image=self.grounding == "edit",
+            side=self.longest_side,
+        )
 
     @field_validator("size")
     @classmethod

@@ -56,6 +56,16 @@ def shrunk(image: Image.Image, longest_side: int, background: str = "white") -> 
     return _padded(_within(on_ground(image, background), longest_side), background)
 
 
+def held(image: Image.Image, longest_side: int | None) -> Image.Image:
+    """The image no larger than a generator has a use for (`generators.base.Needs`); never enlarged.
+
+    A strip keeps at least what `bounded` makes of it.
+    """
+    if longest_side is None:
+        return image
+    return _within(image, max(longest_side, STRIP_SIDE) if _is_strip(image) else longest_side)
+
+
 def _within(image: Image.Image, longest_side: int) -> Image.Image:
     longest = max(image.size)
     if longest <= longest_side:

@@ -13,6 +13,9 @@ from generators.base import Needs
 from generators.checkpoints import CheckpointSettings
 from generators.prompts import ImagePromptSettings
 
+# The longest side of an example's picture that is of use: twice that of the largest picture that the
+# model learned on, so that one which is cropped to another shape still fills it.
+SIDE = 2048
 # Folders of the parts of an SDXL checkpoint.
 PARTS = (
     "scheduler",
@@ -127,7 +130,7 @@ class SdxlSettings(ImagePromptSettings, CheckpointSettings):
 
     def needs(self) -> Needs:
         """The half of an example by which it grounds the image."""
-        return Needs(text=self.grounding == "prompt", image=self.by_image)
+        return Needs(text=self.grounding == "prompt", image=self.by_image, side=SIDE)
 
     def models(self) -> dict[str, tuple[str, str | None]]:
         """The checkpoint, and the adapter where the grounding uses it."""

@@ -51,7 +51,7 @@ class VlmSettings(SamplingSettings, CheckpointSettings):
 
     def needs(self) -> Needs:
         """Both halves: each example is a turn of the conversation."""
-        return Needs()
+        return Needs(side=self.longest_side)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,10 @@ from generators.base import (
 )
 from generators.prompts import joined
 from kb.embeddings import Modality, opposite
+from pipeline.completion.halves import decode_pictures, embedded_captions, nearest_caption
 from pipeline.completion.row import Grounds, Row, Tried
 from pipeline.config.config import Config
-from pipeline.dataset.images import UndecodableImage, decode, encode
+from pipeline.dataset.images import encode
 from pipeline.knowledge.standing import StandingKnowledge
 from pipeline.ledger.ledger import Entry
 from pipeline.ledger.review import REFUSED, half_digest
@@ -74,26 +75,22 @@ class Block:
         self.needs = needs_of(self.component.settings)
         self.grounded = config.generation.grounded_of(missing, self.needs)
         self.rows = [
-            self._row(entry, cell, reason)
+            Row(entry.id, cell, reason or "unknown", entry.first_attempt)
             for entry, cell, reason in zip(entries, cells, reasons, strict=True)
         ]
-
-    def _row(self, entry: Entry, cell: Any, reason: str | None) -> Row:
-        row = Row(entry.id, None, reason or "unknown", entry.first_attempt)
-        if self.observed == "text":
-            row.item = cell
-            return row
-        try:
-            row.item = decode(cell["bytes"], self.config.dataset.max_pixels)
-        except UndecodableImage as error:
-            row.error = f"the observed image can't be decoded any more: {error}"
-        return row
+        # What is embedded of each row; of a picture what the encoder made of it.
+        self._seen = [row.item for row in self.rows]
+        if self.observed == "image":
+            most = config.dataset.max_pixels
+            self._seen = decode_pictures(models, self.rows, self.needs, most)
 
     def ground(self) -> None:
         """Embed the observed halves, find the pairs that ground them, predict the missing ones."""
         knowledge, observed = self.knowledge.base, self.observed
-        rows = [row for row in self.rows if row.error is None]
-        embeddings, faults = embed_each(self.models, [row.item for row in rows], observed)
+        had = [number for number, row in enumerate(self.rows) if row.error is None]
+        rows = [self.rows[number] for number in had]
+        seen, self._seen = [self._seen[number] for number in had], []
+        embeddings, faults = embed_each(self.models, seen, observed)
         for place, why in faults.items():
             rows[place].error = f"the observed {observed}: {why}"
         sound = [place for place in range(len(rows)) if place not in faults]
@@ -107,24 +104,20 @@ class Block:
             return
         found = knowledge.retriever.retrieve(embeddings, observed, ids=[row.id for row in rows])
         pairs = self.knowledge.pairs(
-            [hit.row for hits in found for hit in hits], with_images=self.needs.image
+            [hit.row for hits in found for hit in hits],
+            with_images=self.needs.image,
+            longest_side=self.needs.side,
         )
-        for row, own, hits in zip(rows, embeddings, found, strict=True):
-            target = row.pseudo if observed == "image" else own
+        own = embeddings if observed == "text" else [row.pseudo for row in rows]
+        spoken = embedded_captions(self.models, pairs.values())
+        for row, target, hits in zip(rows, own, found, strict=True):
             for hit in hits:
                 pair = pairs[hit.row]
-                example = Grounds(pair, self._nearest_caption(pair.captions, target), hit)
+                example = Grounds(pair, nearest_caption(pair.captions, target, spoken), hit)
                 if pair.fault is None:
                     row.examples.append(example)
                 else:
                     row.dropped.append((example, pair.fault))
-
-    def _nearest_caption(self, captions: Sequence[str], target: np.ndarray | None) -> str:
-        """Of a pair's captions the one nearest to the row's text [d], pseudo or own."""
-        if len(captions) == 1 or target is None:
-            return captions[0]
-        embeddings, _ = embed_each(self.models, [[caption] for caption in captions], "text")
-        return captions[int(np.argmax(embeddings @ target))]
 
     def open_rows(self) -> list[Row]:
         """Rows that wait for the generator, while there are attempts left."""

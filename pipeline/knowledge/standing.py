@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
 from PIL import Image
 
+from generators.pictures import held
 from kb.embeddings import normalise, take
+from kb.encoders.ahead import ahead, usable_cores
 from kb.knowledge_base import KnowledgeBase
 from kb.storage import DamagedKnowledgeBase, read_manifest, version_of
 from pipeline.dataset.images import UndecodableImage, decode
@@ -189,25 +192,39 @@ class StandingKnowledge:
         rows = np.sort(generator.choice(rows, min(HUB_PAIRS, len(rows)), replace=False))
         return self.base.pseudo(take(self.base.embeddings["image"], rows), "image")
 
-    def pairs(self, rows: Sequence[int], with_images: bool) -> dict[int, Pair]:
+    def pairs(
+        self, rows: Sequence[int], with_images: bool, longest_side: int | None = None
+    ) -> dict[int, Pair]:
         """Pairs of the knowledge base by row, with their pictures when asked for.
 
-        One that can't be decoded any more is the pair's `fault`, and told in a warning.
+        With a `longest_side` pictures are shrunk to it (`generators.pictures.held`). One that can't be decoded any more is the pair's `fault`, and told in a warning.
         """
         stored = {row: self.base.pair(row) for row in dict.fromkeys(rows)}
         encoded: list[bytes | None] = [None] * len(stored)
         if with_images:
             encoded = self._sources.encoded_pictures(list(stored.values()))
+
+        def seen(asked: tuple[str, bytes | None]) -> tuple[Image.Image | None, str | None]:
+            source, data = asked
+            limit = self._sources.of(source).settings.max_pixels
+            try:
+                return held(decode(data or b"", limit, longest_side), longest_side), None
+            except UndecodableImage as error:
+                return None, str(error)
+
+        pictures: Iterator[tuple[Image.Image | None, str | None]] = repeat((None, None))
+        if with_images:
+            asked = [
+                (pair["source"], data) for pair, data in zip(stored.values(), encoded, strict=True)
+            ]
+            pictures = ahead(seen, asked, usable_cores(), len(asked) or 1)
         found = {}
-        for (row, pair), data in zip(stored.items(), encoded, strict=True):
-            image, fault = None, None
-            if with_images:
-                limit = self._sources.of(pair["source"]).settings.max_pixels
-                try:
-                    image = decode(data or b"", limit)
-                except UndecodableImage as error:
-                    logger.warning("pair %r has no picture any more: %s", pair["id"], error)
-                    fault = f"the picture can't be decoded any more: {error}"
+        for (row, pair), data, (image, fault) in zip(
+            stored.items(), encoded, pictures, strict=False
+        ):
+            if fault is not None:
+                logger.warning("pair %r has no picture any more: %s", pair["id"], fault)
+                fault = f"the picture can't be decoded any more: {fault}"
             captions = tuple(pair["text"])
             found[row] = Pair(
                 row, pair["id"], pair["source"], pair["licence"], captions, image, data, fault

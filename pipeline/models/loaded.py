@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from generators.base import needs_of
 from kb.embeddings import InvalidEmbedding, Modality, normalise
@@ -20,6 +21,9 @@ from pipeline.models.components import Component
 from pipeline.models.loading import Loading
 from pipeline.models.resolution import ResolvedModel
 from pipeline.storage.errors import ConfigError
+
+# Pictures that are ready ahead of an encoder that takes them as they are.
+AHEAD = 4
 
 
 class LoadedModels:
@@ -130,8 +134,32 @@ class LoadedModels:
             self._encoder.close()
             self._encoder = None
 
+    @property
+    def jpeg_side(self) -> int | None:
+        """The shorter side that JPEGs may be decoded at for the encoder; None: their own."""
+        side: int | None = getattr(self.encoder, "jpeg_side", None)
+        return side
+
+    @property
+    def pictures_ahead(self) -> int:
+        """Pictures to have ready for the encoder: few where it takes them as large as they are."""
+        return int(getattr(self.encoder, "pictures_ahead", AHEAD))
+
+    def prepare(self, picture: Image.Image) -> Any:
+        """A picture for `embed`, as far as the encoder can be spared work; in any thread.
+
+        What can't be prepared is left as it is, for `embed` to say why.
+        """
+        made = getattr(self.encoder, "prepare", None)
+        if made is None:
+            return picture
+        try:
+            return made(picture)
+        except Exception:  # noqa: BLE001  the encoder's own error comes of the picture in `embed`
+            return picture
+
     def embed(self, items: Iterable[Any], modality: Modality) -> np.ndarray:
-        """Unit embeddings [n, d] of images (PIL) or of texts, each a list of captions.
+        """Unit embeddings [n, d] of images (PIL, or `prepare`d) or of texts, each a list of captions.
 
         A row with several captions gets the mean of theirs. Images may come from an iterator: a
         few batches of them are held.
