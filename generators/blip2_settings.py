@@ -24,9 +24,6 @@ class Blip2Settings(SamplingSettings, CheckpointSettings):
         "Salesforce/blip2-opt-2.7b",
         description="Model id, or a folder in the same format.",
     )
-    batch_size: int = Field(
-        16, ge=1, description="Captions drawn at once; halved when out of memory."
-    )
     template: str = Field(
         "Please write a caption of the image. Caption:",
         description="Prompt of a row without an example.",

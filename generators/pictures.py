@@ -36,16 +36,12 @@ def bounded(image: Image.Image, background: str = "white") -> Image.Image:
     return _padded(image, background)
 
 
-def fitted_into(
-    image: Image.Image, size: tuple[int, int], background: str = "white"
-) -> Image.Image:
-    """The whole image scaled into ``(width, height)`` and padded; nothing is cropped or distorted."""
-    return ImageOps.pad(
-        bounded(image, background),
-        size,
-        method=Image.Resampling.LANCZOS,
-        color=background,
-    )
+def covering(image: Image.Image, size: tuple[int, int], background: str = "white") -> Image.Image:
+    """The image in RGB, filling ``(width, height)``: what is beyond that shape is cut off evenly.
+
+    Nothing is distorted, and no ground is seen but through what is transparent.
+    """
+    return ImageOps.fit(on_ground(image, background), size, method=Image.Resampling.LANCZOS)
 
 
 def shrunk(image: Image.Image, longest_side: int, background: str = "white") -> Image.Image:

@@ -30,9 +30,9 @@ def decode_pictures(
     least = None if side is None or jpeg_side is None else max(side, jpeg_side)
 
     def one(row: Row) -> Any:
-        data, row.item = row.item["bytes"], None
+        assert row.file is not None
         try:
-            picture = decode(data, max_pixels, least)
+            picture = decode(row.file, max_pixels, least)
         except UndecodableImage as error:
             row.error = f"the observed image can't be decoded any more: {error}"
             return None

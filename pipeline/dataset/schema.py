@@ -11,7 +11,7 @@ import json
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 ROW_GROUP_ROWS = 100
 # What is read at once by whoever reads a row group; of more than 2 GB Arrow would read none.
 ROW_GROUP_BYTES = 256 << 20
@@ -73,6 +73,7 @@ COMPLETION = pa.struct(
         ("chosen", pa.int32()),
         ("score", pa.float32()),
         ("run_id", pa.string()),
+        ("image_format", pa.string()),
     ]
 )
 

@@ -98,7 +98,7 @@ class StandingKnowledge:
 
     @property
     def base(self) -> KnowledgeBase:
-        """The knowledge base of the last build.
+        """The knowledge base of the last build, on the CPU wherever it was built.
 
         Raises
         ------
@@ -109,7 +109,8 @@ class StandingKnowledge:
         """
         if self._base is None:
             check_device("knowledge_base.device", self._device)
-            self._base = KnowledgeBase.load(self.folder, device=self._device)
+            # A GPU is for the generator: a few rows at a time are searched for beside it.
+            self._base = KnowledgeBase.load(self.folder, device="cpu")
         return self._base
 
     def checked(self) -> KnowledgeBase:

@@ -14,11 +14,12 @@ import numpy as np
 from PIL import Image
 
 from generators.base import needs_of
+from generators.usage import Usage
 from kb.embeddings import InvalidEmbedding, Modality, normalise
 from pipeline.models.answers import Answers
 from pipeline.models.candidates import CandidateStore
 from pipeline.models.components import Component
-from pipeline.models.loading import Loading
+from pipeline.models.loading import Loading, weight_bytes
 from pipeline.models.resolution import ResolvedModel
 from pipeline.storage.errors import ConfigError
 
@@ -67,6 +68,7 @@ class LoadedModels:
         self._resolved: dict[str, dict[str, ResolvedModel]] = {}
         self._encoder: Any = None
         self._generator: tuple[Modality, Any] | None = None
+        self._told = Usage()
 
     def resolved(self, component: Component) -> Mapping[str, ResolvedModel]:
         """The local checkpoints of a component by role, looked for once."""
@@ -104,8 +106,17 @@ class LoadedModels:
             else:
                 load = partial(self._load, component)
                 made = self.store.around(made, self.identity(component), load)
-            self._generator = (missing, made)
+            self._generator, self._told = (missing, made), Usage()
         return self._generator[1]
+
+    def newly_used(self) -> tuple[Modality, Usage] | None:
+        """What the generator's server has counted since this was last asked, and for which half."""
+        if self._generator is None:
+            return None
+        half, generator = self._generator
+        used = getattr(generator, "used", Usage())
+        new, self._told = used - self._told, used
+        return half, new
 
     def try_generator(self, missing: Modality) -> None:
         """Load a generator and free it again, to know that it can be loaded."""
@@ -117,8 +128,11 @@ class LoadedModels:
             made.close()
 
     def _load(self, component: Component, made: Any) -> None:
-        names = ", ".join(model.name for model in self.resolved(component).values())
-        with self.loading.of(f"{component.section} {names or component.kind}"):
+        models = self.resolved(component).values()
+        names = ", ".join(model.name for model in models) or component.kind
+        size = sum(weight_bytes(model.path) for model in models)
+        told = f", {size / 1e9:.1f} GB" if size >= 5e7 else ""
+        with self.loading.of(f"{component.section} {names}{told}"):
             component.load(made)
 
     def close_generator(self) -> None:
