@@ -17,7 +17,7 @@ from kb.mapping import CrossModalMapping
 from kb.retrieval.consensus import consensus
 from kb.retrieval.excluded import Excluded
 from kb.retrieval.ranking import TOLERANCE, Hit, Neighbours, ranked
-from kb.retrieval.settings import RetrievalSettings
+from kb.retrieval.settings import RetrievalSettings, asks_by_pseudo
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +95,9 @@ class FusionRetriever:
 
     def _mode(self, modality: Modality) -> str:
         """How it retrieves from `modality`: without a mapping that says anything, by intra alone."""
+        mode = self.settings.mode
         nothing = self.mapping is not None and self.mapping.constant_[modality]
-        return "intra" if nothing and self.settings.mode == "pseudo" else self.settings.mode
+        return "intra" if nothing and asks_by_pseudo(mode, self.shared_space) else mode
 
     def search(
         self,
@@ -180,9 +181,8 @@ class FusionRetriever:
             intra, score = self.similarities(queries, modality, rows), cross
         else:
             rows, intra = self._nearest(queries, modality, ids, k, excluded)
-            if crossing is None:
-                cross = np.full_like(intra, np.nan)
-            else:
+            cross = np.full_like(intra, np.nan)
+            if crossing is not None:
                 cross = self.similarities(crossing, other, rows)
             score = intra
             if mode == "fusion" and (alpha := self.alpha(modality)) < 1:

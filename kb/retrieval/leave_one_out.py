@@ -12,7 +12,7 @@ from kb.index.stored_rows import scattered
 from kb.retrieval.consensus import consensus
 from kb.retrieval.fusion import FusionRetriever
 from kb.retrieval.ranking import Neighbours, ranked
-from kb.retrieval.settings import RetrievalSettings
+from kb.retrieval.settings import RetrievalSettings, asks_by_pseudo
 
 CANDIDATE_K = (5, 10, 20, 50, 100, 200, 400)
 CANDIDATE_ALPHA = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -82,7 +82,8 @@ class LeaveOneOut:
         crossing: np.ndarray | None = None
         for point in points:
             wide = max([p.k for p in points if p.mode == point.mode] + [self.examples])
-            mode = "intra" if point.mode == "pseudo" and pseudo is None else point.mode
+            guesses = asks_by_pseudo(point.mode, self.retriever.shared_space)
+            mode = "intra" if guesses and pseudo is None else point.mode
             found, truth = self._wide(modality, mode, wide, pseudo)
             part = (slice(None), slice(0, max(point.k, self.examples)))
             rows, score = found.rows[part], found.intra[part]
@@ -109,11 +110,12 @@ class LeaveOneOut:
         if key in self._found:
             return self._found[key]
         finder = self._finder(first, k)
-        guess = pseudo if first == "pseudo" else None
+        guesses = asks_by_pseudo(first, self.retriever.shared_space)
+        guess = pseudo if guesses else None
         found = finder.search(self.pairs[modality], modality, self.ids, k, guess, self.without)
         other = opposite(modality)
         answer = found, finder.similarities(self.pairs[other], other, found.rows)
-        if first != "pseudo":
+        if not guesses:
             self._found[key] = answer
         return answer
 

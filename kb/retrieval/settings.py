@@ -55,3 +55,8 @@ class RetrievalSettings(BaseModel):
         return self.model_copy(
             update={n: v for n, v in defaults.items() if getattr(self, n) == "auto"}
         )
+
+
+def asks_by_pseudo(mode: str, shared_space: bool) -> bool:
+    """Whether stage 1 searches by pseudo-embeddings: in `cross` too where there is no other way."""
+    return mode == "pseudo" or (mode == "cross" and not shared_space)
