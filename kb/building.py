@@ -5,31 +5,31 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
 from kb import contents
-from kb.embeddings import MODALITIES, Modality, Stacked, normalise, opposite, sample_rows, take
-from kb.index.embedding_index import RECALL_QUERIES
+from kb.embeddings import MODALITIES, Stacked
+from kb.fitting import (
+    expected_queries,
+    external_moments,
+    keep_held_out,
+    predicts,
+    trials_of,
+    unseen_rows,
+)
 from kb.mapping import CrossModalMapping
-from kb.mapping.held_out import HeldOut
 from kb.pairs import Pairs, read_pairs
 from kb.purification import Purified, purify
 from kb.recipe import KnowledgeBaseSettings, Recipe
-from kb.retrieval import FusionRetriever, RetrievalSettings
-from kb.retrieval.leave_one_out import select_retrieval
+from kb.retrieval import FusionRetriever
+from kb.retrieval.leave_one_out import judge_examples, select_retrieval
 from kb.stopwatch import Stopwatch
 from kb.storage import FORMAT_VERSION, digest_files, replacing, write_manifest
 from kb.threads import threads_for
 
 logger = logging.getLogger(__name__)
-
-HELD_OUT = Path("mapping", "held_out.arrow")
-# Pairs that k and alpha, and later the scores' standards, are measured on at most.
-HELD_OUT_ROWS = 2000
 
 
 def build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Recipe) -> None:
@@ -45,15 +45,7 @@ def _build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Rec
     settings, random_state = recipe.settings, recipe.random_state
     watch = Stopwatch()
     with replacing(folder) as building:
-        with watch.step("mapping"):
-            mapping = CrossModalMapping(settings.mapping, random_state, settings.device)
-            groups = internal.groups()
-            mapping.fit(internal.embeddings["image"], internal.embeddings["text"], groups)
-            (building / "mapping").mkdir()
-            mapping.save(building / "mapping" / "mapping")
-            rows, held_out = _held_out(mapping, internal, random_state)
-            if held_out is not None:
-                held_out.save(building / HELD_OUT)
+        groups = internal.groups()
         purified: Purified | None = None
         used = external if "external" in settings.sources else []
         if used and settings.purify:
@@ -80,8 +72,15 @@ def _build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Rec
             contents.write_table(building / "known.parquet", [contents.known_table(known, 0)])
         pairs = read_pairs(building / "pairs.arrow")
         embeddings = contents.open_contents(building)
+        with watch.step("mapping"):
+            mapping = CrossModalMapping(settings.mapping, random_state, settings.device)
+            moments = None
+            if settings.external_fitted:
+                moments = external_moments(pairs, embeddings, internal)
+            own = internal.embeddings
+            mapping.compare(own["image"], own["text"], groups, moments)
         with watch.step("index"):
-            expected = expected_queries(internal, mapping, held_out, recipe)
+            expected = expected_queries(internal, mapping, unseen_rows(mapping), recipe)
             indexes = contents.build_indexes(
                 building, embeddings, settings.index, random_state, settings.device, expected
             )
@@ -90,15 +89,20 @@ def _build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Rec
                 embeddings,
                 indexes,
                 contents.id_array(pairs),
-                mapping,
+                None,
                 settings.retrieval,
                 recipe.shared_space,
                 contents.digest_arrays(pairs),
             )
-            retrieval, evidence = _choose_retrieval(retriever, internal, rows, held_out)
+            trials = trials_of(retriever, internal, mapping.held_rows_)
+            mapping.settle(partial(judge_examples, trials) if predicts(settings) else None)
+            (building / "mapping").mkdir()
+            mapping.save(building / "mapping" / "mapping")
+            pseudo = keep_held_out(building, mapping, internal)
+            retrieval, evidence = select_retrieval(trials, pseudo)
         with watch.step("digests"):
             files = digest_files(building)
-        chosen = {"mode": retrieval.mode, "k": retrieval.k, "alpha": retrieval.alpha}
+        chosen = {name: getattr(retrieval, name) for name in contents.RETRIEVAL}
         manifest = {
             "format_version": FORMAT_VERSION,
             "version": contents.version(building, files, chosen),
@@ -109,6 +113,8 @@ def _build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Rec
                 **contents.count(building),
                 "internal_at_fit": len(internal),
                 "internal_changed": 0,
+                "external_at_fit": sum(map(len, external)),
+                "external_changed": 0,
                 "external_sources": sorted(
                     {s for p in external for s in contents.count_by_source(p.table)}
                 ),
@@ -195,52 +201,3 @@ def _save_purified(folder: Path, purified: Purified, external: Sequence[Pairs]) 
     table = contents.verdict_table(purified.verdicts, external, 0)
     contents.write_table(folder / "verdicts.parquet", [table])
     purified.fitted.save(folder)
-
-
-def _held_out(
-    mapping: CrossModalMapping, internal: Pairs, random_state: int
-) -> tuple[np.ndarray, HeldOut | None]:
-    """A sample of the pairs that the mapping was fitted on, and how others predict them, if known."""
-    chosen = sample_rows(len(mapping.rows_), HELD_OUT_ROWS, random_state)
-    rows = mapping.rows_[chosen]
-    if mapping.out_of_fold_ is None:
-        return rows, None
-    # As they will be read back, so that what is measured by them now and later agrees.
-    predictions = {
-        m: mapping.out_of_fold_[m][chosen].astype(np.float16).astype(np.float32) for m in MODALITIES
-    }
-    return rows, HeldOut(_ids(internal, rows), predictions)
-
-
-def expected_queries(
-    internal: Pairs, mapping: CrossModalMapping, held_out: HeldOut | None, recipe: Recipe
-) -> dict[Modality, np.ndarray]:
-    """Per modality such unit rows as its index will be asked for, by the mode of retrieval.
-
-    In `cross` these are rows of the other modality, or what is predicted of them.
-    """
-    rows = sample_rows(len(internal), RECALL_QUERIES, recipe.random_state)
-    own = {m: take(internal.embeddings[m], rows) for m in MODALITIES}
-    if recipe.settings.retrieval.mode != "cross":
-        return own
-    if recipe.shared_space:
-        return {m: own[opposite(m)] for m in MODALITIES}
-    if held_out is not None:
-        return {
-            m: normalise(held_out.predictions[opposite(m)][:RECALL_QUERIES]) for m in MODALITIES
-        }
-    return {m: mapping.map(own[opposite(m)], source=opposite(m)) for m in MODALITIES}
-
-
-def _ids(pairs: Pairs, rows: np.ndarray) -> list[str]:
-    return pairs.table["id"].take(pa.array(rows)).cast(pa.string()).to_pylist()
-
-
-def _choose_retrieval(
-    retriever: FusionRetriever, internal: Pairs, rows: np.ndarray, held_out: HeldOut | None
-) -> tuple[RetrievalSettings, list[dict[str, float]]]:
-    """k and alpha, measured on internal pairs by pseudo-embeddings that did not see them."""
-    queries = {m: take(internal.embeddings[m], rows) for m in MODALITIES}
-    halves = {m: internal.digests[m][rows] for m in MODALITIES}
-    pseudo = None if held_out is None else held_out.predictions
-    return select_retrieval(retriever, queries, _ids(internal, rows), pseudo, halves)

@@ -32,6 +32,8 @@ Origin = Literal["internal", "external"]
 ORIGINS: tuple[Origin, ...] = ("internal", "external")
 # What a knowledge base adds to the columns of its pairs.
 OWN_COLUMNS = ("origin", "added", *(f"{modality}_digest" for modality in MODALITIES))
+# What is measured of retrieval, and decides what is found.
+RETRIEVAL = ("mode", "k", "alpha", "consensus")
 
 
 @dataclass(frozen=True)
@@ -168,19 +170,30 @@ def build_indexes(
     settings: IndexSettings,
     random_state: int,
     device: str,
-    queries: Mapping[Modality, np.ndarray],
+    queries: Mapping[Modality, np.ndarray] | None,
+    as_before: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[Modality, EmbeddingIndex]:
     """One index a modality, built, tuned by `queries` such as it will get, saved under `folder`/indexes.
 
-    Each is read back when both are there: one that grew in memory holds up to twice its size.
+    `as_before`, the manifest's entries, says how those were tuned that these replace. Each is read
+    back when both are there: one that grew in memory holds up to twice its size.
     """
     places = {m: folder / "indexes" / m for m in MODALITIES}
     shutil.rmtree(folder / "indexes", ignore_errors=True)
     (folder / "indexes").mkdir()
     for modality, place in places.items():
-        EmbeddingIndex.build(
-            embeddings[modality], settings, random_state, device, queries[modality]
-        ).save(place)
+        before = {} if as_before is None else as_before[modality]
+        tuned = {name: before[name] for name in ("lists", "probes") if name in before}
+        index = EmbeddingIndex.build(
+            embeddings[modality],
+            settings.model_copy(update=tuned),
+            random_state,
+            device,
+            None if queries is None else queries[modality],
+        )
+        if tuned and "recall_at_10" in before:
+            index.evidence["recall_at_10"] = before["recall_at_10"]
+        index.save(place)
     return {m: EmbeddingIndex.load(place, device) for m, place in places.items()}
 
 
@@ -221,7 +234,7 @@ def version(folder: Path, files: dict[str, dict[str, Any]], retrieval: Mapping[s
     """The version of what a folder holds (`kb.storage.version_of`)."""
     held = read_pairs(folder / "pairs.arrow").select(["id"])
     ids = (batch["id"].to_pylist() for batch in held.to_batches(max_chunksize=65_536))
-    return version_of(files, ids, {name: retrieval[name] for name in ("mode", "k", "alpha")})
+    return version_of(files, ids, {name: retrieval[name] for name in RETRIEVAL})
 
 
 def count(folder: Path) -> dict[str, Any]:

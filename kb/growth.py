@@ -39,8 +39,8 @@ class Growth:
     table : pyarrow.Table
         The staying pairs' columns as they are now: a renamed file is no new pair, but it has to
         be found.
-    internal_changed : int
-        Internal pairs that came or went since the last fit.
+    internal_changed, external_changed : int
+        Pairs that came or went since the last fit.
     moved : bool
         Whether a column of a staying pair changed.
     """
@@ -52,6 +52,7 @@ class Growth:
     staying_pairs: np.ndarray = field(default_factory=lambda: _EMPTY)
     table: pa.Table | None = None
     internal_changed: int = 0
+    external_changed: int = 0
     moved: bool = False
 
     @property
@@ -72,6 +73,7 @@ def compare(
     internal: Pairs,
     external: Sequence[Pairs],
     refit_share: float,
+    external_fitted: bool = False,
 ) -> Growth:
     """Compares a knowledge base with the pairs it should hold now.
 
@@ -83,6 +85,8 @@ def compare(
     internal, external : all pairs, known and new
     refit_share : float
         Share of the internal pairs that may come or go before everything is fitted anew.
+    external_fitted : bool
+        Whether the same holds of the external pairs, for the mapping may be fitted to them.
     """
     for name, value in expected.items():
         if manifest.get(name) != value:
@@ -102,13 +106,17 @@ def compare(
         stays[rows] = True
         fresh.append(pairs if new.all() else pairs.select(np.flatnonzero(new)))
     gone = known.filter(pa.array(~stays))
-    changed = manifest["counts"]["internal_changed"] + len(fresh[0])
-    changed += pc.sum(pc.equal(gone["origin"], "internal")).as_py() or 0
-    fitted_on = manifest["counts"]["internal_at_fit"]
-    if changed > refit_share * fitted_on:
-        return Growth(
-            f"{changed} internal pairs came or went since the last fit, which had {fitted_on}"
-        )
+    changed: dict[str, int] = {}
+    for origin, new_pairs in (("internal", fresh[:1]), ("external", fresh[1:])):
+        left = pc.sum(pc.equal(gone["origin"], origin)).as_py() or 0
+        changed[origin] = manifest["counts"][f"{origin}_changed"] + sum(map(len, new_pairs)) + left
+        fitted_on = manifest["counts"][f"{origin}_at_fit"]
+        counts = origin == "internal" or external_fitted
+        if counts and changed[origin] > refit_share * fitted_on:
+            return Growth(
+                f"{changed[origin]} {origin} pairs came or went since the last fit, "
+                f"which had {fitted_on}"
+            )
     held = read_pairs(folder / "pairs.arrow")
     kept = ~np.asarray(pc.is_in(_ids(held), value_set=_ids(gone).combine_chunks()))
     held = held.filter(pa.array(kept))
@@ -120,7 +128,8 @@ def compare(
         stays,
         kept,
         table,
-        changed,
+        changed["internal"],
+        changed["external"],
         not table.equals(held),
     )
 

@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kb import contents
-from kb.building import HELD_OUT, addition, expected_queries
+from kb.building import addition
 from kb.embeddings import MODALITIES, Stacked, Subset
+from kb.fitting import HELD_OUT, expected_queries
 from kb.growth import Growth
 from kb.index.kinds import outgrown
 from kb.mapping import CrossModalMapping
@@ -85,7 +86,8 @@ def join(
                 seed, device = recipe.random_state, settings.device
                 mapping = CrossModalMapping.load(folder / "mapping" / "mapping", device)
                 held_out = HeldOut.load(folder / HELD_OUT)
-                expected = expected_queries(internal, mapping, held_out, recipe)
+                unseen = None if held_out is None else held_out.predictions
+                expected = expected_queries(internal, mapping, unseen, recipe)
                 built = contents.build_indexes(
                     building, embeddings, settings.index, seed, device, expected
                 )
@@ -116,6 +118,7 @@ def join(
                     **manifest["counts"],
                     **contents.count(building),
                     "internal_changed": growth.internal_changed,
+                    "external_changed": growth.external_changed,
                 },
                 "purification": purification,
                 "indexes": indexes,

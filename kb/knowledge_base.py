@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from kb import contents
-from kb.building import HELD_OUT, build, expected_queries
+from kb.building import build
 from kb.embeddings import MODALITIES, Modality
+from kb.fitting import HELD_OUT
 from kb.growth import Growth, compare
 from kb.index import EmbeddingIndex
 from kb.joining import join
@@ -188,7 +189,7 @@ class KnowledgeBase:
         embeddings = contents.open_contents(folder)
         indexes = {m: EmbeddingIndex.load(folder / "indexes" / m, device) for m in MODALITIES}
         mapping = CrossModalMapping.load(folder / "mapping" / "mapping", device)
-        chosen = {name: manifest["retrieval"][name] for name in ("k", "alpha")}
+        chosen = {name: manifest["retrieval"][name] for name in contents.RETRIEVAL}
         retriever = FusionRetriever(
             embeddings,
             indexes,
@@ -207,7 +208,7 @@ def _damage(folder: Path, damaged: Sequence[str]) -> DamagedKnowledgeBase:
     )
 
 
-def _mended(folder: Path, internal: Pairs, recipe: Recipe) -> dict[str, Any]:
+def _mended(folder: Path, recipe: Recipe) -> dict[str, Any]:
     """The manifest of a knowledge base, once its files are whole.
 
     Raises
@@ -226,11 +227,10 @@ def _mended(folder: Path, internal: Pairs, recipe: Recipe) -> dict[str, Any]:
     logger.warning("rebuilding damaged index files: %s", ", ".join(damaged))
     settings = KnowledgeBaseSettings(**manifest["settings"])
     seed, device = manifest["random_state"], recipe.settings.device
-    made_by = Recipe(settings, seed, manifest["shared_space"])
-    mapping = CrossModalMapping.load(folder / "mapping" / "mapping", device)
-    expected = expected_queries(internal, mapping, HeldOut.load(folder / HELD_OUT), made_by)
     embeddings = contents.open_contents(folder)
-    indexes = contents.build_indexes(folder, embeddings, settings.index, seed, device, expected)
+    indexes = contents.build_indexes(
+        folder, embeddings, settings.index, seed, device, None, manifest["indexes"]
+    )
     manifest["indexes"] = {m: index.describe() for m, index in indexes.items()}
     for path in sorted((folder / "indexes").iterdir()):
         manifest["files"][f"indexes/{path.name}"] = {
@@ -245,10 +245,18 @@ def _growth(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Re
     """What is new, gone or changed, by the folder; damage asks for a rebuild."""
     settings = recipe.settings
     try:
-        manifest = _mended(folder, internal, recipe)
+        manifest = _mended(folder, recipe)
     except DamagedKnowledgeBase as error:
         return Growth(str(error))
-    growth = compare(folder, manifest, recipe.identity(), internal, external, settings.refit_share)
+    growth = compare(
+        folder,
+        manifest,
+        recipe.identity(),
+        internal,
+        external,
+        settings.refit_share,
+        settings.external_fitted,
+    )
     purifies = settings.purify and "external" in settings.sources
     if growth.external and purifies and not (folder / ALIGNMENT).is_dir():
         return Growth("no rotation to bring new external pairs in by")

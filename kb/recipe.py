@@ -19,7 +19,7 @@ Source = Literal["internal", "external"]
 
 # Raised when the same settings and pairs come to give another knowledge base: one that was made by
 # the former method is then built anew.
-METHOD = 4
+METHOD = 5
 
 
 class KnowledgeBaseSettings(BaseModel):
@@ -60,13 +60,18 @@ class KnowledgeBaseSettings(BaseModel):
     def paper(cls) -> KnowledgeBaseSettings:
         """What the paper has in place of what is ours; README names what stays in either case."""
         return cls(
-            mapping=MappingSettings(method="mlp", residual=False),
+            mapping=MappingSettings(method="mlp", external=0, residual=False),
             alignment=AlignmentSettings(gamma=0.0),
             filter=FilterSettings(
                 tau_cent=0.6, tau_inst=0.6, instance="centroid", provisional_alignment=False
             ),
-            retrieval=RetrievalSettings(k=10, alpha=0.5),
+            retrieval=RetrievalSettings(mode="fusion", k=10, alpha=0.5, consensus=0),
         )
+
+    @property
+    def external_fitted(self) -> bool:
+        """Whether the mapping may be fitted to external pairs: only purified ones enter it."""
+        return self.purify and "external" in self.sources and self.mapping.external != 0
 
     def identity(self) -> dict[str, Any]:
         """The settings that change the result, of which some do nothing beside others."""
@@ -75,8 +80,9 @@ class KnowledgeBaseSettings(BaseModel):
             del values["purify"]
         if not values.get("purify"):
             del values["alignment"], values["filter"]
-        if self.retrieval.mode != "fusion":
-            del values["retrieval"]["alpha"]
+        if not self.external_fitted:
+            del values["mapping"]["external"]
+        values["retrieval"] = self.retrieval.identity()
         return values
 
 

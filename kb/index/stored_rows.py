@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -92,14 +93,38 @@ def inner_products(queries: np.ndarray, base: StoredRows, rows: np.ndarray) -> n
     -------
     float32 [n, k], -inf where there is no row
     """
+    products = np.empty(rows.shape, dtype=np.float32)
+    vectors = np.ascontiguousarray(queries, dtype=np.float32)
+
+    def multiply(part: slice, found: np.ndarray) -> None:
+        # Products of matrices with one column take fifteen times as long.
+        np.vecdot(found, vectors[part, None], out=products[part])
+
+    each_gathered(base, rows, multiply)
+    return np.where(rows < 0, np.float32(-np.inf), products)
+
+
+def each_gathered(
+    base: StoredRows, rows: np.ndarray, visit: Callable[[slice, np.ndarray], None]
+) -> None:
+    """Calls `visit` with a few queries at a time and their rows, in a thread or two.
+
+    Parameters
+    ----------
+    base : shape [m, d]
+        Of any float type; may be a memory map.
+    rows : int64 [n, k]
+        Rows of `base`; where one is negative, row 0 is read.
+    visit : callable
+        Takes a slice of the queries and their rows as float32 [size, k, d], which are overwritten
+        after it returns.
+    """
     import torch
 
     count, width = rows.shape
-    products = np.empty(rows.shape, dtype=np.float32)
     if rows.size == 0:
-        return products
+        return
     step = max(1, _GATHERED // width)
-    vectors = np.ascontiguousarray(queries, dtype=np.float32)
 
     def fill(first: int, last: int) -> None:
         gathered = np.empty((min(step, last - first) * width, base.shape[1]), base.dtype)
@@ -114,9 +139,7 @@ def inner_products(queries: np.ndarray, base: StoredRows, rows: np.ndarray) -> n
             base.take(rows[part].ravel(), axis=0, out=gathered[: size * width], mode="clip")
             for converted, piece in pieces:
                 converted.copy_(piece)
-            # Products of matrices with one column take fifteen times as long.
-            found = block[: size * width].reshape(size, width, -1)
-            np.vecdot(found, vectors[part, None], out=products[part])
+            visit(part, block[: size * width].reshape(size, width, -1))
 
     readers = min(_READERS, torch.get_num_threads(), -(-count // step))
     edges = [count * number // readers for number in range(readers + 1)]
@@ -125,4 +148,3 @@ def inner_products(queries: np.ndarray, base: StoredRows, rows: np.ndarray) -> n
     else:
         with ThreadPoolExecutor(readers) as pool:
             list(pool.map(fill, edges[:-1], edges[1:]))
-    return np.where(rows < 0, np.float32(-np.inf), products)

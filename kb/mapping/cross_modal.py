@@ -10,25 +10,27 @@ from pathlib import Path
 import numpy as np
 
 from kb.device import resolve_device
-from kb.embeddings import MODALITIES, Modality, Rows, normalise, opposite, take
-from kb.mapping.contest import best, chance, figures, out_of_fold
+from kb.embeddings import MODALITIES, Modality, Rows, normalise, opposite, sample_rows, take
+from kb.mapping.contest import HELD_OUT_ROWS, Contest, Judge
+from kb.mapping.moments import Moments
 from kb.mapping.regressors import Regressor, Ridge, Start
 from kb.mapping.settings import MappingSettings, NoCompletePairs
-from kb.mapping.shared_mlp import Blend, SharedMLP, blended
+from kb.mapping.shared_mlp import Blend, SharedMLP
 from kb.storage import load_state, save_state
 
 logger = logging.getLogger(__name__)
 
 CANDIDATES = ("start", "ridge", "blend", "mlp")
-# Pairs that ranks are counted among at most: a larger pool would tell no more.
-RANK_POOL = 2000
+# Weights of an external pair that the contest tries, beside none.
+EXTERNAL_WEIGHTS = (0.3, 1.0)
 
 
 class CrossModalMapping:
     """Predicts text embeddings from image embeddings and the other way round.
 
-    The candidates are compared by how well they find the true half of a pair that they did not
-    see (`kb.mapping.contest`).
+    The candidates are compared by pairs that they did not see: by the examples that retrieval
+    finds with what they predict, where there is a judge of that, else by how well they find the
+    true half (`kb.mapping.contest`).
 
     Parameters
     ----------
@@ -41,20 +43,21 @@ class CrossModalMapping:
     Attributes
     ----------
     chosen_ : dict
-        Per source modality the name of the mapping used: start, ridge, blend or mlp.
+        Per source modality the name of the mapping used: start, ridge, blend or mlp; ridge+W is
+        the ridge regression on external pairs as well, each with the weight W.
     scores_ : dict
-        Per source modality and candidate the figures of `kb.mapping.contest`, out of fold; `mean` is the
-        mean of the other modality, `chance` the reciprocal rank of a guess. Empty where no
-        contest was held.
+        Per source modality and candidate the figures of `kb.mapping.contest`, out of fold, and the
+        `example` that a judge gave; `mean` is the mean of the other modality, `chance` the
+        reciprocal rank of a guess. Empty where no contest was held.
     constant_ : dict
         Per source modality True where the prediction says nothing about the row: it finds the
         true half no better than chance.
     n_pairs_ : int
-        Pairs it was fitted on.
-    rows_ : int64 [n_pairs_]
-        The rows of the arrays given to `fit` that were used.
+        Pairs it was fitted on, external ones aside.
+    held_rows_ : int64 [r]
+        Rows of the arrays given to `fit` that others are judged by: at most `HELD_OUT_ROWS`.
     out_of_fold_ : dict or None
-        Per source modality the predictions for `rows_` by mappings that did not see the row,
+        Per source modality the predictions for `held_rows_` by mappings that did not see the row,
         float32; not saved. None where no contest was held.
     losses_ : list of float
         Held-out loss of the network over its epochs; not saved. Empty where none is used.
@@ -69,33 +72,49 @@ class CrossModalMapping:
         self.settings = settings or MappingSettings()
         self.random_state = random_state
         self.device = device
+        self._external: Moments | None = None
+        self._contest: Contest | None = None
+
+    def _names(self) -> tuple[str, ...]:
+        """The candidates, in the order of their freedom."""
+        method, weight = self.settings.method, self.settings.external
+        names = CANDIDATES if method == "auto" else (method,)
+        if self._external is None or "ridge" not in names or weight == 0:
+            return names
+        if weight != "auto":
+            return tuple(f"ridge+{weight:g}" if name == "ridge" else name for name in names)
+        return (*names, *(f"ridge+{tried:g}" for tried in EXTERNAL_WEIGHTS))
 
     def _candidate(self, name: str) -> Regressor:
         if name == "start":
             return Start()
-        if name == "ridge":
-            return Ridge()
-        s = self.settings
+        if name.startswith("ridge"):
+            weight = float(name.partition("+")[2] or 0)
+            return Ridge(self._external.scaled(weight) if weight and self._external else None)
         network = Blend if name == "blend" else SharedMLP
-        return network(
-            residual=s.residual,
-            width=s.width,
-            dropout=s.dropout,
-            learning_rate=s.learning_rate,
-            weight_decay=s.weight_decay,
-            epochs=s.epochs,
-            patience=s.patience,
-            batch_size=s.batch_size,
-            device=resolve_device(self.device),
-        )
+        return network(**self.settings.network(), device=resolve_device(self.device))
 
     def fit(
         self,
         image_embeddings: Rows,
         text_embeddings: Rows,
         groups: np.ndarray | None = None,
+        external: Moments | None = None,
     ) -> CrossModalMapping:
-        """Learns both directions from complete pairs.
+        """Learns both directions from complete pairs: `compare`, and `settle` by rank.
+
+        Arguments and errors are those of `compare`.
+        """
+        return self.compare(image_embeddings, text_embeddings, groups, external).settle()
+
+    def compare(
+        self,
+        image_embeddings: Rows,
+        text_embeddings: Rows,
+        groups: np.ndarray | None = None,
+        external: Moments | None = None,
+    ) -> CrossModalMapping:
+        """Holds the contest; `out_of_fold_` and `chosen_` are of the best by rank until `settle`.
 
         Parameters
         ----------
@@ -104,6 +123,9 @@ class CrossModalMapping:
         groups : int [n], optional
             Pairs that share a half have equal numbers (`kb.groups`), and are held out together.
             By default no two do.
+        external : Moments, optional
+            Of external pairs, which may be fitted as well; none of them shares a half with one of
+            these.
 
         Raises
         ------
@@ -123,22 +145,25 @@ class CrossModalMapping:
                 "no complete pair to learn from: the dataset needs rows with both an image and "
                 "a text (32 or more to be of use)"
             )
-        self.rows_ = np.arange(count, dtype=np.int64)
+        rows = np.arange(count, dtype=np.int64)
         if count > self.settings.sample:
             generator = np.random.default_rng(self.random_state)
             chosen = generator.choice(count, self.settings.sample, replace=False)
-            self.rows_ = np.sort(chosen).astype(np.int64)
-        pairs: dict[Modality, np.ndarray] = {
-            "image": take(image_embeddings, self.rows_),
-            "text": take(text_embeddings, self.rows_),
+            rows = np.sort(chosen).astype(np.int64)
+        self._pairs: dict[Modality, np.ndarray] = {
+            "image": take(image_embeddings, rows),
+            "text": take(text_embeddings, rows),
         }
-        self.n_pairs_ = len(self.rows_)
+        self.n_pairs_ = len(rows)
+        self._external = external
         groups = np.arange(count) if groups is None else np.asarray(groups)
-        groups = np.unique(groups[self.rows_], return_inverse=True)[1]
-        independent = int(groups.max()) + 1
+        self._groups = np.unique(groups[rows], return_inverse=True)[1]
+        held = sample_rows(len(rows), HELD_OUT_ROWS, self.random_state)
+        self.held_rows_ = rows[held]
         self.scores_: dict[Modality, dict[str, dict[str, float]]] = {m: {} for m in MODALITIES}
         self.out_of_fold_: dict[Modality, np.ndarray] | None = None
-        method = self.settings.method
+        self.chosen_: dict[Modality, str] = dict.fromkeys(MODALITIES, "start")
+        independent = int(self._groups.max()) + 1
         if independent < self.settings.fewest_pairs:
             logger.warning(
                 "only %d complete pairs%s (fewer than %d): the mapping is the closed-form start",
@@ -146,17 +171,44 @@ class CrossModalMapping:
                 "" if independent == self.n_pairs_ else " that share no picture or text",
                 self.settings.fewest_pairs,
             )
-            self.chosen_: dict[Modality, str] = dict.fromkeys(MODALITIES, "start")
-            start = Start().fit(pairs)
+            return self._fitted()
+        makers = {name: partial(self._candidate, name) for name in self._names()}
+        self._contest = Contest.hold(
+            makers, self._pairs, self._groups, held, self.settings.folds, self.random_state
+        )
+        self._choose({})
+        return self
+
+    def settle(self, judge: Judge | None = None) -> CrossModalMapping:
+        """Chooses among those compared, and fits what was chosen to all pairs.
+
+        Parameters
+        ----------
+        judge : callable, optional
+            Given a source modality and per candidate the predictions for `held_rows_`, how like
+            the truth the examples found with them are, row by row. Without it ranks decide.
+        """
+        if self._contest is None:
+            return self
+        if judge is not None:
+            predictions = self._contest.predictions.items()
+            self._choose(
+                {m: judge(m, {name: rows[m] for name, rows in predictions}) for m in MODALITIES}
+            )
+        self._contest = None
+        return self._fitted()
+
+    def _fitted(self) -> CrossModalMapping:
+        """Fits what was chosen to all pairs, which are not needed from then on."""
+        self._models: dict[str, Regressor] = {
+            name: self._candidate(name).fit(self._pairs, self.random_state, self._groups)
+            for name in sorted(set(self.chosen_.values()))
+        }
+        if self.out_of_fold_ is None:
+            start = self._models["start"]
+            assert isinstance(start, Start)
             self.constant_: dict[Modality, bool] = dict.fromkeys(MODALITIES, start.constant)
-            self._models: dict[str, Regressor] = {"start": start}
-        else:
-            names = CANDIDATES if method == "auto" else (method,)
-            self._contest(pairs, groups, names)
-            self._models = {
-                name: self._candidate(name).fit(pairs, self.random_state, groups)
-                for name in sorted(set(self.chosen_.values()))
-            }
+        del self._pairs, self._groups
         networks = [m for m in self._models.values() if isinstance(m, SharedMLP)]
         self.losses_ = networks[0].losses if networks else []
         for source in MODALITIES:
@@ -169,43 +221,14 @@ class CrossModalMapping:
                 )
         return self
 
-    def _contest(
-        self, pairs: Mapping[Modality, np.ndarray], groups: np.ndarray, names: tuple[str, ...]
-    ) -> None:
-        """Cross-validates the candidates, and chooses per direction."""
-        generator = np.random.default_rng(self.random_state)
-        # A blend beside its parts needs no fit of its own.
-        derived = {"start", "blend", "mlp"} <= set(names)
-        fitted = [name for name in names if name != "blend" or not derived]
-        predictions = out_of_fold(
-            {name: partial(self._candidate, name) for name in fitted},
-            pairs,
-            groups,
-            self.settings.folds,
-            generator,
-            self.random_state,
-        )
-        if derived:
-            start, network = predictions["start"], predictions["mlp"]
-            predictions["blend"] = {m: blended(start[m], network[m]) for m in MODALITIES}
-        order = generator.permutation(len(groups))
-        # One of each group: the others would be as right.
-        first = np.unique(groups[order], return_index=True)[1]
-        pool = order[np.sort(first)][:RANK_POOL]
-        self.chosen_ = {}
-        self.constant_ = {}
-        self.out_of_fold_ = {}
+    def _choose(self, quality: Mapping[Modality, Mapping[str, np.ndarray]]) -> None:
+        """Per direction the best, by examples where their quality is known, else by rank."""
+        assert self._contest is not None
         for source in MODALITIES:
-            truth = pairs[opposite(source)]
-            self.scores_[source] = {
-                name: figures(predictions[name][source], truth, pool) for name in (*names, "mean")
-            }
-            self.scores_[source]["chance"] = {"reciprocal_rank": chance(len(pool))}
-            self.chosen_[source] = best(self.scores_[source], names)
-            self.out_of_fold_[source] = predictions[self.chosen_[source]][source]
-            chosen = self.scores_[source][self.chosen_[source]]
-            margin = chosen["reciprocal_rank"] - chance(len(pool))
-            self.constant_[source] = margin <= 2 * chosen["standard_error"]
+            self.chosen_[source] = self._contest.best(source, quality.get(source))
+        self.scores_ = self._contest.scores
+        self.constant_ = {m: self._contest.says_nothing(m, self.chosen_[m]) for m in MODALITIES}
+        self.out_of_fold_ = {m: self._contest.predictions[self.chosen_[m]][m] for m in MODALITIES}
 
     def map(
         self, embeddings: np.ndarray, *, source: Modality, target: Modality | None = None
@@ -260,6 +283,7 @@ class CrossModalMapping:
         loaded.constant_ = state["constant"]
         loaded.n_pairs_ = state["pairs"]
         loaded.out_of_fold_ = None
+        loaded.losses_ = []
         loaded._models = {
             name: loaded._candidate(name).restore(
                 {

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from kb.embeddings import MODALITIES, Modality, normalise, opposite
+from kb.mapping.moments import Moments
 
 RIDGE_PENALTIES = tuple(10.0**power for power in np.arange(-3, 4.5, 0.5))
 
@@ -78,7 +79,16 @@ class Ridge:
     The leave-one-out residual of row i is (y_i - p_i) / (1 - h_ii), h_ii = 1/n + the i-th
     diagonal of H = Z (Z^T Z + penalty I)^-1 Z^T over centred rows (Golub, Heath and Wahba 1979).
     The rows G of a group leave together: their residuals are (I - H_GG)^-1 (y_G - p_G).
+
+    Parameters
+    ----------
+    external : Moments, optional
+        Of pairs that are fitted as well, by their weights, and never left out: n is then the sum
+        of all weights.
     """
+
+    def __init__(self, external: Moments | None = None) -> None:
+        self.external = external
 
     def fit(
         self,
@@ -87,23 +97,28 @@ class Ridge:
         groups: np.ndarray | None = None,
     ) -> Ridge:
         blocks = _blocks(groups)
+        rows = {m: pairs[m].astype(np.float64) for m in MODALITIES}
+        fitted = Moments.of([rows], {m: rows[m].shape[1] for m in MODALITIES})
+        if self.external is not None:
+            fitted += self.external
         self.weights: dict[Modality, np.ndarray] = {}
-        self.means = {m: pairs[m].mean(axis=0, dtype=np.float64) for m in MODALITIES}
+        self.means = {m: fitted.mean(m) for m in MODALITIES}
         self.penalties: dict[Modality, float] = {}
         for source in MODALITIES:
             target = opposite(source)
-            x = (pairs[source] - self.means[source]).astype(np.float64)
-            y = (pairs[target] - self.means[target]).astype(np.float64)
-            values, vectors = np.linalg.eigh(x.T @ x)
+            y = rows[target] - self.means[target]
+            squares, products = fitted.scatter(source)
+            values, vectors = np.linalg.eigh(squares)
             values = values.clip(0)
-            turned = x @ vectors
-            moments = turned.T @ y
+            turned = (rows[source] - self.means[source]) @ vectors
+            moments = vectors.T @ products
             errors = []
             for penalty in RIDGE_PENALTIES:
-                leverage = 1 / len(x) + (turned**2) @ (1 / (values + penalty))
+                leverage = 1 / fitted.weight + (turned**2) @ (1 / (values + penalty))
                 residuals = y - turned @ (moments / (values + penalty)[:, None])
                 together = [
-                    _left_out(turned[b], residuals[b], values + penalty, len(x)) for b in blocks
+                    _left_out(turned[b], residuals[b], values + penalty, fitted.weight)
+                    for b in blocks
                 ]
                 residuals /= (1 - leverage).clip(1e-6)[:, None]
                 for block, left_out in zip(blocks, together, strict=True):
@@ -155,13 +170,13 @@ def _blocks(groups: np.ndarray | None, rows: int = 4096) -> list[np.ndarray]:
 
 
 def _left_out(
-    turned: np.ndarray, residuals: np.ndarray, penalised: np.ndarray, count: int
+    turned: np.ndarray, residuals: np.ndarray, penalised: np.ndarray, weight: float
 ) -> np.ndarray:
     """Residuals of groups by fits without them, float64 [g, s, d]; see `Ridge`.
 
     `turned` [g, s, e] are centred rows in the basis of eigenvectors, `penalised` [e] the eigenvalues
-    with the penalty, `count` the number of all rows.
+    with the penalty, `weight` that of all rows that were fitted.
     """
     size = turned.shape[1]
-    own = (turned / penalised) @ turned.transpose(0, 2, 1) + 1 / count
+    own = (turned / penalised) @ turned.transpose(0, 2, 1) + 1 / weight
     return np.linalg.solve((1 + 1e-6) * np.eye(size) - own, residuals)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,6 +27,11 @@ class MappingSettings(BaseModel):
     sample: int = Field(
         default=50_000, ge=32, description="pairs that the mapping is fitted on at most"
     )
+    external: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] = Field(
+        default="auto",
+        description="weight of a kept, aligned external pair beside an internal one in the ridge "
+        "regression; auto: measured, 0 where it does not help; 0: internal pairs alone, as in the paper",
+    )
     residual: bool = Field(
         default=True,
         description="the MLP corrects the closed form; false: it predicts alone, as in the paper",
@@ -42,6 +47,11 @@ class MappingSettings(BaseModel):
     def identity(self) -> dict[str, Any]:
         """The settings that change the result."""
         return self.model_dump(mode="json")
+
+    def network(self) -> dict[str, Any]:
+        """The arguments of the MLP."""
+        names = {"residual", "width", "dropout", "learning_rate", "weight_decay"}
+        return self.model_dump(include=names | {"epochs", "patience", "batch_size"})
 
 
 class NoCompletePairs(ValueError):

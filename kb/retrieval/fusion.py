@@ -14,9 +14,10 @@ from kb.index import EmbeddingIndex
 from kb.index.kinds import REFINE
 from kb.index.stored_rows import StoredRows, inner_products
 from kb.mapping import CrossModalMapping
+from kb.retrieval.consensus import consensus
 from kb.retrieval.excluded import Excluded
 from kb.retrieval.ranking import TOLERANCE, Hit, Neighbours, ranked
-from kb.retrieval.settings import DEFAULT_ALPHA, DEFAULT_K, RetrievalSettings
+from kb.retrieval.settings import RetrievalSettings, asks_by_pseudo
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class FusionRetriever:
     """Retrieves pairs for rows with one observed half.
 
     Stage 1 fetches the k nearest in the observed modality. Stage 2 orders them by
-    alpha * intra + (1 - alpha) * cross.
+    alpha * intra + (1 - alpha) * cross + w * consensus (`kb.retrieval.consensus`).
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ class FusionRetriever:
     mapping : CrossModalMapping or None
         None: no pseudo-embeddings, alpha is 1.
     settings : RetrievalSettings
-        `auto` stands for the defaults 10 and 0.5 here; `kb.retrieval.leave_one_out` measures them.
+        `auto` stands for the defaults here; `kb.retrieval.leave_one_out` measures them.
     shared_space : bool
         Whether both modalities share a space, so that `cross` may compare them directly.
     digests : mapping of modality to uint64 [n], optional
@@ -73,14 +74,30 @@ class FusionRetriever:
             raise ValueError(f"ids, embeddings and indexes disagree in size: {sorted(counts)}")
 
     @property
+    def settings(self) -> RetrievalSettings:
+        """How it retrieves, with the defaults in place of `auto`; `asked` has what was set."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, asked: RetrievalSettings) -> None:
+        self.asked = asked
+        self._settings = asked.decided()
+
+    @property
     def k(self) -> int:
-        return DEFAULT_K if self.settings.k == "auto" else self.settings.k
+        return int(self.settings.k)
 
     def alpha(self, modality: Modality) -> float:
         """Weight of intra; 1 where the mapping from `modality` says nothing."""
         if self.mapping is None or self.mapping.constant_[modality]:
             return 1.0
-        return DEFAULT_ALPHA if self.settings.alpha == "auto" else float(self.settings.alpha)
+        return float(self.settings.alpha)
+
+    def _mode(self, modality: Modality) -> str:
+        """How it retrieves from `modality`: without a mapping that says anything, by intra alone."""
+        mode = self.settings.mode
+        nothing = self.mapping is not None and self.mapping.constant_[modality]
+        return "intra" if nothing and asks_by_pseudo(mode, self.shared_space) else mode
 
     def search(
         self,
@@ -156,21 +173,22 @@ class FusionRetriever:
         """`crossing` is what is compared with the other modality."""
         other = opposite(modality)
         k = max(self.k, m)
-        if self.settings.mode == "cross":
+        mode = self._mode(modality)
+        if mode in ("cross", "pseudo"):
             if crossing is None:
-                raise ValueError("mode cross needs a mapping where the encoders share no space")
+                raise ValueError(f"mode {mode} needs a mapping or encoders that share a space")
             rows, cross = self._nearest(crossing, other, ids, k, excluded)
             intra, score = self.similarities(queries, modality, rows), cross
         else:
             rows, intra = self._nearest(queries, modality, ids, k, excluded)
-            if crossing is None:
-                cross = np.full_like(intra, np.nan)
-            else:
+            cross = np.full_like(intra, np.nan)
+            if crossing is not None:
                 cross = self.similarities(crossing, other, rows)
             score = intra
-            alpha = self.alpha(modality)
-            if self.settings.mode == "fusion" and alpha < 1:
+            if mode == "fusion" and (alpha := self.alpha(modality)) < 1:
                 score = alpha * intra + (1 - alpha) * cross
+        if weight := float(self.settings.consensus):
+            score = score + weight * consensus(self.embeddings[other], rows, score)
         order = ranked(score, rows, self.ids)[:, :m]
         rows, intra, cross, score = (
             np.take_along_axis(array, order, axis=1) for array in (rows, intra, cross, score)

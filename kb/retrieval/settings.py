@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 # What `auto` stands for until it is measured.
 DEFAULT_K = 10
 DEFAULT_ALPHA = 0.5
+DEFAULT_MODE = "fusion"
+DEFAULT_CONSENSUS = 0.0
 
 
 class RetrievalSettings(BaseModel):
@@ -16,10 +18,11 @@ class RetrievalSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    mode: Literal["fusion", "intra", "cross"] = Field(
-        default="fusion",
-        description="fusion: both stages; intra: stage 1 alone; cross: the query against the "
-        "other modality",
+    mode: Literal["auto", "fusion", "intra", "pseudo", "cross"] = Field(
+        default="auto",
+        description="fusion: both stages; intra: stage 1 alone; pseudo: the pseudo-embedding "
+        "against the other modality; cross: the query itself against it, where the encoder has "
+        "one space; auto: the best of fusion, pseudo and cross, measured",
     )
     k: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="neighbours that stage 1 hands to stage 2; paper: 10"
@@ -27,8 +30,33 @@ class RetrievalSettings(BaseModel):
     alpha: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
         default="auto", description="weight of the similarity in the row's own modality; paper: 0.5"
     )
+    consensus: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] = Field(
+        default="auto",
+        description="weight of a candidate's likeness to the other k, by what they hold of the "
+        "missing modality; paper: 0",
+    )
     examples: int = Field(default=1, ge=1, description="pairs retrieved a row")
 
     def identity(self) -> dict[str, Any]:
-        """The settings that change the result."""
-        return self.model_dump(mode="json")
+        """The settings that change the result, of which some do nothing beside others."""
+        values = self.model_dump(mode="json")
+        if self.mode not in ("auto", "fusion"):
+            del values["alpha"]
+        return values
+
+    def decided(self) -> RetrievalSettings:
+        """With the defaults in place of `auto`."""
+        defaults = {
+            "mode": DEFAULT_MODE,
+            "k": DEFAULT_K,
+            "alpha": DEFAULT_ALPHA,
+            "consensus": DEFAULT_CONSENSUS,
+        }
+        return self.model_copy(
+            update={n: v for n, v in defaults.items() if getattr(self, n) == "auto"}
+        )
+
+
+def asks_by_pseudo(mode: str, shared_space: bool) -> bool:
+    """Whether stage 1 searches by pseudo-embeddings: in `cross` too where there is no other way."""
+    return mode == "pseudo" or (mode == "cross" and not shared_space)

@@ -37,7 +37,8 @@ class Variant:
 
 _BOTH = {"knowledge_base.sources": ["internal", "external"]}
 _CROSS = {"knowledge_base.retrieval.mode": "cross"}
-_FUSION = _BOTH | {"knowledge_base.purify": True, "knowledge_base.retrieval.mode": "fusion"}
+# Retrieval is the config's own.
+_OURS = _BOTH | {"knowledge_base.purify": True}
 
 VARIANTS = {
     variant.name: variant
@@ -51,7 +52,7 @@ VARIANTS = {
         Variant(
             "nearest",
             "the retrieved example itself is the answer",
-            _FUSION
+            _OURS
             | {
                 "generation.n": 1,
                 "captioner": {"kind": "nearest"},
@@ -73,30 +74,30 @@ VARIANTS = {
             "internal and purified external pairs, cross-modal retrieval",
             _BOTH | {"knowledge_base.purify": True} | _CROSS,
         ),
-        Variant("rag4dmc", "internal and purified external pairs, fusion retrieval", _FUSION),
+        Variant("rag4dmc", "internal and purified external pairs, retrieval as configured", _OURS),
         Variant("complete", "the truth", generates=False),
         Variant(
             "without-alignment",
             "rag4dmc whose external pairs are filtered, not rotated",
             # A pull of this weight leaves no rotation but the identity.
-            _FUSION | {"knowledge_base.alignment.gamma": 1e6},
+            _OURS | {"knowledge_base.alignment.gamma": 1e6},
         ),
         Variant(
             "without-filter",
             "rag4dmc that keeps every external pair, rotated",
             # Below the least that either figure can be.
-            _FUSION
+            _OURS
             | {"knowledge_base.filter.tau_cent": -2.0, "knowledge_base.filter.tau_inst": -2.0},
         ),
         Variant(
             "without-fusion",
             "rag4dmc with the first stage of retrieval alone",
-            _FUSION | {"knowledge_base.retrieval.mode": "intra"},
+            _OURS | {"knowledge_base.retrieval.mode": "intra"},
         ),
         Variant(
             "without-selection",
             "rag4dmc that takes the first valid candidate",
-            _FUSION
+            _OURS
             | {
                 f"selection.{half}.{weight}": 0.0
                 for half, weights in (
@@ -109,24 +110,24 @@ VARIANTS = {
         Variant(
             "texts-alone",
             "rag4dmc that leaves rows without an image out",
-            _FUSION | {"image_generator": None},
+            _OURS | {"image_generator": None},
             halves=True,
         ),
         Variant(
             "images-alone",
             "rag4dmc that leaves rows without a text out",
-            _FUSION | {"captioner": None},
+            _OURS | {"captioner": None},
             halves=True,
         ),
         Variant(
             "better-images",
             "rag4dmc whose worse half of the images, by score, is left out",
-            _FUSION,
+            _OURS,
             halves=True,
             best={"image": 0.5},
         ),
-        Variant("one-candidate", "rag4dmc with n = 1", _FUSION | {"generation.n": 1}),
-        Variant("ten-candidates", "rag4dmc with n = 10", _FUSION | {"generation.n": 10}),
+        Variant("one-candidate", "rag4dmc with n = 1", _OURS | {"generation.n": 1}),
+        Variant("ten-candidates", "rag4dmc with n = 10", _OURS | {"generation.n": 10}),
     )
 }
 

@@ -22,7 +22,7 @@ from kb.index import EmbeddingIndex
 from kb.mapping import CANDIDATES, CrossModalMapping, MappingSettings
 from kb.purification import align, purify
 from kb.retrieval import FusionRetriever, RetrievalSettings
-from kb.retrieval.leave_one_out import select_retrieval
+from kb.retrieval.leave_one_out import LeaveOneOut, select_retrieval
 from kb.storage import file_digest
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "emoji"
@@ -250,7 +250,7 @@ def measure_retrieval(target: Halves) -> None:
     ids = [str(number) for number in range(len(seen["image"]))]
     indexes = {m: EmbeddingIndex.build(seen[m]) for m in MODALITIES}
     retriever = FusionRetriever(seen, indexes, ids, mapping, RetrievalSettings())
-    chosen, _ = select_retrieval(retriever, seen, ids, mapping.out_of_fold_)
+    chosen, _ = select_retrieval(LeaveOneOut(retriever, seen, ids), mapping.out_of_fold_ or {})
     for name, settings in {
         "stage 1 alone": RetrievalSettings(mode="intra"),
         "k 10, alpha 0.5": RetrievalSettings(k=10, alpha=0.5),

@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kb.building import expected_queries
 from kb.contents import id_array
 from kb.embeddings import MODALITIES, Modality, opposite
 from kb.filtering import FilterSettings
+from kb.fitting import expected_queries
 from kb.index import EmbeddingIndex, IndexSettings
 from kb.index.neighbours import exact_search
 from kb.knowledge_base import KnowledgeBase
@@ -29,7 +29,7 @@ from kb.pairs import Pairs
 from kb.purification import Purification
 from kb.recipe import KnowledgeBaseSettings, Recipe
 from kb.retrieval import FusionRetriever, RetrievalSettings
-from kb.retrieval.leave_one_out import retrieval_quality, select_retrieval
+from kb.retrieval.leave_one_out import LeaveOneOut, Point, select_retrieval
 from tests.benchmarks.kb_example import shifted
 from tests.benchmarks.photographs import Photographs, photographs
 
@@ -58,22 +58,24 @@ def shared(data: Photographs, seeds: int, pictures: int = 240) -> None:
                 halves["image"], halves["text"], groups
             )
             retriever = FusionRetriever(
-                halves, indexes, id_array(pairs.table), mapping, RetrievalSettings(), False,
-                pairs.digests,
+                halves, indexes, id_array(pairs.table), mapping,
+                RetrievalSettings(mode="fusion", consensus=0), False, pairs.digests,
             )  # fmt: skip
+            assert mapping.out_of_fold_ is not None
+            ids = pairs.table["id"].to_pylist()
+            without = None if groups is None else pairs.digests
             chosen, evidence = select_retrieval(
-                retriever,
-                halves,
-                pairs.table["id"].to_pylist(),
-                mapping.out_of_fold_,
-                None if groups is None else pairs.digests,
+                LeaveOneOut(retriever, halves, ids, without), mapping.out_of_fold_
             )
             best = max(evidence, key=lambda entry: entry["mean"])
             points = {name: (int(best["k"]), float(best["alpha"])), "defaults": (10, 0.5)}
+            trials = LeaveOneOut(retriever, queries, [f"unseen-{n}" for n in range(unseen)])
             for point, (k, alpha) in points.items():
-                found = retrieval_quality(
-                    retriever, queries, [f"unseen-{n}" for n in range(unseen)], [k], [alpha]
-                )[k, alpha]
+                way = Point("fusion", k, alpha)
+                found = {
+                    m: trials.quality(m, [way], mapping.map(queries[m], source=m))[way]
+                    for m in MODALITIES
+                }
                 quality = " / ".join(f"{found[m].mean():.3f}" for m in MODALITIES)
                 told = f"{best['image']:.2f} / {best['text']:.2f}" if point == name else "-"
                 print(f"  seed {seed} mapping {name}, {point}: k {k} alpha {alpha} {chosen.mode}"

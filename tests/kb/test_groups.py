@@ -19,7 +19,7 @@ from kb.mapping.regressors import RIDGE_PENALTIES, Ridge, Start
 from kb.mapping.shared_mlp import SharedMLP
 from kb.pairs import Pairs
 from kb.retrieval import FusionRetriever, RetrievalSettings
-from kb.retrieval.leave_one_out import select_retrieval
+from kb.retrieval.leave_one_out import LeaveOneOut, select_retrieval
 from tests.kb.worlds import World, as_pairs, quick
 
 
@@ -97,7 +97,8 @@ class Suspicious(Start):
 
 def test_no_prediction_out_of_fold_has_seen_the_picture_of_its_row() -> None:
     rows = captioned(World(0), 60)
-    arguments = (rows, np.repeat(np.arange(60), 5), 5, np.random.default_rng(0), 0)
+    every = np.arange(300)
+    arguments = (rows, np.repeat(np.arange(60), 5), 5, np.random.default_rng(0), 0, every)
     found = out_of_fold({"start": Suspicious}, *arguments)
     assert np.isfinite(found["start"]["image"]).all()
     with pytest.raises(AssertionError):
@@ -235,11 +236,11 @@ def test_k_and_alpha_are_measured_without_rows_of_the_same_picture() -> None:
     rows = captioned(World(0), 80)
     pairs = as_pairs(rows, "dataset")
     retriever = retriever_of(rows, pairs)
-    retriever.settings = RetrievalSettings()
+    retriever.settings = RetrievalSettings(mode="fusion", consensus=0)
     ids = pairs.table["id"].to_pylist()
     pseudo = retriever.mapping.out_of_fold_
-    flattered = select_retrieval(retriever, rows, ids, pseudo)[1]
-    honest = select_retrieval(retriever, rows, ids, pseudo, pairs.digests)[1]
+    flattered = select_retrieval(LeaveOneOut(retriever, rows, ids), pseudo)[1]
+    honest = select_retrieval(LeaveOneOut(retriever, rows, ids, pairs.digests), pseudo)[1]
     assert min(e["image"] for e in flattered) > max(e["image"] for e in honest) + 0.05
 
 

@@ -14,7 +14,7 @@ from kb.embeddings import normalise
 from kb.filtering import FilterSettings
 from kb.index.kinds import IndexSettings
 from kb.knowledge_base import KnowledgeBase
-from kb.mapping import NoCompletePairs
+from kb.mapping import MappingSettings, NoCompletePairs
 from kb.pairs import Pairs
 from tests.kb.worlds import QUICK, World, as_pairs, quick, small_turn, together
 
@@ -36,12 +36,13 @@ def test_new_pairs_join_without_a_fit_and_the_manifest_says_when(
     tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
 ) -> None:
     internal, external = sides
+    recipe = quick(refit_share=0.2)
     old = KnowledgeBase.build(
-        tmp_path / "kb", part(internal, 0, 290), [part(external[0], 0, 250), external[1]], QUICK
+        tmp_path / "kb", part(internal, 0, 290), [part(external[0], 0, 250), external[1]], recipe
     )
     fitted = (tmp_path / "kb" / "mapping" / "mapping.safetensors").read_bytes()
     count, first = len(old), np.array(old.embeddings["image"])
-    kb = KnowledgeBase.update(tmp_path / "kb", internal, external, QUICK)
+    kb = KnowledgeBase.update(tmp_path / "kb", internal, external, recipe)
     assert (tmp_path / "kb" / "mapping" / "mapping.safetensors").read_bytes() == fitted
     np.testing.assert_array_equal(kb.embeddings["image"][:count], first)
     new = kb.pairs.slice(count)
@@ -66,7 +67,7 @@ def test_new_pairs_join_without_a_fit_and_the_manifest_says_when(
     assert kb.version != old.version
     hits = kb.retriever.retrieve(internal.embeddings["image"][290:], "image", m=50)
     assert all(f"dataset-{290 + n:06d}" in [h.id for h in found] for n, found in enumerate(hits))
-    assert KnowledgeBase.update(tmp_path / "kb", internal, external, QUICK).version == kb.version
+    assert KnowledgeBase.update(tmp_path / "kb", internal, external, recipe).version == kb.version
 
 
 @pytest.mark.parametrize(
@@ -250,6 +251,25 @@ def test_an_update_that_would_leave_no_pair_to_retrieve_is_refused_and_the_base_
     assert KnowledgeBase.load(tmp_path / "kb").version == old.version
 
 
+@pytest.mark.parametrize(("weight", "refits"), [("auto", True), (0, False)])
+def test_many_new_external_pairs_ask_for_a_fit_where_the_mapping_may_be_fitted_to_them(
+    tmp_path: Path,
+    sides: tuple[Pairs, list[Pairs]],
+    caplog: pytest.LogCaptureFixture,
+    weight: float | str,
+    refits: bool,
+) -> None:
+    internal, external = sides
+    recipe = quick(mapping=MappingSettings(method="ridge", external=weight))
+    some = [part(external[0], 0, 250), external[1]]
+    KnowledgeBase.build(tmp_path / "kb", internal, some, recipe)
+    with caplog.at_level(logging.INFO):
+        kb = KnowledgeBase.update(tmp_path / "kb", internal, external, recipe)
+    told = "50 external pairs came or went since the last fit, which had 300"
+    assert (told in caplog.text) is refits
+    assert kb.manifest["counts"]["external_changed"] == (0 if refits else 50)
+
+
 @pytest.mark.parametrize("provisional_alignment", [False, True])
 def test_pairs_that_join_are_judged_as_those_of_the_build_were(
     tmp_path: Path, world: World, provisional_alignment: bool
@@ -261,7 +281,8 @@ def test_pairs_that_join_are_judged_as_those_of_the_build_were(
     again = Pairs(
         first.table.set_column(0, "id", pa.array([f"again-{n:06d}" for n in range(400)])), turned
     )
-    recipe = quick(filter=FilterSettings(provisional_alignment=provisional_alignment))
+    settings = FilterSettings(provisional_alignment=provisional_alignment)
+    recipe = quick(filter=settings, refit_share=1.0)
     KnowledgeBase.build(tmp_path / "kb", internal, [first], recipe)
     both = Pairs(
         pa.concat_tables([first.table, again.table]),

@@ -24,7 +24,7 @@ from kb.index.kinds import IndexSettings
 from kb.knowledge_base import KnowledgeBase
 from kb.pairs import Pairs
 from kb.retrieval import FusionRetriever, RetrievalSettings
-from kb.retrieval.leave_one_out import retrieval_quality
+from kb.retrieval.leave_one_out import LeaveOneOut, Point
 from tests.kb.worlds import World, as_pairs, quick, resident
 
 LINUX = pytest.mark.skipif(
@@ -100,13 +100,18 @@ def test_choosing_k_maps_no_pages_of_the_embedding_files(
     queries = world.draw(500)
     ids = [f"query-{n}" for n in range(500)]
     guesses = {"image": queries["text"], "text": queries["image"]}
-    found = retrieval_quality(retriever, queries, ids, [5, 50], [0.5], guesses)
+    points = [Point("fusion", 5, 0.5), Point("fusion", 50, 0.5, 0.5), Point("pseudo", 10, np.nan)]
+
+    def measured() -> list[np.ndarray]:
+        trials = LeaveOneOut(retriever, queries, ids)
+        each = (trials.quality(m, points, guesses[m]) for m in MODALITIES)
+        return [quality for by_point in each for quality in by_point.values()]
+
+    found = measured()
     assert max(seen) < 1e6
     retriever.embeddings = held
-    again = retrieval_quality(retriever, queries, ids, [5, 50], [0.5], guesses)
-    for point, by_modality in found.items():
-        for modality, quality in by_modality.items():
-            np.testing.assert_array_equal(quality, again[point][modality])
+    for values, again in zip(found, measured(), strict=True):
+        np.testing.assert_array_equal(values, again)
 
 
 def test_a_pair_that_leaves_does_not_bring_all_embeddings_into_memory(tmp_path: Path) -> None:

@@ -109,7 +109,8 @@ def resident(name: str) -> int:
 
 def quick(**changes: Any) -> Recipe:
     """A recipe without a network in it."""
-    return Recipe(KnowledgeBaseSettings(mapping=MappingSettings(method="ridge"), **changes))
+    changes.setdefault("mapping", MappingSettings(method="ridge"))
+    return Recipe(KnowledgeBaseSettings(**changes))
 
 
 QUICK = quick()

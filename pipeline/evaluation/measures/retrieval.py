@@ -14,7 +14,7 @@ from pipeline.evaluation.results.intervals import interval
 from pipeline.evaluation.results.ranked import RECALL_AT
 from pipeline.job import Job
 
-MODES = ("cross", "intra", "fusion")
+MODES = ("cross", "intra", "pseudo", "fusion")
 
 
 def retrieval_figures(
@@ -51,7 +51,7 @@ def retrieval_figures(
         {m: world.views.embeddings_of(ids[m], opposite(m), judge=True) for m in MODALITIES},
         world.views.judged_by_id(retriever.ids.to_pylist()),
     )
-    used = job.config.knowledge_base.retrieval.mode
+    used = retriever.settings.mode
     records: list[dict[str, Any]] = []
     for one in found:
         common = {

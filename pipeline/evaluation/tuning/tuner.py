@@ -16,7 +16,7 @@ import numpy as np
 
 from kb.embeddings import MODALITIES, Modality
 from kb.filtering import NO_THRESHOLD
-from kb.retrieval.leave_one_out import CANDIDATE_ALPHA, CANDIDATE_K, retrieval_quality
+from kb.retrieval.leave_one_out import CANDIDATE_ALPHA, CANDIDATE_K, LeaveOneOut, Point
 from pipeline.config.config import Config
 from pipeline.config.variants import Variant
 from pipeline.dataset.sources import Progress, quiet
@@ -156,31 +156,37 @@ class Tuner:
         ]
         return Trial(settings, figure, held, tried, values[best][0], gain)
 
-    def _quality(self, job: Job, ks: Sequence[int], alphas: Sequence[float]) -> Any:
-        """Quality of retrieval by (k, α): of each hidden pair, in the mean of its two halves."""
-        world = self.world
-        queries = {m: world.views.embeddings_of(self.ids, m, judge=False) for m in MODALITIES}
-        found = retrieval_quality(job.knowledge.checked().retriever, queries, self.ids, ks, alphas)
-        return {
-            point: np.mean([values.mean(axis=1) for values in by_modality.values()], axis=0)
-            for point, by_modality in found.items()
-        }
+    def _quality(self, job: Job, points: Sequence[tuple[int, float]]) -> list[np.ndarray]:
+        """Quality of retrieval by (k, α), in the job's mode: of each hidden pair, both halves' mean."""
+        views, retriever = self.world.views, job.knowledge.checked().retriever
+        mode, weight = str(retriever.settings.mode), float(retriever.settings.consensus)
+        ways = [Point(mode, k, alpha, weight) for k, alpha in points]
+        queries = {m: views.embeddings_of(self.ids, m, judge=False) for m in MODALITIES}
+        trials = LeaveOneOut(retriever, queries, self.ids)
+        found = []
+        for modality in MODALITIES:
+            pseudo = None
+            if retriever.mapping is not None and not retriever.mapping.constant_[modality]:
+                pseudo = retriever.mapping.map(queries[modality], source=modality)
+            quality = trials.quality(modality, ways, pseudo)
+            found.append([quality[way].mean(axis=1) for way in ways])
+        return [np.mean(halves, axis=0) for halves in zip(*found, strict=True)]
 
     def _retrieval(self, changes: Mapping[str, Any]) -> Trial | None:
         """k and α of fusion retrieval."""
-        if self.config.knowledge_base.retrieval.mode != "fusion":
-            return None
         job = self._job(changes)
         retriever = job.knowledge.checked().retriever
+        if retriever.settings.mode != "fusion":
+            return None
         own = (retriever.k, float(retriever.settings.alpha))
         ks, alphas = sorted({own[0], *CANDIDATE_K}), sorted({own[1], *CANDIDATE_ALPHA})
-        found = self._quality(job, ks, alphas)
-        order = [own, *(point for point in found if point != own)]
+        points = list(dict.fromkeys([own, *((k, alpha) for k in ks for alpha in alphas)]))
+        found = self._quality(job, points)
         return self._decide(
             (K, ALPHA),
             "cosine of the example's half to the hidden one",
             {K: own[0], ALPHA: own[1]},
-            [({K: k, ALPHA: alpha}, found[k, alpha]) for k, alpha in order],
+            [({K: k, ALPHA: a}, values) for (k, a), values in zip(points, found, strict=True)],
             np.ones(len(self.ids), dtype=bool),
         )
 
@@ -203,13 +209,13 @@ class Tuner:
         k = int(point_of[K] or retriever.k)
         given = point_of[ALPHA]
         alpha = float(retriever.settings.alpha if given is None else given)
-        values = [(dict(zip(TAU, own, strict=True)), self._quality(job, [k], [alpha])[k, alpha])]
+        values = [(dict(zip(TAU, own, strict=True)), self._quality(job, [(k, alpha)])[0])]
         for number, point in enumerate([(NO_THRESHOLD, NO_THRESHOLD), *points]):
             self.progress("tune the filter", number, 1 + len(points))
             tried = dict(zip(TAU, point, strict=True))
             # At the same k and α, so that the threshold alone makes the difference.
             built = self._job({**changes, K: k, ALPHA: alpha, **tried})
-            values.append((tried, self._quality(built, [k], [alpha])[k, alpha]))
+            values.append((tried, self._quality(built, [(k, alpha)])[0]))
         return self._decide(
             TAU,
             "cosine of the example's half to the hidden one",

@@ -178,8 +178,19 @@ MANIFEST: dict[str, Any] = {
         "mode": "fusion",
         "k": 10,
         "alpha": 0.5,
+        "consensus": 0.25,
         "evidence": [
-            {"k": k, "alpha": a, "image": 0.4 + a / 50, "text": 0.42, "mean": 0.41 + a / 100}
+            {
+                "mode": "fusion",
+                "k": k,
+                "alpha": a,
+                "consensus": 0.25,
+                "image": 0.4 + a / 50,
+                "text": 0.42,
+                "mean": 0.41 + a / 100,
+                "gain": a / 100,
+                "standard_error": 0.001,
+            }
             for k in (10, 50)
             for a in (0.25, 0.5)
         ],
