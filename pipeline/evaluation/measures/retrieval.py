@@ -75,13 +75,15 @@ def retrieval_figures(
 
 
 def with_mode(retriever: FusionRetriever, mode: str) -> FusionRetriever:
-    """The same retriever in another mode."""
+    """The same retriever in another mode; consensus was measured for its own alone."""
+    own = retriever.settings
+    weight = own.consensus if mode == own.mode else 0
     return FusionRetriever(
         retriever.embeddings,
         retriever.indexes,
         retriever.ids,
         retriever.mapping,
-        retriever.settings.model_copy(update={"mode": mode}),
+        own.model_copy(update={"mode": mode, "consensus": weight}),
         retriever.shared_space,
     )
 

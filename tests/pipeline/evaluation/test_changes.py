@@ -34,7 +34,7 @@ def test_the_table_differs_in_knowledge_purification_and_retrieval_alone(config:
     assert found["vanilla"][0] == ["internal"] and found["vanilla"][2] == "cross"
     assert found["combined"] == (both, False, "cross")
     assert found["purified"] == (both, True, "cross")
-    assert found["rag4dmc"] == (both, True, "fusion")
+    assert found["rag4dmc"] == (both, True, config.knowledge_base.retrieval.mode)
 
 
 def test_a_preset_stays_where_a_variant_says_nothing(tmp_path: Path) -> None:
