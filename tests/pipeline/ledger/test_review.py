@@ -11,7 +11,7 @@ import pytest
 
 from generators.base import derive_seed
 from pipeline.export.settings import ExportSettings
-from pipeline.ledger.review import Review, Reviewed
+from pipeline.ledger.review import Review, Reviewed, half_digest
 from pipeline.report import presentation
 from pipeline.report.presentation import export_run
 from pipeline.storage.errors import ConfigError
@@ -188,6 +188,29 @@ class TestAccepted:
         by_id = {row["id"]: row for row in finished.given}
         by_id[texts[0]]["image"] = by_id[texts[1]]["image"]
         finished.write()
+        finished.change(captioner={"style": "bold"})
+        assert "bold" in again(finished)[texts[0]]["text"]
+
+    def test_a_row_that_left_and_came_back_has_a_half_that_nobody_looked_at(
+        self, finished: FinishedRun, rows: dict[str, Any], texts: list[str]
+    ) -> None:
+        review(finished, marks_of(rows, {texts[0]: "reject"}))
+        second = again(finished)
+        review(finished, marks_of(second, {texts[0]: "accept"}))
+        whole = list(finished.given)
+        finished.given[:] = [row for row in whole if row["id"] != texts[0]]
+        finished.write()
+        assert texts[0] not in again(finished)
+        finished.given[:] = whole
+        finished.write()
+        third = again(finished)
+        # What was rejected does not come back, though its attempt is made again.
+        assert half_digest(third[texts[0]]["text"], None) != half_digest(rows[texts[0]]["text"], None)
+        done = export_run(
+            finished.job(), ExportSettings(only="completed", best={"text": 0, "image": 1})
+        )
+        assert texts[0] not in pq.read_table(done.folder / "data")["id"].to_pylist()
+        assert "A person looked at" not in (done.folder / "README.md").read_text()
         finished.change(captioner={"style": "bold"})
         assert "bold" in again(finished)[texts[0]]["text"]
 
