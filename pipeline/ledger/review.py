@@ -182,7 +182,7 @@ def state(verdict: Verdict | None, row: Mapping[str, Any]) -> str | None:
     made = row["completion"]
     if verdict.mark == "accept":
         # A row that left the input and came back has a half that nobody looked at.
-        return "accepted" if made["run_id"] == verdict.run_id else "redone"
+        return "accepted" if made["run_id"] == verdict.run_id else None
     return "rejected" if made["attempt"] <= verdict.attempt else "redone"
 
 

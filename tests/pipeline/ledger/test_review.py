@@ -11,7 +11,7 @@ import pytest
 
 from generators.base import derive_seed
 from pipeline.export.settings import ExportSettings
-from pipeline.ledger.review import Review, Reviewed, half_digest
+from pipeline.ledger.review import Review, Reviewed
 from pipeline.report import presentation
 from pipeline.report.presentation import export_run
 from pipeline.storage.errors import ConfigError
@@ -197,20 +197,14 @@ class TestAccepted:
         review(finished, marks_of(rows, {texts[0]: "reject"}))
         second = again(finished)
         review(finished, marks_of(second, {texts[0]: "accept"}))
-        whole = list(finished.given)
-        finished.given[:] = [row for row in whole if row["id"] != texts[0]]
+        whole, finished.given = finished.given, [r for r in finished.given if r["id"] != texts[0]]
         finished.write()
         assert texts[0] not in again(finished)
-        finished.given[:] = whole
+        finished.given = whole
         finished.write()
-        third = again(finished)
         # What was rejected does not come back, though its attempt is made again.
-        assert half_digest(third[texts[0]]["text"], None) != half_digest(rows[texts[0]]["text"], None)
-        done = export_run(
-            finished.job(), ExportSettings(only="completed", best={"text": 0, "image": 1})
-        )
-        assert texts[0] not in pq.read_table(done.folder / "data")["id"].to_pylist()
-        assert "A person looked at" not in (done.folder / "README.md").read_text()
+        assert again(finished)[texts[0]]["text"] != rows[texts[0]]["text"]
+        assert not TestMarks().said(finished)
         finished.change(captioner={"style": "bold"})
         assert "bold" in again(finished)[texts[0]]["text"]
 
