@@ -11,7 +11,7 @@ import json
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 ROW_GROUP_ROWS = 100
 # What is read at once by whoever reads a row group; of more than 2 GB Arrow would read none.
 ROW_GROUP_BYTES = 256 << 20
@@ -20,12 +20,15 @@ STATUSES = ("observed", "completed", "rejected", "failed")
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
+# A pair that the generator was shown: `text` is its caption that is nearest to the row, and `shown` are
+# the halves, "text" or "image", that the generator had of it.
 EXAMPLE = pa.struct(
     [
         ("id", pa.string()),
         ("source", pa.string()),
         ("licence", pa.string()),
         ("text", pa.string()),
+        ("shown", pa.list_(pa.string())),
         ("intra", pa.float32()),
         ("cross", pa.float32()),
         ("score", pa.float32()),

@@ -157,10 +157,9 @@ def _heed(
             first_attempts[row] = verdict.attempt + 1
             if entry and stands and entry["first_attempt"] <= verdict.attempt:
                 states[row] = REDO
-        elif entry and stands and entry["status"] == "completed":
-            # Of a row that left and came back another half stands than the one that was accepted.
-            if runs[entry["shard"]] == verdict.run_id:
-                states[row] = STANDS
+        # Of a row that left and came back another half stands than the one that was accepted.
+        elif entry and stands and runs[entry["shard"]] == verdict.run_id:
+            states[row] = STANDS
     return first_attempts
 
 

@@ -94,6 +94,22 @@ def test_an_image_of_an_unheard_of_format_or_with_a_bloated_text_fails_the_row(
         assert answer.error.startswith("the answer's image can't be decoded: ")
 
 
+def test_a_prompt_that_the_server_wrote_instead_is_told(server: Server) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(buffer, "PNG")
+    image = base64.b64encode(buffer.getvalue()).decode()
+    for revised, notes in (
+        ("a hat " * 1000, ["the server wrote another prompt: " + ("a hat " * 1000)[:2000] + "…"]),
+        ("a hat", []),
+        (None, []),
+        (7, []),
+    ):
+        server.answer = {"data": [{"b64_json": image, "revised_prompt": revised}]}
+        (answer,) = drawer(server).generate([ImageRequest("row", "a hat", (), (1,))])
+        alone = "no example: drawn from the text alone"
+        assert list(answer.candidates[0].notes) == [alone, *notes]
+
+
 def test_an_image_past_the_pixel_limit_is_refused(server: Server) -> None:
     (answer,) = drawer(server, max_pixels=1000).generate([image_request(1)])
     assert answer.error == "the image has 32 x 32 pixels; max_pixels is 1000"
