@@ -46,7 +46,7 @@ def encoder_class(kind: str) -> Any:
         (found, ("load", "close", "dimension", "encode")),
         (settings, ("models", "identity")),
     ):
-        if lacking := [name for name in names if not callable(getattr(part, name, None))]:
+        if lacking := [name for name in names if not hasattr(part, name)]:
             raise ValueError(f"{part.__name__} of kind {kind!r} needs a method `{lacking[0]}`")
     return found
 

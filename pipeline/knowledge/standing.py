@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -19,6 +20,7 @@ from pipeline.dataset.images import UndecodableImage, decode
 from pipeline.dataset.settings import INTERNAL
 from pipeline.dataset.sources import Sources
 from pipeline.models.components import check_device
+from pipeline.storage.digests import digest
 from pipeline.storage.errors import ConfigError
 from pipeline.storage.files import read_json, write_whole
 from selection.niqe import NiqeModel
@@ -189,10 +191,23 @@ class StandingKnowledge:
         rows = np.sort(generator.choice(rows, min(HUB_PAIRS, len(rows)), replace=False))
         return self.base.pseudo(take(self.base.embeddings["image"], rows), "image")
 
+    def _picture(
+        self, pair: Mapping[str, Any], data: bytes | None
+    ) -> tuple[Image.Image | None, str | None]:
+        """The picture of a pair by what lies at its place, or why it is not there."""
+        if data is not None and digest(data) != pair["picture"]:
+            return None, "another picture is at its place now"
+        try:
+            limit = self._sources.of(pair["source"]).settings.max_pixels
+            return decode(data or b"", limit), None
+        except UndecodableImage as error:
+            return None, f"the picture can't be decoded any more: {error}"
+
     def pairs(self, rows: Sequence[int], with_images: bool) -> dict[int, Pair]:
         """Pairs of the knowledge base by row, with their pictures when asked for.
 
-        One that can't be decoded any more is the pair's `fault`, and told in a warning.
+        One that can't be decoded any more, or is another than at the build, is the pair's `fault`, and
+        told in a warning.
         """
         stored = {row: self.base.pair(row) for row in dict.fromkeys(rows)}
         encoded: list[bytes | None] = [None] * len(stored)
@@ -202,12 +217,9 @@ class StandingKnowledge:
         for (row, pair), data in zip(stored.items(), encoded, strict=True):
             image, fault = None, None
             if with_images:
-                limit = self._sources.of(pair["source"]).settings.max_pixels
-                try:
-                    image = decode(data or b"", limit)
-                except UndecodableImage as error:
-                    logger.warning("pair %r has no picture any more: %s", pair["id"], error)
-                    fault = f"the picture can't be decoded any more: {error}"
+                image, fault = self._picture(pair, data)
+                if fault is not None:
+                    logger.warning("pair %r has no picture any more: %s", pair["id"], fault)
             captions = tuple(pair["text"])
             found[row] = Pair(
                 row, pair["id"], pair["source"], pair["licence"], captions, image, data, fault

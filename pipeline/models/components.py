@@ -170,7 +170,7 @@ def _check_parts(section: str, kind: str, chosen: type, settings: type[BaseModel
         (kind, chosen, wanted),
         (f"{kind}.Settings", settings, _OF_SETTINGS),
     ):
-        lacking = [name for name in names if not callable(getattr(held, name, None))]
+        lacking = [name for name in names if not hasattr(held, name)]
         if lacking:
             raise ConfigError(f"{section}.kind: {what!r} needs a method `{lacking[0]}`")
     if "kind" not in settings.model_fields:
