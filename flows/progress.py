@@ -16,6 +16,8 @@ from flows.pace import Pace, duration
 
 # Between two lines of a step where there is no terminal.
 LINE_SECONDS = 10.0
+# The same, of a step that has not moved.
+STILL_SECONDS = 60.0
 
 
 @dataclass
@@ -28,7 +30,8 @@ class _Step:
     done: int = 0
     total: int = 0
     note: str = ""
-    printed: int = 0
+    printed: int = -1
+    reports: int = 0
     bar: Any = None
 
     def report(self, done: int, total: int, note: str) -> None:
@@ -36,6 +39,7 @@ class _Step:
         if self.before >= 0 and (more := done - self.before - self.pace.done) > 0:
             self.pace.add(more)
         self.done, self.total, self.note = done, total, note
+        self.reports += 1
 
     def tells(self) -> str:
         """Pace, time left and note, as they are now."""
@@ -124,9 +128,18 @@ class RunView:
             del self._steps[name]
         if self._live:
             self._draw(step, name, over)
-        elif over or (step.printed != done and time.monotonic() - step.told >= LINE_SECONDS):
+        elif over or self._due(step):
             step.told, step.printed = time.monotonic(), done
             print(_line(name, step), file=sys.stderr, flush=True)
+
+    @staticmethod
+    def _due(step: _Step) -> bool:
+        """Whether a step under way gets a line; one of which nothing is known, as soon as it lasts."""
+        if step.reports > 1 and step.printed < 0 and not step.total and not step.done:
+            return True
+        waited = time.monotonic() - step.told
+        moved = not step.total or max(step.printed, 0) != step.done
+        return waited >= (LINE_SECONDS if moved else STILL_SECONDS)
 
     def _draw(self, step: _Step, name: str, over: bool) -> None:
         if over:
@@ -144,8 +157,11 @@ class RunView:
 def gpu_memory() -> str:
     """Memory in use on each GPU that this process works with; nothing where there is none."""
     torch = sys.modules.get("torch")
+    # A load may be importing it at this moment.
+    if torch is None or getattr(torch.__spec__, "_initializing", False):
+        return ""
     # Asking a GPU that nobody uses would take memory itself.
-    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+    if not torch.cuda.is_available() or not torch.cuda.is_initialized():
         return ""
     shown = []
     for device in range(torch.cuda.device_count()):
@@ -158,5 +174,7 @@ def _line(name: str, step: _Step) -> str:
     told = step.tells()
     if step.total == 1:
         return f"{name}: {told}"
+    if not step.done and not step.total:
+        return f"{name}: {told}" if told else f"{name} …"
     count = f"{step.done:,}" + (f" of {step.total:,}" if step.total else "")
     return f"{name}: {count}" + (f" ({told})" if told else "")

@@ -15,6 +15,7 @@ CAPTIONERS: dict[str, str] = {
 
 IMAGE_GENERATORS: dict[str, str] = {
     "sdxl": "generators.sdxl:SdxlImageGenerator",
+    "diffusers": "generators.diffusion:DiffusersImageGenerator",
     "openai": "generators.openai_images:OpenAIImageGenerator",
     "nearest": "generators.nearest:NearestImageGenerator",
 }

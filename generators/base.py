@@ -33,11 +33,15 @@ class Needs:
         given no examples.
     example : bool
         Whether it makes nothing without an example: then it is asked only with one.
+    side : int or None
+        Longest side in pixels that a picture, a row's or an example's, is of use at; larger ones may
+        be handed over shrunk to it (`generators.pictures.held`). None: as they are.
     """
 
     text: bool = True
     image: bool = True
     example: bool = False
+    side: int | None = None
 
     @property
     def any(self) -> bool:
@@ -63,11 +67,14 @@ class Example:
         Its caption.
     image : PIL.Image.Image or None
         Its picture; None where it isn't needed.
+    file : bytes or None
+        What that was decoded from, where it is at hand.
     """
 
     id: str
     text: str
     image: Image | None = None
+    file: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +87,16 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class CaptionRequest:
-    """Ask for ``len(seeds)`` captions of ``image``, with the best example first."""
+    """Ask for ``len(seeds)`` captions of ``image``, with the best example first.
+
+    ``file`` is what the image was decoded from, where that is at hand.
+    """
 
     row_id: str
     image: Image
     examples: tuple[Example, ...]
     seeds: tuple[int, ...]
+    file: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +133,9 @@ class Candidate:
         recorded as having grounded it but these.
     dropped : tuple of Dropped
         Examples of the request that it was not shown.
+    encoded : bytes or None
+        The file that ``image`` was read back from, where whoever asked has written it; generators
+        leave it out.
     notes : tuple of str
         What was done on the way that a reader of the result should know.
     """
@@ -133,6 +147,7 @@ class Candidate:
     notes: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
     dropped: tuple[Dropped, ...] = ()
+    encoded: bytes | None = None
 
 
 def storable(candidate: Candidate) -> Candidate:

@@ -6,13 +6,31 @@ The batch of the device has nothing to do with the shard of the run: it's counte
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from generators.base import Candidate, CaptionRequest, Generated, ImageRequest
-from generators.device import is_lost, is_out_of_memory, release_memory
+from generators.device import (
+    Peak,
+    free_memory,
+    is_lost,
+    is_out_of_memory,
+    release_memory,
+    resolve_device,
+)
 
 logger = logging.getLogger(__name__)
+
+# Batches in a row that fit before twice as many are tried again; after each try in vain, twice these.
+BATCHES_BEFORE_MORE = 8
+
+# Candidates in the first batch of an unknown size, the share of the free memory that the others may
+# take by its measure, and the most that still gain something, on a GPU and on a CPU.
+PROBED = 4
+SHARE_OF_FREE = 0.8
+MOST_ON_GPU = 64
+MOST_ON_CPU = 16
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -39,21 +57,35 @@ class BatchRunner(Generic[Job, Result]):
 
     On out-of-memory the batch is halved and tried again, down to one job; a single job that does not
     fit is answered with `OutOfMemory` and the others go on. What fitted is remembered for the
-    batches to come, so that a run does not walk into the same wall at every batch. After any other
-    error the jobs of the batch are tried one by one, so that it fails those alone that it comes of.
+    batches to come, so that a run does not walk into the same wall at every batch; after some that
+    fitted twice as many are tried again, since a GPU may have been short of memory for a moment
+    alone. After any other error the jobs of the batch are tried one by one, so that it fails those
+    alone that it comes of.
 
     Parameters
     ----------
     work : callable
         Takes a list of jobs, returns as many results in their order, any of which may be `Failed`.
-    batch_size : int
-        Most jobs in one call of ``work``.
+    batch_size : int or "auto"
+        Most jobs in one call of ``work``; ``auto`` is found by what a first small batch takes of
+        the memory that is free, a power of two so that little changes it.
+    device : str
+        Where the work is done, for ``auto``.
     """
 
-    def __init__(self, work: Callable[[list[Job]], list[Result | Failed]], batch_size: int) -> None:
+    def __init__(
+        self,
+        work: Callable[[list[Job]], list[Result | Failed]],
+        batch_size: int | Literal["auto"],
+        device: str = "auto",
+    ) -> None:
         self.work = work
-        self.limit = batch_size
+        self.device = device
+        self.probing = batch_size == "auto"
+        self.most = self.limit = PROBED if batch_size == "auto" else batch_size
         self._worked = False
+        self._fitted, self._trying = 0, False
+        self._wait = BATCHES_BEFORE_MORE
 
     def run(self, jobs: Sequence[Job], together: int = 1) -> list[Result | Failed]:
         """Results of all jobs, in order.
@@ -75,23 +107,63 @@ class BatchRunner(Generic[Job, Result]):
         while len(results) < len(jobs):
             size = self.limit - self.limit % together if self.limit >= together else self.limit
             batch = list(jobs[len(results) : len(results) + size])
-            answer = self._attempt(batch)
+            answer = self._probe(batch) if self.probing else self._attempt(batch)
             if answer is not None:
                 results.extend(answer)
+                self._fits(len(batch))
             elif len(batch) == 1:
                 results.append(OutOfMemory("out of memory with a single candidate in the batch"))
             else:
-                self.limit = max(1, len(batch) // 2)
-                logger.warning(
-                    "out of memory with %d candidates in a batch; going on with %d",
-                    len(batch),
-                    self.limit,
-                )
+                self._halve(len(batch))
         self._worked |= any(not isinstance(result, Failed) for result in results)
         errors = [result for result in results if isinstance(result, JobError)]
         if errors and not self._worked and len(errors) == len(jobs) > together:
             raise errors[0].__cause__ or errors[0]
         return results
+
+    def _probe(self, batch: list[Job]) -> list[Result | Failed] | None:
+        """Results of a first batch, or None when memory ran out; sets how many go at once."""
+        device = resolve_device(self.device)
+        with Peak(device) as peak:
+            answer = self._attempt(batch)
+        if answer is None:
+            return None
+        self.probing = False
+        most = MOST_ON_GPU if device.type == "cuda" else MOST_ON_CPU
+        each = peak.bytes / len(batch)
+        free = free_memory(device)
+        # Where neither is known, the first batch's size has been found to fit.
+        fitting = SHARE_OF_FREE * free / each if each and free else PROBED
+        self.most = self.limit = 1 << int(math.log2(max(1.0, min(most, fitting))))
+        logger.info(
+            "batches of %d candidates: one takes %.0f MB, %.1f GB are free",
+            self.limit,
+            each / 1e6,
+            free / 1e9,
+        )
+        return answer
+
+    def _halve(self, size: int) -> None:
+        """So many did not fit."""
+        if self._trying:
+            self._wait *= 2
+        self.limit, self._fitted, self._trying = max(1, size // 2), 0, False
+        logger.warning(
+            "out of memory with %d candidates in a batch; going on with %d", size, self.limit
+        )
+
+    def _fits(self, size: int) -> None:
+        """A batch of so many did; one that is not full says nothing of a larger one."""
+        if size < self.limit:
+            return
+        if self._trying:
+            self._trying, self._wait = False, BATCHES_BEFORE_MORE
+        if self.limit >= self.most:
+            return
+        self._fitted += 1
+        if self._fitted >= self._wait:
+            self.limit, self._fitted, self._trying = min(self.most, 2 * self.limit), 0, True
+            logger.info("trying batches of %d candidates again", self.limit)
 
     def _attempt(self, batch: list[Job]) -> list[Result | Failed] | None:
         """Results of one batch, or None when memory ran out.

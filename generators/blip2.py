@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from generators.batching import Failed
 from generators.blip2_settings import Blip2Settings
 from generators.checkpoint_captioner import CheckpointCaptioner
 from generators.pictures import bounded
-from generators.prompts import Prompt, before_stop, fit, token_count
+from generators.prompts import Prompt, before_stop, fit, plain, token_count
 from generators.sampling import draw_tokens, keep_special_tokens
 
 if TYPE_CHECKING:
@@ -77,11 +77,12 @@ class Blip2Captioner(CheckpointCaptioner[Blip2Settings, _Job]):
 
     def prompt(self, examples: Sequence[Example]) -> Prompt:
         """The prompt with the captions of these examples, cut to what the model has room for."""
+        tokenizers = [self._processor.tokenizer]
         return fit(
             lambda _, captions: self.settings.render(captions),
             "",
-            examples,
-            [self._processor.tokenizer],
+            [replace(example, text=plain(example.text, tokenizers)) for example in examples],
+            tokenizers,
             self._prompt_limit(),
         )
 

@@ -12,6 +12,9 @@ from generators.checkpoints import CheckpointSettings
 from generators.prompts import check_template, number_word
 from generators.sampling import SamplingSettings
 
+# Of larger pictures than this BLIP-2's processors, which scale to 224 or 364 pixels, see no more.
+SIDE = 1024
+
 
 class Blip2Settings(SamplingSettings, CheckpointSettings):
     """Settings of `Blip2Captioner`; the templates are those of the paper."""
@@ -20,9 +23,6 @@ class Blip2Settings(SamplingSettings, CheckpointSettings):
     model: str = Field(
         "Salesforce/blip2-opt-2.7b",
         description="Model id, or a folder in the same format.",
-    )
-    batch_size: int = Field(
-        16, ge=1, description="Captions drawn at once; halved when out of memory."
     )
     template: str = Field(
         "Please write a caption of the image. Caption:",
@@ -71,7 +71,7 @@ class Blip2Settings(SamplingSettings, CheckpointSettings):
 
     def needs(self) -> Needs:
         """The examples' captions, which stand in the prompt."""
-        return Needs(image=False)
+        return Needs(image=False, side=SIDE)
 
     def render(self, examples: Sequence[str]) -> str:
         """The prompt with these example captions."""

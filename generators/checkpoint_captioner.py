@@ -42,7 +42,9 @@ class CheckpointCaptioner(ABC, Generic[SettingsT, JobT]):
         self._model: Any = None
         self._processor: Any = None
         self._dtype = ""
-        self._runner: BatchRunner[JobT, Candidate] = BatchRunner(self._draw, settings.batch_size)
+        self._runner: BatchRunner[JobT, Candidate] = BatchRunner(
+            self._draw, settings.batch_size, settings.device
+        )
         self._requests: Sequence[CaptionRequest] = ()
 
     def load(self) -> None:

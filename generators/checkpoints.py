@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -34,10 +34,10 @@ class CheckpointSettings(BaseModel):
         description="Precision of the weights; auto is float32 on cpu, and on cuda the checkpoint's"
         " own half precision, or bfloat16.",
     )
-    batch_size: int = Field(
-        8,
-        ge=1,
-        description="Candidates that go through the model at once; halved when out of memory.",
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="Candidates that go through the model at once, halved when out of memory; auto"
+        " is by the memory that is free once a first few are done.",
     )
 
     def models(self) -> dict[str, tuple[str, str | None]]:

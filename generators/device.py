@@ -5,12 +5,16 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
+
+# What Linux counts of this process.
+STATUS = Path("/proc/self/status")
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
@@ -102,6 +106,67 @@ def release_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that could be taken on a device: what others leave, and what torch holds unused.
+
+    0 on a CPU whose system doesn't tell.
+    """
+    import torch
+
+    if device.type != "cuda":
+        return _kilobytes(Path("/proc/meminfo"), "MemAvailable")
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0] + held)
+
+
+class Peak:
+    """How many bytes more than before were taken at most while its block ran.
+
+    On a CPU it is what Linux counts of the process; 0 where that can't be told.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.bytes = 0
+
+    def __enter__(self) -> Peak:
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self._before = torch.cuda.memory_allocated(self.device)
+        else:
+            self._before = _kilobytes(STATUS, "VmRSS") if _forget_peak() else 0
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        import torch
+
+        if self.device.type == "cuda":
+            self.bytes = torch.cuda.max_memory_allocated(self.device) - self._before
+        elif self._before:
+            self.bytes = max(0, _kilobytes(STATUS, "VmHWM") - self._before)
+
+
+def _forget_peak() -> bool:
+    """Let Linux count this process's peak from here on; False where it doesn't."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _kilobytes(file: Path, name: str) -> int:
+    """A figure of Linux's own on memory, in bytes; 0 where there is none."""
+    try:
+        lines = file.read_text().splitlines()
+    except OSError:
+        return 0
+    found = (line.split()[1] for line in lines if line.startswith(f"{name}:"))
+    return int(next(found, 0)) * 1024
 
 
 def module_bytes(modules: Iterable[Any]) -> int:

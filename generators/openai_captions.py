@@ -11,7 +11,8 @@ from generators.base import Candidate, CaptionRequest, Example, Needs
 from generators.grounding import usable_examples
 from generators.sent_pictures import Pictures
 from generators.service import ServiceError
-from generators.service_generator import Question, ServiceGenerator
+from generators.service_generator import ServiceGenerator
+from generators.service_question import Question
 from generators.service_settings import ServiceSettings
 
 
@@ -37,7 +38,7 @@ class OpenAICaptionSettings(ServiceSettings):
 
     def needs(self) -> Needs:
         """Both halves: each example is a turn of the conversation."""
-        return Needs()
+        return Needs(side=self.longest_side)
 
 
 class OpenAICaptioner(ServiceGenerator[CaptionRequest]):
@@ -103,10 +104,10 @@ class OpenAICaptioner(ServiceGenerator[CaptionRequest]):
         for example in examples:
             assert example.image is not None
             messages += [
-                self._turn(pictures.data_url(example.image)),
+                self._turn(pictures.data_url(example.image, example.file)),
                 {"role": "assistant", "content": example.text.strip()},
             ]
-        messages.append(self._turn(pictures.data_url(request.image)))
+        messages.append(self._turn(pictures.data_url(request.image, request.file)))
         return messages
 
     def _turn(self, address: str) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from pydantic import Field, field_validator
 from generators.base import Candidate, ImageRequest, Needs
 from generators.grounding import usable_examples
 from generators.prompts import ImagePromptSettings
-from generators.sent_pictures import Pictures
-from generators.service import ServiceError, Upload
-from generators.service_generator import Question, ServiceGenerator
+from generators.sent_pictures import Pictures, Upload
+from generators.service import ServiceError
+from generators.service_generator import ServiceGenerator
+from generators.service_question import Question
 from generators.service_settings import ServiceSettings
 
 # What such servers write; Pillow opens much more, some of it by programs of others.
@@ -41,7 +42,18 @@ class OpenAIImageSettings(ImagePromptSettings, ServiceSettings):
 
     def needs(self) -> Needs:
         """The half of an example by which it grounds the image."""
-        return Needs(text=self.grounding == "prompt", image=self.grounding == "edit")
+        return Needs(
+            text=self.grounding == "prompt",
+            image=self.grounding == "edit",
+            side=self.longest_side,
+        )
+
+    def drawn_pixels(self) -> int | None:
+        """Pixels that are asked for; None where the server decides."""
+        if self.size == "auto":
+            return None
+        width, height = map(int, self.size.split("x"))
+        return width * height
 
     @field_validator("size")
     @classmethod
@@ -78,7 +90,7 @@ class OpenAIImageGenerator(ServiceGenerator[ImageRequest]):
         path, uploads = "images/generations", []
         image = usable[0].image if usable else None
         if settings.grounding == "edit" and image is not None:
-            picture = pictures.encoded(image)
+            picture = pictures.encoded(image, usable[0].file)
             name = f"example.{picture.media_type.removeprefix('image/')}"
             path = "images/edits"
             uploads = [Upload("image", name, picture.content, picture.media_type)]

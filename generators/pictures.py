@@ -36,16 +36,12 @@ def bounded(image: Image.Image, background: str = "white") -> Image.Image:
     return _padded(image, background)
 
 
-def fitted_into(
-    image: Image.Image, size: tuple[int, int], background: str = "white"
-) -> Image.Image:
-    """The whole image scaled into ``(width, height)`` and padded; nothing is cropped or distorted."""
-    return ImageOps.pad(
-        bounded(image, background),
-        size,
-        method=Image.Resampling.LANCZOS,
-        color=background,
-    )
+def covering(image: Image.Image, size: tuple[int, int], background: str = "white") -> Image.Image:
+    """The image in RGB, filling ``(width, height)``: what is beyond that shape is cut off evenly.
+
+    Nothing is distorted, and no ground is seen but through what is transparent.
+    """
+    return ImageOps.fit(on_ground(image, background), size, method=Image.Resampling.LANCZOS)
 
 
 def shrunk(image: Image.Image, longest_side: int, background: str = "white") -> Image.Image:
@@ -54,6 +50,16 @@ def shrunk(image: Image.Image, longest_side: int, background: str = "white") -> 
     Of a strip, as `bounded` does.
     """
     return _padded(_within(on_ground(image, background), longest_side), background)
+
+
+def held(image: Image.Image, longest_side: int | None) -> Image.Image:
+    """The image no larger than a generator has a use for (`generators.base.Needs`); never enlarged.
+
+    A strip keeps at least what `bounded` makes of it.
+    """
+    if longest_side is None:
+        return image
+    return _within(image, max(longest_side, STRIP_SIDE) if _is_strip(image) else longest_side)
 
 
 def _within(image: Image.Image, longest_side: int) -> Image.Image:

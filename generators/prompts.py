@@ -109,6 +109,26 @@ def before_stop(text: str, stops: Sequence[str]) -> str:
     return text[: min((end for end in ends if end >= 0), default=len(text))].strip()
 
 
+def plain(text: str, tokenizers: Sequence[Any]) -> str:
+    """A text in which no tokenizer finds a control token: each that it spells is broken by a space.
+
+    A caption that holds "<image>" or an end-of-text mark would otherwise end the prompt there, or
+    stand for a picture that is none. What is recorded of the prompt is then what the model got.
+    """
+    for mark in sorted(set().union(*map(_control_tokens, tokenizers)), key=len, reverse=True):
+        while mark in text:
+            text = text.replace(mark, f"{mark[0]} {mark[1:]}")
+    return text
+
+
+def _control_tokens(tokenizer: Any) -> set[str]:
+    """The tokens of a tokenizer that stand for no text."""
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    own = {one.content for one in added if one.special or one.content.startswith("<")}
+    found = own | set(getattr(tokenizer, "all_special_tokens", ()))
+    return {mark for mark in found if len(mark.strip()) > 1}
+
+
 def token_count(tokenizer: Any, text: str) -> int:
     """Tokens of a text with the special ones that the model adds."""
     return len(tokenizer(text, verbose=False)["input_ids"])

@@ -9,23 +9,13 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from generators.base import ImageRequest
-from generators.latents import LatentCodec
-from generators.pictures import bounded, fitted_into
-from generators.prompts import Prompt
+from generators.diffusion import Job
+from generators.pictures import bounded, covering
 from generators.sdxl_settings import SdxlSettings
+from generators.vae import Vae
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One image to draw. Only jobs with the same number of image examples share a batch."""
-
-    row: int
-    prompt: Prompt
-    seed: int
-    images: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +35,7 @@ class Conditions:
     ----------
     settings : SdxlSettings
     pipe : diffusers.StableDiffusionXLPipeline
-    codec : LatentCodec
-    size : (int, int)
-        Width and height that are drawn.
+    vae : Vae
     requests : sequence of ImageRequest
     """
 
@@ -55,14 +43,12 @@ class Conditions:
         self,
         settings: SdxlSettings,
         pipe: Any,
-        codec: LatentCodec,
-        size: tuple[int, int],
+        vae: Vae,
         requests: Sequence[ImageRequest],
     ) -> None:
         self.settings = settings
         self._pipe = pipe
-        self._codec = codec
-        self._size = size
+        self._vae = vae
         self._requests = requests
         self._texts: dict[int, _EncodedText] = {}
         self._posteriors: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -111,18 +97,15 @@ class Conditions:
         """Latents of the examples, [n, channels, h, w]; each is encoded once for its n images."""
         import torch
 
-        shown = {job.row: job.prompt.shown for job in jobs}
-        new = [row for row in shown if row not in self._posteriors]
+        shown = {job.row: job for job in jobs}
         self._posteriors = {row: self._posteriors[row] for row in shown if row in self._posteriors}
-        images = [
-            fitted_into(
-                self._example_images(row, shown[row])[0], self._size, self.settings.background
-            )
-            for row in new
-        ]
-        self._posteriors.update(zip(new, self._codec.posterior(images), strict=True))
+        for row, job in shown.items():
+            if row not in self._posteriors:
+                (first, *_) = self._example_images(row, job.prompt.shown)
+                start = covering(first, job.size, self.settings.background)
+                (self._posteriors[row],) = self._vae.posterior([start])
         drawn = [
-            self._codec.sample(self._posteriors[job.row], generator)
+            self._vae.sample(self._posteriors[job.row], generator)
             for job, generator in zip(jobs, generators, strict=True)
         ]
         return torch.cat(drawn).to(self._pipe.unet.dtype)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import threading
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from generators.gate import Gate
+from generators.sent_pictures import Upload
 from generators.service_settings import ServiceSettings
+from generators.usage import Usage
 
 if TYPE_CHECKING:
     import httpx2
@@ -60,16 +64,6 @@ class ContentRefused(Exception):
     """The server declined the content of one request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """A file of a multipart request."""
-
-    field: str
-    name: str
-    content: bytes
-    media_type: str
-
-
 class Service:
     """A client of one server, with an event loop of its own.
 
@@ -83,17 +77,22 @@ class Service:
         Requests that went out, retries included.
     gate : Gate
         How many of them are under way at once.
+    used : Usage
+        What they took.
     """
 
     def __init__(self, settings: ServiceSettings) -> None:
         self.settings = settings
         self.sent = 0
         self.gate = Gate(settings.concurrency)
+        self.used = Usage()
         self._lock = threading.Lock()
         self._client: openai.AsyncOpenAI | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._key: str | None = None
+        self._session = uuid.uuid4().hex
+        self._numbers = itertools.count()
 
     def __repr__(self) -> str:
         return f"Service({self.settings.base_url!r}, model={self.settings.model!r})"
@@ -125,9 +124,9 @@ class Service:
             self._thread.start()
 
     def _made(self, key: str) -> openai.AsyncOpenAI:
-        import httpx2
         from openai import AsyncOpenAI, Omit
 
+        from generators.service_lanes import lanes_to
         from generators.service_transport import GuardedClient
 
         settings = self.settings
@@ -144,7 +143,8 @@ class Service:
                 settings.timeout,
                 self._spend,
                 self.gate,
-                limits=httpx2.Limits(max_connections=settings.concurrency),
+                self._use,
+                **lanes_to(settings.concurrency),
             ),
         )
 
@@ -154,21 +154,16 @@ class Service:
             client, loop, thread = self._client, self._loop, self._thread
             self._client = self._loop = self._thread = self._key = None
         if client is not None and loop is not None and thread is not None:
-            asyncio.run_coroutine_threadsafe(client.close(), loop).result()
+            asyncio.run_coroutine_threadsafe(_end(client), loop).result()
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()
 
-    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run to its end what asks the server; an interrupt cancels it."""
+    def start(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Future[Result]:
+        """Begin with what asks the server; to cancel the future cancels it."""
         self.open()
         assert self._loop is not None
-        running = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return running.result()
-        except BaseException:
-            running.cancel()
-            raise
+        return asyncio.run_coroutine_threadsafe(work(), self._loop)
 
     async def post(
         self, path: str, body: bytes | dict[str, Any], uploads: Sequence[Upload] = ()
@@ -220,7 +215,7 @@ class Service:
                 body=None if isinstance(body, bytes) else body,
                 content=body if isinstance(body, bytes) else None,
                 files=files or None,
-                options={"headers": headers},
+                options={"headers": headers, "idempotency_key": self._request_id()},
             )
         except Unsendable as error:
             raise (ServiceRefused if self._spent else ServiceError)(str(error)) from None
@@ -255,6 +250,10 @@ class Service:
             return ServiceRefused(f"{self.settings.base_url} refuses: {failure}")
         return (WrongRequest if status in WRONG_STATUS else ServiceError)(failure)
 
+    def _request_id(self) -> str:
+        """A name for a request and its retries; that of ``openai`` asks the system for randomness."""
+        return f"rag4dmc-{self._session}-{next(self._numbers)}"
+
     @property
     def _spent(self) -> bool:
         budget = self.settings.max_requests
@@ -270,10 +269,23 @@ class Service:
                 " what was done stands"
             )
         self.sent += 1
+        self._use(Usage(requests=1))
+
+    def _use(self, usage: Usage) -> None:
+        self.used += usage
 
     def _hidden(self, text: str) -> str:
         """The text without the key, which a server or a library may repeat."""
         return text.replace(self._key, "***") if self._key else text
+
+
+async def _end(client: openai.AsyncOpenAI) -> None:
+    """Cancel what is still under way, and close the connections."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await client.close()
 
 
 def _of(tries: int) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from generators.base import Candidate, CaptionRequest, Dropped, Generated, ImageRequest
+from generators.asked import Asked
+from generators.base import Candidate, CaptionRequest, Generated, ImageRequest
 from generators.sent_pictures import Pictures
 from generators.service import (
     ContentRefused,
@@ -17,52 +19,20 @@ from generators.service import (
     ServiceError,
     ServiceRefused,
     ServiceUnanswered,
-    Upload,
     WrongRequest,
 )
+from generators.service_question import Leaving, Once, Prepared, Question
+from generators.usage import Usage
 
 Request = TypeVar("Request", CaptionRequest, ImageRequest)
 
 # So many rows without an answer, and none with one in between, are the server's fault, not theirs.
 ROWS_OF_AN_OUTAGE = 3
+# Candidates under way beside those that are awaited, as a multiple of the concurrency: by as many times
+# the mean may the slowest answer of a block take before the server waits for us.
+AHEAD = 16
 # Servers disagree on wider seeds; all take 31 bits.
 SEED_MASK = (1 << 31) - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What the server is asked for one candidate.
-
-    Parameters
-    ----------
-    path : str
-        Below ``base_url``.
-    fields : dict
-        The body without the model, the seed and the settings' ``extra``; None leaves a field out.
-    prompt, notes, shown, dropped
-        Of the candidate, whatever the answer is.
-    uploads : sequence of Upload
-        Files of a multipart request.
-    """
-
-    path: str
-    fields: dict[str, Any]
-    prompt: str
-    notes: tuple[str, ...] = ()
-    shown: tuple[str, ...] = ()
-    dropped: tuple[Dropped, ...] = ()
-    uploads: Sequence[Upload] = ()
-
-    def candidate(self, seed: int, *notes: str, **half: Any) -> Candidate:
-        """A candidate that answers it."""
-        return Candidate(
-            seed,
-            self.prompt,
-            notes=(*self.notes, *notes),
-            shown=self.shown,
-            dropped=self.dropped,
-            **half,
-        )
 
 
 class ServiceGenerator(Generic[Request]):
@@ -82,7 +52,7 @@ class ServiceGenerator(Generic[Request]):
         self.service = Service(settings)
         self._answered = 0
         self._right = False
-        self._rows = 0
+        self._rows: Counter[str] = Counter()
         self._unanswered: set[str] = set()
         self._wrong: set[str] = set()
 
@@ -104,6 +74,11 @@ class ServiceGenerator(Generic[Request]):
         """No weights here."""
         return 0
 
+    @property
+    def used(self) -> Usage:
+        """What the server has counted so far."""
+        return self.service.used
+
     def generate(self, requests: Sequence[Request]) -> list[Generated]:
         """A candidate for every seed of every request, ``concurrency`` of them at a time at most.
 
@@ -116,20 +91,27 @@ class ServiceGenerator(Generic[Request]):
             server that is down (no connection through all tries, or `ROWS_OF_AN_OUTAGE` rows one
             after another without an answer), or one that finds all of them wrong.
         """
-        return self.service.run(self._answers(requests))
+        return self.submit(requests).gather()
 
-    async def _answers(self, requests: Sequence[Request]) -> list[Generated]:
+    def submit(self, requests: Sequence[Request]) -> Asked:
+        """The same, under way; calls share the ``concurrency``, and the first goes out first.
+
+        A request's pictures are let go once they are encoded, and what is sent once it is answered.
+        """
+        sent: Future[None] = Future()
+        held = list(requests)
+        answers = self.service.start(lambda: self._answers(held, sent))
+        count = sum(len(request.seeds) for request in requests)
+        return Asked(answers, sent, count, AHEAD * self.settings.concurrency)
+
+    async def _answers(self, requests: list[Request], sent: Future[None]) -> list[Generated]:
         pictures = Pictures(self.settings)
-        self._rows = len(requests)
-        tasks: list[list[asyncio.Task[Candidate | ServiceError]]] = []
-        for request in requests:
-            asked = _Once(partial(self._prepared, request, pictures))
-            tasks.append(
-                [
-                    asyncio.create_task(self._ask(request.row_id, asked, seed))
-                    for seed in request.seeds
-                ]
-            )
+        rows = [request.row_id for request in requests]
+        self._rows.update(rows)
+        leaving = Leaving(sum(len(request.seeds) for request in requests), sent)
+        tasks = [self._begun(request, pictures, leaving) for request in requests]
+        # With each goes its picture, once it is encoded.
+        requests.clear()
         every = [task for of_row in tasks for task in of_row]
         try:
             await asyncio.gather(*every)
@@ -138,9 +120,21 @@ class ServiceGenerator(Generic[Request]):
                 task.cancel()
             await asyncio.gather(*every, return_exceptions=True)
             raise
+        finally:
+            self._rows.subtract(rows)
+            leaving.all_gone()
         return [
-            self._row(request.row_id, [task.result() for task in of_row])
-            for request, of_row in zip(requests, tasks, strict=True)
+            self._row(row_id, [task.result() for task in of_row])
+            for row_id, of_row in zip(rows, tasks, strict=True)
+        ]
+
+    def _begun(
+        self, request: Request, pictures: Pictures, leaving: Leaving
+    ) -> list[asyncio.Task[Candidate | ServiceError]]:
+        asked = Once(partial(self._prepared, request, pictures))
+        return [
+            asyncio.create_task(self._ask(request.row_id, asked, seed, leaving))
+            for seed in request.seeds
         ]
 
     def _question(self, request: Request, pictures: Pictures) -> Question:
@@ -151,9 +145,12 @@ class ServiceGenerator(Generic[Request]):
         """The candidate in an answer; a `ServiceError` when it holds none."""
         raise NotImplementedError
 
-    async def _ask(self, row_id: str, asked: _Once, seed: int) -> Candidate | ServiceError:
+    async def _ask(
+        self, row_id: str, asked: Once, seed: int, leaving: Leaving
+    ) -> Candidate | ServiceError:
         async with self.service.gate:
-            prepared: _Prepared | None = None
+            leaving.one_gone()
+            prepared: Prepared | None = None
             try:
                 prepared = await asked()
                 answer = await self._post(row_id, seed, prepared)
@@ -166,15 +163,15 @@ class ServiceGenerator(Generic[Request]):
             except ServiceError as error:
                 return error
 
-    def _prepared(self, request: Request, pictures: Pictures) -> _Prepared:
+    def _prepared(self, request: Request, pictures: Pictures) -> Prepared:
         """All that is sent for a request's candidates, but for the seed."""
         settings, question = self.settings, self._question(request, pictures)
         fields = {"model": settings.model, **question.fields, **settings.extra}
         fields = {name: value for name, value in fields.items() if value is not None}
         seeded = settings.send_seed and "seed" not in settings.extra
-        return _Prepared(question, fields, json.dumps(fields).encode(), seeded)
+        return Prepared(question, fields, json.dumps(fields).encode(), seeded)
 
-    async def _post(self, row_id: str, seed: int, prepared: _Prepared) -> dict[str, Any]:
+    async def _post(self, row_id: str, seed: int, prepared: Prepared) -> dict[str, Any]:
         """Post a question, and watch whether the server answers any."""
         settings, answers, question = self.settings, self._answered, prepared.question
         try:
@@ -193,7 +190,8 @@ class ServiceGenerator(Generic[Request]):
             self._heard()
             self._wrong.add(row_id)
             # One row may be wrong; where every one is and none ever was right, it is the settings.
-            if not self._right and len(self._wrong) >= min(ROWS_OF_AN_OUTAGE, max(2, self._rows)):
+            rows = len(+self._rows)
+            if not self._right and len(self._wrong) >= min(ROWS_OF_AN_OUTAGE, max(2, rows)):
                 raise ServiceRefused(
                     f"{settings.base_url} finds every request wrong: {error}"
                 ) from error
@@ -215,35 +213,3 @@ class ServiceGenerator(Generic[Request]):
         errors = [str(one) for one in outcomes if isinstance(one, ServiceError)]
         made = tuple(one for one in outcomes if isinstance(one, Candidate))
         return Generated(row_id, made, errors[0] if errors else None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A question with its body, which is written once: only the seed differs."""
-
-    question: Question
-    fields: dict[str, Any]
-    written: bytes
-    seeded: bool
-
-    def body(self, seed: int) -> bytes | dict[str, Any]:
-        """The body with a seed: JSON, or the fields of a form where there are uploads."""
-        if self.question.uploads:
-            return {"seed": seed, **self.fields} if self.seeded else self.fields
-        return b'{"seed": %d, %s' % (seed, self.written[1:]) if self.seeded else self.written
-
-
-class _Once:
-    """What is sent for a request, made when its first candidate is due, for all of them."""
-
-    def __init__(self, make: Callable[[], _Prepared]) -> None:
-        self._make = make
-        self._made: asyncio.Task[_Prepared] | None = None
-
-    async def __call__(self) -> _Prepared:
-        if self._made is None:
-            self._made = asyncio.create_task(asyncio.to_thread(self._make))
-        try:
-            return await asyncio.shield(self._made)
-        except (OSError, ValueError, MemoryError) as error:
-            raise ServiceError(f"its pictures can't be sent: {error}") from error

@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from generators.usage import Price
+
 
 class ServiceSettings(BaseModel):
     """Settings shared by everything that asks a server."""
@@ -41,6 +43,11 @@ class ServiceSettings(BaseModel):
         description="Most requests a process may send, retries included; then the run ends, and the"
         " next one goes on, a block (run.block_size rows) at a time. None for any.",
     )
+    price: Price | None = Field(
+        None,
+        description="What the server asks for a million tokens in and out, and a picture; the summary and"
+        " `inspect` tell the cost.",
+    )
     send_seed: bool = Field(
         True, description="Send a seed with each request; off for servers that know no such field."
     )
@@ -49,6 +56,12 @@ class ServiceSettings(BaseModel):
         False, description="Send pictures as PNG; otherwise as JPEG, a fifth of the work."
     )
     quality: int = Field(90, ge=1, le=95, description="Of the JPEGs that are sent.")
+    original_bytes: int = Field(
+        400_000,
+        ge=0,
+        description="A picture within longest_side whose file (JPEG or PNG) is at most so large is sent"
+        " as that file, less its metadata; 0 to encode all anew.",
+    )
     background: str = Field("white", description="What shows through a transparent image.")
     extra: dict[str, Any] = Field(
         default_factory=dict, description="More fields of the request, as the server has them."
@@ -90,5 +103,5 @@ class ServiceSettings(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """What is asked and of whom, not how patiently."""
-        pace = {"timeout", "retries", "concurrency", "max_requests"}
+        pace = {"timeout", "retries", "concurrency", "max_requests", "price"}
         return self.model_dump(mode="json", exclude=pace | {"send_data", "api_key_env"})

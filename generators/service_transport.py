@@ -16,6 +16,7 @@ import httpx2
 from openai import DefaultAsyncHttpxClient, OpenAIError
 
 from generators.gate import Gate
+from generators.usage import Usage
 
 MOST_BYTES = 256 * 1024 * 1024
 SHOWN_CHARACTERS = 200
@@ -50,18 +51,26 @@ class GuardedClient(DefaultAsyncHttpxClient):
         Called before each try; may raise `Unsendable`.
     gate : Gate
         Told of each answer whether the server found it one too many.
+    used : callable
+        Told of each answer what it took.
     **options
         Of ``httpx2.AsyncClient``.
     """
 
     def __init__(
-        self, seconds: float, spend: Callable[[], None], gate: Gate, **options: Any
+        self,
+        seconds: float,
+        spend: Callable[[], None],
+        gate: Gate,
+        used: Callable[[Usage], None],
+        **options: Any,
     ) -> None:
         # The address is the one that was consented to.
         super().__init__(follow_redirects=False, **options)
         self._seconds = seconds
         self._spend = spend
         self._gate = gate
+        self._used = used
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """One try: the whole answer, read.
@@ -90,7 +99,9 @@ class GuardedClient(DefaultAsyncHttpxClient):
             self._gate.refused()
         elif response.is_success:
             self._gate.taken()
-        if response.is_success and not isinstance(_json(response), dict):
+        answer = _json(response)
+        self._used(Usage.of_answer(response.status_code, answer))
+        if response.is_success and not isinstance(answer, dict):
             text = " ".join(response.text.split())[:SHOWN_CHARACTERS]
             raise httpx2.RemoteProtocolError(
                 f"the answer is not a JSON object: {text}", request=request

@@ -15,7 +15,7 @@ from generators.checkpoint_captioner import CheckpointCaptioner
 from generators.checkpoints import CheckpointSettings
 from generators.grounding import NO_ROOM, usable_examples
 from generators.pictures import shrunk
-from generators.prompts import before_stop
+from generators.prompts import before_stop, plain
 from generators.sampling import SamplingSettings, draw_tokens, keep_special_tokens
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class VlmSettings(SamplingSettings, CheckpointSettings):
 
     def needs(self) -> Needs:
         """Both halves: each example is a turn of the conversation."""
-        return Needs()
+        return Needs(side=self.longest_side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ class VlmCaptioner(CheckpointCaptioner[VlmSettings, _Job]):
         kept = usable[:most_examples]
         messages: list[dict[str, Any]] = []
         if self.settings.system:
-            messages.append(_message("system", {"type": "text", "text": self.settings.system}))
+            messages.append(_message("system", self._text(self.settings.system)))
         for example in kept:
             messages += self._example_turns(example)
         messages.append(self._question(request.image))
@@ -189,7 +189,7 @@ class VlmCaptioner(CheckpointCaptioner[VlmSettings, _Job]):
         )
 
     def _example_turns(self, example: Example) -> list[dict[str, Any]]:
-        answer = _message("assistant", {"type": "text", "text": example.text.strip()})
+        answer = _message("assistant", self._text(example.text.strip()))
         return [self._question(example.image), answer]
 
     def _question(self, image: Any) -> dict[str, Any]:
@@ -197,8 +197,12 @@ class VlmCaptioner(CheckpointCaptioner[VlmSettings, _Job]):
         return _message(
             "user",
             {"type": "image", "image": picture},
-            {"type": "text", "text": self.settings.prompt},
+            self._text(self.settings.prompt),
         )
+
+    def _text(self, text: str) -> dict[str, Any]:
+        """A part of a turn; a control token that it spells is text in the record, too."""
+        return {"type": "text", "text": plain(text, [self._processor.tokenizer])}
 
     def _encode(self, conversations: Sequence[list[dict[str, Any]]]) -> Any:
         """Token ids, masks and pixels of conversations, padded on the left."""
@@ -208,7 +212,7 @@ class VlmCaptioner(CheckpointCaptioner[VlmSettings, _Job]):
             return_dict=True,
             return_tensors="pt",
             add_generation_prompt=True,
-            # A caption that holds "<image>" or an end-of-turn mark stays text.
+            # Texts are plain already (`_text`); this is for marks that a template makes of their words.
             sanitize_control_tokens=True,
             processor_kwargs={"padding": True},
         )

@@ -23,6 +23,7 @@ from kb.retrieval import FusionRetriever, RetrievalSettings
 from kb.retrieval.leave_one_out import select_retrieval
 from kb.stopwatch import Stopwatch
 from kb.storage import FORMAT_VERSION, digest_files, replacing, write_manifest
+from kb.threads import threads_for
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,11 @@ def build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Reci
 
     What is checked and raised: see `KnowledgeBase.build`.
     """
+    with threads_for(len(internal) + sum(map(len, external))):
+        _build(folder, internal, external, recipe)
+
+
+def _build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Recipe) -> None:
     settings, random_state = recipe.settings, recipe.random_state
     watch = Stopwatch()
     with replacing(folder) as building:

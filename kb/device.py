@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,6 +79,16 @@ def faiss_resources() -> Any:
     resources = faiss.StandardGpuResources()
     resources.setTempMemory(_WORKING_BYTES)
     return resources
+
+
+def release_gpu() -> None:
+    """Give back faiss's working memory on GPUs, and what dead tensors hold there."""
+    import torch
+
+    gc.collect()
+    faiss_resources.cache_clear()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def on_gpu(index: Any, device: str, *, half: bool = False) -> Any:

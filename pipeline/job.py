@@ -17,12 +17,12 @@ import pyarrow.dataset as ds
 
 from generators.service import ServiceRefused
 from kb.storage import DamagedKnowledgeBase
-from pipeline.completion.shard import RowsDone, complete_shard
+from pipeline.completion.portion import Parts
+from pipeline.completion.shard import RowsDone, Shards
 from pipeline.config.config import Config
 from pipeline.config.dependencies import row_dependencies
 from pipeline.dataset.catalog import Catalog
 from pipeline.dataset.overlooked import warn_of_run
-from pipeline.dataset.schema import completed_schema
 from pipeline.dataset.sources import Progress, Sources, quiet
 from pipeline.knowledge.build import INPUTS, build
 from pipeline.knowledge.embedding import PairEmbeddings
@@ -82,6 +82,8 @@ class Job:
             config.run.seed,
             config.knowledge_base.device,
         )
+        self._parts = Parts(config, self.sources, self.models, self.knowledge)
+        self._shards = Shards(self._parts)
         self.progress = progress
         self.warned = Warned()
         if progress is not quiet:
@@ -105,8 +107,7 @@ class Job:
     @property
     def ledger(self) -> Ledger:
         """What is done, as it stood when it was first asked for or a run last ended."""
-        if self._ledger is None:
-            self._ledger = Ledger(self.folder).load()
+        self._ledger = self._ledger or Ledger(self.folder).load()
         return self._ledger
 
     @cached_property
@@ -217,18 +218,18 @@ class Job:
         rows_done: RowsDone | None = None,
         answered: Callable[[int], None] | None = None,
     ) -> Manifest:
-        """Do one shard, unless this run has; see `pipeline.completion.shard.complete_shard`."""
+        """Do one shard, unless this run has; see `pipeline.completion.shard.Shards.complete`."""
         manifest = None
         try:
-            manifest = self._done(plan) or complete_shard(
-                self.config, self.sources, self.models, self.knowledge, plan, rows_done, answered
-            )
+            after = [shard for shard in self.planned.shards if shard.number > plan.number]
+            manifest = self._done(plan) or self._shards.complete(plan, after, rows_done, answered)
         except ServiceRefused:
             manifest = self._done(plan)
             raise
         finally:
             if manifest is not None:
-                self.home.send_shard(manifest.part, f"{manifest.shard}.json", manifest.run_id)
+                name, run_id = f"{manifest.shard}.json", manifest.run_id
+                self.home.send_shard(manifest.part, name, run_id, self._shards.usage.file(run_id))
         return manifest
 
     def _done(self, plan: ShardPlan) -> Manifest | None:
@@ -247,6 +248,7 @@ class Job:
         dict
             See `pipeline.ledger.summary.summarise`.
         """
+        self._shards.close()
         self.models.close_generator()
         if self.planned.shards:
             self._ledger = None  # shards may have been done in other processes
@@ -258,6 +260,7 @@ class Job:
             last=read_summary(self.folder).get("run_id"),
             rewritten=rewritten,
             times=self.times,
+            prices=self.config.prices,
             warnings=[*self.knowledge.warnings(), *self._overlooked, *self.warned.told()],
         )
 
@@ -276,6 +279,7 @@ class Job:
 
     def close(self) -> None:
         """Free what was loaded; what is used after all is loaded again."""
+        self._shards.close()
         self.models.close()
         self.knowledge.forget()
 
@@ -292,8 +296,5 @@ class Job:
 
     def completed(self) -> ds.Dataset:
         """The completed dataset; `.to_table()` reads it whole."""
-        schema = completed_schema(
-            self.sources.dataset.text_is_list, self.sources.dataset.extra_schema
-        )
         files = [str(path) for path in self.ledger.files()]
-        return ds.dataset(files, schema=schema, format="parquet")
+        return ds.dataset(files, schema=self._parts.schema, format="parquet")

@@ -176,10 +176,31 @@ def _print_work(answer: dict[str, Any]) -> None:
         print("  until then, all rows count as to be done")
     exports = f", {_size(disk['exports'])} for exports" if disk["exports"] else ""
     print(f"disk: about {_size(disk['completed'])}{exports}; {_size(disk['free'])} are free")
+    for half, foreseen in answer["spending"].items():
+        _print_spending(half, foreseen)
     if "time" in answer:
         _print_time(answer["time"])
     else:
         print("time: not measured (--time does it on a handful of rows)")
+
+
+def _print_spending(half: str, foreseen: dict[str, Any]) -> None:
+    told = [f"{_range(foreseen['requests'])} requests"]
+    if foreseen["rests_on"] is None:
+        told.append("their usage is not known yet (--time or a pilot with --limit counts it)")
+    else:
+        if any(foreseen["input_tokens"]) or any(foreseen["output_tokens"]):
+            tokens = (_range(foreseen[f"{way}put_tokens"]) for way in ("in", "out"))
+            told.append("{} tokens in, {} out".format(*tokens))
+        if any(foreseen["images"]):
+            told.append(f"{_range(foreseen['images'])} images")
+        if foreseen["cost"] is not None:
+            least, most = (f"{cost:,.2f}" for cost in foreseen["cost"])
+            told.append(
+                f"{foreseen['currency']} {least if least == most else f'{least} to {most}'}"
+            )
+        told.append(f"by {foreseen['answers']} answers to {foreseen['rests_on']}")
+    print(f"server for {half}s: {', '.join(told)}")
 
 
 def _print_time(time: dict[str, Any]) -> None:

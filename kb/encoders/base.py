@@ -1,4 +1,4 @@
-"""What every encoder is: the protocol, and batching with decoding ahead."""
+"""What every encoder is: the protocol, and batching with pictures prepared ahead."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import io
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
@@ -16,17 +17,32 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kb.device import resolve_device
 from kb.embeddings import Modality, normalise
+from kb.encoders.ahead import ahead, usable_cores
 
 logger = logging.getLogger(__name__)
 
 ImageItem = Image.Image | bytes | str | os.PathLike[str]
 # Longer sides to shorter ones, at most, of pictures that are scaled whole.
 THINNEST = 32
+# A JPEG is decoded at the smallest of its own scales that is this many times the side that it is then
+# scaled to. At least; see `tests/benchmarks/kb.md` for what it changes.
+JPEG_MARGIN = 2
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A picture that an encoder has prepared (`prepare`), to be given to its `encode`."""
+
+    value: Any
 
 
 class Encoder(Protocol):
     """Pictures and texts to unit embeddings.
+
+    One that can prepare a picture in another thread has also `prepare(picture)`, which gives what its
+    `encode` then takes in the picture's place; `pictures_ahead`, how many of these to have ready; and
+    `jpeg_side`, the shorter side in pixels that a JPEG may be decoded at (None: its own).
 
     Attributes
     ----------
@@ -56,8 +72,10 @@ class EncoderSettings(BaseModel):
     batch_size: int = Field(
         default=64, ge=1, description="items encoded at once; halved when memory ends"
     )
-    workers: int = Field(
-        default=2, ge=1, description="threads that decode and prepare pictures ahead"
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="threads that decode and prepare pictures ahead; by default one for each core",
     )
 
     def identity(self) -> dict[str, Any]:
@@ -66,7 +84,7 @@ class EncoderSettings(BaseModel):
 
 
 class BatchedEncoder:
-    """Batches items, prepares the next batch while one is encoded, and halves when memory ends.
+    """Batches items, prepares the next ones while a batch is encoded, and halves when memory ends.
 
     A subclass sets `shared_space` and implements `load`, `close`, `dimension`, `_prepare` (one
     item, in a thread), `_stack` (prepared items to model input) and `_forward`.
@@ -95,8 +113,8 @@ class BatchedEncoder:
         Parameters
         ----------
         items : iterable
-            Strings; or pictures, each a PIL image, the bytes of a file, or a path. May be a
-            generator: at most three batches are held at once.
+            Strings; or pictures, each a PIL image, the bytes of a file, a path, or what `prepare`
+            made of one. May be a generator: at most three batches are held at once.
         modality : "image" or "text"
 
         Returns
@@ -105,25 +123,38 @@ class BatchedEncoder:
         """
         self.load()
         blocks = []
-        for prepared in self._ahead(items, modality):
-            blocks.append(self._encode(prepared, modality))
+        source = self._prepared(items, modality)
+        while batch := list(islice(source, self.settings.batch_size)):
+            blocks.append(self._encode(batch, modality))
         if not blocks:
             return np.empty((0, self.dimension(modality)), dtype=np.float32)
         return normalise(np.concatenate(blocks))
 
-    def _ahead(self, items: Iterable[Any], modality: Modality) -> Iterator[list[Any]]:
-        with ThreadPoolExecutor(self.settings.workers) as pool:
-            waiting: list[list[Future[Any]]] = []
-            try:
-                source = iter(items)
-                while batch := list(islice(source, self.settings.batch_size)):
-                    waiting.append([pool.submit(self._prepare, i, modality) for i in batch])
-                    if len(waiting) > 2:
-                        yield [future.result() for future in waiting.pop(0)]
-                while waiting:
-                    yield [future.result() for future in waiting.pop(0)]
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+    def prepare(self, picture: ImageItem) -> Prepared:
+        """A picture as the model takes it; in any thread, once the encoder is loaded."""
+        return Prepared(self._prepare(picture, "image"))
+
+    @property
+    def jpeg_side(self) -> int | None:
+        """The shorter side that a JPEG may be decoded at; None: its own."""
+        return None
+
+    @property
+    def pictures_ahead(self) -> int:
+        """Pictures to have ready: two batches, so that threads go on while one is encoded."""
+        return 2 * self.settings.batch_size
+
+    def _prepared(self, items: Iterable[Any], modality: Modality) -> Iterator[Any]:
+        source = iter(items)
+        first = list(islice(source, 1))
+        everything = chain(first, source)
+        if modality == "text" or (first and isinstance(first[0], Prepared)):
+            for item in everything:
+                yield item.value if isinstance(item, Prepared) else self._prepare(item, modality)
+            return
+        prepare = partial(self._prepare, modality=modality)
+        threads = self.settings.workers or usable_cores()
+        yield from ahead(prepare, everything, threads, self.pictures_ahead)
 
     def _encode(self, prepared: list[Any], modality: Modality) -> np.ndarray:
         import torch
@@ -155,14 +186,14 @@ def open_image(item: ImageItem, least_side: int | None = None) -> Image.Image:
         Transparent pixels are laid on white.
     least_side : int, optional
         JPEGs are decoded at the smallest of their built-in scales whose shorter side is at least
-        twice this, which saves most of the work on large photographs.
+        this, which saves most of the work on large photographs.
     """
     if isinstance(item, Image.Image):
         image = item
     else:
         image = Image.open(io.BytesIO(item) if isinstance(item, bytes) else item)
-        if least_side is not None and image.format == "JPEG":
-            image.draft("RGB", (2 * least_side, 2 * least_side))
+        if least_side is not None and image.format in ("JPEG", "MPO"):
+            image.draft("RGB", (least_side, least_side))
     image = _middle(image)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")

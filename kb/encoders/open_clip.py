@@ -12,7 +12,13 @@ from typing import Any, Literal
 from pydantic import Field
 
 from kb.embeddings import Modality
-from kb.encoders.base import BatchedEncoder, EncoderSettings, open_image, placement
+from kb.encoders.base import (
+    JPEG_MARGIN,
+    BatchedEncoder,
+    EncoderSettings,
+    open_image,
+    placement,
+)
 
 _PRECISION = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
@@ -129,10 +135,15 @@ class OpenClipEncoder(BatchedEncoder):
         config = json.loads((self.folder / "open_clip_config.json").read_text())
         return int(config["model_cfg"]["embed_dim"])
 
+    @property
+    def jpeg_side(self) -> int | None:
+        """The shorter side that a JPEG may be decoded at, once the model is loaded."""
+        return JPEG_MARGIN * self._side
+
     def _prepare(self, item: Any, modality: Modality) -> Any:
         if modality == "text":
             return item
-        return self._preprocess(open_image(item, self._side))
+        return self._preprocess(open_image(item, self.jpeg_side))
 
     def _stack(self, prepared: Sequence[Any], modality: Modality) -> Any:
         import torch

@@ -139,3 +139,19 @@ class PairEncoder:
     def encode(self, items: Iterable[Any], modality: Modality) -> np.ndarray:
         """Unit embeddings, float32 [n, dimension(modality)], by that modality's encoder."""
         return self.encoders[modality].encode(items, modality)
+
+    @property
+    def jpeg_side(self) -> int | None:
+        """The image encoder's, where it has one."""
+        side: int | None = getattr(self.encoders["image"], "jpeg_side", None)
+        return side
+
+    @property
+    def pictures_ahead(self) -> int:
+        """The image encoder's, where it has one; else a few."""
+        return int(getattr(self.encoders["image"], "pictures_ahead", 4))
+
+    def prepare(self, picture: Any) -> Any:
+        """What the image encoder makes of a picture ahead; the picture itself where it can't."""
+        made = getattr(self.encoders["image"], "prepare", None)
+        return picture if made is None else made(picture)

@@ -9,7 +9,13 @@ from typing import Any, Literal
 from pydantic import Field
 
 from kb.embeddings import Modality
-from kb.encoders.base import BatchedEncoder, EncoderSettings, open_image, placement
+from kb.encoders.base import (
+    JPEG_MARGIN,
+    BatchedEncoder,
+    EncoderSettings,
+    open_image,
+    placement,
+)
 
 
 class TransformersSettings(EncoderSettings):
@@ -146,8 +152,17 @@ class TransformersEncoder(BatchedEncoder):
         self._check(modality)
         if modality == "text":
             return item
-        pixels = self._processor(images=open_image(item), return_tensors="pt")["pixel_values"]
-        return pixels[0]
+        image = open_image(item, self.jpeg_side)
+        return self._processor(images=image, return_tensors="pt")["pixel_values"][0]
+
+    @property
+    def jpeg_side(self) -> int | None:
+        """The shorter side that a JPEG may be decoded at; None where the processor says none."""
+        size = getattr(self._processor, "size", None)
+        sides = [side for side in dict(size or {}).values() if isinstance(side, int)]
+        if not sides or not getattr(self._processor, "do_resize", False):
+            return None
+        return JPEG_MARGIN * max(sides)
 
     def _stack(self, prepared: Sequence[Any], modality: Modality) -> Any:
         import torch

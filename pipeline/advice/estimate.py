@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from generators.usage import Usage
 from kb.embeddings import MODALITIES, Modality, opposite
+from pipeline.advice.spending import spending
 from pipeline.config.config import Config
 from pipeline.dataset.catalog import Catalog, encoded_images, fetch
+from pipeline.dataset.images import decode
 from pipeline.dataset.overlooked import overlooked, without_pairs
 from pipeline.dataset.sources import Progress, quiet
 from pipeline.job import Job
@@ -20,6 +24,8 @@ from pipeline.models.components import Component
 from pipeline.storage.errors import ConfigError
 
 SAMPLE_ROWS = 64
+# Of these so many are encoded as generated pictures are.
+SAMPLE_ENCODED = 16
 SAMPLE_FILES = 4
 # What a generated row holds besides its halves, and an observed one (measured on the example).
 PROVENANCE_BYTES = 700
@@ -46,8 +52,10 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
         was done with it can't be told then), `shards`, `calls` (candidates to draw and items to
         embed, [least, most]), `external` (complete pairs by name; None where not read yet),
         `models` (of each: `role`, `model`, `here`, `bytes` to download, None where not known),
-        `disk` (`completed` and `exports` in bytes, `free`), `output`, `advice` (what to change
-        about the data, and what of it is not used, a line each), and `time` of `pipeline.advice.timing.measure`.
+        `disk` (`completed` and `exports` in bytes, `an_image` that is generated, `free`), `output`,
+        `advice` (what to change about the data, and what of it is not used, a line each), `spending`
+        (of servers that generate, see `pipeline.advice.spending`), and `time` of
+        `pipeline.advice.timing.measure`.
 
     Raises
     ------
@@ -87,6 +95,7 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
         "output": config.output_url or str(job.folder),
         "advice": _advice(job, external),
     }
+    timed: dict[Modality, Usage] = {}
     if time:
         gone = [model["model"] for model in models if not model["here"]]
         if gone:
@@ -95,8 +104,13 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
             )
         from pipeline.advice.timing import measure
 
-        answer["time"] = measure(job, made, external)
-    return answer
+        answer["time"] = measure(job, made, external, timed)
+        if drawn := answer["time"]["bytes_an_image"]:
+            more = made["image"] * (int(drawn) - answer["disk"]["an_image"])
+            answer["disk"]["completed"] += more
+            answer["disk"]["exports"] += more * len(config.export)
+            answer["disk"]["an_image"] = int(drawn)
+    return answer | {"spending": spending(config, made, timed)}
 
 
 def _advice(job: Job, external: Mapping[str, int | None]) -> list[str]:
@@ -172,21 +186,65 @@ def _calls(
 
 
 def _disk(job: Job, pending: Mapping[str, int]) -> dict[str, int]:
-    """Bytes that the completed dataset will take, taking generated images for as large as others."""
+    """Bytes that the completed dataset will take, and those of a picture that is generated."""
     counts, each = job.catalog.counts(), image_bytes(job.catalog)
-    images = counts["complete"] + counts["text"] + pending["image"]
+    images = counts["complete"] + counts["text"]
     generated = pending["image"] + pending["text"]
-    completed = int(images * each + generated * PROVENANCE_BYTES + len(job.catalog) * ROW_BYTES)
+    drawn = generated_bytes(job) if pending["image"] else 0.0
+    completed = int(
+        images * each
+        + pending["image"] * drawn
+        + generated * PROVENANCE_BYTES
+        + len(job.catalog) * ROW_BYTES
+    )
     place = next(p for p in (job.folder, *job.folder.parents) if p.is_dir())
     return {
         "completed": completed,
+        "an_image": int(drawn),
         "exports": completed * len(job.config.export),
         "free": shutil.disk_usage(place).free,
     }
 
 
+def generated_bytes(job: Job) -> float:
+    """Mean size of a generated picture: of those that were drawn, else by its pixels.
+
+    Pictures of the dataset tell how many bytes a pixel takes in the format that is written, and the
+    generator's settings how many pixels it draws; a generator that does not say is taken to draw as
+    many as they have.
+    """
+    if drawn := drawn_bytes(job):
+        return drawn
+    format = job.config.generation.image_format
+    limit = job.config.dataset.max_pixels
+    pictures = [decode(data, limit) for data in _some_images(job.catalog)[:SAMPLE_ENCODED]]
+    sizes = [(len(format.encode(one)), one.width * one.height) for one in pictures]
+    if not sizes:
+        return 0.0
+    settings = job.config.generator_component("image").settings
+    pixels = getattr(settings, "drawn_pixels", lambda: None)() or np.mean([p for _, p in sizes])
+    return float(pixels * sum(size for size, _ in sizes) / sum(count for _, count in sizes))
+
+
+def drawn_bytes(job: Job) -> float | None:
+    """Mean size of the pictures that this run has generated, over a few; None without any."""
+    sizes: list[int] = []
+    for path in job.ledger.files()[-SAMPLE_FILES:]:
+        rows = pq.read_table(path, columns=["image", "status", "missing"])
+        made = pc.and_(pc.equal(rows["status"], "completed"), pc.equal(rows["missing"], "image"))
+        found = pc.struct_field(rows.filter(made)["image"].combine_chunks(), "bytes")
+        sizes += [size for size in pc.binary_length(found).to_pylist() if size]
+    return float(np.mean(sizes)) if sizes else None
+
+
 def image_bytes(catalog: Catalog) -> float:
     """Mean size of an encoded image of the dataset, over a few rows of a few files."""
+    sizes = [len(data) for data in _some_images(catalog)]
+    return float(np.mean(sizes)) if sizes else 0.0
+
+
+def _some_images(catalog: Catalog) -> list[bytes]:
+    """A few encoded images of the dataset, of a few of its files."""
     table = catalog.table
     rows = np.flatnonzero(np.asarray(pc.is_valid(table["image"].combine_chunks())))
     generator = np.random.default_rng(0)
@@ -195,8 +253,7 @@ def image_bytes(catalog: Catalog) -> float:
     rows = rows[np.isin(table["file"].to_numpy()[rows], chosen)]
     rows = generator.choice(rows, min(len(rows), SAMPLE_ROWS), replace=False)
     if not len(rows):
-        return 0.0
+        return []
     picked = table.take(pa.array(np.sort(rows)))
     places = zip(picked["file"].to_pylist(), picked["position"].to_pylist(), strict=True)
-    data = encoded_images(fetch(catalog.dataset, places))
-    return float(pc.mean(pc.binary_length(data)).as_py())
+    return [data for data in encoded_images(fetch(catalog.dataset, places)).to_pylist() if data]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from generators.base import Generated
+from generators.batching import MOST_ON_CPU
+from generators.device import resolve_device
+from generators.usage import Usage
 from kb.embeddings import MODALITIES, Modality, opposite
 from kb.retrieval import Hit
 from pipeline.completion.block import Block
@@ -23,14 +27,19 @@ from pipeline.knowledge.standing import Pair
 from pipeline.ledger.ledger import Entry
 from pipeline.models.item_errors import embed_each
 from pipeline.storage.errors import ConfigError
+from selection.niqe import niqe
 
 # Timed after a first group that warms the model up; the fastest and the slowest give the range.
 GROUPS = 3
+ENOUGH_SECONDS = 120.0
 ENCODED = 32
 
 
 def measure(
-    job: Job, pending: Mapping[str, int], external: Mapping[str, int | None]
+    job: Job,
+    pending: Mapping[str, int],
+    external: Mapping[str, int | None],
+    used: dict[Modality, Usage] | None = None,
 ) -> dict[str, Any]:
     """Time the encoder and the generators on rows of the dataset.
 
@@ -46,6 +55,8 @@ def measure(
         Rows to do by missing half.
     external
         Complete pairs of the external datasets; those that were not read (None) are left out.
+    used
+        Takes what the generators' servers counted meanwhile, by missing half.
 
     Returns
     -------
@@ -61,6 +72,7 @@ def measure(
         A generator gave no candidate at all: the time of its errors says nothing.
     """
     models, n = job.models, job.config.generation.n
+    judging, sizes = 0.0, list[int]()
     with _Loading() as loading:
         models.encoder  # noqa: B018 - loads it
     each = {modality: _encoding(job, modality) for modality in MODALITIES}
@@ -71,20 +83,27 @@ def measure(
             job.progress(f"time {missing}s", 0, GROUPS + 1)
             with loading:
                 models.generator(missing)
-            timed[missing], a_row[missing] = _generating(job, missing)
+            timed[missing], a_row[missing], answers = _generating(job, missing)
+            if used is not None and (counted := models.newly_used()) is not None:
+                used[missing] = counted[1]
+            if missing == "image":
+                judging, sizes = _judging(job, answers)
     models.close_generator()
     pairs = job.catalog.counts()["complete"] + sum(count or 0 for count in external.values())
     embedding = pairs * sum(each.values())
     least = most = loading.seconds + embedding
     for missing, (fast, slow) in a_row.items():
         judged = each[opposite(missing)] + n * each[missing]
-        least += pending[missing] * fast
-        # The encoder may work while the generator does, or wait for it.
+        judged += n * judging if missing == "image" else 0.0
+        # Rows are embedded and judged while the generator works, at best: on a processor of its own.
+        beside = max(fast, judged) if _on_gpu(job, missing) else fast + judged
+        least += pending[missing] * beside
         most += pending[missing] * (slow + judged)
     return {
         "rows": timed,
         "seconds_a_row": a_row,
         "seconds_an_embedding": each,
+        "bytes_an_image": float(np.mean(sizes)) if sizes else None,
         "loading": loading.seconds,
         "seconds": [least, most],
     }
@@ -120,13 +139,42 @@ def _encoding(job: Job, modality: Modality) -> float:
     return (time.perf_counter() - started) / len(items)
 
 
-def _generating(job: Job, missing: Modality) -> tuple[int, list[float]]:
-    """Rows that were timed, and the seconds a row in the fastest and in the slowest group."""
+def _on_gpu(job: Job, missing: Modality) -> bool:
+    """Whether a half's generator leaves the processor to others: on a GPU, or at a server."""
+    settings = job.config.generator_component(missing).settings
+    if not settings.models():
+        return True
+    return resolve_device(getattr(settings, "device", "cpu")).type != "cpu"
+
+
+def _judging(job: Job, answers: Sequence[Generated]) -> tuple[float, list[int]]:
+    """Seconds that a picture takes to be written, read back and judged, and the bytes of each."""
+    format, scoring = job.config.generation.image_format, job.config.selection.image
+    images = [one.image for answer in answers for one in answer.candidates if one.image is not None]
+    if not images:
+        return 0.0, []
+    started = time.perf_counter()
+    seen = [format.written(image) for image in images]
+    if scoring.uses_niqe:
+        niqe([image for image, _ in seen])
+    seconds = (time.perf_counter() - started) / len(images)
+    pairs = zip(images, seen, strict=True)
+    return seconds, [len(data or format.encode(image)) for image, (_, data) in pairs]
+
+
+def _generating(job: Job, missing: Modality) -> tuple[int, list[float], list[Generated]]:
+    """Rows that were timed, the seconds a row in the fastest and the slowest group, the last answers.
+
+    Groups are timed until the time for it is up, one at least: a model that takes minutes a row, as a
+    large one does on a CPU, tells enough by a few.
+    """
     config = job.config
     settings = config.generator_component(missing).settings
     # What a generator has under way at once, on this machine or at a server.
     batch = getattr(settings, "batch_size", getattr(settings, "concurrency", 1))
+    batch = MOST_ON_CPU if batch == "auto" else batch
     size = max(1, -(-batch // config.generation.n))
+    begun = time.perf_counter()
     found = _some(job, pc.equal(job.catalog.table["missing"], missing), size * (GROUPS + 1))
     seconds = []
     for group in range(GROUPS + 1):
@@ -140,7 +188,9 @@ def _generating(job: Job, missing: Modality) -> tuple[int, list[float]]:
             why = next((answer.error for answer in answers if answer.error), "no rows to ask for")
             raise ConfigError(f"{block.component.section}: gave no candidate to time: {why}")
         job.progress(f"time {missing}s", group + 1, GROUPS + 1)
-    return size * GROUPS, [min(seconds[1:]), max(seconds[1:])]
+        if group and time.perf_counter() - begun > ENOUGH_SECONDS:
+            break
+    return size * (len(seconds) - 1), [min(seconds[1:]), max(seconds[1:])], answers
 
 
 def _block(job: Job, missing: Modality, rows: pa.Table) -> Block:

@@ -11,20 +11,21 @@ from typing import Any
 
 import numpy as np
 
+from generators.asked import Asked, submit
 from generators.base import (
     Candidate,
     CaptionRequest,
-    Example,
     Generated,
     ImageRequest,
     derive_seed,
     needs_of,
 )
-from generators.prompts import joined
 from kb.embeddings import Modality, opposite
+from pipeline.completion.asking import joined_answer, requests_of
+from pipeline.completion.halves import decode_pictures, embedded_captions, nearest_caption
 from pipeline.completion.row import Grounds, Row, Tried
+from pipeline.completion.written import as_written, encoded
 from pipeline.config.config import Config
-from pipeline.dataset.images import UndecodableImage, decode, encode
 from pipeline.knowledge.standing import StandingKnowledge
 from pipeline.ledger.ledger import Entry
 from pipeline.ledger.review import REFUSED, half_digest
@@ -70,30 +71,34 @@ class Block:
         self.missing: Modality = missing
         self.observed = opposite(missing)
         self.turn = 0
+        self.image_format = config.generation.image_format
         self.component = config.generator_component(missing)
         self.needs = needs_of(self.component.settings)
         self.grounded = config.generation.grounded_of(missing, self.needs)
         self.rows = [
-            self._row(entry, cell, reason)
+            self._row(entry, cell, reason or "unknown")
             for entry, cell, reason in zip(entries, cells, reasons, strict=True)
         ]
+        # What is embedded of each row; of a picture what the encoder made of it.
+        self._seen = [row.item for row in self.rows]
+        if self.observed == "image":
+            most = config.dataset.max_pixels
+            self._seen = decode_pictures(models, self.rows, self.needs, most)
 
-    def _row(self, entry: Entry, cell: Any, reason: str | None) -> Row:
-        row = Row(entry.id, None, reason or "unknown", entry.first_attempt)
+    def _row(self, entry: Entry, cell: Any, reason: str) -> Row:
         if self.observed == "text":
-            row.item = cell
-            return row
-        try:
-            row.item = decode(cell["bytes"], self.config.dataset.max_pixels)
-        except UndecodableImage as error:
-            row.error = f"the observed image can't be decoded any more: {error}"
-        return row
+            return Row(entry.id, cell, reason, entry.first_attempt)
+        return Row(
+            entry.id, None, reason, entry.first_attempt, file=cell["bytes"], side=self.needs.side
+        )
 
     def ground(self) -> None:
         """Embed the observed halves, find the pairs that ground them, predict the missing ones."""
         knowledge, observed = self.knowledge.base, self.observed
-        rows = [row for row in self.rows if row.error is None]
-        embeddings, faults = embed_each(self.models, [row.item for row in rows], observed)
+        had = [number for number, row in enumerate(self.rows) if row.error is None]
+        rows = [self.rows[number] for number in had]
+        seen, self._seen = [self._seen[number] for number in had], []
+        embeddings, faults = embed_each(self.models, seen, observed)
         for place, why in faults.items():
             rows[place].error = f"the observed {observed}: {why}"
         sound = [place for place in range(len(rows)) if place not in faults]
@@ -107,24 +112,21 @@ class Block:
             return
         found = knowledge.retriever.retrieve(embeddings, observed, ids=[row.id for row in rows])
         pairs = self.knowledge.pairs(
-            [hit.row for hits in found for hit in hits], with_images=self.needs.image
+            [hit.row for hits in found for hit in hits],
+            with_images=self.needs.image,
+            longest_side=self.needs.side,
         )
-        for row, own, hits in zip(rows, embeddings, found, strict=True):
-            target = row.pseudo if observed == "image" else own
+        own = embeddings if observed == "text" else [row.pseudo for row in rows]
+        spoken = embedded_captions(self.models, pairs.values())
+        for row, target, hits in zip(rows, own, found, strict=True):
             for hit in hits:
                 pair = pairs[hit.row]
-                example = Grounds(pair, self._nearest_caption(pair.captions, target), hit)
+                caption = nearest_caption(pair.captions, target, spoken)
+                example = Grounds(pair, caption, hit, self.needs.side)
                 if pair.fault is None:
                     row.examples.append(example)
                 else:
                     row.dropped.append((example, pair.fault))
-
-    def _nearest_caption(self, captions: Sequence[str], target: np.ndarray | None) -> str:
-        """Of a pair's captions the one nearest to the row's text [d], pseudo or own."""
-        if len(captions) == 1 or target is None:
-            return captions[0]
-        embeddings, _ = embed_each(self.models, [[caption] for caption in captions], "text")
-        return captions[int(np.argmax(embeddings @ target))]
 
     def open_rows(self) -> list[Row]:
         """Rows that wait for the generator, while there are attempts left."""
@@ -133,62 +135,51 @@ class Block:
         return [row for row in self.rows if row.chosen is None and row.error is None]
 
     def generate(self) -> list[Generated]:
-        """Ask the generator for n candidates of every open row."""
+        """Ask the generator for n candidates of every open row, and wait for them."""
+        return self.ask().gather()
+
+    def ask(self) -> Asked:
+        """Ask the generator for n candidates of every open row; their answers come in order.
+
+        What is under way needs no picture any more: this block lets them go.
+        """
         rows = self.open_rows()
         if not rows:
-            return []
+            return Asked.answered([])
         requests = [self._requests(row) for row in rows]
-        asked = [one for own in requests for one in own]
-        answers = iter(self.models.generator(self.missing).generate(asked))
-        return [
-            self._joined(row, [next(answers) for _ in own])
-            for row, own in zip(rows, requests, strict=True)
-        ]
+        asked = submit(
+            self.models.generator(self.missing), [one for own in requests for one in own]
+        )
+        counts = [len(own) for own in requests]
+        if asked.ahead:
+            for row in rows:
+                row.let_pictures_go()
+
+        def by_row(answers: list[Generated]) -> list[Generated]:
+            left = iter(answers)
+            return [
+                joined_answer(row, self.component, [next(left) for _ in range(count)])
+                for row, count in zip(rows, counts, strict=True)
+            ]
+
+        return asked.then(by_row)
 
     def _requests(self, row: Row) -> list[CaptionRequest | ImageRequest]:
-        """What is asked for a row: candidates from its examples, and some without, if so set.
-
-        Nothing, where there is no example and the generator makes nothing without one.
-        """
         settings, attempt = self.config.generation, row.first_attempt + self.turn
         seeds = tuple(
             derive_seed(self.config.run.seed, row.id, n, attempt) for n in range(settings.n)
         )
-        examples = tuple(
-            Example(
-                example.pair.id,
-                example.caption if self.needs.text else "",
-                example.pair.image if self.needs.image else None,
-            )
-            for example in row.examples
-        )
-        if self.needs.example and not examples:
-            return []
-        grounded = self.grounded if examples else 0
-        parts = ((examples, seeds[:grounded]), ((), seeds[grounded:]))
-        return [self._request(row, shown, drawn) for shown, drawn in parts if drawn]
+        return requests_of(row, self.missing, self.needs, seeds, self.grounded)
 
-    def _request(
-        self, row: Row, examples: tuple[Example, ...], seeds: tuple[int, ...]
-    ) -> CaptionRequest | ImageRequest:
-        if self.missing == "text":
-            return CaptionRequest(row.id, row.item, examples, seeds)
-        return ImageRequest(row.id, joined(row.item), examples, seeds)
-
-    def _joined(self, row: Row, asked: Sequence[Generated]) -> Generated:
-        """The answers to a row's requests as one, with the error of any."""
-        if not asked:
-            why = row.dropped[0][1] if row.dropped else "none was retrieved"
-            return Generated(
-                row.id, error=f"no example, and {self.component.kind} needs one: {why}"
-            )
-        candidates = [candidate for answer in asked for candidate in answer.candidates]
-        errors = [answer.error for answer in asked if answer.error is not None]
-        return Generated(row.id, tuple(candidates), errors[0] if errors else None)
+    def example_bytes(self) -> int:
+        """Bytes of the examples' pictures as they are stored."""
+        pairs = {one.pair.row: one.pair.encoded for row in self.rows for one in row.examples}
+        return sum(len(encoded or b"") for encoded in pairs.values())
 
     def judge(self, answers: Sequence[Generated]) -> None:
         """Judge what `generate` gave, and choose each row's best where one holds."""
         rows = self.open_rows()
+        answers = [as_written(answer, self.image_format) for answer in answers]
         made = [c for answer in answers for c in answer.candidates]
         embeddings, faults = self._embed(made)
         start = 0
@@ -259,10 +250,9 @@ class Block:
         return {
             number: REFUSED
             for number, candidate in enumerate(answer.candidates)
-            if _digest(candidate) in digests
+            if half_digest(
+                candidate.text,
+                None if candidate.image is None else encoded(candidate, self.image_format),
+            )
+            in digests
         }
-
-
-def _digest(candidate: Candidate) -> str:
-    image = None if candidate.image is None else encode(candidate.image)
-    return half_digest(candidate.text, image)

@@ -44,6 +44,7 @@ class Recorder:
         self._models = models
         self._knowledge = knowledge
         self._run_id = run_id
+        self._format = config.generation.image_format
 
     def completion(self, row: Row, missing: Modality) -> dict[str, Any]:
         """The provenance of a row: what made it, from which pairs, out of which candidates."""
@@ -67,6 +68,7 @@ class Recorder:
             "chosen": row.chosen,
             "score": best.judgement.score if best else None,
             "run_id": self._run_id,
+            "image_format": None if best is None or missing == "text" else str(self._format),
         }
 
 

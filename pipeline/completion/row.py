@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from generators.base import Candidate
+from generators.pictures import held
 from kb.retrieval import Hit
+from pipeline.dataset.images import decode
 from pipeline.knowledge.standing import Pair
 from selection.judgement import Judgement
+
+# What was decoded once was within its limit.
+ANY_SIZE = 1 << 62
 
 
 @dataclass(frozen=True)
 class Grounds:
-    """A retrieved pair as it grounds a row: which of its captions speaks for it, and how near it is."""
+    """A retrieved pair as it grounds a row: which of its captions speaks for it, and how near it is.
+
+    `side` is the longest side that its picture is held at; None: its own.
+    """
 
     pair: Pair
     caption: str
     hit: Hit
+    side: int | None = None
+
+    @property
+    def picture(self) -> Image.Image | None:
+        """The pair's picture, decoded again where it was let go."""
+        if self.pair.image is None and self.pair.encoded is not None:
+            return held(decode(self.pair.encoded, ANY_SIZE), self.side)
+        return self.pair.image
 
 
 @dataclass(frozen=True)
@@ -43,7 +60,11 @@ class Row:
     Attributes
     ----------
     item : PIL.Image.Image or list of str
-        The observed half.
+        The observed half; None for a picture that was let go, or can't be decoded.
+    file : bytes or None
+        What a picture was decoded from.
+    side : int or None
+        The longest side that a picture is held at; None: its own.
     reason : str
         Why the other half is missing.
     first_attempt : int
@@ -68,6 +89,8 @@ class Row:
     item: Any
     reason: str
     first_attempt: int
+    file: bytes | None = None
+    side: int | None = None
     examples: list[Grounds] = field(default_factory=list)
     dropped: list[tuple[Grounds, str]] = field(default_factory=list)
     pseudo: np.ndarray | None = None
@@ -75,6 +98,21 @@ class Row:
     chosen: int | None = None
     faults: list[str] = field(default_factory=list)
     error: str | None = None
+
+    @property
+    def observed(self) -> Any:
+        """The observed half; a picture is decoded again where it was let go."""
+        return (
+            held(decode(self.file, ANY_SIZE), self.side)
+            if self.item is None and self.file is not None
+            else self.item
+        )
+
+    def let_pictures_go(self) -> None:
+        """Hold what pictures were decoded from, and no pixels."""
+        if self.file is not None:
+            self.item = None
+        self.examples = [replace(one, pair=replace(one.pair, image=None)) for one in self.examples]
 
     def shown(self, candidates: Iterable[Candidate]) -> list[Grounds]:
         """The examples that candidates were shown, in the order in which they stood there."""

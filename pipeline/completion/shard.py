@@ -1,4 +1,4 @@
-"""Completing a shard: block by block, so that memory holds a few rows of it at a time.
+"""A shard done: its portions written as one part, and its manifest after that.
 
 Its part is written beside and renamed into place before the shard's manifest makes it count.
 """
@@ -6,24 +6,15 @@ Its part is written beside and renamed into place before the shard's manifest ma
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from generators.base import Generated
 from generators.service import ServiceRefused
-from kb.embeddings import opposite
-from pipeline.completion.block import Block
-from pipeline.completion.portion import Portion, completed, pass_through
-from pipeline.completion.record import Recorder
-from pipeline.config.config import Config
-from pipeline.dataset.catalog import fetch
-from pipeline.dataset.dataset import Dataset, DatasetError
-from pipeline.dataset.schema import completed_schema, row_group_rows
-from pipeline.dataset.sources import Sources
-from pipeline.knowledge.standing import StandingKnowledge
+from pipeline.completion.portion import Parts, Portion
+from pipeline.completion.stream import Stream
+from pipeline.dataset.schema import row_group_rows
 from pipeline.ledger.compaction import layout_of
 from pipeline.ledger.ledger import (
     Entry,
@@ -35,166 +26,156 @@ from pipeline.ledger.ledger import (
     writing_part,
 )
 from pipeline.ledger.plan import ShardPlan
-from pipeline.models.loaded import LoadedModels
+from pipeline.ledger.usage import UsageLog
 
 RowsDone = Callable[[dict[str, int]], None]
 
 
-def complete_shard(
-    config: Config,
-    sources: Sources,
-    models: LoadedModels,
-    knowledge: StandingKnowledge,
-    plan: ShardPlan,
-    rows_done: RowsDone | None = None,
-    answered: Callable[[int], None] | None = None,
-) -> Manifest:
-    """Do a shard: write its part, then its manifest.
-
-    While the generator works on a block, another thread judges and writes the block before it, and
-    reads and grounds the one after it: three blocks are in memory at most. All else that has
-    models or state is touched by that thread alone.
+class Shards:
+    """Does shards one after another; where they are of one kind their rows are one stream.
 
     Parameters
     ----------
-    config, sources, models, knowledge
-    plan
-    rows_done
-        Called after each block with the outcomes of its rows.
-    answered
-        Called with how many rows the generator has answered, a block before those are done.
+    parts : Parts
 
-    Raises
-    ------
-    ServiceRefused
-        The generator's server takes no more requests. The blocks before are a shard of their own.
+    Attributes
+    ----------
+    usage : UsageLog
+        What this process has used of generators' servers.
     """
-    dataset = sources.dataset
-    ledger = Ledger(config.folder)
-    recorder = Recorder(config, models, knowledge, plan.run_id)
-    schema = completed_schema(dataset.text_is_list, dataset.extra_schema)
-    path = ledger.parts / part_name(plan.number)
-    statuses: list[str] = []
-    size = config.run.block_size
-    spans = [slice(start, start + size) for start in range(0, len(plan.rows), size)]
-    waiting: list[pa.Table] = []
-    stopped: ServiceRefused | None = None
-    with writing_part(path, schema) as writer, ThreadPoolExecutor(1) as beside:
 
-        def judge(portion: Portion, answers: Sequence[Generated]) -> dict[str, int] | None:
-            """Judge and write; the outcomes, or None when the generator is wanted once more."""
-            if portion.block is not None:
-                portion.block.judge(answers)
-                if portion.block.open_rows():
-                    return None
-                table = completed(recorder, plan, portion, schema)
-            else:
-                table = pass_through(plan, portion, schema)
-            waiting.append(table)
-            write(all_of_it=False)
-            outcomes = table["status"].to_pylist()
-            statuses.extend(outcomes)
-            return dict(Counter(outcomes))
+    def __init__(self, parts: Parts) -> None:
+        self.usage = UsageLog(Ledger(parts.config.folder).folder)
+        self._parts = parts
+        self._stream: Stream | None = None
 
-        def write(all_of_it: bool = True) -> None:
-            together = pa.concat_tables(waiting)
-            rows = row_group_rows(together)
-            if all_of_it or len(together) >= rows:
-                writer.write_table(together, row_group_size=rows)
-                waiting.clear()
+    def complete(
+        self,
+        plan: ShardPlan,
+        following: Sequence[ShardPlan] = (),
+        rows_done: RowsDone | None = None,
+        answered: Callable[[int], None] | None = None,
+    ) -> Manifest:
+        """Do a shard: write its part, then its manifest.
 
-        def settle(portion: Portion, judged: Future[dict[str, int] | None]) -> None:
-            while (outcomes := judged.result()) is None:
-                judged = beside.submit(judge, portion, _generate(portion))
-            if rows_done:
-                rows_done(outcomes)
+        What its rows need beside the generator another thread does, a block at a time
+        (`pipeline.completion.stream`). When this returns, rows of the next shard may be under way.
 
-        def prepare(span: slice) -> Portion:
-            """Read some rows, and ground those that miss a half."""
-            entries = plan.entries[span]
-            found = _fetch(dataset, plan.rows[span], entries)
-            if plan.missing not in config.made:
-                return Portion(span, found)
-            cells = found[opposite(plan.missing)].to_pylist()
-            block = Block(
-                config,
-                models,
-                knowledge,
-                plan.missing,
-                entries,
-                cells,
-                plan.reasons[span],
-                plan.refused,
-            )
-            block.ground()
-            return Portion(span, found, block)
+        Parameters
+        ----------
+        plan
+        following
+            Shards that this process does next.
+        rows_done
+            Called after each block with the outcomes of its rows.
+        answered
+            Called with how many rows the generator has answered, a block before those are done.
 
-        ahead = beside.submit(prepare, spans[0])
-        before: tuple[Portion, Future[dict[str, int] | None]] | None = None
+        Raises
+        ------
+        ServiceRefused
+            The generator's server takes no more requests. The blocks before are a shard of their own.
+        KeyboardInterrupt
+            The same holds for whoever is interrupted.
+        """
         try:
-            for number in range(len(spans)):
-                portion = ahead.result()
-                if number + 1 < len(spans):
-                    ahead = beside.submit(prepare, spans[number + 1])
-                answers = _generate(portion)
-                if answered and portion.block is not None:
-                    answered(len(portion.block.rows))
-                if before is not None:
-                    settle(*before)
-                before = portion, beside.submit(judge, portion, answers)
-            if before is not None:
-                settle(*before)
-        except ServiceRefused as error:
-            if before is not None:
-                before[1].result()
-            if not statuses:
-                raise
-            stopped = error
-        if waiting:
-            write()
-    manifest = Manifest(
-        shard=shard_name(plan.number),
-        part=path.name,
-        size=path.stat().st_size,
-        run_id=plan.run_id,
-        settings=plan.settings,
-        layout=layout_of(schema),
-        rows=entry_table(
-            replace(entry, status=status)
-            for entry, status in zip(plan.entries, statuses, strict=stopped is None)
-        ),
-    )
-    ledger.commit(manifest)
-    if stopped is not None:
-        raise stopped
-    return manifest
+            return self._complete(self._stream_at(plan, following), plan, rows_done, answered)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._keep_usage(plan)
+
+    def _keep_usage(self, plan: ShardPlan) -> None:
+        """Keep what the generator's server has counted, of the next shard's rows too."""
+        if (new := self._parts.models.newly_used()) is not None:
+            self.usage.add(plan.run_id, *new)
+
+    def close(self) -> None:
+        """Let go what is under way."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _stream_at(self, plan: ShardPlan, following: Sequence[ShardPlan]) -> Stream:
+        """The stream that goes on with this shard."""
+        if self._stream is None or self._stream.shard != plan.number:
+            self.close()
+            self._stream = Stream(self._portions(plan, following))
+        return self._stream
+
+    def _portions(self, plan: ShardPlan, following: Sequence[ShardPlan]) -> Iterator[Portion]:
+        """The shard's rows in blocks, and those of its kind that follow at once."""
+        size = self._parts.config.run.block_size
+        for shard in (plan, *following):
+            # Another kind has another generator, for which this one has to be freed.
+            if shard.missing != plan.missing:
+                return
+            for start in range(0, len(shard.rows), size):
+                yield Portion(self._parts, shard, slice(start, start + size))
+
+    def _complete(
+        self,
+        stream: Stream,
+        plan: ShardPlan,
+        rows_done: RowsDone | None,
+        answered: Callable[[int], None] | None,
+    ) -> Manifest:
+        schema = self._parts.schema
+        ledger = Ledger(self._parts.config.folder)
+        path = ledger.parts / part_name(plan.number)
+        stopped: BaseException | None = None
+        with writing_part(path, schema) as writer:
+            rows = _Rows(writer)
+            try:
+                for portion in stream.run(plan.number, rows.write, answered or _nobody):
+                    self._keep_usage(plan)
+                    if rows_done:
+                        rows_done(dict(Counter(entry.status for entry in portion.ended())))
+            except (ServiceRefused, KeyboardInterrupt) as error:
+                self.close()
+                if not rows.done:
+                    raise
+                stopped = error
+            rows.flush()
+        manifest = Manifest(
+            shard=shard_name(plan.number),
+            part=path.name,
+            size=path.stat().st_size,
+            run_id=plan.run_id,
+            settings=plan.settings,
+            layout=layout_of(schema),
+            rows=entry_table(rows.done),
+        )
+        ledger.commit(manifest)
+        if stopped is not None:
+            raise stopped
+        return manifest
 
 
-def _generate(portion: Portion) -> list[Generated]:
-    return [] if portion.block is None else portion.block.generate()
+class _Rows:
+    """Writes portions in row groups of a good size, and knows their rows."""
+
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self._writer = writer
+        self._waiting: list[pa.Table] = []
+        self.done: list[Entry] = []
+
+    def write(self, portion: Portion) -> None:
+        assert portion.table is not None
+        self._waiting.append(portion.table)
+        self.done += portion.ended()
+        together = pa.concat_tables(self._waiting)
+        if len(together) >= row_group_rows(together):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if self._waiting:
+            together = pa.concat_tables(self._waiting)
+            self._writer.write_table(together, row_group_size=row_group_rows(together))
+            self._waiting.clear()
 
 
-def _fetch(
-    dataset: Dataset, places: Sequence[tuple[int, int]], entries: Sequence[Entry]
-) -> pa.Table:
-    """The rows of a block, with the halves that they had when the run began.
-
-    Raises
-    ------
-    DatasetError
-        A file was changed since, or an image that a row names has gone.
-    """
-    found = fetch(dataset, places)
-    ids = found["id"].to_pylist()
-    # A row's reason is null where there are bytes, if not an image, and where there is a text.
-    lost = {half: found[f"{half}_reason"].to_pylist() for half in ("image", "text")}
-    for place, (entry, row_id) in enumerate(zip(entries, ids, strict=True)):
-        halves = [half for half in lost if entry.missing not in (half, "both")]
-        reason = next((lost[half][place] for half in halves if lost[half][place]), None)
-        if row_id not in (None, entry.id) or reason:
-            name = dataset.files[places[place][0]].name
-            why = f" (row {entry.id!r}: {reason})" if reason else ""
-            raise DatasetError(
-                f"{name} was changed while the run was under way{why}; start it again"
-            )
-    return found
+def _nobody(rows: int) -> None:
+    """Nobody wants to know."""

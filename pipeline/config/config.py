@@ -19,6 +19,7 @@ from pydantic import (
 
 from generators import CAPTIONERS, IMAGE_GENERATORS
 from generators.base import needs_of
+from generators.usage import Price
 from kb.embeddings import Modality
 from kb.encoders import ENCODERS
 from kb.recipe import KnowledgeBaseSettings
@@ -180,6 +181,12 @@ class Config(BaseModel):
         }[missing]
         assert values is not None
         return Component.choose(GENERATORS[missing], values, known)
+
+    @property
+    def prices(self) -> dict[Modality, Price | None]:
+        """What the generators' servers ask for, by the half that they make."""
+        made = {half: self.generator_component(half).settings for half in self.made}
+        return {half: getattr(settings, "price", None) for half, settings in made.items()}
 
     def components(self) -> list[Component]:
         """Every component that is chosen by kind."""

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from generators.base import Needs
 from kb.embeddings import Modality
+from pipeline.dataset.encoding import ImageFormat
 
 
 class Ungrounded(BaseModel):
@@ -38,6 +39,11 @@ class GenerationSettings(BaseModel):
         " misleads; none where a generator makes nothing without one; paper: none",
     )
 
+    image_format: ImageFormat = Field(
+        default_factory=lambda: ImageFormat(),
+        description="how generated pictures are written, and judged: as they are read back",
+    )
+
     def grounded_of(self, missing: Modality, needs: Needs) -> int:
         """How many of the n candidates are drawn from examples, by what the generator needs.
 
@@ -51,7 +57,9 @@ class GenerationSettings(BaseModel):
 
     def identity(self, missing: Modality, needs: Needs) -> dict[str, Any]:
         """What the candidates of rows that lack this half depend on, but for `attempts`."""
+        written = {"image_format": self.image_format.identity()} if missing == "image" else {}
         return {
             "n": self.n,
             "from examples": self.grounded_of(missing, needs),
+            **written,
         }

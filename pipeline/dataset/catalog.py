@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.dataset.begun import Begun
 from pipeline.dataset.dataset import Dataset, DatasetError
 from pipeline.dataset.elsewhere import elsewhere
 from pipeline.dataset.findings import (
@@ -34,7 +35,7 @@ from pipeline.dataset.forms.base import Left
 from pipeline.dataset.forms.reasons import by_kind
 from pipeline.dataset.ids import with_ids, without_duplicates
 from pipeline.dataset.images import ImageInspector
-from pipeline.dataset.known_images import KnownImages
+from pipeline.dataset.known_images import COLUMNS, KnownImages
 from pipeline.storage.digests import digest
 from pipeline.storage.files import read_json, write_changed
 
@@ -106,14 +107,17 @@ class Catalog:
     def details(self) -> pa.Table:
         """Columns `captions` and `licence` of the complete rows, in their order."""
         complete = self.complete()
+        # Rows are in reading order, so that those of a file lie together.
         numbers = complete["file"].to_numpy()
-        tables = []
-        for number, file in enumerate(self.dataset.files):
+        bounds = np.searchsorted(numbers, np.arange(len(self.dataset.files) + 1)).tolist()
+        tables = [pa.schema([FILE_SCHEMA.field(name) for name in DETAILS]).empty_table()]
+        for file, (start, end) in zip(self.dataset.files, pairwise(bounds), strict=True):
+            if start == end:
+                continue
             found = pq.read_table(place_of(self._folder, file), columns=["position", *DETAILS])
-            places = pc.index_in(
-                complete["position"].filter(pa.array(numbers == number)), found["position"]
-            )
-            tables.append(found.select(DETAILS).take(places))
+            own = complete["position"].slice(start, end - start)
+            places = pc.index_in(own, found["position"])
+            tables.append(found.select(DETAILS).take(places).replace_schema_metadata(None))
         return pa.concat_tables(tables)
 
     def image_paths(self) -> Iterator[str]:
@@ -170,9 +174,15 @@ def _scan(dataset: Dataset, folder: Path, advance: Advance | None) -> list[pa.Ta
         for number, file in enumerate(dataset.files):
             found = kept(folder, file, reading)
             if found is None:
-                known = KnownImages(dataset, known_images(folder, file, reading))
-                found = read(dataset, file, inspector, known, advance)
+                begun = Begun(folder, file, reading)
+                before = known_images(folder, file, reading)
+                tried = begun.table(FILE_SCHEMA).select(COLUMNS)
+                known = KnownImages(
+                    dataset, tried if before is None else pa.concat_tables([before, tried])
+                )
+                found = read(dataset, file, inspector, known, advance, begun)
                 keep(folder, file, reading, found, dataset)
+                begun.clear()
                 found = found.select(HELD)
             else:
                 dataset.learn(file.name, kept_columns(folder, file))

@@ -80,18 +80,22 @@ class Dataset:
 
     @classmethod
     def open(
-        cls, settings: DatasetSettings, base: Path, known: Mapping[str, int] | None = None
+        cls,
+        settings: DatasetSettings,
+        base: Path,
+        known: Mapping[str, int] | None = None,
+        folder: Path | None = None,
     ) -> Dataset:
         """Look at a dataset: its form, its columns and its first rows.
 
         Parameters
         ----------
-        settings
-            What to open.
-        base
-            The folder that relative paths in the settings are relative to.
+        settings, base
+            What to open; the folder that relative paths in it are relative to.
         known
             What another reading of it learned of its columns (`learned`).
+        folder
+            Where a source keeps what spares it a reading: of tars, where their members lie.
 
         Raises
         ------
@@ -101,7 +105,7 @@ class Dataset:
         """
         root = Root.of(settings.path, base)
         format = settings.format if settings.format != "auto" else guess_format(root)
-        source = open_source(format, root, settings.quotes)
+        source = open_source(format, root, settings.quotes, folder)
         if not table_names(source):
             raise DatasetError(f"path {settings.path!r} holds no file of format {format}")
         schema = known_schema(source, settings.columns)

@@ -48,7 +48,7 @@ class UndecodableImage(ValueError):
         self.reason = reason
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(data: bytes, max_pixels: int = MAX_PIXELS, least_side: int | None = None) -> Image.Image:
     """Decode an image to 8-bit RGB, upright, the first frame of an animation.
 
     16-bit samples are scaled to 8 bits, transparency is laid on white, CMYK is converted without
@@ -60,6 +60,9 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         The encoded file.
     max_pixels
         The most pixels (width x height) that are decoded; the header is asked first.
+    least_side
+        A JPEG is decoded at the smallest of its own scales (halves, quarters, eighths) whose
+        shorter side has at least so many pixels; other formats have none, and come as they are.
 
     Returns
     -------
@@ -73,6 +76,8 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """
     image = _open(data, max_pixels)
     try:
+        if least_side is not None:
+            _at_scale(image, least_side)
         image = _load(image, data, max_pixels)
         try:
             image = ImageOps.exif_transpose(image)
@@ -93,14 +98,19 @@ def image_fault(data: bytes | None, max_pixels: int = MAX_PIXELS) -> str | None:
         return "no image"
     try:
         image = _open(data, max_pixels)
-        if image.format == "JPEG":
-            image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
+        _at_scale(image, 1)
         to_rgb(_load(image, data, max_pixels))
     except UndecodableImage as fault:
         return fault.reason
     except Exception as error:  # noqa: BLE001  Pillow's plugins raise anything
         return _undecodable(error).reason
     return None
+
+
+def _at_scale(image: Image.Image, least_side: int) -> None:
+    """Have a JPEG decoded at the smallest of its own scales that is large enough."""
+    if image.format in ("JPEG", "MPO"):
+        image.draft("RGB", (least_side, least_side))
 
 
 def _load(image: Image.Image, data: bytes, max_pixels: int) -> Image.Image:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.dataset.begun import Begun
 from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.elsewhere import PLACES, Elsewhere
 from pipeline.dataset.fingerprints import row_digests
@@ -77,13 +78,21 @@ def read(
     inspector: ImageInspector,
     known: KnownImages,
     advance: Advance | None,
+    begun: Begun,
 ) -> pa.Table:
     """Read a file's rows and try their images but for those known; a table of `FILE_SCHEMA`.
 
-    `advance` is called with the number of rows after each batch.
+    Rows that `begun` holds are gone past. `advance` is called with the number of rows after each batch.
     """
-    batches = [FILE_SCHEMA.empty_table()]
-    for batch in dataset.batches(file, known.holds):
+    batches = [begun.table(FILE_SCHEMA)]
+    past = begun.rows
+    for read in dataset.batches(file, known.holds):
+        batch, gone = read.slice(min(past, len(read))), min(past, len(read))
+        past -= gone
+        if gone and advance:
+            advance(gone)
+        if not len(batch):
+            continue
         elsewhere = Elsewhere(dataset)  # of columns that may have grown
         cells = batch.column("image")
         images, paths = (cells.field(name).to_pylist() for name in ("bytes", "path"))
@@ -126,6 +135,7 @@ def read(
             PLACES["text"]: elsewhere.of("text", extra, [c is None for c in captions]),
         }
         batches.append(pa.table(rows, schema=FILE_SCHEMA))
+        begun.add(batches[-1])
         if advance:
             advance(len(batch))
     return pa.concat_tables(batches)

@@ -76,6 +76,7 @@ COMPLETION = pa.struct(
         ("chosen", pa.int32()),
         ("score", pa.float32()),
         ("run_id", pa.string()),
+        ("image_format", pa.string()),
     ]
 )
 

@@ -59,7 +59,8 @@ class Sources:
         return {each.name: self._open(each.name, each) for each in self._external}
 
     def _open(self, name: str, settings: DatasetSettings) -> Dataset:
-        return Dataset.open(settings, self._base, known_columns(self._folder / name))
+        folder = self._folder / name
+        return Dataset.open(settings, self._base, known_columns(folder), folder)
 
     def of(self, name: str) -> Dataset:
         """The dataset that a pair's `source` names."""

@@ -74,7 +74,13 @@ def card(
         _renamed(keys or {}),
     ]
     if generated or copied:
-        parts += ["## What completed it", _makers(tally), "## Scores", _scores(tally)]
+        parts += [
+            "## What completed it",
+            _makers(tally),
+            _formats(tally),
+            "## Scores",
+            _scores(tally),
+        ]
         parts += ["## What grounded it", _sources(tally, generated, copied)]
     parts += ["## Limits", _limits(generated, copied)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -183,6 +189,16 @@ def _makers(tally: Tally) -> str:
         for (half, kind, model, revision), count in tally.made.most_common()
     ]
     return _table(("half", "generator", "model", "revision", "rows"), rows)
+
+
+def _formats(tally: Tally) -> str:
+    told = [f"{count:,} as {format}" for format, count in tally.formats.most_common()]
+    if not told:
+        return ""
+    return (
+        f"Completed images were written {', '.join(told)}, and chosen among what was read back from"
+        " that."
+    )
 
 
 def _scores(tally: Tally) -> str:

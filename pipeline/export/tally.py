@@ -17,6 +17,7 @@ from pipeline.export.cutoff import below
 from pipeline.ledger.review import Verdict, state
 
 HALVES = ("image", "text")
+COUNTED = ("left_out", "missing", "made", "grounded", "sources", "formats")
 # What deciding over a row needs of it.
 JUDGED_BY = ("id", "status", "missing", "completion")
 
@@ -38,6 +39,8 @@ class Tally:
         Exported rows, by the half that was missing, that pairs were shown or copied for.
     sources : Counter
         How often pairs of a (source, licence) were shown or copied.
+    formats : Counter
+        Generated and copied images by how they were written, such as "webp, quality 90".
     scores : dict
         Scores of the halves that were missing, by half.
     accepted : int
@@ -52,13 +55,14 @@ class Tally:
         self.made: Counter[tuple[str, str, str, str]] = Counter()
         self.grounded: Counter[str] = Counter()
         self.sources: Counter[tuple[str, str]] = Counter()
+        self.formats: Counter[str] = Counter()
         self.scores = {half: array("f") for half in HALVES}
 
     def add(self, other: Tally) -> None:
         """Add another's counts."""
         self.rows += other.rows
         self.accepted += other.accepted
-        for name in ("left_out", "missing", "made", "grounded", "sources"):
+        for name in COUNTED:
             getattr(self, name).update(getattr(other, name))
         for half, scores in other.scores.items():
             self.scores[half].extend(scores)
@@ -74,10 +78,13 @@ class Tally:
         generated = rows.filter(pc.equal(rows["status"], "completed"))
         self.missing[""] += len(rows) - len(generated)
         completion = generated["completion"].combine_chunks()
-        fields = ("generator", "model", "revision", "score", "examples")
+        fields = ("generator", "model", "revision", "score", "examples", "image_format")
         columns = [pc.struct_field(completion, name).to_pylist() for name in fields]
         halves = generated["missing"].to_pylist()
-        for half, generator, model, revision, score, examples in zip(halves, *columns, strict=True):
+        for half, *told in zip(halves, *columns, strict=True):
+            generator, model, revision, score, examples, format = told
+            if format is not None:
+                self.formats[format] += 1
             self.missing[half] += 1
             self.made[(half, generator or "", model or "", revision or "")] += 1
             if score is not None:
@@ -89,8 +96,7 @@ class Tally:
     def dump(self) -> dict[str, Any]:
         """As JSON can hold it."""
         counters = {
-            name: [[key, count] for key, count in getattr(self, name).items()]
-            for name in ("left_out", "missing", "made", "grounded", "sources")
+            name: [[key, count] for key, count in getattr(self, name).items()] for name in COUNTED
         }
         scores = {
             half: base64.b64encode(np.asarray(values, "<f4").tobytes()).decode()
@@ -102,8 +108,8 @@ class Tally:
     def parse(cls, values: Mapping[str, Any]) -> Self:
         made = cls()
         made.rows, made.accepted = values["rows"], values["accepted"]
-        for name in ("left_out", "missing", "made", "grounded", "sources"):
-            for key, count in values[name]:
+        for name in COUNTED:
+            for key, count in values.get(name, ()):
                 getattr(made, name)[tuple(key) if isinstance(key, list) else key] = count
         for half, text in values["scores"].items():
             made.scores[half].extend(np.frombuffer(base64.b64decode(text), "<f4").tolist())

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kb.device import release_gpu
 from kb.knowledge_base import KnowledgeBase
 from kb.mapping import NoCompletePairs
 from kb.recipe import METHOD, Recipe
@@ -108,7 +109,9 @@ def build(
     knowledge.keep_warnings(warned.told())
     write_whole(stamp, json.dumps(inputs, indent=1))
     progress("build", 1, 1)
+    del built
     knowledge.forget()
+    release_gpu()
     return True
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ from PIL import Image
 
 from kb.cache import EmbeddingCache
 from kb.embeddings import MODALITIES, Modality, Subset, take
+from kb.encoders.ahead import ahead, usable_cores
 from kb.pairs import Pairs
 from pipeline.dataset.catalog import Catalog, encoded_images, stream
 from pipeline.dataset.images import UndecodableImage, decode
 from pipeline.dataset.settings import INTERNAL
 from pipeline.dataset.sources import Progress, Sources, quiet
 from pipeline.models.item_errors import comes_of_an_item
-from pipeline.models.loaded import LoadedModels
+from pipeline.models.loaded import AHEAD, LoadedModels
 from pipeline.storage.digests import digest
 
 logger = logging.getLogger(__name__)
@@ -61,8 +62,8 @@ class PairEmbeddings:
         """
         catalog = self._sources.catalog(source, progress)
         complete, details = catalog.complete(), catalog.details()
-        items = {
-            "image": lambda numbers: decoded(catalog, complete, numbers),
+        items: dict[Modality, Callable[[Sequence[int]], Iterable[tuple[int, Any]]]] = {
+            "image": partial(self._prepared, catalog, complete),
             "text": lambda numbers: ((n, details["captions"][n].as_py()) for n in numbers),
         }
         caches: dict[Modality, EmbeddingCache] = {}
@@ -91,6 +92,15 @@ class PairEmbeddings:
         ).filter(pa.array(held))
         return Pairs(table, {m: caches[m].rows(places[m][held]) for m in MODALITIES})
 
+    def _prepared(
+        self, catalog: Catalog, complete: pa.Table, numbers: Sequence[int]
+    ) -> Iterator[tuple[int, Any]]:
+        """Pictures as the encoder takes them, decoded and prepared ahead."""
+        models = self._models
+        return decoded(
+            catalog, complete, numbers, models.prepare, models.jpeg_side, models.pictures_ahead
+        )
+
     def of_halves(
         self, modality: Modality, contents: Sequence[bytes] | Sequence[Sequence[str]], limit: int
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -115,15 +125,20 @@ class PairEmbeddings:
             The encoder gives what is no embedding.
         """
 
-        def items(numbers: Sequence[int]) -> Iterator[tuple[int, Any]]:
-            for number in numbers:
-                one = contents[number]
-                try:
-                    item = decode(one, limit) if isinstance(one, bytes) else list(one)
-                except UndecodableImage:
-                    continue
-                yield number, item
+        def item(number: int) -> tuple[int, Any]:
+            one = contents[number]
+            if not isinstance(one, bytes):
+                return number, list(one)
+            try:
+                return number, models.prepare(decode(one, limit, models.jpeg_side))
+            except UndecodableImage:
+                return number, None
 
+        def items(numbers: Sequence[int]) -> Iterator[tuple[int, Any]]:
+            found = ahead(item, numbers, usable_cores(), models.pictures_ahead)
+            return ((number, one) for number, one in found if one is not None)
+
+        models = self._models
         cache = self._growing(modality)
         keys = [digest(one) if isinstance(one, bytes) else digest(*one) for one in contents]
         places = cache.encode(
@@ -168,19 +183,49 @@ class PairEmbeddings:
 
 
 def decoded(
-    catalog: Catalog, rows: pa.Table, numbers: Sequence[int]
-) -> Iterator[tuple[int, Image.Image]]:
-    """The pictures of rows of a catalog by their (ascending) numbers, one at a time.
+    catalog: Catalog,
+    rows: pa.Table,
+    numbers: Sequence[int],
+    finish: Callable[[Image.Image], Any] = lambda picture: picture,
+    least_side: int | None = None,
+    held: int = AHEAD,
+) -> Iterator[tuple[int, Any]]:
+    """The pictures of rows of a catalog by their (ascending) numbers, decoded ahead on all cores.
 
     Left out are those that can't be decoded any more.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    rows : pyarrow.Table
+        Columns `file` and `position`.
+    numbers : sequence of int
+    finish : callable, optional
+        What is made of a picture where it is decoded, in another thread; by default nothing, and
+        `held` of them lie in memory as large as they are.
+    least_side : int, optional
+        See `pipeline.dataset.decoding.decode`.
+    held : int
+        Pictures that are decoded ahead, at most.
     """
-    limit, left = catalog.dataset.settings.max_pixels, iter(numbers)
-    for batch in stream(catalog.dataset, rows.take(pa.array(numbers, pa.int64()))):
-        for data, number in zip(encoded_images(batch), left, strict=False):
-            try:
-                picture = decode(data.as_py() or b"", limit)
-            except UndecodableImage:
-                continue
+    limit = catalog.dataset.settings.max_pixels
+
+    def encoded() -> Iterator[tuple[int, bytes]]:
+        left = iter(numbers)
+        for batch in stream(catalog.dataset, rows.take(pa.array(numbers, pa.int64()))):
+            for data, number in zip(encoded_images(batch), left, strict=False):
+                yield number, data.as_py() or b""
+
+    def one(asked: tuple[int, bytes]) -> tuple[int, Any]:
+        number, data = asked
+        try:
+            picture = decode(data, limit, least_side)
+        except UndecodableImage:
+            return number, None
+        return number, finish(picture)
+
+    for number, picture in ahead(one, encoded(), usable_cores(), held):
+        if picture is not None:
             yield number, picture
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import numpy as np
 import pyarrow.compute as pc
 from PIL import Image
 
+from generators.pictures import held
 from kb.embeddings import normalise, take
+from kb.encoders.ahead import ahead, usable_cores
 from kb.knowledge_base import KnowledgeBase
 from kb.storage import DamagedKnowledgeBase, read_manifest, version_of
 from pipeline.dataset.images import UndecodableImage, decode
@@ -97,7 +100,7 @@ class StandingKnowledge:
 
     @property
     def base(self) -> KnowledgeBase:
-        """The knowledge base of the last build.
+        """The knowledge base of the last build, on the CPU wherever it was built.
 
         Raises
         ------
@@ -108,7 +111,8 @@ class StandingKnowledge:
         """
         if self._base is None:
             check_device("knowledge_base.device", self._device)
-            self._base = KnowledgeBase.load(self.folder, device=self._device)
+            # A GPU is for the generator: a few rows at a time are searched for beside it.
+            self._base = KnowledgeBase.load(self.folder, device="cpu")
         return self._base
 
     def checked(self) -> KnowledgeBase:
@@ -191,35 +195,41 @@ class StandingKnowledge:
         rows = np.sort(generator.choice(rows, min(HUB_PAIRS, len(rows)), replace=False))
         return self.base.pseudo(take(self.base.embeddings["image"], rows), "image")
 
-    def _picture(
-        self, pair: Mapping[str, Any], data: bytes | None
-    ) -> tuple[Image.Image | None, str | None]:
-        """The picture of a pair by what lies at its place, or why it is not there."""
-        if data is not None and digest(data) != pair["picture"]:
-            return None, "another picture is at its place now"
-        try:
-            limit = self._sources.of(pair["source"]).settings.max_pixels
-            return decode(data or b"", limit), None
-        except UndecodableImage as error:
-            return None, f"the picture can't be decoded any more: {error}"
-
-    def pairs(self, rows: Sequence[int], with_images: bool) -> dict[int, Pair]:
+    def pairs(
+        self, rows: Sequence[int], with_images: bool, longest_side: int | None = None
+    ) -> dict[int, Pair]:
         """Pairs of the knowledge base by row, with their pictures when asked for.
 
-        One that can't be decoded any more, or is another than at the build, is the pair's `fault`, and
-        told in a warning.
+        With a `longest_side` pictures are shrunk to it (`generators.pictures.held`). One that can't be
+        decoded any more, or is another than at the build, is the pair's `fault`, and told in a warning.
         """
         stored = {row: self.base.pair(row) for row in dict.fromkeys(rows)}
         encoded: list[bytes | None] = [None] * len(stored)
         if with_images:
             encoded = self._sources.encoded_pictures(list(stored.values()))
+
+        def seen(
+            asked: tuple[Mapping[str, Any], bytes | None],
+        ) -> tuple[Image.Image | None, str | None]:
+            pair, data = asked
+            if data is not None and digest(data) != pair["picture"]:
+                return None, "another picture is at its place now"
+            limit = self._sources.of(pair["source"]).settings.max_pixels
+            try:
+                return held(decode(data or b"", limit, longest_side), longest_side), None
+            except UndecodableImage as error:
+                return None, f"the picture can't be decoded any more: {error}"
+
+        pictures: Iterator[tuple[Image.Image | None, str | None]] = repeat((None, None))
+        if with_images:
+            asked = list(zip(stored.values(), encoded, strict=True))
+            pictures = ahead(seen, asked, usable_cores(), len(asked) or 1)
         found = {}
-        for (row, pair), data in zip(stored.items(), encoded, strict=True):
-            image, fault = None, None
-            if with_images:
-                image, fault = self._picture(pair, data)
-                if fault is not None:
-                    logger.warning("pair %r has no picture any more: %s", pair["id"], fault)
+        for (row, pair), data, (image, fault) in zip(
+            stored.items(), encoded, pictures, strict=False
+        ):
+            if fault is not None:
+                logger.warning("pair %r has no picture any more: %s", pair["id"], fault)
             captions = tuple(pair["text"])
             found[row] = Pair(
                 row, pair["id"], pair["source"], pair["licence"], captions, image, data, fault

@@ -13,10 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kb.embeddings import MODALITIES
+from generators.usage import Price
+from kb.embeddings import MODALITIES, Modality
 from pipeline.dataset.forms.reasons import kind_of
 from pipeline.ledger.ledger import Ledger, Manifest, count_outcomes
 from pipeline.ledger.plan import Plan
+from pipeline.ledger.usage import summed, told_usage
 from pipeline.storage.files import read_json
 
 # Ids told of each fault, and faults told of each run.
@@ -31,6 +33,7 @@ def summarise(
     last: str | None,
     rewritten: int,
     times: list[dict[str, Any]],
+    prices: Mapping[Modality, Price | None] | None = None,
     warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What a run did, and how the completed dataset stands now.
@@ -48,6 +51,8 @@ def summarise(
         Parts that lost rows or got other columns.
     times
         Seconds by step.
+    prices
+        What the generators' servers ask for, by the half that they make.
     warnings
         What the user should know of the knowledge base and of the run.
 
@@ -58,7 +63,8 @@ def summarise(
         `outcomes` (rows by status), `by_missing` (outcomes by missing half, "none" for rows with
         both), `done_now`, `held_back`, `why` and `sections` (rows done or refreshed by reason, see
         `Plan`), `deleted`, `recovered` (rows that earlier runs did that were cut off before they
-        could leave a summary), `rewritten`, `warnings`, `hopeless` (a sentence for each half of which
+        could leave a summary), `usage` (of generators' servers by half, see
+        `pipeline.ledger.usage.summed`), `rewritten`, `warnings`, `hopeless` (a sentence for each half of which
         not one was completed, of those that this run tried, or of all where it tried none), and `faults`: for "rejected" and "failed" a list of
         `reason`, `rows` and a few `ids`, the most frequent first.
     """
@@ -89,6 +95,7 @@ def summarise(
             if m.run_id != run_id and m.run_id > (last or "")
         ),
         "rewritten": rewritten,
+        "usage": summed(ledger.folder, run_id, prices or {}),
         "warnings": list(dict.fromkeys(warnings)),
         "hopeless": _hopeless(ledger, run_id),
         "faults": _faults(ledger),
@@ -114,6 +121,7 @@ def told(summary: Mapping[str, Any]) -> list[str]:
         changes.append(f"{summary['recovered']} done by a run that was cut off")
     since = "since the last run" if summary["last"] else "in the first run"
     lines = [f"{since}: {'; '.join(changes) or 'nothing new'}"]
+    lines += [told_usage(half, usage) for half, usage in summary["usage"].items()]
     lines += summary["hopeless"]
     lines += [f"warning: {warning}" for warning in summary["warnings"]]
     for status, faults in summary["faults"].items():

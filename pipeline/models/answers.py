@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from generators.asked import Asked, submit, without_pictures
 from generators.base import (
     Candidate,
     CaptionRequest,
@@ -26,6 +27,7 @@ from generators.base import (
 )
 from generators.device import is_lost
 from generators.service import ServiceRefused
+from generators.usage import Usage
 from pipeline.dataset.decoding import to_rgb
 from pipeline.storage.errors import ConfigError
 
@@ -103,6 +105,31 @@ class Answers:
             raise ConfigError(f"{self._section}: {told}")
         return answers
 
+    def submit(self, requests: Sequence[Request]) -> Asked:
+        """The same, under way where the generator can be asked so.
+
+        Raises
+        ------
+        ConfigError
+            When its answers are gathered, and can't be told apart.
+        """
+        if not hasattr(self.generator, "submit"):
+            return Asked.answered(self.generate(requests))
+        bare = [without_pictures(request) for request in requests]
+
+        def checked(given: Any) -> list[Generated]:
+            try:
+                return self._all_checked(bare, given)
+            except BrokenContract as error:
+                raise ConfigError(f"{self._section}: {error}") from error
+
+        return submit(self.generator, requests).then(checked)
+
+    @property
+    def used(self) -> Usage:
+        """What the generator's server has counted, if it has one."""
+        return getattr(self.generator, "used", Usage())
+
     def _answers_plainly(self, kind: type[Request]) -> bool:
         """Whether it answers the plainest request: then errors come of the rows."""
         grey = Image.new("RGB", (64, 64), "grey")
@@ -128,14 +155,17 @@ class Answers:
         return answers
 
     def _asked(self, requests: Sequence[Request]) -> list[Generated]:
-        """The answers to requests.
+        """The answers to requests; see `_all_checked`."""
+        return self._all_checked(requests, self.generator.generate(requests))
+
+    def _all_checked(self, requests: Sequence[Request], given: Any) -> list[Generated]:
+        """Answers as they can be judged and kept.
 
         Raises
         ------
         BrokenContract
             They can't be told apart.
         """
-        given = self.generator.generate(requests)
         if not isinstance(given, Iterable):
             raise BrokenContract(f"must answer with a list; got {_kind(given)}")
         answers = list(given)

@@ -16,6 +16,7 @@ from typing import Any
 
 from PIL import Image
 
+from generators.asked import Asked, submit, without_pictures
 from generators.base import (
     Candidate,
     CaptionRequest,
@@ -24,6 +25,7 @@ from generators.base import (
     Generated,
     ImageRequest,
 )
+from generators.usage import Usage
 from pipeline.dataset.images import encode
 from pipeline.storage.digests import digest
 
@@ -131,8 +133,17 @@ class Remembering:
         """Bytes of the generator's weights."""
         return int(self._generator.memory())
 
+    @property
+    def used(self) -> Usage:
+        """What the generator's server has counted, if it has one."""
+        return getattr(self._generator, "used", Usage())
+
     def generate(self, requests: Sequence[Request]) -> list[Generated]:
         """One answer a request, in order; what fails is not remembered."""
+        return self.submit(requests).gather()
+
+    def submit(self, requests: Sequence[Request]) -> Asked:
+        """The same, under way where the generator can be asked so."""
         keys = [self._keys(request) for request in requests]
         # By place: a row may be asked for more than once, with other examples.
         held: list[dict[int, Candidate]] = []
@@ -144,26 +155,32 @@ class Remembering:
             held.append({seed: one for seed, one in found.items() if one is not None})
             if wanted := tuple(seed for seed in request.seeds if seed not in held[place]):
                 asked[place] = replace(request, seeds=wanted)
-        errors: dict[int, str] = {}
-        if asked:
-            self._load(self._generator)
-            answers = self._generator.generate(list(asked.values()))
+        places = list(asked)
+        bare = [without_pictures(request) for request in requests]
+
+        def joined(answers: list[Generated]) -> list[Generated]:
+            errors: dict[int, str] = {}
             new: dict[str, tuple[Candidate, Sequence[Example]]] = {}
-            for place, answer in zip(asked, answers, strict=True):
+            for place, answer in zip(places, answers, strict=True):
                 if answer.error is not None:
                     errors[place] = answer.error
                 for candidate in answer.candidates:
-                    new[keys[place][candidate.seed]] = candidate, requests[place].examples
+                    new[keys[place][candidate.seed]] = candidate, bare[place].examples
                     held[place][candidate.seed] = candidate
             self._memory.add(new)
-        return [
-            Generated(
-                request.row_id,
-                tuple(held[place][seed] for seed in request.seeds if seed in held[place]),
-                errors.get(place),
-            )
-            for place, request in enumerate(requests)
-        ]
+            return [
+                Generated(
+                    one.row_id,
+                    tuple(held[place][seed] for seed in one.seeds if seed in held[place]),
+                    errors.get(place),
+                )
+                for place, one in enumerate(bare)
+            ]
+
+        if not asked:
+            return Asked.answered([]).then(joined)
+        self._load(self._generator)
+        return submit(self._generator, list(asked.values())).then(joined)
 
     def _keys(self, request: Request) -> dict[int, str]:
         """The key of each seed's candidate."""

@@ -11,15 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from generators.base import needs_of
+from generators.usage import Usage
 from kb.embeddings import InvalidEmbedding, Modality, normalise
 from pipeline.models.answers import Answers
 from pipeline.models.candidates import CandidateStore
 from pipeline.models.components import Component
-from pipeline.models.loading import Loading
+from pipeline.models.loading import Loading, weight_bytes
 from pipeline.models.resolution import ResolvedModel
 from pipeline.storage.errors import ConfigError
+
+# Pictures that are ready ahead of an encoder that takes them as they are.
+AHEAD = 4
 
 
 class LoadedModels:
@@ -63,6 +68,7 @@ class LoadedModels:
         self._resolved: dict[str, dict[str, ResolvedModel]] = {}
         self._encoder: Any = None
         self._generator: tuple[Modality, Any] | None = None
+        self._told = Usage()
 
     def resolved(self, component: Component) -> Mapping[str, ResolvedModel]:
         """The local checkpoints of a component by role, looked for once."""
@@ -100,8 +106,17 @@ class LoadedModels:
             else:
                 load = partial(self._load, component)
                 made = self.store.around(made, self.identity(component), load)
-            self._generator = (missing, made)
+            self._generator, self._told = (missing, made), Usage()
         return self._generator[1]
+
+    def newly_used(self) -> tuple[Modality, Usage] | None:
+        """What the generator's server has counted since this was last asked, and for which half."""
+        if self._generator is None:
+            return None
+        half, generator = self._generator
+        used = getattr(generator, "used", Usage())
+        new, self._told = used - self._told, used
+        return half, new
 
     def try_generator(self, missing: Modality) -> None:
         """Load a generator and free it again, to know that it can be loaded."""
@@ -113,8 +128,11 @@ class LoadedModels:
             made.close()
 
     def _load(self, component: Component, made: Any) -> None:
-        names = ", ".join(model.name for model in self.resolved(component).values())
-        with self.loading.of(f"{component.section} {names or component.kind}"):
+        models = self.resolved(component).values()
+        names = ", ".join(model.name for model in models) or component.kind
+        size = sum(weight_bytes(model.path) for model in models)
+        told = f", {size / 1e9:.1f} GB" if size >= 5e7 else ""
+        with self.loading.of(f"{component.section} {names}{told}"):
             component.load(made)
 
     def close_generator(self) -> None:
@@ -130,8 +148,32 @@ class LoadedModels:
             self._encoder.close()
             self._encoder = None
 
+    @property
+    def jpeg_side(self) -> int | None:
+        """The shorter side that JPEGs may be decoded at for the encoder; None: their own."""
+        side: int | None = getattr(self.encoder, "jpeg_side", None)
+        return side
+
+    @property
+    def pictures_ahead(self) -> int:
+        """Pictures to have ready for the encoder: few where it takes them as large as they are."""
+        return int(getattr(self.encoder, "pictures_ahead", AHEAD))
+
+    def prepare(self, picture: Image.Image) -> Any:
+        """A picture for `embed`, as far as the encoder can be spared work; in any thread.
+
+        What can't be prepared is left as it is, for `embed` to say why.
+        """
+        made = getattr(self.encoder, "prepare", None)
+        if made is None:
+            return picture
+        try:
+            return made(picture)
+        except Exception:  # noqa: BLE001  the encoder's own error comes of the picture in `embed`
+            return picture
+
     def embed(self, items: Iterable[Any], modality: Modality) -> np.ndarray:
-        """Unit embeddings [n, d] of images (PIL) or of texts, each a list of captions.
+        """Unit embeddings [n, d] of images (PIL, or `prepare`d) or of texts, each a list of captions.
 
         A row with several captions gets the mean of theirs. Images may come from an iterator: a
         few batches of them are held.

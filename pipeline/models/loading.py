@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pipeline.dataset.sources import Progress
@@ -14,6 +15,11 @@ from pipeline.dataset.sources import Progress
 # Between two words on a load that lasts.
 TICK = 1.0
 BARS = "transformers.utils.logging"
+
+
+def weight_bytes(folder: Path) -> int:
+    """Bytes of the weights in a checkpoint's folder, which is what loading it takes its time for."""
+    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
 
 
 class Loading:

@@ -1,6 +1,6 @@
 """What the report says of a run's rows: counts and figures of all, cards of a sample.
 
-Rows stream through once; only the sample's pictures are held.
+Rows stream through once, with no more of each than figures are made of; the sample's are read whole.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 from pipeline.dataset.forms.reasons import kind_of
 from pipeline.dataset.images import UndecodableImage, decode
+from pipeline.dataset.schema import OWN_COLUMNS
 
 PARTS = ("score", "cosine", "bleu", "niqe")
 THUMBNAIL = 256
@@ -31,19 +32,21 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class StoredImage:
-    """An image of a Parquet file: row `number` of a row group. Of many rows a few are looked at."""
+class StoredRow:
+    """A row of a completed dataset's part: `number` of a row group. Of many rows a few are shown."""
 
     path: Path
     group: int
     number: int
 
-    def read(self) -> bytes | None:
+    def read(self) -> dict[str, Any]:
+        """The row, without the pass-through columns."""
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(self.path) as file:
-            image = file.read_row_group(self.group, columns=["image"])["image"][self.number]
-        return image["bytes"].as_py() if image.is_valid else None
+            found = file.read_row_group(self.group, columns=list(OWN_COLUMNS))
+        row: dict[str, Any] = found.slice(self.number, 1).to_pylist()[0]
+        return row
 
 
 @dataclass
@@ -166,9 +169,10 @@ def card(
     row: Row, thumbnails: Thumbnails, example_image: Callable[[str], bytes | None] | None
 ) -> dict[str, Any]:
     """What a card shows of a row, in values that JSON can hold; Nones are left out."""
+    if "stored" in row:
+        row = {**row["stored"].read(), "review": row.get("review")}
     completion = row.get("completion") or {}
     image = row.get("image") or {}
-    data = image.read() if isinstance(image, StoredImage) else image.get("bytes")
     shown = {
         "id": row["id"],
         "status": row["status"],
@@ -176,7 +180,7 @@ def card(
         "reason": cut(row.get("reason")),
         "review": row.get("review"),
         "text": _lines(row.get("text")),
-        "image": thumbnails.add(f"row {row['id']}", data),
+        "image": thumbnails.add(f"row {row['id']}", image.get("bytes")),
     }
     if completion:
         facts = ("generator", "model", "revision", "prompt", "seed", "attempt", "run_id")

@@ -7,14 +7,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.dataset.schema import OWN_COLUMNS, STATUSES
+from pipeline.dataset.schema import STATUSES
 from pipeline.export.card import COPYING
 from pipeline.ledger.review import Verdict, state
 from pipeline.report.charts import Curve, Histogram, clouds, curve, histogram
-from pipeline.report.gallery import Figures, Row, Sample, StoredImage, Thumbnails, card
+from pipeline.report.gallery import PARTS, Figures, Row, Sample, StoredRow, Thumbnails, card
 from pipeline.report.projection import Projection
 from pipeline.storage.files import write_whole
 
+# What figures, the sample and a person's verdicts are told by, as Parquet names it.
+FIGURED = [
+    *("id", "status", "missing", "reason"),
+    *(f"completion.{name}" for name in ("attempt", "chosen", "score")),
+    *(f"completion.candidates.list.element.{name}" for name in ("valid", "reason", *PARTS)),
+]
 _LABELS = {
     "score": "Score",
     "cosine": "Cosine to the pseudo-embedding",
@@ -26,18 +32,17 @@ _LABELS = {
 def completed_rows(parts: Iterable[Path]) -> Iterator[dict[str, Any]]:
     """The rows of the parts of a completed dataset, in order, a row group in memory at a time.
 
-    They have no pass-through columns: what a dataset has there is none of the report's. Pictures are
-    left where they are: `image` is a `StoredImage`.
+    They have what figures are made of, and as `stored` where the rest is: pictures, texts, prompts and
+    examples are read of the rows that are shown alone.
     """
     import pyarrow.parquet as pq
 
     for path in parts:
         with pq.ParquetFile(path) as file:
-            columns = [name for name in OWN_COLUMNS if name != "image"]
             for group in range(file.num_row_groups):
-                rows = file.read_row_group(group, columns=columns).to_pylist()
+                rows = file.read_row_group(group, columns=FIGURED).to_pylist()
                 for number, row in enumerate(rows):
-                    yield {**row, "image": StoredImage(path, group, number)}
+                    yield {**row, "stored": StoredRow(path, group, number)}
 
 
 def write_report(

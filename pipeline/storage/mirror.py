@@ -169,8 +169,10 @@ class Mirror:
         for name, place in zip(names, places, strict=True):
             stamp(self.folder / name, self._fs.info(place))
 
-    def send_shard(self, part: str, manifest: str, run_id: str) -> None:
+    def send_shard(self, part: str, manifest: str, run_id: str, used: str) -> None:
         """Send a finished shard from whatever process did it: its part, then its manifest.
+
+        With it goes what the process has used so far, where there is such a file.
 
         A worker keeps no copy: the run that plans the shards fetches them in the end.
 
@@ -184,8 +186,9 @@ class Mirror:
             holder = Lease(self._fs, f"{self._root}/{LEASES}", run_id, self.url).holder()
             if holder != run_id:
                 raise RunFailed(f"{self.url}: run {run_id} does not hold the lock any more")
-        for name in (f"completed/{part}", f"ledger/{manifest}"):
-            self.send([name])
+        for name in (f"completed/{part}", f"ledger/{manifest}", f"ledger/{used}"):
+            if (self.folder / name).is_file():
+                self.send([name])
         if worker:
             (self.folder / "ledger" / manifest).unlink()
             (self.folder / "completed" / part).unlink()

@@ -54,10 +54,10 @@ class RunFolder:
         if self.mirror is not None:
             self.mirror.push()
 
-    def send_shard(self, part: str, manifest: str, run_id: str) -> None:
+    def send_shard(self, part: str, manifest: str, run_id: str, used: str) -> None:
         """Send a finished shard; see `Mirror.send_shard`."""
         if self.mirror is not None:
-            self.mirror.send_shard(part, manifest, run_id)
+            self.mirror.send_shard(part, manifest, run_id, used)
 
     def send_export(self, folder: Path, name: str, run_id: str) -> None:
         """Send an export as the version that counts; see `ExportVersions.send`."""

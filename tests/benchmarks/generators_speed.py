@@ -139,7 +139,7 @@ def images(folder: Path, rounds: int, steps: int = 10) -> dict[str, float]:
     from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
 
     from generators.base import Example, ImageRequest, derive_seed
-    from generators.pictures import fitted_into
+    from generators.pictures import covering
     from generators.sdxl import SdxlImageGenerator, SdxlSettings
 
     rows = 4
@@ -163,7 +163,8 @@ def images(folder: Path, rounds: int, steps: int = 10) -> dict[str, float]:
             {"model": folder},
         )
         ours.load()
-        size = ours._size
+        assert ours._frames is not None
+        size = ours._frames.size
 
         def bare(bare_pipe: Any = bare_pipe, name: str = name, size: Any = size) -> None:
             for start in range(0, rows, 2):
@@ -171,7 +172,7 @@ def images(folder: Path, rounds: int, steps: int = 10) -> dict[str, float]:
                 seeds = [seed for one in requests[start : start + 2] for seed in one.seeds]
                 extra = {}
                 if name == "img2img":
-                    grounds = [fitted_into(one.examples[0].image, size) for one in batch]
+                    grounds = [covering(one.examples[0].image, size) for one in batch]
                     extra = {"image": grounds, "strength": 0.75}
                 bare_pipe(
                     prompt=[one.text for one in batch],

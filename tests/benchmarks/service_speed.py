@@ -1,6 +1,6 @@
 """Requests to a server: our processor time and pace beside a bare asynchronous loop's.
 
-    python tests/benchmarks/service_speed.py --rows 64 --latency 0.2 --concurrency 64
+    python -m tests.benchmarks.service_speed --rows 64 --latency 0.2 --concurrency 64
 
 The server is a process of its own, which answers after a pause. The bare loop encodes each picture
 once as JPEG and posts it by httpx2, as many at once as we do. Both sides run in one process, one
@@ -28,7 +28,7 @@ from generators.openai_captions import OpenAICaptioner, OpenAICaptionSettings
 
 
 async def _answer(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, latency: float
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pause: Callable[[], float]
 ) -> None:
     body = json.dumps({"choices": [{"message": {"content": "a hat"}, "finish_reason": "stop"}]})
     reply = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
@@ -40,19 +40,26 @@ async def _answer(
                 if line.startswith(b"content-length")
             )
             await reader.readexactly(length)
-            await asyncio.sleep(latency)
+            await asyncio.sleep(pause())
             writer.write(f"{reply}\r\n\r\n{body}".encode())
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):
         writer.close()
 
 
-def serve(latency: float, port: Any) -> None:
-    """Answer on the loopback until killed; the port is told through a queue."""
+def serve(latency: float, sigma: float, port: Any) -> None:
+    """Answer on the loopback until killed; the port is told through a queue.
+
+    Latencies are lognormal, with their median and the deviation of their logarithm; sigma 0 is constant.
+    """
+    random = np.random.default_rng(0)
+
+    def pause() -> float:
+        return float(latency * np.exp(sigma * random.standard_normal()))
 
     async def run() -> None:
         server = await asyncio.start_server(
-            lambda reader, writer: _answer(reader, writer, latency),
+            lambda reader, writer: _answer(reader, writer, pause),
             "127.0.0.1",
             0,
             limit=1 << 24,
@@ -141,7 +148,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=64)
     given = parser.parse_args()
     port: Any = multiprocessing.Queue()
-    server = multiprocessing.Process(target=serve, args=(given.latency, port), daemon=True)
+    server = multiprocessing.Process(target=serve, args=(given.latency, 0.0, port), daemon=True)
     server.start()
     url = f"http://127.0.0.1:{port.get()}/v1"
     settings = OpenAICaptionSettings(

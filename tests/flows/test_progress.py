@@ -100,6 +100,17 @@ def test_a_pipe_gets_plain_lines_once() -> None:
     assert not any("\x1b" in line or "\r" in line for line in shown)
 
 
+def test_a_load_is_told_at_its_start_and_while_it_lasts_where_nobody_sees_a_bar() -> None:
+    script = (
+        "import time; import flows.progress as p; from pipeline.models.loading import Loading\n"
+        "p.LINE_SECONDS = 0.5\n"
+        "with p.RunView() as view, Loading(view.step).of('captioner X, 15.0 GB'): time.sleep(4)"
+    )
+    _, shown = in_a_pipe([sys.executable, "-c", script])
+    assert len(shown) >= 3
+    assert all(re.fullmatch(r"load captioner X, 15.0 GB(: \d s| …)", line) for line in shown)
+
+
 def test_rate_and_time_left_are_told_while_it_lasts() -> None:
     script = SCRIPT.replace("import RunView", "import RunView; import flows.progress as p")
     script = script.replace("with RunView", "p.LINE_SECONDS = 0.3\nwith RunView")

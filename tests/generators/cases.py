@@ -11,6 +11,12 @@ IMAGE_CASES = (
     "sdxl-prompt",
     "sdxl-img2img",
     "sdxl-ip_adapter",
+    "diffusers-stable_diffusion/prompt",
+    "diffusers-stable_diffusion/img2img",
+    "diffusers-stable_diffusion_3/none",
+    "diffusers-stable_diffusion_3/img2img",
+    "diffusers-sdxl/img2img",
+    "diffusers-kontext/reference",
     "openai",
     "nearest",
 )

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from generators import CAPTIONERS, IMAGE_GENERATORS
 from generators.base import CaptionRequest, Example, ImageRequest, derive_seed
-from tests.generators import tiny_captioners, tiny_sdxl
+from tests.generators import tiny_captioners, tiny_pipelines, tiny_sdxl
 from tests.generators.cases import class_of
 from tests.generators.server import Server
 
@@ -51,6 +51,21 @@ def sdxl(models: Path) -> Path:
 @pytest.fixture(scope="session")
 def ip_adapter(models: Path, sdxl: Path) -> Path:
     return tiny_sdxl.ip_adapter(models / "ip-adapter", sdxl)
+
+
+@pytest.fixture(scope="session")
+def stable_diffusion(models: Path) -> Path:
+    return tiny_pipelines.stable_diffusion(models / "stable-diffusion")
+
+
+@pytest.fixture(scope="session")
+def stable_diffusion_3(models: Path) -> Path:
+    return tiny_pipelines.stable_diffusion_3(models / "stable-diffusion-3")
+
+
+@pytest.fixture(scope="session")
+def kontext(models: Path) -> Path:
+    return tiny_pipelines.kontext(models / "kontext")
 
 
 @pytest.fixture
@@ -122,6 +137,14 @@ def make(request: pytest.FixtureRequest) -> Callable[..., Any]:
             paths["model"] = request.getfixturevalue("sdxl")
             paths["ip_adapter"] = request.getfixturevalue("ip_adapter")
             values |= {"model": "tiny", "grounding": variant, "steps": 2, "batch_size": 5}
+        elif kind == "diffusers":
+            family, _, grounding = variant.partition("/")
+            paths["model"] = request.getfixturevalue(family)
+            values |= {"model": "tiny", "grounding": grounding, "steps": 2, "batch_size": 5}
+            values |= {"size": 64}
+            if family == "kontext":
+                # It would bring each reference to a megapixel.
+                values["arguments"] = {"_auto_resize": False}
         elif kind == "openai":
             url = request.getfixturevalue("server").url
             values |= {"base_url": url, "model": "tiny", "send_data": True, "api_key_env": None}

@@ -1,4 +1,4 @@
-"""Generators over the tiny SDXL, what they are asked, and when two images are alike."""
+"""Generators over the tiny SDXL and other pipelines, what they are asked, and when two images are alike."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from generators.base import Candidate, ImageRequest
+from generators.diffusion import DiffusersImageGenerator, DiffusersSettings
 from generators.sdxl import SdxlImageGenerator
 from generators.sdxl_settings import SdxlSettings
 
@@ -20,6 +21,12 @@ def generator(sdxl: Path, adapter: Path | None = None, **settings: Any) -> SdxlI
     values = {"model": "tiny", "steps": 4, "grounding": "none"} | settings
     paths = {"model": sdxl} | ({"ip_adapter": adapter} if adapter else {})
     return SdxlImageGenerator(SdxlSettings.model_validate(values), paths)
+
+
+def any_pipeline(folder: Path, more: dict[str, Path] | None = None, **values: Any) -> Any:
+    settings = {"model": "tiny", "grounding": "none", "steps": 2, "size": 64} | values
+    paths = {"model": folder, **(more or {})}
+    return DiffusersImageGenerator(DiffusersSettings.model_validate(settings), paths)
 
 
 def requests_for(examples: Callable[..., Any], counts: tuple[int, ...]) -> list[ImageRequest]:

@@ -34,8 +34,8 @@ class Seen:
 class Server:
     """Misbehaves by ``script``, one entry a request, and answers properly when it's used up.
 
-    An entry is a status, ``(status, headers, body)``, or one of "slow", "drip", "cut", "hang up",
-    "not json", "list".
+    An entry is a status, ``(status, headers, body)``, something to call before it answers properly, or
+    one of "slow", "drip", "cut", "hang up", "not json", "list".
     """
 
     script: deque = field(default_factory=deque)
@@ -108,6 +108,9 @@ class Server:
         if act is None:
             answer = self.answer if self.answer is not None else self._proper(seen)
             self._send(handler, 200, {}, json.dumps(answer).encode())
+        elif callable(act):
+            act()
+            self._send(handler, 200, {}, json.dumps(self._proper(seen)).encode())
         elif isinstance(act, int):
             self._send(handler, act, {}, b'{"error": {"message": "as told"}}')
         elif isinstance(act, tuple):
@@ -156,12 +159,15 @@ class Server:
         """What a server with a model answers; here the seed is all that the answer depends on."""
         if seen.path.endswith("/chat/completions"):
             message = {"role": "assistant", "content": f"caption {seen.fields['seed']}"}
-            return {"choices": [{"message": message, "finish_reason": "stop"}]}
+            usage = {"prompt_tokens": 100, "completion_tokens": 7, "total_tokens": 107}
+            return {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
         seed = seen.fields.get("seed", 0) if seen.path.endswith("/generations") else 0
         image = Image.new("RGB", (32, 32), (seed % 256, seed // 256 % 256, seed // 65536 % 256))
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
-        return {"data": [{"b64_json": base64.b64encode(buffer.getvalue()).decode()}]}
+        usage = {"input_tokens": 20, "output_tokens": 300, "total_tokens": 320}
+        data = [{"b64_json": base64.b64encode(buffer.getvalue()).decode()}]
+        return {"data": data, "usage": usage}
 
 
 def captioner(server: Server, **settings: Any) -> OpenAICaptioner:

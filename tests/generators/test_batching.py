@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from generators.batching import BatchRunner, JobError, OutOfMemory
-from generators.device import is_out_of_memory
+from generators.device import Peak, free_memory, is_out_of_memory
 
 
 class Worker:
@@ -59,6 +60,68 @@ def test_batches_end_where_a_group_does() -> None:
     worker.batches.clear()
     BatchRunner(worker, 2).run(range(6), together=3)
     assert [len(batch) for batch in worker.batches] == [2, 2, 2]
+
+
+def test_a_batch_grows_back_once_some_have_fitted_and_waits_longer_after_a_try_in_vain() -> None:
+    worker = Worker(room=4)
+    runner = BatchRunner(worker, 8)
+    runner.run(range(8 + 8 * 4))
+    worker.batches.clear()
+    worker.room = 99
+    runner.run(range(12 * 8))
+    sizes = [len(batch) for batch in worker.batches]
+    assert sizes[0] in (4, 8) and sizes[-1] == 8
+    worker.room = 4
+    worker.batches.clear()
+    runner.run(range(60 * 4))
+    tries = [place for place, batch in enumerate(worker.batches) if len(batch) == 8]
+    gaps = np.diff(tries).tolist()
+    assert gaps == [9, 17, 33]
+
+
+@pytest.mark.parametrize(
+    ("each", "free", "gpu", "size"),
+    [
+        (100_000_000, 8_000_000_000, True, 64),
+        (100_000_000, 4_000_000_000, True, 32),
+        (100_000_000, 900_000_000, True, 4),
+        (100_000_000, 150_000_000, True, 1),
+        (100_000_000, 90_000_000_000, False, 16),
+        (100_000_000, 500_000_000, False, 4),
+        (0, 90_000_000_000, False, 4),
+    ],
+)
+def test_auto_is_what_fits_into_the_free_memory_by_what_a_first_batch_takes(
+    each: int, free: int, gpu: bool, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Measured:
+        bytes = 0
+
+        def __init__(self, device: torch.device) -> None: ...
+
+        def __enter__(self) -> Measured:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self.bytes = each * len(worker.batches[-1])
+
+    monkeypatch.setattr("generators.batching.Peak", Measured)
+    monkeypatch.setattr("generators.batching.free_memory", lambda device: free)
+    device = torch.device("cuda" if gpu else "cpu")
+    monkeypatch.setattr("generators.batching.resolve_device", lambda name: device)
+    worker = Worker(999)
+    assert BatchRunner(worker, "auto").run(range(200)) == [2 * job for job in range(200)]
+    assert [len(batch) for batch in worker.batches[:2]] == [4, size]
+
+
+def test_what_a_batch_takes_is_measured_on_a_cpu() -> None:
+    device = torch.device("cpu")
+    with Peak(device) as peak:
+        held = torch.ones(40_000_000)
+    if peak.bytes:  # Linux alone tells
+        assert 100e6 < peak.bytes < 400e6
+    assert free_memory(device) >= 0
+    assert held[0] == 1
 
 
 def test_other_errors_are_not_swallowed() -> None:

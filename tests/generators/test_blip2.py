@@ -153,11 +153,14 @@ def test_no_room_for_the_template_is_said_at_load(folders: dict[str, Path]) -> N
 def test_an_image_token_in_a_caption_takes_no_image(
     folders: dict[str, Path], pictures: Callable[..., Image.Image]
 ) -> None:
-    example = Example("p", "a <image> of a hat <image>")
-    (answer,) = captioner(folders["opt"]).generate(
-        [CaptionRequest("row", pictures(0), (example,), (1,))]
-    )
+    example = Example("p", "a <image> of a hat</s> <image>")
+    made = captioner(folders["opt"])
+    (answer,) = made.generate([CaptionRequest("row", pictures(0), (example,), (1,))])
     assert answer.error is None
+    prompt, tokenizer = answer.candidates[0].prompt, made._processor.tokenizer
+    assert "a < image> of a hat< /s> < image>" in prompt
+    # No token of the prompt but the one that opens it stands for no text.
+    assert tokenizer(prompt)["input_ids"].count(tokenizer.eos_token_id) == 1
 
 
 @pytest.mark.parametrize("dtype", ["auto", "float32"])

@@ -17,6 +17,12 @@ SHOWN = {
     "sdxl-none": 0,
     "sdxl-prompt": 1,
     "sdxl-img2img": 1,
+    "diffusers-stable_diffusion/prompt": 1,
+    "diffusers-stable_diffusion/img2img": 1,
+    "diffusers-stable_diffusion_3/none": 0,
+    "diffusers-stable_diffusion_3/img2img": 1,
+    "diffusers-sdxl/img2img": 1,
+    "diffusers-kontext/reference": 1,
     "openai-image": 1,
 }
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from generators.pictures import fitted_into, on_ground, shrunk
+from generators.pictures import covering, on_ground, shrunk
 
 
 def hole() -> Image.Image:
@@ -29,18 +29,18 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     assert on_ground(Image.new(mode, (4, 4))).mode == "RGB"
 
 
-def test_a_fitted_image_is_whole_and_padded() -> None:
-    wide = Image.new("RGB", (80, 20), "red")
-    fitted = np.asarray(fitted_into(wide, (64, 64)))
-    assert fitted.shape == (64, 64, 3)
-    red = (fitted == (255, 0, 0)).all(-1)
-    assert red.any(axis=0).all()
-    assert red.any(axis=1).sum() == 16
-    assert (fitted[0] == 255).all()
+def test_a_picture_covers_the_frame_and_is_cut_evenly_without_distortion() -> None:
+    wide = Image.new("RGB", (100, 20), "red")
+    wide.paste("blue", (0, 0, 40, 20))
+    wide.paste("lime", (60, 0, 100, 20))
+    covered = np.asarray(covering(wide, (64, 64)))
+    assert covered.shape == (64, 64, 3)
+    assert (covered == (255, 0, 0)).all()
+    assert covering(Image.new("RGB", (10, 5)), (64, 32)).size == (64, 32)
+    assert covering(hole(), (8, 4), "#102030").getpixel((0, 0)) == (16, 32, 48)
 
 
-def test_a_small_image_is_enlarged_to_fit_but_never_by_shrinking() -> None:
+def test_a_small_image_is_not_enlarged_by_shrinking() -> None:
     small = Image.new("RGB", (10, 5), "red")
-    assert fitted_into(small, (64, 64)).size == (64, 64)
     assert shrunk(small, 64).size == (10, 5)
     assert shrunk(Image.new("RGB", (1000, 500)), 64).size == (64, 32)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from generators.pictures import fitted_into
+from generators.pictures import covering
 from tests.generators.sdxl_requests import TEXTS, alike, generator, requests_for
 
 
@@ -52,7 +52,7 @@ def test_img2img_draws_what_diffusers_draws_row_by_row(
     for row, (request, answer) in enumerate(zip(requests, answers, strict=True)):
         expected = pipe(
             prompt=[TEXTS[row]] * 2,
-            image=[fitted_into(request.examples[0].image, (64, 64))] * 2,
+            image=[covering(request.examples[0].image, (64, 64))] * 2,
             generator=seeded(row, row + 10),
             num_inference_steps=4,
             strength=0.6,

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from generators.base import CaptionRequest, Example, ImageRequest
-from generators.pictures import MOST_RATIO, bounded, fitted_into, shrunk
+from generators.pictures import MOST_RATIO, bounded, covering, shrunk
 from tests.generators.cases import CASES
 
 SHAPES = [(900, 3), (4000, 1), (1, 20000), (1, 1)]
@@ -26,7 +26,8 @@ def strip(size: tuple[int, int]) -> Image.Image:
 def test_a_strip_lies_whole_on_a_ground(size: tuple[int, int], mode: str) -> None:
     image = strip(size).convert("L").convert("I").convert("I;16") if mode == "I;16" else None
     image = image or strip(size).convert(mode)
-    for made in (bounded(image), shrunk(image, 64), fitted_into(image, (64, 48))):
+    assert covering(image, (64, 48)).size == (64, 48)
+    for made in (bounded(image), shrunk(image, 64)):
         assert made.mode == "RGB"
         assert max(made.size) <= MOST_RATIO * min(made.size)
         assert made.width * made.height <= 2048 * 2048

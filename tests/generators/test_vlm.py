@@ -78,6 +78,10 @@ def test_marks_of_the_template_in_a_caption_stay_text(
     (answer,) = captioner(llava).generate([CaptionRequest("row", pictures(0), (example,), (1, 2))])
     assert answer.error is None
     assert len(answer.candidates) == 2
+    # The record says what the model got: the marks that are left are the template's own.
+    prompt = answer.candidates[0].prompt
+    assert "a < image> of a hat< /s> < image>" in prompt
+    assert prompt.count("<image>") == 2
 
 
 def test_examples_without_room_are_left_out_and_named(

@@ -22,6 +22,8 @@ from kb.index.kinds import IndexSettings
 from kb.index.neighbours import top_k
 from kb.knowledge_base import KnowledgeBase
 from kb.pairs import Pairs
+from pipeline.knowledge.standing import StandingKnowledge
+from selection.settings import ScoringSettings
 from tests.kb.worlds import World, quick
 
 needs_gpu = pytest.mark.skipif(
@@ -179,6 +181,24 @@ def test_exact_neighbours_are_found_on_torchs_gpu_where_faiss_can_select_so_many
     found = top_k(rows[:20], rows, k, device=device)
     assert compared_on == numbers
     np.testing.assert_array_equal(found[1], top_k(rows[:20], rows, k)[1])
+
+
+def test_while_a_generator_has_the_gpu_the_base_is_searched_on_the_cpu(
+    tmp_path: Path,
+    sides: tuple[Pairs, list[Pairs]],
+    moves: Moves,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    KnowledgeBase.build(tmp_path / "kb", *sides, quick(device="cpu"))
+    queries = World(1).draw(10)["image"]
+    moves.clear()
+    found = KnowledgeBase.load(tmp_path / "kb", device="cuda").retriever.retrieve(queries, "image")
+    assert moves, "whoever opens it for the GPU gets it there"
+    moves.clear()
+    monkeypatch.setattr("pipeline.knowledge.standing.check_device", lambda *_: None)
+    standing = StandingKnowledge(tmp_path, None, ScoringSettings(), 0, "cuda")  # type: ignore[arg-type]
+    assert standing.base.retriever.retrieve(queries, "image") == found
+    assert moves == []
 
 
 @needs_none

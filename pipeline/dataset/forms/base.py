@@ -68,8 +68,9 @@ class Source(Protocol):
 
     Besides what is here, a source may have `names` (its tables, where `files` would take long),
     `used` (the names of all files that it reads, beside images that rows name by their paths),
-    `halves` (the columns "image" and "text" where the form has such), `left` (of a file that was
-    read: what lies in it and is not used, `Left` by kind) and `advice` (lines on what to change about
+    `keep_in` (given a folder for what spares it a reading), `halves` (the columns "image" and "text"
+    where the form has such), `left` (of a file that was read: what lies in it and is not used, `Left`
+    by kind) and `advice` (lines on what to change about
     the files).
     """
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.dataset.forms.base import IMAGE_CELL, Batch, DatasetError, SourceFile
 from pipeline.dataset.forms.names import IMAGE_SUFFIXES
@@ -41,8 +43,11 @@ class Img2DatasetSource:
         self.root = root
         self._shards = _Shards(root)
         self._tars = WebDatasetSource(root)
-        self._offsets: tuple[str, dict[str, Member]] | None = None
         self._files: tuple[str, dict[str, str]] | None = None
+
+    def keep_in(self, folder: Path) -> None:
+        """Keep there where the members of the tars lie."""
+        self._tars.keep_in(folder)
 
     def files(self) -> list[SourceFile]:
         found = []
@@ -130,7 +135,7 @@ class Img2DatasetSource:
             images = batch[held].to_pylist()
             found = [{"bytes": data} if data is not None else None for data in images]
         elif file is not None:
-            found = [self._from_tar(tar, file, key) for key in keys]
+            found = self._from_tar(tar, file, keys)
         else:
             files = self._images_of(name)
             found = [{"path": files[key]} if key in files else None for key in keys]
@@ -140,22 +145,21 @@ class Img2DatasetSource:
         ]
         return pa.array(cells, IMAGE_CELL)
 
-    def _from_tar(self, tar: str, file: IO[bytes], key: str) -> dict[str, Any] | None:
-        if self._offsets is None or self._offsets[0] != tar:
-            members = {
-                posixpath.basename(sample): member
-                for sample, held in self._tars.index(tar).samples
-                for member in held
-                if f".{member.extension}" in IMAGE_SUFFIXES
-            }
-            self._offsets = (tar, members)
-        member = self._offsets[1].get(key)
-        if member is None:
-            return None
-        return {
-            "bytes": read_member(tar, file, member),
-            "path": f"{key}.{member.extension}",
-        }
+    def _from_tar(
+        self, tar: str, file: IO[bytes], keys: Sequence[str]
+    ) -> list[dict[str, Any] | None]:
+        """The cells of the images in a tar by their keys; None where it has none of a key."""
+        index = self._tars.index(tar)
+        names = pc.replace_substring_regex(index.table["key"], ".*/", "").combine_chunks()
+        places = pc.index_in(pa.array(keys, pa.string()), value_set=names)
+        held = index.samples(places.drop_null().to_pylist())
+        found: list[dict[str, Any] | None] = []
+        for key, there in zip(keys, places.is_valid().to_pylist(), strict=True):
+            images = (
+                [m for m in next(held)[1] if f".{m.extension}" in IMAGE_SUFFIXES] if there else []
+            )
+            found.append(_cell(tar, file, key, images[-1]) if images else None)
+        return found
 
     def _images_of(self, name: str) -> dict[str, str]:
         """The image files in a shard's folder, by key."""
@@ -165,6 +169,10 @@ class Img2DatasetSource:
             by_key = {posixpath.splitext(posixpath.basename(n))[0]: n for n in inside}
             self._files = (folder, by_key)
         return self._files[1]
+
+
+def _cell(tar: str, file: IO[bytes], key: str, member: Member) -> dict[str, Any]:
+    return {"bytes": read_member(tar, file, member), "path": f"{key}.{member.extension}"}
 
 
 def _stem(name: str) -> str:

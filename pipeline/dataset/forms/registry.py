@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from pipeline.dataset.forms.arrow import ARROW_SUFFIXES
 from pipeline.dataset.forms.base import DatasetError, Source
@@ -39,11 +40,16 @@ _SUFFIXES = {
 _SHARD = re.compile(r"(?:.*/)?\d+")
 
 
-def open_source(form: str, root: Root, quotes: Quotes = "auto") -> Source:
-    """The source of a form, over a root; `quotes` is for CSV."""
+def open_source(
+    form: str, root: Root, quotes: Quotes = "auto", folder: Path | None = None
+) -> Source:
+    """The source of a form, over a root; `quotes` is for CSV, `folder` for what spares a reading."""
     module, _, name = SOURCES[form].partition(":")
     made = getattr(importlib.import_module(module), name)
-    return made(root, quotes=quotes) if form in ("csv", "imagefolder") else made(root)
+    source: Source = made(root, quotes=quotes) if form in ("csv", "imagefolder") else made(root)
+    if folder is not None and (keep_in := getattr(source, "keep_in", None)):
+        keep_in(folder)
+    return source
 
 
 def guess_format(root: Root) -> str:

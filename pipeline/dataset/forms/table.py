@@ -34,6 +34,8 @@ CSV_SUFFIXES = (".csv", ".tsv")
 
 # Every so many lines the place in the file is noted, for reading named rows.
 _MARK_EVERY = 256
+# What a last line is that was cut off.
+_OF_CUT = (NOT_JSON, NOT_UTF8, NO_OBJECT)
 
 
 class JsonLinesSource:
@@ -265,8 +267,7 @@ def _line_rows(name: str, file: IO[bytes], first: int) -> Iterator[tuple[dict[st
     faults = Faults(name) if first == 0 else None
     for position, line in enumerate(line for line in file if line.strip()):
         row = _object(line, first + position)
-        cut = isinstance(row, FaultyRow) and row.fault.startswith((NOT_JSON, NOT_UTF8, NO_OBJECT))
-        if cut and not line.endswith(b"\n"):
+        if isinstance(row, FaultyRow) and row.fault.startswith(_OF_CUT) and line[-1:] != b"\n":
             raise DatasetError(f"{name} is cut, or its last row is damaged ({row.fault})")
         if faults is not None:
             faults.count(row)

@@ -1,7 +1,7 @@
-"""Tar files: where their members lie, grouped to samples, and the bytes of a member.
+"""Tar files: where their members lie, and the bytes of a member.
 
-An index holds names and offsets and never bytes, so that the members of a sample may lie wherever
-they do. Compressed tars are told by their first bytes, whatever their names.
+Members are known by names and offsets, so that those of a sample may lie wherever they do. Compressed
+tars are told by their first bytes, whatever their names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
-from pipeline.dataset.forms.base import DatasetError, Left
+from pipeline.dataset.forms.base import DatasetError
 from pipeline.dataset.forms.compressed import DamagedStream, plain
 from pipeline.dataset.forms.names import is_beside_data, readable
 
@@ -50,41 +50,6 @@ class Member:
         return self.offset + stored
 
 
-class TarIndex:
-    """The samples of a tar: a key and the members that have it, in the order of the first ones.
-
-    Attributes
-    ----------
-    samples : list of (str, list of Member)
-    compressed : bool
-    scattered : bool
-        Whether members of one sample lie apart.
-    left : dict of str to Left
-        Members that belong to no sample, since their names have no suffix, and links that lead to
-        no member.
-    """
-
-    def __init__(self, name: str, file: IO[bytes]) -> None:
-        self.samples: list[tuple[str, list[Member]]] = []
-        self.scattered = False
-        self.left = {kind: Left() for kind in (NO_SUFFIX, DEAD_LINK)}
-        numbers: dict[str, int] = {}
-        with whole(name):
-            content = plain(file)
-            self.compressed = content is not file
-            for path, key, member in _members(content, self.samples, numbers):
-                if not key:
-                    self.left[NO_SUFFIX].add(f"{name}/{path}")
-                    continue
-                if member.offset == NOWHERE:
-                    self.left[DEAD_LINK].add(f"{name}/{path}")
-                number = numbers.setdefault(key, len(self.samples))
-                if number == len(self.samples):
-                    self.samples.append((key, []))
-                self.scattered |= number < len(self.samples) - 1
-                self.samples[number][1].append(member)
-
-
 @contextmanager
 def whole(name: str) -> Iterator[None]:
     """Say of a tar that can't be read on that it is damaged."""
@@ -105,15 +70,15 @@ def _cut(name: str, why: str) -> DatasetError:
 
 
 @contextmanager
-def opened(name: str, file: IO[bytes], index: TarIndex) -> Iterator[IO[bytes]]:
-    """A tar's plain bytes, to be read at the offsets of its index.
+def opened(name: str, file: IO[bytes], unpack: bool) -> Iterator[IO[bytes]]:
+    """A tar's plain bytes, to be read at the offsets of its members.
 
-    Of one that is compressed and whose samples are scattered an unnamed temporary file holds them,
-    for in the compressed one every step back starts from its beginning.
+    With `unpack` an unnamed temporary file holds them: for a compressed one whose samples are scattered,
+    since in it every step back starts from its beginning.
     """
     with whole(name):
         content = plain(file)
-        if not (index.compressed and index.scattered):
+        if not unpack:
             yield content
             return
         with tempfile.TemporaryFile() as unpacked:
@@ -137,7 +102,7 @@ def read_member(name: str, file: IO[bytes], member: Member) -> bytes:
     return bytes(data)
 
 
-def _members(
+def members(
     file: IO[bytes], samples: list[tuple[str, list[Member]]], numbers: dict[str, int]
 ) -> Iterator[tuple[str, str, Member]]:
     """The files in a tar, each with its name and key; a link within it is the file that it leads to."""

@@ -7,7 +7,8 @@ extension of a member stands under `json.KEY` where the two differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -30,7 +31,8 @@ from pipeline.dataset.forms.reasons import NOT_UTF8, OUTSIDE, TOO_LARGE, TWICE, 
 from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.rows import Columns, with_empty
 from pipeline.dataset.forms.strict_json import parse
-from pipeline.dataset.forms.tars import NOWHERE, Member, TarIndex, opened, read_member
+from pipeline.dataset.forms.tar_index import TarIndex, TarIndexes
+from pipeline.dataset.forms.tars import NOWHERE, Member, opened, read_member
 
 KEY = "__key__"
 IMAGE = "image"
@@ -38,7 +40,6 @@ TAR_SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz")
 TEXT_NAMES = ("text", "caption", "captions", "txt")
 
 _HEAD_SAMPLES = 256
-_INDEXES = 16
 _TEXT_MEMBERS = ("txt", "text", "caption", "cls", "cls2", "index", "inx", "id")
 
 
@@ -53,8 +54,12 @@ class WebDatasetSource:
         self.root = root
         self.columns = Columns([pa.field(KEY, pa.string()), pa.field(IMAGE, IMAGE_CELL)])
         self._looked = False
-        self._indexes: dict[tuple[str, str], TarIndex] = {}
+        self._indexes = TarIndexes(root)
         self._readings = Readings()
+
+    def keep_in(self, folder: Path) -> None:
+        """Keep there where the members of the tars lie."""
+        self._indexes.folder = folder
 
     def names(self) -> list[str]:
         return [n for n in self.root.names() if plain_name(n).endswith(TAR_SUFFIXES)]
@@ -72,13 +77,13 @@ class WebDatasetSource:
         return with_empty(found, self.expected)
 
     def batches(self, name: str, columns: Sequence[str] | None) -> Iterator[Batch]:
-        yield from self._read(name, range(len(self.index(name).samples)), columns)
+        yield from self._read(name, range(len(self.index(name))), columns)
 
     def take(
         self, name: str, positions: np.ndarray, columns: Sequence[str] | None
     ) -> Iterator[Batch]:
         index = self.index(name)
-        if len(positions) and positions[-1] >= len(index.samples):
+        if len(positions) and positions[-1] >= len(index):
             raise DatasetError(f"{name} has no row {positions[-1]}: it has changed")
         if not index.compressed:
             yield from self._read(name, positions.tolist(), columns)
@@ -93,34 +98,28 @@ class WebDatasetSource:
         return self.index(name).left
 
     def index(self, name: str) -> TarIndex:
-        """The index of a shard, kept for the last few shards asked for."""
-        key = (name, self.root.version(name))
-        if key not in self._indexes:
-            while len(self._indexes) >= _INDEXES:
-                del self._indexes[next(iter(self._indexes))]
-            with self.root.open(name) as file:
-                self._indexes[key] = TarIndex(name, file)
-        return self._indexes[key]
+        """Where the members of a shard lie."""
+        return self._indexes.of(name)
 
     def _look(self) -> None:
         """See the columns of the first samples."""
         name = self.names()[0]
         index = self.index(name)
-        with self.root.open(name) as file, opened(name, file, index) as plain:
-            for key, members in index.samples[:_HEAD_SAMPLES]:
+        with self.root.open(name) as file, opened(name, file, index.unpacked) as plain:
+            for key, members in index.samples(range(min(_HEAD_SAMPLES, len(index)))):
                 self.columns.see(name, [_row(name, key, members, plain, frozenset())])
 
     def _read(
-        self, name: str, positions: Iterable[int], columns: Sequence[str] | None
+        self, name: str, positions: Sequence[int], columns: Sequence[str] | None
     ) -> Iterator[Batch]:
         index = self.index(name)
         wanted = None if columns is None else frozenset(columns)
         held: list[dict[str, Any]] = []
         numbers: list[int] = []
         size = 0
-        with self.root.open(name) as file, opened(name, file, index) as plain:
-            for position in positions:
-                held.append(_row(name, *index.samples[position], plain, wanted))
+        with self.root.open(name) as file, opened(name, file, index.unpacked) as plain:
+            for position, sample in zip(positions, index.samples(positions), strict=True):
+                held.append(_row(name, *sample, plain, wanted))
                 numbers.append(position)
                 size += len((held[-1].get(IMAGE) or {}).get("bytes") or b"")
                 if len(held) == BATCH_ROWS or size >= BATCH_BYTES:

@@ -161,6 +161,34 @@ def test_every_encoder_reads_pictures_from_bytes_and_paths(encoder, tmp_path: Pa
     np.testing.assert_allclose(found[1:], found[[0, 0]], atol=1e-6)
 
 
+def test_every_encoder_embeds_what_it_prepared_as_it_does_the_pictures(encoder) -> None:
+    encoder.load()
+    expected = encoder.encode(PICTURES, "image")
+    prepared = [encoder.prepare(picture) for picture in PICTURES]
+    np.testing.assert_allclose(encoder.encode(iter(prepared), "image"), expected, atol=1e-6)
+    # One that could not be prepared stands as it is among them.
+    mixed = [*prepared[:2], PICTURES[2], *prepared[3:]]
+    np.testing.assert_allclose(encoder.encode(mixed, "image"), expected, atol=1e-6)
+
+
+def test_every_encoder_says_how_large_a_jpeg_it_needs(encoder) -> None:
+    encoder.load()
+    assert encoder.jpeg_side == 2 * 32
+    assert encoder.pictures_ahead >= 4
+
+
+def test_a_jpeg_at_a_smaller_scale_of_its_own_has_nearly_the_embedding(encoder) -> None:
+    encoder.load()
+    small = np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8)
+    image = Image.fromarray(small).resize((640, 480), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=90)
+    full, scaled = encoder.encode(
+        [open_image(buffer.getvalue()), open_image(buffer.getvalue(), encoder.jpeg_side)], "image"
+    )
+    assert full @ scaled > 0.9999
+
+
 def test_every_encoder_loads_again_after_close(encoder) -> None:
     before = encoder.encode(TEXTS, "text")
     encoder.close()
@@ -251,15 +279,6 @@ def test_every_encoder_bounds_its_memory_on_a_thin_picture(encoder, size: tuple[
     np.testing.assert_allclose(found[[0, 2]], encoder.encode(PICTURES[:2], "image"), atol=1e-5)
 
 
-def test_of_a_thin_picture_the_middle_is_taken_and_no_other_is_cut() -> None:
-    pixels = np.zeros((2, 1000, 3), np.uint8)
-    pixels[:, 468:532] = 255
-    assert open_image(Image.fromarray(pixels)).size == (64, 2)
-    assert np.asarray(open_image(Image.fromarray(pixels))).min() == 255
-    assert open_image(Image.fromarray(pixels.transpose(1, 0, 2))).size == (2, 64)
-    assert open_image(Image.new("RGB", (320, 10))).size == (320, 10)
-
-
 def test_a_siglip_config_may_leave_out_defaults(tmp_path: Path) -> None:
     from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel
 
@@ -277,15 +296,3 @@ def test_a_siglip_config_may_leave_out_defaults(tmp_path: Path) -> None:
     assert (encoder.dimension("image"), encoder.dimension("text")) == (768, 768)
     assert encoder.encode(PICTURES, "image").shape == (5, 768)
     assert encoder.encode(TEXTS, "text").shape == (5, 768)
-
-
-def test_transparent_pixels_are_laid_on_white() -> None:
-    clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
-    assert open_image(clear).getpixel((0, 0)) == (255, 255, 255)
-
-
-def test_large_jpegs_are_decoded_at_a_smaller_scale(tmp_path: Path) -> None:
-    Image.effect_noise((1600, 1200), 50).convert("RGB").save(tmp_path / "p.jpg")
-    assert open_image(tmp_path / "p.jpg").size == (1600, 1200)
-    small = open_image(tmp_path / "p.jpg", 224).size
-    assert small == (800, 600)

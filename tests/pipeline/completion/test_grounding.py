@@ -161,7 +161,7 @@ def test_a_pair_whose_picture_is_gone_is_recorded_as_dropped(
 
     gone: list[bytes] = []
 
-    def failing(data: bytes, limit: int) -> Image.Image:
+    def failing(data: bytes, limit: int, least_side: int | None) -> Image.Image:
         gone[:] = gone or [data]
         if data == gone[0]:
             raise UndecodableImage("truncated")

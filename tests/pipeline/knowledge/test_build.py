@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import threading
 import weakref
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from pipeline.dataset.dataset import DatasetError
 from pipeline.dataset.images import decode
 from pipeline.job import Job
 from pipeline.ledger.summary import told
+from pipeline.models.loaded import AHEAD
 from pipeline.storage.errors import ConfigError
 from tests import quick_worlds
 from tests.pipeline.two_sources import ROWS, WHOLE, build, write
@@ -30,25 +32,29 @@ def config(tmp_path: Path) -> Path:
     return write(tmp_path)
 
 
-def test_pictures_are_decoded_one_at_a_time(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_pictures_are_held_at_a_time(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alive, most = 0, 0
+    lock = threading.Lock()
 
     def gone() -> None:
         nonlocal alive
-        alive -= 1
+        with lock:
+            alive -= 1
 
-    def counting(data: bytes, limit: int) -> Image.Image:
+    def counting(data: bytes, limit: int, least_side: int | None) -> Image.Image:
         nonlocal alive, most
-        picture = decode(data, limit)
-        alive += 1
-        most = max(most, alive)
+        picture = decode(data, limit, least_side)
+        with lock:
+            alive += 1
+            most = max(most, alive)
         weakref.finalize(picture, gone)
         return picture
 
     monkeypatch.setattr("pipeline.knowledge.embedding.decode", counting)
     config.write_text(config.read_text() + "selection: {image: {niqe: fitted, niqe_block: 16}}\n")
     build(config)
-    assert 1 <= most <= 3
+    # Those that are ready, the one that is used, and the one before it.
+    assert 1 <= most <= AHEAD + 2
 
 
 def broken(row: dict[str, Any]) -> dict[str, Any]:

@@ -206,7 +206,7 @@ class TestLock:
         mirror = Mirror(bucket, load_config(config).folder)
         lease = Lease(fsspec.filesystem("s3"), f"{bucket[5:]}/lease", "new", bucket)
         with lease, pytest.raises(RunFailed, match="does not hold the lock"):
-            mirror.send_shard("part-000001.parquet", "shard-000001.json", "old")
+            mirror.send_shard("part-000001.parquet", "shard-000001.json", "old", "usage-old.json")
         assert objects(bucket) == before
 
 
