@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -169,6 +170,9 @@ class ServiceGenerator(Generic[Request]):
         fields = {"model": settings.model, **question.fields, **settings.extra}
         fields = {name: value for name, value in fields.items() if value is not None}
         seeded = settings.send_seed and "seed" not in settings.extra
+        if not seeded:
+            # The candidate's seed is recorded: it is not what the server drew with.
+            question = replace(question, notes=(*question.notes, "drawn without our seed"))
         return Prepared(question, fields, json.dumps(fields).encode(), seeded)
 
     async def _post(self, row_id: str, seed: int, prepared: Prepared) -> dict[str, Any]:

@@ -68,7 +68,9 @@ class Recorder:
             "chosen": row.chosen,
             "score": best.judgement.score if best else None,
             "run_id": self._run_id,
-            "image_format": None if best is None or missing == "text" else str(self._format),
+            "image_format": None
+            if best is None or best.candidate.image is None
+            else self._format.of(best.candidate.image),
         }
 
 

@@ -57,9 +57,10 @@ def test_an_example_grounds_by_its_image_as_an_edit(
 
 def test_fields_that_a_server_does_not_know_can_be_left_out(server: Server) -> None:
     asked = drawer(server, response_format=None, send_seed=False, extra={"quality": "low"})
-    asked.generate([image_request(1)])
+    (answer,) = asked.generate([image_request(1)])
     fields = server.seen[0].fields
     assert set(fields) == {"model", "prompt", "n", "size", "quality"}
+    assert answer.candidates[0].notes[-1] == "drawn without our seed"
 
 
 @pytest.mark.parametrize(
