@@ -166,7 +166,8 @@ class ServiceGenerator(Generic[Request]):
 
     def _prepared(self, request: Request, pictures: Pictures) -> Prepared:
         """All that is sent for a request's candidates, but for the seed."""
-        settings, question = self.settings, self._question(request, pictures)
+        settings = self.settings
+        question: Question = self._question(request, pictures)
         fields = {"model": settings.model, **question.fields, **settings.extra}
         fields = {name: value for name, value in fields.items() if value is not None}
         seeded = settings.send_seed and "seed" not in settings.extra
