@@ -24,6 +24,7 @@ from flows.progress import RunView
 from flows.retries import RETRIES, RETRY_SECONDS, worth_a_retry
 from flows.watchdog import watch
 from pipeline.config.config import load_config
+from pipeline.config.dependencies import check_planned
 from pipeline.dataset.dataset import DatasetError
 from pipeline.job import Job
 from pipeline.ledger.comparison import PASSING
@@ -125,6 +126,8 @@ def shard_task(config: str, name: str, run_id: str) -> dict[str, Any]:
     pace = Pace(job.models.loading.seconds)
     pace.begin()
     if progress is None:
+        version = job.knowledge.version
+        check_planned(job.config, job.models.identity, version, shard.missing, shard.settings)
         manifest = job.complete_shard(shard)
         outcomes = count_outcomes(manifest.rows)
     else:

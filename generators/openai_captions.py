@@ -57,7 +57,16 @@ class OpenAICaptioner(ServiceGenerator[CaptionRequest]):
             "top_p": settings.top_p,
         }
         shown = tuple(example.id for example in usable)
-        return Question("chat/completions", fields, settings.prompt, shown=shown, dropped=dropped)
+        prompt = self._prompt(usable)
+        return Question("chat/completions", fields, prompt, shown=shown, dropped=dropped)
+
+    def _prompt(self, examples: Sequence[Example]) -> str:
+        """What is said in the conversation, a line or more a turn."""
+        settings = self.settings
+        said = [settings.system] if settings.system else []
+        for example in examples:
+            said += [settings.prompt, example.text.strip()]
+        return "\n".join([*said, settings.prompt])
 
     def _candidate(self, seed: int, question: Question, answer: dict[str, Any]) -> Candidate:
         """The caption in an answer.

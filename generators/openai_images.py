@@ -20,6 +20,8 @@ from generators.service_settings import ServiceSettings
 
 # What such servers write; Pillow opens much more, some of it by programs of others.
 FORMATS = ("PNG", "JPEG", "WEBP")
+# Characters of a prompt that the server wrote instead, in a note.
+MOST_OF_A_PROMPT = 2000
 
 
 class OpenAIImageSettings(ImagePromptSettings, ServiceSettings):
@@ -95,7 +97,12 @@ class OpenAIImageGenerator(ServiceGenerator[ImageRequest]):
         return Question(path, fields, prompt, notes, shown, dropped, uploads)
 
     def _candidate(self, seed: int, question: Question, answer: dict[str, Any]) -> Candidate:
-        return question.candidate(seed, image=self._image(answer))
+        image = self._image(answer)
+        revised = answer["data"][0].get("revised_prompt")
+        if not isinstance(revised, str) or revised.strip() in ("", question.prompt.strip()):
+            return question.candidate(seed, image=image)
+        shown = revised[:MOST_OF_A_PROMPT] + "…" * (len(revised) > MOST_OF_A_PROMPT)
+        return question.candidate(seed, f"the server wrote another prompt: {shown}", image=image)
 
     def _image(self, answer: dict[str, Any]) -> Image.Image:
         """The image in an answer.

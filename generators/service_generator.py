@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -165,10 +166,14 @@ class ServiceGenerator(Generic[Request]):
 
     def _prepared(self, request: Request, pictures: Pictures) -> Prepared:
         """All that is sent for a request's candidates, but for the seed."""
-        settings, question = self.settings, self._question(request, pictures)
+        settings = self.settings
+        question: Question = self._question(request, pictures)
         fields = {"model": settings.model, **question.fields, **settings.extra}
         fields = {name: value for name, value in fields.items() if value is not None}
         seeded = settings.send_seed and "seed" not in settings.extra
+        if not seeded:
+            # The candidate's seed is recorded: it is not what the server drew with.
+            question = replace(question, notes=(*question.notes, "drawn without our seed"))
         return Prepared(question, fields, json.dumps(fields).encode(), seeded)
 
     async def _post(self, row_id: str, seed: int, prepared: Prepared) -> dict[str, Any]:

@@ -134,14 +134,16 @@ def _is_content(character: str) -> bool:
 
 
 def _is_echo(text: str, prompt: str, references: Sequence[str]) -> bool:
-    spoken, asked = words(text), words(prompt)
+    spoken = words(text)
     if not spoken or any(spoken == words(reference) for reference in references):
         return False
-    opening = asked[:_ECHOED_WORDS]
-    if len(opening) > 1 and spoken[: len(opening)] == opening:
-        return True
-    if len(spoken) > 1 and spoken == asked[: len(spoken)]:
-        return True
+    # Of a conversation the last line is asked of this caption, whatever stands before.
+    for asked in (words(prompt), words(prompt.rstrip().rpartition("\n")[2])):
+        opening = asked[:_ECHOED_WORDS]
+        if len(opening) > 1 and spoken[: len(opening)] == opening:
+            return True
+        if len(spoken) > 1 and spoken == asked[: len(spoken)]:
+            return True
     # "Caption 2:" at the end of the prompt is a label; the model must not write it, or the next.
     label = _LABEL.search(prompt)
     if label is None:

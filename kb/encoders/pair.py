@@ -42,6 +42,12 @@ def encoder_class(kind: str) -> Any:
     settings = getattr(found, "Settings", None)
     if not (isinstance(settings, type) and issubclass(settings, BaseModel)):
         raise ValueError(f"kind {kind!r} needs a pydantic class `Settings` as an attribute")
+    for part, names in (
+        (found, ("load", "close", "dimension", "encode")),
+        (settings, ("models", "identity")),
+    ):
+        if lacking := [name for name in names if not hasattr(part, name)]:
+            raise ValueError(f"{part.__name__} of kind {kind!r} needs a method `{lacking[0]}`")
     return found
 
 

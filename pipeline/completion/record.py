@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from generators.base import needs_of
 from kb.embeddings import Modality
 from pipeline.completion.row import Grounds, Row, Tried
 from pipeline.config.config import Config
@@ -49,7 +50,8 @@ class Recorder:
         """The provenance of a row: what made it, from which pairs, out of which candidates."""
         component = self._config.generator_component(missing)
         main = next(iter(self._models.resolved(component).values()), None)
-        best = row.best
+        best, needs = row.best, needs_of(component.settings)
+        given = [half for half in ("text", "image") if getattr(needs, half)]
         # What a half was made from; where none holds, what all of them were.
         of = [tried.candidate for tried in row.tried] if best is None else [best.candidate]
         return {
@@ -60,22 +62,25 @@ class Recorder:
             "seed": best.candidate.seed if best else None,
             "attempt": best.attempt if best else None,
             "kb_version": self._knowledge.base.version,
-            "examples": [_example(example) for example in row.shown(of)],
+            "examples": [_example(example, given) for example in row.shown(of)],
             "dropped": _dropped(row),
             "candidates": [_candidate(tried) for tried in row.tried],
             "chosen": row.chosen,
             "score": best.judgement.score if best else None,
             "run_id": self._run_id,
-            "image_format": None if best is None or missing == "text" else str(self._format),
+            "image_format": None
+            if best is None or best.candidate.image is None
+            else self._format.of(best.candidate.image),
         }
 
 
-def _example(example: Grounds) -> dict[str, Any]:
+def _example(example: Grounds, given: list[str]) -> dict[str, Any]:
     return {
         "id": example.pair.id,
         "source": example.pair.source,
         "licence": example.pair.licence,
         "text": example.caption,
+        "shown": given,
         "intra": example.hit.intra,
         "cross": example.hit.cross,
         "score": example.hit.score,

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipeline.dataset.decoding import to_rgb
 from pipeline.dataset.images import encode
 
 # The most pixels a side that the formats hold; longer pictures become PNG.
@@ -52,7 +53,8 @@ class ImageFormat(BaseModel):
             return encode(image, "png" if self.format == "png" or too_long else "webp")
         buffer = io.BytesIO()
         if self.format == "jpeg":
-            image.convert("RGB").save(buffer, "JPEG", quality=self.quality)
+            # It holds no transparency, which is white to whoever decodes the others.
+            to_rgb(image).save(buffer, "JPEG", quality=self.quality)
         else:
             image.save(buffer, "WEBP", quality=self.quality, method=4)
         return buffer.getvalue()
@@ -62,4 +64,8 @@ class ImageFormat(BaseModel):
         if self.exact:
             return image, None
         data = self.encode(image)
-        return Image.open(io.BytesIO(data)).convert("RGB"), data
+        return to_rgb(Image.open(io.BytesIO(data))), data
+
+    def of(self, image: Image.Image) -> str:
+        """How a picture is written: PNG where it is too long for the format."""
+        return "png" if max(image.size) > MOST_SIDE.get(self.format, 0) else str(self)

@@ -24,12 +24,15 @@ HUGGINGFACE = b"huggingface"
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
+# A pair that the generator was shown: `text` is its caption that is nearest to the row, and `shown` are
+# the halves, "text" or "image", that the generator had of it.
 EXAMPLE = pa.struct(
     [
         ("id", pa.string()),
         ("source", pa.string()),
         ("licence", pa.string()),
         ("text", pa.string()),
+        ("shown", pa.list_(pa.string())),
         ("intra", pa.float32()),
         ("cross", pa.float32()),
         ("score", pa.float32()),

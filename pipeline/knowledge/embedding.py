@@ -247,6 +247,7 @@ def _pair_table(
             "source": pa.repeat(source, len(complete)),
             "licence": own if licence is None else pc.fill_null(own, licence),
             "text": details["captions"],
+            "picture": complete["image"],
             "file": names.take(complete["file"].combine_chunks()),
             "position": complete["position"],
         }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -22,6 +23,7 @@ from pipeline.dataset.images import UndecodableImage, decode
 from pipeline.dataset.settings import INTERNAL
 from pipeline.dataset.sources import Sources
 from pipeline.models.components import check_device
+from pipeline.storage.digests import digest
 from pipeline.storage.errors import ConfigError
 from pipeline.storage.files import read_json, write_whole
 from selection.niqe import NiqeModel
@@ -198,26 +200,29 @@ class StandingKnowledge:
     ) -> dict[int, Pair]:
         """Pairs of the knowledge base by row, with their pictures when asked for.
 
-        With a `longest_side` pictures are shrunk to it (`generators.pictures.held`). One that can't be decoded any more is the pair's `fault`, and told in a warning.
+        With a `longest_side` pictures are shrunk to it (`generators.pictures.held`). One that can't be
+        decoded any more, or is another than at the build, is the pair's `fault`, and told in a warning.
         """
         stored = {row: self.base.pair(row) for row in dict.fromkeys(rows)}
         encoded: list[bytes | None] = [None] * len(stored)
         if with_images:
             encoded = self._sources.encoded_pictures(list(stored.values()))
 
-        def seen(asked: tuple[str, bytes | None]) -> tuple[Image.Image | None, str | None]:
-            source, data = asked
-            limit = self._sources.of(source).settings.max_pixels
+        def seen(
+            asked: tuple[Mapping[str, Any], bytes | None],
+        ) -> tuple[Image.Image | None, str | None]:
+            pair, data = asked
+            if data is not None and digest(data) != pair["picture"]:
+                return None, "another picture is at its place now"
+            limit = self._sources.of(pair["source"]).settings.max_pixels
             try:
                 return held(decode(data or b"", limit, longest_side), longest_side), None
             except UndecodableImage as error:
-                return None, str(error)
+                return None, f"the picture can't be decoded any more: {error}"
 
         pictures: Iterator[tuple[Image.Image | None, str | None]] = repeat((None, None))
         if with_images:
-            asked = [
-                (pair["source"], data) for pair, data in zip(stored.values(), encoded, strict=True)
-            ]
+            asked = list(zip(stored.values(), encoded, strict=True))
             pictures = ahead(seen, asked, usable_cores(), len(asked) or 1)
         found = {}
         for (row, pair), data, (image, fault) in zip(
@@ -225,7 +230,6 @@ class StandingKnowledge:
         ):
             if fault is not None:
                 logger.warning("pair %r has no picture any more: %s", pair["id"], fault)
-                fault = f"the picture can't be decoded any more: {fault}"
             captions = tuple(pair["text"])
             found[row] = Pair(
                 row, pair["id"], pair["source"], pair["licence"], captions, image, data, fault

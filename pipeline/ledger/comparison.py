@@ -115,7 +115,7 @@ def compare(
     if retry_failed:
         state[(state == STANDS) & np.asarray(pc.equal(at["status"], "failed"))] = RETRY
     states[found] = state
-    first_attempts = _heed(verdicts or {}, rows, held, states)
+    first_attempts = _heed(verdicts or {}, rows, held, ledger, states)
     other = np.asarray(
         pc.not_equal(pc.fill_null(known["extra"], ""), pc.fill_null(at["extra"], ""))
     )
@@ -134,12 +134,17 @@ def compare(
 
 
 def _heed(
-    verdicts: Mapping[str, Verdict], rows: pa.Table, held: pa.Table, states: np.ndarray
+    verdicts: Mapping[str, Verdict],
+    rows: pa.Table,
+    held: pa.Table,
+    ledger: Ledger,
+    states: np.ndarray,
 ) -> np.ndarray:
     """Leave accepted rows as they are and have rejected ones done; the first attempt of each row."""
     first_attempts = np.ones(len(rows), np.int32)
     if not verdicts:
         return first_attempts
+    runs = [manifest.run_id for manifest in ledger.newest_first()]
     ids = pa.array(verdicts, pa.string())
     places = pc.index_in(ids, value_set=rows["id"].combine_chunks()).to_pylist()
     standing = pc.index_in(ids, value_set=held["id"].combine_chunks()).to_pylist()
@@ -152,7 +157,8 @@ def _heed(
             first_attempts[row] = verdict.attempt + 1
             if entry and stands and entry["first_attempt"] <= verdict.attempt:
                 states[row] = REDO
-        elif entry and stands and entry["status"] == "completed":
+        # Of a row that left and came back another half stands than the one that was accepted.
+        elif entry and stands and runs[entry["shard"]] == verdict.run_id:
             states[row] = STANDS
     return first_attempts
 

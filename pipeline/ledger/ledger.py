@@ -25,7 +25,7 @@ from pipeline.storage.files import sync_folder, write_whole, writing_whole
 
 logger = logging.getLogger(__name__)
 
-LEDGER_VERSION = 2
+LEDGER_VERSION = 3
 
 # A finished row: digests of its observed halves and of its other columns, and what became of it.
 ROWS = pa.schema(

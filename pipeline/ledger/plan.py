@@ -150,7 +150,11 @@ def _shard(
         reasons.append({"image": image, "text": text, "both": both}.get(missing))
     places = zip(rows["file"].to_pylist(), rows["position"].to_pylist(), strict=True)
     half = None if kind == "none" else cast(Modality, kind)
-    refused = {e.id: verdicts[e.id].refused for e in entries if e.first_attempt > 1}
+    refused = {
+        e.id: verdicts[e.id].refused
+        for e in entries
+        if e.id in verdicts and verdicts[e.id].content == e.content
+    }
     return ShardPlan(
         number, half, tuple(places), tuple(entries), tuple(reasons), run_id, settings, refused
     )

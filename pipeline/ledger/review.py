@@ -179,9 +179,11 @@ def state(verdict: Verdict | None, row: Mapping[str, Any]) -> str | None:
     "redone" (generated again since); None where nothing was."""
     if verdict is None or row["status"] != "completed":
         return None
+    made = row["completion"]
     if verdict.mark == "accept":
-        return "accepted"
-    return "rejected" if row["completion"]["attempt"] <= verdict.attempt else "redone"
+        # A row that left the input and came back has a half that nobody looked at.
+        return "accepted" if made["run_id"] == verdict.run_id else None
+    return "rejected" if made["attempt"] <= verdict.attempt else "redone"
 
 
 def read_marks(path: Path, run: str) -> Marks:

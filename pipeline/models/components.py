@@ -28,6 +28,11 @@ logger = logging.getLogger(__name__)
 # its own have no number.
 _LASTING = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
+# What a class is asked for, and its settings.
+_OF_GENERATORS = ("load", "close", "memory", "generate")
+_OF_ENCODERS = ("load", "close", "dimension", "encode")
+_OF_SETTINGS = ("models", "identity")
+
 
 @dataclass(frozen=True)
 class Component:
@@ -57,6 +62,7 @@ class Component:
             raise ConfigError(
                 f"{section}.kind: {kind!r} needs a pydantic class `Settings` as an attribute"
             )
+        _check_parts(section, kind, chosen, settings_class)
         try:
             settings = settings_class(**values)
         except ValidationError as error:
@@ -155,6 +161,20 @@ def check_device(field: str, device: str) -> None:
         resolve_device(device)
     except ValueError as error:
         raise ConfigError(f"{field}: {str(error).removeprefix('device ')}") from None
+
+
+def _check_parts(section: str, kind: str, chosen: type, settings: type[BaseModel]) -> None:
+    """Refuse a class that lacks what a run calls, before anything is loaded or built."""
+    wanted = _OF_GENERATORS if section in ("captioner", "image_generator") else _OF_ENCODERS
+    for what, held, names in (
+        (kind, chosen, wanted),
+        (f"{kind}.Settings", settings, _OF_SETTINGS),
+    ):
+        lacking = [name for name in names if not hasattr(held, name)]
+        if lacking:
+            raise ConfigError(f"{section}.kind: {what!r} needs a method `{lacking[0]}`")
+    if "kind" not in settings.model_fields:
+        raise ConfigError(f"{section}.kind: '{kind}.Settings' needs a field `kind`")
 
 
 def _by_content(value: Any, revisions: Mapping[str, str]) -> Any:

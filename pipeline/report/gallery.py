@@ -193,6 +193,7 @@ def card(
                 {
                     **{name: example.get(name) for name in ("id", "source", "licence")},
                     "text": cut(example.get("text")),
+                    "shown": example.get("shown"),
                     **{name: _short(example.get(name)) for name in ("intra", "cross", "score")},
                     "image": _example(example["id"], thumbnails, example_image),
                 }

@@ -18,7 +18,7 @@ from pipeline.storage.files import write_whole
 # What figures, the sample and a person's verdicts are told by, as Parquet names it.
 FIGURED = [
     *("id", "status", "missing", "reason"),
-    *(f"completion.{name}" for name in ("attempt", "chosen", "score")),
+    *(f"completion.{name}" for name in ("attempt", "chosen", "score", "run_id")),
     *(f"completion.candidates.list.element.{name}" for name in ("valid", "reason", *PARTS)),
 ]
 _LABELS = {

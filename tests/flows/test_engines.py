@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from flows import engines
@@ -219,6 +220,26 @@ class TestWorker:
             assert [type(part) for part in held] == [QuickEncoder, QuickCaptioner]
             assert not any(part in former for part in held)
             assert list(flow._jobs) == [str(config)]
+
+    @pytest.mark.parametrize(
+        ("changed", "named"),
+        [({"captioner": None}, "attempts"), ({"run": {"seed": 5}}, "run.seed"), ({}, None)],
+    )
+    def test_it_records_no_settings_that_it_has_not(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: Any, named: str | None
+    ) -> None:
+        monkeypatch.setattr(flow, "_jobs", {})
+        config = world(tmp_path)
+        call = self.handed_over(config)
+        values = yaml.safe_load(config.read_text(encoding="utf-8"))
+        # Loaded anew, as by a worker that starts after the config was changed.
+        config.write_text(yaml.safe_dump(values | changed), encoding="utf-8")
+        if named is None:
+            assert flow.shard_task.fn(**call)["outcomes"]["completed"] == 8
+            return
+        with pytest.raises(ConfigError, match=f"^{named}: is another one for this worker"):
+            flow.shard_task.fn(**call)
+        assert not list((tmp_path / "runs/quick/ledger").glob("shard-*"))
 
 
 class TestSettings:

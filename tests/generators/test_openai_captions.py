@@ -20,8 +20,10 @@ def test_the_request_holds_turns_limits_and_a_seed_of_its_own(
 ) -> None:
     wide = Example("pair-1", "a red hat", pictures(9, (400, 100)))
     request = ask(2**62 + 5, examples=(wide, Example("pair-2", "no image")))
-    captioner(server, longest_side=200, system="Be short.").generate([request])
+    (answer,) = captioner(server, longest_side=200, system="Be short.").generate([request])
     (seen,) = server.seen
+    asked = "Please write a caption of the image."
+    assert answer.candidates[0].prompt == f"Be short.\n{asked}\na red hat\n{asked}"
     fields = seen.fields
     assert seen.path == "/v1/chat/completions"
     assert fields["seed"] == 5

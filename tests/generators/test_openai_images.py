@@ -57,9 +57,10 @@ def test_an_example_grounds_by_its_image_as_an_edit(
 
 def test_fields_that_a_server_does_not_know_can_be_left_out(server: Server) -> None:
     asked = drawer(server, response_format=None, send_seed=False, extra={"quality": "low"})
-    asked.generate([image_request(1)])
+    (answer,) = asked.generate([image_request(1)])
     fields = server.seen[0].fields
     assert set(fields) == {"model", "prompt", "n", "size", "quality"}
+    assert answer.candidates[0].notes[-1] == "drawn without our seed"
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,22 @@ def test_an_image_of_an_unheard_of_format_or_with_a_bloated_text_fails_the_row(
         (answer,) = drawer(server).generate([image_request(1)])
         assert answer.error is not None
         assert answer.error.startswith("the answer's image can't be decoded: ")
+
+
+def test_a_prompt_that_the_server_wrote_instead_is_told(server: Server) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(buffer, "PNG")
+    image = base64.b64encode(buffer.getvalue()).decode()
+    for revised, notes in (
+        ("a hat " * 1000, ["the server wrote another prompt: " + ("a hat " * 1000)[:2000] + "…"]),
+        ("a hat", []),
+        (None, []),
+        (7, []),
+    ):
+        server.answer = {"data": [{"b64_json": image, "revised_prompt": revised}]}
+        (answer,) = drawer(server).generate([ImageRequest("row", "a hat", (), (1,))])
+        alone = "no example: drawn from the text alone"
+        assert list(answer.candidates[0].notes) == [alone, *notes]
 
 
 def test_an_image_past_the_pixel_limit_is_refused(server: Server) -> None:

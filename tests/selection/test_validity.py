@@ -36,6 +36,13 @@ def test_a_caption_that_shares_words_with_its_prompt_is_none(text):
     assert caption_fault(text, PROMPT) is None
 
 
+def test_the_question_at_the_end_of_a_conversation_is_an_echo_and_examples_of_it_are_none():
+    asked = "Please write a caption of the image."
+    prompt = f"Be short.\n{asked}\na photo of a red hat\n{asked}"
+    assert caption_fault(f"{asked} A hat.", prompt) == "echo"
+    assert caption_fault("a photo of a red boat", prompt) is None
+
+
 def test_an_example_repeated_is_no_echo_even_where_the_prompt_begins_with_it():
     prompt = "a red hat on a table. Write another:"
     assert caption_fault("a red hat on a table", prompt) == "echo"

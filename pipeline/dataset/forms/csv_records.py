@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import IO, Literal
 
 from pipeline.dataset.forms.base import DatasetError
-from pipeline.dataset.forms.faulty import Faults, FaultyRow
+from pipeline.dataset.forms.faulty import Faults, FaultyRow, images_in_fields
 from pipeline.dataset.forms.reasons import FIELDS, about
 
 Record = list[str | None] | FaultyRow
@@ -66,7 +66,8 @@ class Dialect:
         """
         faults = Faults(name)
         text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
-        number, line, width = 0, 0, 0
+        number, line = 0, 0
+        header: list[str | None] = []
         held, first = "", 0
         try:
             for part in text:
@@ -94,16 +95,16 @@ class Dialect:
                     if rest:
                         break
                     held = ""
-                width = width or len(fields)
+                header = header or fields
                 record: Record = fields
-                if len(fields) != width:
-                    said = f"line {first}: {len(fields)} fields, where the header has {width}"
+                if len(fields) != len(header):
+                    said = f"line {first}: {len(fields)} fields, where the header has {len(header)}"
                     if '"' in part:
                         raise BadCsv(
                             f"{name}, {said} (separated by {self.delimiter!r})",
                             number,
                         )
-                    record = FaultyRow({}, about(FIELDS, said))
+                    record = FaultyRow(images_in_fields(header, fields), about(FIELDS, said))
                 faults.count(record)
                 yield record
                 number += 1

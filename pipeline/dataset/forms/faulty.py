@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset.forms.base import DatasetError
+from pipeline.dataset.forms.names import is_image
+from pipeline.dataset.forms.reasons import NOT_UTF8, about
 
 # The column of a source's batch that says why rows can't be read; there where any can't.
 FAULT = "__fault__"
+
+# Two strings with a colon between them, in either kind of quotes, and how far they are looked for.
+_NAMED = re.compile(
+    r"""(["'])((?:(?!\1)[^\\]|\\.)*+)\1\s*:\s*(["'])((?:(?!\3)[^\\]|\\.)*+)\3""", re.DOTALL
+)
+_LOOKED_AT = 1 << 16
 
 # So many rows that can't be read are a file that is not what it seems, where they are a tenth.
 _MANY = 16
@@ -34,8 +44,72 @@ class FaultyRow(dict[str, Any]):
         self.fault = fault
 
 
+def images_in_json(text: str) -> dict[str, str]:
+    """The images that text names which should have been a JSON object, by key.
+
+    So the picture of a row that can't be read is known to have a row, and is none by itself.
+
+    Examples
+    --------
+    >>> images_in_json('{"file_name": "1.png", "text": "a "red" hat"}')
+    {'file_name': '1.png'}
+    """
+    found = {}
+    for match in _NAMED.finditer(text[:_LOOKED_AT]):
+        key, value = _spelled(match[2]), _spelled(match[4])
+        if is_image(value):
+            found[key] = value
+    return found
+
+
+def _spelled(text: str) -> str:
+    try:
+        return str(json.loads(f'"{text}"'))
+    except ValueError:
+        return text
+
+
+def images_in_fields(header: Sequence[str | None], fields: Sequence[str | None]) -> dict[str, str]:
+    """The images that a line of other fields than the header names, by column.
+
+    Where a delimiter stands in a text, the columns before it are counted from the left, and those
+    after it from the right.
+
+    Examples
+    --------
+    >>> images_in_fields(["text", "file_name"], ["a red hat", " on a table", "1.png"])
+    {'file_name': '1.png'}
+    """
+    found = {}
+    for place, column in enumerate(header):
+        either = (place, len(fields) - len(header) + place)
+        named = [fields[at] for at in either if 0 <= at < len(fields)]
+        value = next((one for one in named if one and is_image(one)), None)
+        if column is not None and value is not None:
+            found[column] = value
+    return found
+
+
+def utf8_strings(column: pa.Array, name: str) -> tuple[list[str | None], list[str | None]]:
+    """The strings of a column called `name`, and why one can't be read: Arrow looks at none of them."""
+    try:
+        return column.to_pylist(), [None] * len(column)
+    except UnicodeDecodeError:
+        pass
+    values: list[str | None] = []
+    faults: list[str | None] = []
+    for value in column:
+        try:
+            values.append(value.as_py())
+            faults.append(None)
+        except UnicodeDecodeError:
+            values.append(None)
+            faults.append(about(NOT_UTF8, name))
+    return values, faults
+
+
 def add_faults(
-    fields: dict[str, pa.Field], arrays: dict[str, pa.Array], faults: list[str | None]
+    fields: dict[str, pa.Field], arrays: dict[str, pa.Array], faults: Sequence[str | None]
 ) -> None:
     """Put a column of why rows can't be read beside the others, or fill the one that is there."""
     if any(faults):

@@ -22,13 +22,14 @@ from pipeline.dataset.forms.base import (
     IMAGE_CELL,
     Batch,
     DatasetError,
+    Left,
     SourceFile,
     is_string,
 )
 from pipeline.dataset.forms.csv_records import Quotes
-from pipeline.dataset.forms.faulty import FAULT, add_faults
+from pipeline.dataset.forms.faulty import FAULT, add_faults, utf8_strings
 from pipeline.dataset.forms.kinds import json_kinds, loose_strings
-from pipeline.dataset.forms.metadata import is_metadata, open_metadata
+from pipeline.dataset.forms.metadata import is_metadata, open_metadata, path_from, strings_of
 from pipeline.dataset.forms.names import AlikeNames, is_image
 from pipeline.dataset.forms.reasons import is_visible
 from pipeline.dataset.forms.root import Root
@@ -44,7 +45,8 @@ _NAMING = dict.fromkeys(
 )
 
 # The images of a folder that no metadata names are a file of the dataset by this name.
-_REST = "*"
+_REST = "pictures without metadata"
+_UNREAD = "rows that can't be read, which may be of pictures that no other row names"
 
 
 class ImageFolderSource:
@@ -59,7 +61,7 @@ class ImageFolderSource:
         self._folders = sorted({*pictured, *self._sidecars.alone})
         self._table = open_metadata(root, self._metadata, quotes)
         self._alike = AlikeNames(n for n in names if is_image(n))
-        self._named: set[str] | None = None
+        self._named: tuple[set[str], Left] | None = None
         self._rest_of: tuple[str, list[str]] | None = None
 
     def used(self) -> list[str]:
@@ -171,7 +173,9 @@ class ImageFolderSource:
             arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
             wanted = list(fields) if columns is None else list(columns)
             if self._naming in fields:
-                paths = [p and self._located(folder, p) for p in _strings(batch, self._naming)]
+                named, unread = strings_of(batch, self._naming)
+                paths = [p and self._located(folder, p) for p in named]
+                add_faults(fields, arrays, unread)
                 fields[self._naming] = pa.field(self._naming, IMAGE_CELL)
                 arrays[self._naming] = pa.array([{"path": path} for path in paths], IMAGE_CELL)
                 if self._reads_sidecars and (columns is None or self._text in columns):
@@ -189,11 +193,11 @@ class ImageFolderSource:
         self, field: pa.Field, held: pa.Array | None, paths: Sequence[str | None]
     ) -> tuple[pa.Array, list[str | None]]:
         """The metadata's texts, where it has none the one beside the image; and why one can't be read."""
-        texts = [None] * len(paths) if held is None else held.to_pylist()
-        told = texts if held is None or json_kinds(field) is None else loose_strings(held)
-        faults: list[str | None] = [None] * len(paths)
+        held = pa.nulls(len(paths), field.type) if held is None else held
+        texts, faults = utf8_strings(held, field.name)
+        told = texts if json_kinds(field) is None else loose_strings(held)
         for row, path in enumerate(paths):
-            if path is None or is_visible(told[row] or ""):
+            if is_visible(told[row] or "") or faults[row] or path is None:
                 continue
             beside, faults[row] = self._sidecars.read(self._place(path))
             if beside is not None:
@@ -213,10 +217,8 @@ class ImageFolderSource:
 
     def _located(self, folder: str, path: str) -> str:
         """A path in the metadata of a folder from the root; some are from there, and lead nowhere else."""
-        beside, from_root = _join(folder, path), _join("", path)
-        if self._place(beside) in self.root or self._place(from_root) not in self.root:
-            return beside
-        return from_root
+        either = path_from(folder, path), path_from("", path)
+        return next((one for one in either if self._place(one) in self.root), either[0])
 
     def _file(self, name: str, version: str, images: dict[str, str]) -> SourceFile:
         folder = posixpath.dirname(name)
@@ -230,22 +232,39 @@ class ImageFolderSource:
         )
         return SourceFile(name, self.root.url(name), f"{version}+{below}")
 
-    def _names_in_metadata(self) -> set[str]:
-        named: set[str] = set()
-        for name in self._metadata:
-            assert self._table is not None
-            folder = posixpath.dirname(name)
-            for _, batch in self._table.batches(name, [self._naming]):
-                paths = _strings(batch, self._naming)
-                named.update(self._place(self._located(folder, p)) for p in paths if p)
-        return named
+    def left(self, name: str) -> dict[str, Left]:
+        """The rows of the metadata that can't be read, where they may be of images that none names."""
+        if posixpath.basename(name) != _REST or not self._names_in_metadata()[1].count:
+            return {}
+        first = next((folder for folder in self._folders if self._unnamed(folder)), None)
+        told = first == posixpath.dirname(name)
+        return {_UNREAD: self._names_in_metadata()[1]} if told else {}
+
+    def _names_in_metadata(self) -> tuple[set[str], Left]:
+        """The images that the metadata names, and its rows that can't be read and name none."""
+        if self._named is None:
+            self._named = set[str](), Left()
+            for name in self._metadata:
+                self._look_for_names(name, *self._named)
+        return self._named
+
+    def _look_for_names(self, name: str, named: set[str], unread: Left) -> None:
+        assert self._table is not None
+        folder = posixpath.dirname(name)
+        for positions, batch in self._table.batches(name, [self._naming]):
+            paths, faults = strings_of(batch, self._naming)
+            named.update(self._place(self._located(folder, path)) for path in paths if path)
+            if FAULT in batch.schema.names:
+                faults = batch.column(FAULT).to_pylist()
+            for position, path, fault in zip(positions, paths, faults, strict=True):
+                if fault and not path:
+                    unread.add(f"{name}, row {position}")
 
     def _unnamed(self, folder: str) -> list[str]:
         """The images right in a folder that no metadata names, in order; then texts without one."""
-        if self._named is None:
-            self._named = self._names_in_metadata()
+        named, _ = self._names_in_metadata()
         if self._rest_of is None or self._rest_of[0] != folder:
-            names = [n for n in self.root.images(folder) if n not in self._named]
+            names = [n for n in self.root.images(folder) if n not in named]
             names += self._sidecars.alone.get(folder, []) if self._reads_sidecars else []
             self._rest_of = (folder, names)
         return self._rest_of[1]
@@ -272,26 +291,9 @@ class ImageFolderSource:
                     add_faults(fields, arrays, list(faults))
                 else:
                     arrays[column] = pa.nulls(len(part), kind)
-            found = pa.RecordBatch.from_arrays(
-                list(arrays.values()), schema=pa.schema(list(fields.values()))
-            )
-            yield part, found
+            schema_of_part = pa.schema(list(fields.values()))
+            yield part, pa.RecordBatch.from_arrays(list(arrays.values()), schema=schema_of_part)
 
 
 def _type_of(schema: pa.Schema, column: str) -> pa.DataType:
     return schema.field(column).type if column in schema.names else pa.string()
-
-
-def _strings(batch: pa.RecordBatch, column: str) -> list[str | None]:
-    at = batch.schema.get_field_index(column)
-    if json_kinds(batch.schema.field(at)) is not None:
-        return loose_strings(batch.column(at))
-    return batch.column(at).to_pylist()
-
-
-def _join(folder: str, path: str) -> str:
-    if "://" in path or path.startswith(("/", "data:")):
-        return path
-    joined = posixpath.join(folder, path)
-    # "a/../b" is tidied only where no link can make it another place; the root judges the rest.
-    return joined if ".." in path.split("/") else posixpath.normpath(joined)

@@ -19,11 +19,11 @@ from pipeline.dataset.forms.base import (
 from pipeline.dataset.forms.compressed import compression, damage_named, plain
 from pipeline.dataset.forms.csv_records import Dialect, Quotes, Record, find_dialect
 from pipeline.dataset.forms.delimiters import find_delimiter, text_tables
-from pipeline.dataset.forms.faulty import FAULT, Faults, FaultyRow
+from pipeline.dataset.forms.faulty import FAULT, Faults, FaultyRow, images_in_json
 from pipeline.dataset.forms.json_rows import is_lines, json_rows, picture_tables, with_answer
 from pipeline.dataset.forms.names import is_about, is_image, plain_name
 from pipeline.dataset.forms.readings import Readings
-from pipeline.dataset.forms.reasons import NO_OBJECT, NOT_UTF8, about
+from pipeline.dataset.forms.reasons import NO_OBJECT, NOT_JSON, NOT_UTF8, about
 from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.rows import HEAD_BYTES, HEAD_ROWS, Columns
 from pipeline.dataset.forms.strict_json import parse
@@ -34,6 +34,8 @@ CSV_SUFFIXES = (".csv", ".tsv")
 
 # Every so many lines the place in the file is noted, for reading named rows.
 _MARK_EVERY = 256
+# What a last line is that was cut off.
+_OF_CUT = (NOT_JSON, NOT_UTF8, NO_OBJECT)
 
 
 class JsonLinesSource:
@@ -240,8 +242,8 @@ def _header(name: str, record: Record) -> list[str]:
 
 def _columns(records: list[Record], at: list[int], columns: Sequence[str], position: int) -> Batch:
     arrays = [
-        pa.array([None if isinstance(r, FaultyRow) else r[i] for r in records], pa.string())
-        for i in at
+        pa.array([r.get(c) if isinstance(r, FaultyRow) else r[i] for r in records], pa.string())
+        for i, c in zip(at, columns, strict=True)
     ]
     faults = [r.fault if isinstance(r, FaultyRow) else None for r in records]
     names = [*columns, *[FAULT] * any(faults)]
@@ -265,7 +267,7 @@ def _line_rows(name: str, file: IO[bytes], first: int) -> Iterator[tuple[dict[st
     faults = Faults(name) if first == 0 else None
     for position, line in enumerate(line for line in file if line.strip()):
         row = _object(line, first + position)
-        if isinstance(row, FaultyRow) and not (row or line.endswith(b"\n")):
+        if isinstance(row, FaultyRow) and row.fault.startswith(_OF_CUT) and line[-1:] != b"\n":
             raise DatasetError(f"{name} is cut, or its last row is damaged ({row.fault})")
         if faults is not None:
             faults.count(row)
@@ -276,6 +278,9 @@ def _object(line: bytes, position: int) -> dict[str, Any]:
     try:
         text = line.decode("utf-8-sig" if position == 0 else "utf-8")
     except UnicodeDecodeError as error:
-        return FaultyRow({}, about(NOT_UTF8, error.reason))
+        named = images_in_json(line.decode("utf-8", "replace"))
+        return FaultyRow(named, about(NOT_UTF8, error.reason))
     row = parse(text)
+    if isinstance(row, FaultyRow):
+        return FaultyRow(images_in_json(text) | row, row.fault)
     return row if isinstance(row, dict) else FaultyRow({}, about(NO_OBJECT, text.strip()[:20]))

@@ -67,7 +67,9 @@
     if (example.image) element.append(picture(example.image, "image of the retrieved pair"));
     const words = make("div");
     words.append(make("span", "quote", example.text || ""));
-    const origin = [example.source, example.licence, example.id].filter(Boolean).join(" · ");
+    const alone = (example.shown || []).length === 1
+      ? { image: "its picture alone", text: "its text alone" }[example.shown[0]] : "";
+    const origin = [example.source, example.licence, example.id, alone].filter(Boolean).join(" · ");
     words.append(make("small", "", said + origin));
     words.append(make("small", "", `same modality ${figure(example.intra)} · across ${figure(example.cross)} · score ${figure(example.score)}`));
     element.append(words);

@@ -36,6 +36,7 @@ def test_nearest_answers_with_what_is_recorded_and_is_asked_with_an_example_alon
         assert len(made["candidates"]) == 2
         assert all(len(candidate["examples"]) == 1 for candidate in made["candidates"])
         (example,) = made["examples"]
+        assert example["shown"] == [half]
         if half == "text":
             assert row["text"] == text_of(example["id"])
         else:
@@ -123,6 +124,8 @@ def test_a_server_that_paints_gets_what_is_recorded(
     rows = complete(world(tmp_path, "image", image_generator=painter), "image")
     asked = recorded(rows)
     assert len(server.seen) == len(asked) == 6
+    halves = [one["shown"] for row in rows for one in row["completion"]["examples"]]
+    assert halves == [["image" if grounding == "edit" else "text"]] * len(halves)
     if grounding == "edit":
         edits = [seen for seen in server.seen if seen.path.endswith("/edits")]
         sent = sorted(pixels(_upload(seen.body)) for seen in edits)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from pipeline.advice.estimate import estimate
 from pipeline.config.config import load_config
+from pipeline.dataset.decoding import decode
 from pipeline.dataset.encoding import ImageFormat
 from selection.scoring import Selector
 from tests import quick_worlds
@@ -57,8 +58,20 @@ def test_a_quality_that_counts_for_nothing_is_refused() -> None:
 
 
 def test_a_picture_too_long_for_the_format_becomes_png() -> None:
-    data = ImageFormat().encode(Image.new("RGB", (16_384, 1)))
+    long = Image.new("RGB", (16_384, 1))
+    data = ImageFormat().encode(long)
     assert Image.open(io.BytesIO(data)).format == "PNG"
+    assert ImageFormat().of(long) == "png"
+    assert ImageFormat().of(photograph()) == "webp, quality 90"
+
+
+@pytest.mark.parametrize("settings", [{}, {"format": "jpeg"}])
+def test_what_is_transparent_is_judged_as_it_is_read_back(settings: dict[str, Any]) -> None:
+    clear = Image.new("RGBA", (64, 64), (200, 0, 0, 0))
+    seen, data = ImageFormat(**settings).written(clear)
+    assert data is not None
+    assert np.asarray(seen).min() > 250
+    assert np.array_equal(np.asarray(decode(data)), np.asarray(seen))
 
 
 @pytest.mark.parametrize("settings", [{}, {"format": "jpeg"}, {"lossless": True}])

@@ -191,6 +191,23 @@ class TestAccepted:
         finished.change(captioner={"style": "bold"})
         assert "bold" in again(finished)[texts[0]]["text"]
 
+    def test_a_row_that_left_and_came_back_has_a_half_that_nobody_looked_at(
+        self, finished: FinishedRun, rows: dict[str, Any], texts: list[str]
+    ) -> None:
+        review(finished, marks_of(rows, {texts[0]: "reject"}))
+        second = again(finished)
+        review(finished, marks_of(second, {texts[0]: "accept"}))
+        whole, finished.given = finished.given, [r for r in finished.given if r["id"] != texts[0]]
+        finished.write()
+        assert texts[0] not in again(finished)
+        finished.given = whole
+        finished.write()
+        # What was rejected does not come back, though its attempt is made again.
+        assert again(finished)[texts[0]]["text"] != rows[texts[0]]["text"]
+        assert not TestMarks().said(finished)
+        finished.change(captioner={"style": "bold"})
+        assert "bold" in again(finished)[texts[0]]["text"]
+
     def test_it_can_be_rejected_later(
         self, finished: FinishedRun, rows: dict[str, Any], texts: list[str]
     ) -> None:

@@ -148,7 +148,7 @@ def test_an_earlier_review_shows_and_can_be_overruled(browser, tmp_path):
     names = [row["id"] for row in made[:3]]
 
     def verdict(row, mark, attempt):
-        return Verdict(mark, row["missing"], attempt, "content", "run-0")
+        return Verdict(mark, row["missing"], attempt, "content", "run-1")
 
     verdicts = {
         names[0]: verdict(made[0], "accept", 1),

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from pipeline.dataset.catalog import Catalog
+from pipeline.dataset.overlooked import overlooked
 from tests import quick_worlds
 from tests.pipeline.dataset.forms.small_files import PNG, open_dataset, read, write_parquet
 from tests.pipeline.dataset.forms.test_tars import write_tar
@@ -180,3 +181,65 @@ def test_a_run_goes_through_with_the_others_and_says_of_each_what_it_was(world: 
     assert (known["status"], known["text"][-7:]) == ("observed", "edge 13")
     quick_worlds.run(world)
     assert quick_worlds.completed(job) == rows
+
+
+NAMED = {
+    "quotes within quotes": b'{"file_name": "1.png", "text": "a "red" hat"}',
+    "single quotes": b"{'file_name': '1.png', 'text': 'a hat'}",
+    "another encoding": b'{"file_name": "1.png", "text": "caf\xe9"}',
+    "an escaped name": b'{"file_name": "\\u0031.png", "text": }',
+}
+
+
+def folder_of(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"{number}.png").write_bytes(PNG)
+    return folder
+
+
+@pytest.mark.parametrize("bad", NAMED.values(), ids=list(NAMED))
+def test_the_picture_of_a_line_that_cant_be_read_is_no_row_by_itself(
+    tmp_path: Path, bad: bytes
+) -> None:
+    lines = [json.dumps({"file_name": f"{n}.png", "text": "a"}).encode() for n in range(4)]
+    lines[1] = bad
+    (folder_of(tmp_path) / "metadata.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    dataset = open_dataset(tmp_path / "data")
+    assert [file.name for file in dataset.files] == ["metadata.jsonl", "pictures without metadata"]
+    catalog = Catalog.scan(dataset, tmp_path / "catalog")
+    assert catalog.counts() == {"complete": 3, "text": 0, "image": 0, "both": 1}
+    (told,) = overlooked(catalog)
+    assert told.startswith("1 .png file (1.png) is not used")
+
+
+def test_the_pictures_of_lines_with_other_fields_are_no_rows_by_themselves(tmp_path: Path) -> None:
+    lines = ["text,file_name,n", "a,0.png,1", "a hat, red,1.png,2", "2.png", "a,3.png,3"]
+    (folder_of(tmp_path) / "metadata.csv").write_text("\n".join(lines))
+    catalog = Catalog.scan(open_dataset(tmp_path / "data"), tmp_path / "catalog")
+    # The line of one field has its picture where the texts are: which row it is of, is not known.
+    assert catalog.counts() == {"complete": 2, "text": 1, "image": 0, "both": 2}
+    picture, told = overlooked(catalog)
+    assert picture.startswith("1 .png file (1.png) is not used")
+    assert told.startswith("rows that can't be read, which may be of pictures that no other row")
+    assert "metadata.csv, row 2" in told
+
+
+@pytest.mark.parametrize("column", ["file_name", "text"])
+@pytest.mark.parametrize("beside", [False, True])
+def test_metadata_of_parquet_with_strings_that_are_not_utf8(
+    tmp_path: Path, column: str, beside: bool
+) -> None:
+    columns = {"file_name": [b"0.png", b"1.png", b"2.png", b"3.png"], "text": [b"a"] * 4}
+    columns[column][1] = LATIN
+    raw = {name: pa.array(values).cast(pa.binary()) for name, values in columns.items()}
+    table = {n: pa.StringArray.from_buffers(4, *a.buffers()[1:]) for n, a in raw.items()}
+    pq.write_table(pa.table(table), folder_of(tmp_path) / "metadata.parquet")
+    for number in range(4 * beside):
+        (tmp_path / f"data/{number}.txt").write_text("b")
+    rows = read(open_dataset(tmp_path / "data"))
+    named = [row for row in rows if row["text"] == ["a"]]
+    assert len(named) == 3 and all(row["image"]["bytes"] == PNG for row in named)
+    (faulty,) = [row for row in rows if row["text_reason"] == f"a row that is not UTF-8 '{column}'"]
+    assert faulty["image_reason"] == faulty["text_reason"]
