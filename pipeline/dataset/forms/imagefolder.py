@@ -45,7 +45,7 @@ _NAMING = dict.fromkeys(
 )
 
 # The images of a folder that no metadata names are a file of the dataset by this name.
-_REST = "pictures without metadata"
+_REST = "* (pictures without metadata)"
 _UNREAD = "rows that can't be read, which may be of pictures that no other row names"
 
 

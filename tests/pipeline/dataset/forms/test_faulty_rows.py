@@ -207,7 +207,10 @@ def test_the_picture_of_a_line_that_cant_be_read_is_no_row_by_itself(
     lines[1] = bad
     (folder_of(tmp_path) / "metadata.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     dataset = open_dataset(tmp_path / "data")
-    assert [file.name for file in dataset.files] == ["metadata.jsonl", "pictures without metadata"]
+    assert [file.name for file in dataset.files] == [
+        "* (pictures without metadata)",
+        "metadata.jsonl",
+    ]
     catalog = Catalog.scan(dataset, tmp_path / "catalog")
     assert catalog.counts() == {"complete": 3, "text": 0, "image": 0, "both": 1}
     (told,) = overlooked(catalog)

@@ -112,7 +112,7 @@ class TestImageFolder:
         (tmp_path / "b.png").write_bytes(PNG)
         write_jsonl(tmp_path / "metadata.jsonl", [{"file_name": "b.png", "text": "b"}])
         rows = read(open_dataset(tmp_path))
-        assert [(r["image"]["path"], r["text"]) for r in rows] == [("b.png", ["b"]), ("a.png", [])]
+        assert [(r["image"]["path"], r["text"]) for r in rows] == [("a.png", []), ("b.png", ["b"])]
 
     def test_a_folder_of_images_alone(self, tmp_path: Path) -> None:
         (tmp_path / "deep").mkdir()
