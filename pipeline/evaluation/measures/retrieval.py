@@ -126,6 +126,8 @@ def measure_retrieval(
         similarity[own] = -np.inf
         best = similarity.argmax(axis=1)
         for mode in MODES:
+            if mode == "pseudo" and retriever.mapping is None:
+                continue
             finder = with_mode(retriever, mode)
             # Asked for more than k, fusion would order more than k.
             m = min(most, finder.k) if mode == "fusion" else most

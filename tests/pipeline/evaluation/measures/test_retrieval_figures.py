@@ -49,7 +49,6 @@ def test_every_mode_is_measured_for_the_halves_that_rows_have(results: list[dict
     assert [(r["observed"], r["mode"]) for r in results] == [
         ("text", "cross"),
         ("text", "intra"),
-        ("text", "pseudo"),
         ("text", "fusion"),
     ]
     for result in results:
