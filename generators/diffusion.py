@@ -15,12 +15,7 @@ from pydantic import Field
 from generators.base import Candidate, Dropped, Example, Generated, ImageRequest
 from generators.batching import BatchRunner, Failed, OutOfMemory, collect, seeds_together
 from generators.checkpoints import loading
-from generators.device import (
-    module_bytes,
-    release_memory,
-    resolve_device,
-    resolve_dtype,
-)
+from generators.device import module_bytes, release_memory, resolve_device, resolve_dtype
 from generators.diffusion_pipeline import (
     SEVERAL_REFERENCES,
     load_pipeline,
@@ -32,7 +27,7 @@ from generators.diffusion_prompts import image_prompt
 from generators.diffusion_settings import DiffusionSettings
 from generators.frames import Frames, Size, width_height
 from generators.grounding import usable_examples
-from generators.pictures import bounded, covering
+from generators.pictures import at_least, bounded, covering
 from generators.prompts import Prompt
 from generators.vae import Vae, images_of
 
@@ -40,6 +35,9 @@ if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
+
+# Pipelines scale a reference in steps of some pixels, and one that is thinner to none.
+LEAST_REFERENCE = 64
 
 
 class DiffusersSettings(DiffusionSettings):
@@ -257,7 +255,8 @@ class DiffusersImageGenerator:
                 covering(one, job.size, ground) for one, job in zip(pictures, jobs, strict=True)
             ]
         (job,) = jobs
-        pictures = [bounded(one, ground) for one in self._pictures(job.row, job.prompt)]
+        shown = self._pictures(job.row, job.prompt)
+        pictures = [at_least(bounded(one, ground), LEAST_REFERENCE) for one in shown]
         return pictures if self._takes_several() else pictures[0]
 
     def _arguments(

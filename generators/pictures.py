@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 TRANSPARENT_MODES = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
 # Processors scale the short side up to what the model learned on, so that a strip one pixel thin
@@ -41,7 +41,22 @@ def covering(image: Image.Image, size: tuple[int, int], background: str = "white
 
     Nothing is distorted, and no ground is seen but through what is transparent.
     """
-    return ImageOps.fit(on_ground(image, background), size, method=Image.Resampling.LANCZOS)
+    ground = on_ground(image, background)
+    scale = max(wanted / had for wanted, had in zip(size, ground.size, strict=True))
+    width, height = (max(1, round(wanted / scale)) for wanted in size)
+    left, top = (ground.width - width) // 2, (ground.height - height) // 2
+    # Cut before it is scaled: a filter would let in what lies beyond the cut.
+    shape = ground.crop((left, top, left + width, top + height))
+    return shape.resize(size, Image.Resampling.LANCZOS)
+
+
+def at_least(image: Image.Image, side: int) -> Image.Image:
+    """The image, enlarged where its shorter side is below so many pixels."""
+    shortest = min(image.size)
+    if shortest >= side:
+        return image
+    width, height = (round(had * side / shortest) for had in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def shrunk(image: Image.Image, longest_side: int, background: str = "white") -> Image.Image:

@@ -74,7 +74,8 @@ def misled(tmp_path: Path) -> Path:
     quick_worlds.write(tmp_path / "data" / "a.parquet", quick_worlds.rows(100, 0, 0))
     place = quick_worlds.config(tmp_path, encoder={"kind": "tests.quick_parts:CloudedEncoder"})
     text = place.read_text().replace(
-        "  mapping:\n", "  retrieval: {k: 10, alpha: 1.0}  # to begin with\n  mapping:\n"
+        "  mapping:\n",
+        "  retrieval: {mode: fusion, k: 10, alpha: 1.0}  # to begin with\n  mapping:\n",
     )
     place.write_text(text)
     assert load_config(place).knowledge_base.retrieval.alpha == 1

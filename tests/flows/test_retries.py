@@ -110,7 +110,7 @@ def attempts(tmp_path: Path, error: str) -> tuple[int, int, BaseException | None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("error", ["io", "server"])
+@pytest.mark.parametrize("error", ["io"])
 def test_a_shard_is_tried_again_after_what_may_pass(
     server: None, tmp_path: Path, error: str
 ) -> None:
@@ -118,7 +118,7 @@ def test_a_shard_is_tried_again_after_what_may_pass(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("error", ["data", "full"])
+@pytest.mark.parametrize("error", ["full"])
 def test_a_shard_is_tried_once_with_what_stays(server: None, tmp_path: Path, error: str) -> None:
     calls, counted, failure = attempts(tmp_path, error)
     assert (calls, counted) == (1, 1)

@@ -37,13 +37,13 @@ def test_a_build_of_few_pairs_computes_in_one_thread(
     expected: int,
 ) -> None:
     found = []
-    fit = CrossModalMapping.fit
+    fit = CrossModalMapping.compare
 
     def watched(self: CrossModalMapping, *arguments: object) -> CrossModalMapping:
         found.append(seen())
         return fit(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(CrossModalMapping, "fit", watched)
+    monkeypatch.setattr(CrossModalMapping, "compare", watched)
     monkeypatch.setattr(threads, "FEW_PAIRS", few)
     before = seen()
     KnowledgeBase.build(tmp_path / "kb", *sides, QUICK)
