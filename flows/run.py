@@ -21,7 +21,6 @@ from flows.artifacts import RowsProgress, publish
 from flows.engines import check_installed, run_tasks
 from flows.pace import Pace
 from flows.progress import RunView
-from flows.retries import RETRIES, RETRY_SECONDS, worth_a_retry
 from flows.watchdog import watch
 from pipeline.config.config import load_config
 from pipeline.config.dependencies import check_planned
@@ -33,11 +32,18 @@ from pipeline.ledger.plan import ShardPlan
 from pipeline.ledger.summary import headline, told
 from pipeline.report.presentation import present
 from pipeline.storage.files import write_whole
+from pipeline.storage.passing import may_pass
+
+
+def _worth_a_retry(task: Any, task_run: Any, state: Any) -> bool:
+    """Prefect's `retry_condition_fn`: `may_pass` of what the task raised."""
+    return isinstance(state.data, BaseException) and may_pass(state.data)
+
 
 _TRIES: dict[str, Any] = {
-    "retries": RETRIES,
-    "retry_delay_seconds": RETRY_SECONDS,
-    "retry_condition_fn": worth_a_retry,
+    "retries": 3,
+    "retry_delay_seconds": [2.0, 10.0, 60.0],
+    "retry_condition_fn": _worth_a_retry,
     "cache_policy": NO_CACHE,
 }
 PLAN = "plan"

@@ -95,7 +95,7 @@ def _build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Rec
                 contents.digest_arrays(pairs),
             )
             trials = trials_of(retriever, internal, mapping.held_rows_)
-            mapping.settle(partial(judge_examples, trials) if predicts(settings) else None)
+            mapping.settle(partial(judge_examples, trials) if predicts(recipe) else None)
             (building / "mapping").mkdir()
             mapping.save(building / "mapping" / "mapping")
             pseudo = keep_held_out(building, mapping, internal)

@@ -16,9 +16,10 @@ from kb.mapping import CrossModalMapping
 from kb.mapping.held_out import HeldOut
 from kb.mapping.moments import Moments
 from kb.pairs import Pairs
-from kb.recipe import KnowledgeBaseSettings, Recipe
+from kb.recipe import Recipe
 from kb.retrieval import FusionRetriever
 from kb.retrieval.leave_one_out import LeaveOneOut
+from kb.retrieval.settings import asks_by_pseudo
 
 HELD_OUT = Path("mapping", "held_out.arrow")
 
@@ -49,10 +50,11 @@ def external_moments(
     return Moments.of(blocks(), {m: int(embeddings[m].shape[1]) for m in MODALITIES})
 
 
-def predicts(settings: KnowledgeBaseSettings) -> bool:
+def predicts(recipe: Recipe) -> bool:
     """Whether retrieval may use pseudo-embeddings, and so can tell mappings apart."""
-    retrieval = settings.retrieval
-    return retrieval.mode in ("auto", "fusion", "pseudo") and retrieval.alpha != 1
+    mode, alpha = recipe.settings.retrieval.mode, recipe.settings.retrieval.alpha
+    fuses = mode == "fusion" and alpha != 1
+    return mode == "auto" or fuses or asks_by_pseudo(mode, recipe.shared_space)
 
 
 def trials_of(retriever: FusionRetriever, internal: Pairs, rows: np.ndarray) -> LeaveOneOut:
@@ -114,7 +116,7 @@ def expected_queries(
         kinds = []
         if mode in ("auto", "fusion", "intra"):
             kinds.append(own[modality])
-        if mode in ("auto", "pseudo") or (mode == "cross" and not recipe.shared_space):
+        if mode == "auto" or asks_by_pseudo(mode, recipe.shared_space):
             kinds.append(predicted(opposite(modality)))
         if mode in ("auto", "cross") and recipe.shared_space:
             kinds.append(own[opposite(modality)])

@@ -80,8 +80,11 @@ class LeaveOneOut:
         other = opposite(modality)
         figures: dict[Point, np.ndarray] = {}
         crossing: np.ndarray | None = None
+        widest = {point.mode: self.examples for point in points}
         for point in points:
-            wide = max([p.k for p in points if p.mode == point.mode] + [self.examples])
+            widest[point.mode] = max(widest[point.mode], point.k)
+        for point in points:
+            wide = widest[point.mode]
             guesses = asks_by_pseudo(point.mode, self.retriever.shared_space)
             mode = "intra" if guesses and pseudo is None else point.mode
             found, truth = self._wide(modality, mode, wide, pseudo)

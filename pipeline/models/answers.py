@@ -30,6 +30,7 @@ from generators.service import ServiceRefused
 from generators.usage import Usage
 from pipeline.dataset.decoding import to_rgb
 from pipeline.storage.errors import ConfigError
+from pipeline.storage.passing import may_pass
 
 Request = CaptionRequest | ImageRequest
 
@@ -50,9 +51,6 @@ class Answers:
     needs : Needs
         What it takes of an example.
 
-    Attributes
-    ----------
-    generator : Any
     """
 
     def __init__(self, generator: Any, section: str, needs: Needs | None = None) -> None:
@@ -208,7 +206,8 @@ class _Wrong(Generated):
 
 def _of_no_row(error: Exception) -> bool:
     """Whether an error comes of the machine, the network, a server or the settings."""
-    return isinstance(error, (OSError, ServiceRefused, ConfigError)) or is_lost(error)
+    ours = (OSError, ServiceRefused, ConfigError)
+    return isinstance(error, ours) or may_pass(error) or is_lost(error)
 
 
 def _sound(request: Request, candidate: Any) -> Candidate:

@@ -12,9 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from flows.retries import may_pass
 from generators.base import Generated
-from pipeline.dataset.dataset import DatasetError
+from pipeline.storage.errors import ConfigError
 from tests import quick_worlds as worlds
 from tests.quick_parts import QuickCaptioner
 from tests.task_runs import settled_task_runs
@@ -22,7 +21,7 @@ from tests.task_runs import settled_task_runs
 ERRORS = {
     "io": lambda: OSError(errno.EIO, "the disk stumbled"),
     "server": lambda: reply_of(503),
-    "data": lambda: ValueError("the file holds no such row"),
+    "settings": lambda: ConfigError("captioner.prompt: must hold {text}"),
     "full": lambda: OSError(errno.ENOSPC, "no space left on device"),
 }
 
@@ -55,40 +54,6 @@ class StumblingCaptioner(QuickCaptioner):
         return super().generate(requests)
 
 
-@pytest.mark.parametrize(
-    ("error", "passes"),
-    [
-        (OSError(errno.EIO, "stumble"), True),
-        (OSError(errno.ESTALE, "the share went away"), True),
-        (ConnectionResetError(), True),
-        (TimeoutError(), True),
-        (httpx.ConnectTimeout("slow"), True),
-        (reply_of(503), True),
-        (reply_of(429), True),
-        (reply_of(404), False),
-        (reply_of(401), False),
-        (OSError(errno.ENOSPC, "full"), False),
-        (OSError(errno.EROFS, "read only"), False),
-        (FileNotFoundError("gone"), False),
-        (PermissionError("not yours"), False),
-        (ValueError("bad"), False),
-        (DatasetError("no rows"), False),
-        (KeyError("column"), False),
-    ],
-    ids=repr,
-)
-def test_what_may_pass(error: BaseException, passes: bool) -> None:
-    assert may_pass(error) is passes
-
-
-def test_what_s3_answers_may_pass_by_its_status() -> None:
-    exceptions = pytest.importorskip("botocore.exceptions")
-    for status, passes in ((503, True), (500, True), (403, False), (404, False)):
-        answer = {"Error": {"Code": "x"}, "ResponseMetadata": {"HTTPStatusCode": status}}
-        assert may_pass(exceptions.ClientError(answer, "PutObject")) is passes
-    assert may_pass(exceptions.EndpointConnectionError(endpoint_url="http://127.0.0.1:9"))
-
-
 def attempts(tmp_path: Path, error: str) -> tuple[int, int, BaseException | None]:
     """Calls of the captioner, attempts that the server counted, and what the run ended with."""
     from flows.run import run_flow
@@ -110,7 +75,7 @@ def attempts(tmp_path: Path, error: str) -> tuple[int, int, BaseException | None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("error", ["io"])
+@pytest.mark.parametrize("error", ["io", "server"])
 def test_a_shard_is_tried_again_after_what_may_pass(
     server: None, tmp_path: Path, error: str
 ) -> None:
@@ -118,7 +83,7 @@ def test_a_shard_is_tried_again_after_what_may_pass(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("error", ["full"])
+@pytest.mark.parametrize("error", ["settings", "full"])
 def test_a_shard_is_tried_once_with_what_stays(server: None, tmp_path: Path, error: str) -> None:
     calls, counted, failure = attempts(tmp_path, error)
     assert (calls, counted) == (1, 1)

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from flows.retries import may_pass
 from generators.base import CaptionRequest
 from generators.openai_captions import OpenAICaptionSettings
 from generators.openai_images import OpenAIImageSettings
 from generators.service import ServiceRefused
+from pipeline.storage.passing import may_pass
 from tests.generators.server import Server, captioner
 
 KEY = "sk-very-secret-0123456789"

@@ -25,7 +25,8 @@ def _vae(channels: int, **config: Any) -> Any:
     )
 
 
-def _clip_config(tokenizer: Any, **config: Any) -> Any:
+def clip_config(tokenizer: Any, **config: Any) -> Any:
+    """Of a text encoder of CLIP's kind, 32 wide."""
     from transformers import CLIPTextConfig
 
     return CLIPTextConfig(
@@ -40,6 +41,16 @@ def _clip_config(tokenizer: Any, **config: Any) -> Any:
         pad_token_id=tokenizer.pad_token_id,
         hidden_act="gelu",
         **config,
+    )
+
+
+def _t5(tokenizer: Any, width: int) -> Any:
+    from transformers import T5Config, T5EncoderModel
+
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer), d_model=width, d_kv=8, d_ff=32, num_layers=1, num_heads=2
+        )
     )
 
 
@@ -66,7 +77,7 @@ def stable_diffusion(folder: Path) -> Path:
         )
         pipe = StableDiffusionPipeline(
             vae=_vae(4),
-            text_encoder=CLIPTextModel(_clip_config(tokenizer)),
+            text_encoder=CLIPTextModel(clip_config(tokenizer)),
             tokenizer=tokenizer,
             unet=unet,
             scheduler=DDIMScheduler(
@@ -88,13 +99,13 @@ def stable_diffusion_3(folder: Path) -> Path:
         SD3Transformer2DModel,
         StableDiffusion3Pipeline,
     )
-    from transformers import CLIPTextModelWithProjection, T5Config, T5EncoderModel
+    from transformers import CLIPTextModelWithProjection
 
     tokenizer = clip_tokenizer(folder / "made" / "tokenizer")
     reader = byte_tokenizer("t5")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        config = _clip_config(tokenizer)
+        config = clip_config(tokenizer)
         pipe = StableDiffusion3Pipeline(
             transformer=SD3Transformer2DModel(
                 sample_size=8,
@@ -114,11 +125,7 @@ def stable_diffusion_3(folder: Path) -> Path:
             tokenizer=tokenizer,
             text_encoder_2=CLIPTextModelWithProjection(config),
             tokenizer_2=tokenizer,
-            text_encoder_3=T5EncoderModel(
-                T5Config(
-                    vocab_size=len(reader), d_model=64, d_kv=8, d_ff=32, num_layers=1, num_heads=2
-                )
-            ),
+            text_encoder_3=_t5(reader, 64),
             tokenizer_3=reader,
         )
     pipe.save_pretrained(folder, safe_serialization=True)
@@ -133,7 +140,7 @@ def kontext(folder: Path) -> Path:
         FluxKontextPipeline,
         FluxTransformer2DModel,
     )
-    from transformers import CLIPTextModel, T5Config, T5EncoderModel
+    from transformers import CLIPTextModel
 
     tokenizer = clip_tokenizer(folder / "made" / "tokenizer")
     reader = byte_tokenizer("t5")
@@ -142,13 +149,9 @@ def kontext(folder: Path) -> Path:
         pipe = FluxKontextPipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(),
             vae=_vae(1, shift_factor=0.06, scaling_factor=1.5),
-            text_encoder=CLIPTextModel(_clip_config(tokenizer)),
+            text_encoder=CLIPTextModel(clip_config(tokenizer)),
             tokenizer=tokenizer,
-            text_encoder_2=T5EncoderModel(
-                T5Config(
-                    vocab_size=len(reader), d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2
-                )
-            ),
+            text_encoder_2=_t5(reader, 32),
             tokenizer_2=reader,
             transformer=FluxTransformer2DModel(
                 patch_size=1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.generators.tiny_pipelines import clip_config
 from tests.generators.tiny_tokenizers import clip_tokenizer
 
 
@@ -16,23 +17,12 @@ def sdxl(folder: Path, force_upcast: bool = True, variant: str | None = None) ->
         StableDiffusionXLPipeline,
         UNet2DConditionModel,
     )
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     tokenizer = clip_tokenizer(folder / "made" / "tokenizer")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
-        text_config = CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=37,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            projection_dim=32,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            hidden_act="gelu",
-        )
+        text_config = clip_config(tokenizer)
         unet = UNet2DConditionModel(
             block_out_channels=(32, 64),
             layers_per_block=1,

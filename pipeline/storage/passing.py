@@ -1,12 +1,9 @@
-"""Which errors a task tries again after, and how often."""
+"""Which errors may be gone a moment later: those of a machine, the network or a server, not of data."""
 
 from __future__ import annotations
 
 import errno
 from typing import Any
-
-RETRIES = 3
-RETRY_SECONDS = [2.0, 10.0, 60.0]
 
 # Trying again mends none of these, told by number or by class.
 _LASTING = frozenset(
@@ -57,8 +54,3 @@ def _status(error: BaseException) -> int | None:
     else:
         found = getattr(reply, "status_code", None) or getattr(error, "status", None)
     return found if isinstance(found, int) else None
-
-
-def worth_a_retry(task: Any, task_run: Any, state: Any) -> bool:
-    """Prefect's `retry_condition_fn`: `may_pass` of what the task raised."""
-    return isinstance(state.data, BaseException) and may_pass(state.data)
