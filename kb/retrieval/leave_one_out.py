@@ -173,7 +173,7 @@ def select_retrieval(
         With values in place of `auto`.
     evidence : list of dict
         mode, k, alpha, consensus, and quality per modality and in the mean; with `gain` and its
-        `standard_error` over the first.
+        `standard_error` over the first, where there is consensus over the same without.
     """
     asked = trials.retriever.asked
     decided = asked.decided()
