@@ -19,6 +19,7 @@ from examples.scenes.grammar import (
     words,
 )
 from examples.scenes.grounds import PAINTS, draw_ground
+from examples.scenes.measure import own_right
 from examples.scenes.scenes import Composer, Group, Scene, compose
 from examples.scenes.sprites import colour_of, cut_out
 from examples.scenes.things import GROUNDS, Sprite, Thing, load_things
@@ -232,3 +233,12 @@ def test_a_cell_shows_the_group_that_covers_most_of_it() -> None:
     assert cells[:2, :2].tolist() == [[0, 0], [0, 0]]
     assert cells[2, 0] == 1
     assert (cells[3:] == -1).all()
+
+
+def test_own_words_count_where_the_truth_has_them() -> None:
+    truth = ["galley: grey blade starboard, two pippins port", "icebound: parcel ahead"]
+    assert own_right(truth, truth) == 1
+    assert own_right(["two red apples on the left", "a present in snow"], truth) == 0
+    # Four of the first text's five words are said, and none of the second's three.
+    said = ["galley: blade starboard port", "galley: port"]
+    assert own_right(said, truth) == pytest.approx(4 / 8)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from examples.scenes.grounds import SIDE
 from examples.scenes.sources import WORK
-from examples.scenes.training.encoder import MEAN, STD
 from examples.scenes.training.texts import VOCABULARY, corpus
+from examples.scenes.training.towers import MEAN, STD
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,9 +8,7 @@ either tower makes of a whole scene, must also tell which things are there.
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +21,16 @@ from examples.scenes.things import GROUNDS
 from examples.scenes.training import augment
 from examples.scenes.training.loop import Schedule, train
 from examples.scenes.training.pool import Pool, load_pool
-from examples.scenes.training.texts import (
-    CONTEXT,
-    foreign_words,
-    learn_tokenizer,
-    made_up_dialect,
+from examples.scenes.training.texts import foreign_words, learn_tokenizer, made_up_dialect
+from examples.scenes.training.towers import (
+    EMBED_DIM,
+    PARTS,
+    encode_text,
+    look,
+    new_encoder,
+    normalise,
+    settle_statistics,
+    write_encoder,
 )
 
 if TYPE_CHECKING:
@@ -35,117 +38,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 BATCH = 64
-MEAN, STD = (0.55, 0.55, 0.55), (0.3, 0.3, 0.3)
-EMBED_DIM = 192
-# Width of the features of 4 x 4 parts of a picture.
-PARTS = 224
 # Share of a batch that is told in a made-up dialect, twice; share of batches that are blurred.
 STRANGE, BLURRED = 0.3, 0.5
-
-
-def model_config(tokenizer: Any) -> dict[str, Any]:
-    """Give open_clip's model configuration."""
-    return {
-        "embed_dim": EMBED_DIM,
-        "vision_cfg": {
-            "image_size": 64,
-            "layers": [1, 1, 2, 1],
-            "width": 14,
-            "head_width": 64,
-        },
-        "text_cfg": {
-            "context_length": CONTEXT,
-            "vocab_size": len(tokenizer),
-            "width": 128,
-            "heads": 4,
-            "layers": 2,
-            "pool_type": "eos",
-            "eos_id": tokenizer.eos_token_id,
-            "pad_id": tokenizer.pad_token_id,
-            "hf_tokenizer_name": "tokenizer",
-        },
-    }
-
-
-def new_encoder(tokenizer: Any) -> nn.Module:
-    """Make the untrained two-tower model."""
-    from open_clip import CLIP
-
-    config = model_config(tokenizer)
-    model: nn.Module = CLIP(**config)
-    return model
-
-
-def write_encoder(model: nn.Module, tokenizer: Any, folder: Path) -> None:
-    """Write an open_clip folder in half precision, swapped in whole."""
-    import torch
-    from safetensors.torch import save_file
-
-    beside = folder.with_name(folder.name + ".new")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    tokenizer.save_pretrained(beside)
-    preprocess = {
-        "mean": MEAN,
-        "std": STD,
-        "interpolation": "bicubic",
-        "resize_mode": "longest",
-        "fill_color": 255,
-    }
-    settings = {"model_cfg": model_config(tokenizer), "preprocess_cfg": preprocess}
-    (beside / "open_clip_config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
-    weights = {
-        key: value.half().contiguous() if value.dtype == torch.float32 else value
-        for key, value in model.state_dict().items()
-    }
-    save_file(weights, beside / "open_clip_model.safetensors", metadata={"format": "pt"})
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.rename(folder)
-
-
-def normalise(x: torch.Tensor) -> torch.Tensor:
-    """Apply the encoder's mean and deviation to pictures on [0, 1]."""
-    import torch
-
-    return (x - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
-
-
-def encode_text(model: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """Encode token rows shorter than the context; equal to open_clip's on padded rows.
-
-    The mask is causal and the pooled token is the first end of text, so that what follows it
-    has no influence; leaving it out saves most of the text tower's work.
-    """
-    import torch
-
-    length = tokens.shape[1]
-    x = model.token_embedding(tokens) + model.positional_embedding[:length]
-    x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
-    first = (tokens == model.text_eos_id).int().argmax(dim=-1)
-    pooled: torch.Tensor = x[torch.arange(len(x)), first] @ model.text_projection
-    return pooled
-
-
-def settle_statistics(tower: nn.Module, pictures: np.ndarray) -> None:
-    """Measure the batch normalisations' statistics anew, on pictures nearly as they are.
-
-    What training kept is of augmented batches, and plain pictures differ from those enough to ruin
-    retrieval across styles.
-    """
-    import torch
-
-    rng = np.random.default_rng(0)
-    for module in tower.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None
-    tower.train()
-    order = np.sort(rng.permutation(len(pictures))[:1536])
-    with torch.no_grad():
-        for rows in np.array_split(rng.permutation(order), max(1, len(order) // 128)):
-            x = augment.to_tensor(pictures[np.sort(rows)])
-            tower(normalise(augment.move(x, rng, 2, (0.95, 1.05), 0.02, False, "edge")))
-    tower.eval()
 
 
 def contrast(a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -157,12 +51,6 @@ def contrast(a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor) -> torch.Ten
     target = torch.arange(len(a))
     ahead = functional.cross_entropy(logits, target, label_smoothing=0.05)
     return (ahead + functional.cross_entropy(logits.T, target, label_smoothing=0.05)) / 2
-
-
-def look(tower: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give the embedding (n, d) of normalised pictures, and their features (n, c, 4, 4) before."""
-    x = tower.layer3(tower.layer2(tower.layer1(tower.stem(x))))
-    return tower.attnpool(tower.layer4(x)), x
 
 
 def quarter(cells: np.ndarray) -> np.ndarray:
@@ -184,20 +72,20 @@ class Answers:
                 self.things[row, place[group.thing]] = 1 / len(scene.groups)
 
 
-class Heads:
-    """Linear layers that name the things and the ground from an embedding, and things from parts."""
+def new_heads(things: int) -> nn.ModuleDict:
+    """Make layers that name things and ground from an embedding, and things from parts.
 
-    def __new__(cls, things: int) -> Any:
-        """Make them, in a module that learns beside the encoder and is not exported."""
-        from torch import nn
+    They learn beside the encoder and are not exported.
+    """
+    from torch import nn
 
-        return nn.ModuleDict(
-            {
-                "things": nn.Linear(EMBED_DIM, things),
-                "ground": nn.Linear(EMBED_DIM, len(GROUNDS)),
-                "part": nn.Conv2d(PARTS, things, 1),
-            }
-        )
+    return nn.ModuleDict(
+        {
+            "things": nn.Linear(EMBED_DIM, things),
+            "ground": nn.Linear(EMBED_DIM, len(GROUNDS)),
+            "part": nn.Conv2d(PARTS, things, 1),
+        }
+    )
 
 
 def told(heads: Any, embedding: torch.Tensor, things: torch.Tensor, ground: torch.Tensor) -> Any:
@@ -227,9 +115,7 @@ def texts_of(
         dialect = made_up_dialect(rng, names, foreign, float(rng.choice([0.35, 0.7, 1.0])))
         order = made_up_dialect(rng, (), foreign, 0.0)
         strange.append(dialect.tell(scene))
-        told = replace(
-            order, grounds=dialect.grounds, places=dialect.places, names=dialect.names
-        )
+        told = replace(order, grounds=dialect.grounds, places=dialect.places, names=dialect.names)
         again.append(told.tell(scene))
     return [PLAIN.tell(scene) for scene in scenes[:known]], strange, again
 
@@ -304,6 +190,8 @@ def train_encoder(
     encoder: Any = new_encoder(tokenizer)
     with torch.no_grad():
         encoder.logit_scale.fill_(math.log(15))
-    module = torch.nn.ModuleDict({"encoder": encoder, "heads": Heads(len(pool.things))})
+    # A quarter faster on a CPU, with as few channels as these.
+    encoder.visual.to(memory_format=torch.channels_last)
+    module = torch.nn.ModuleDict({"encoder": encoder, "heads": new_heads(len(pool.things))})
     schedule = Schedule(steps, 2e-3, minutes, warmup=60, average=0.995, weight_decay=0.05)
     train(name, module, loss, schedule, work, seed, export)

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from examples.scenes.training.encoder import EMBED_DIM
 from examples.scenes.training.texts import CONTEXT
+from examples.scenes.training.towers import EMBED_DIM
 from examples.scenes.training.vae import LATENT_CHANNELS
 
 if TYPE_CHECKING:

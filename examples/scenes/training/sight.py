@@ -18,9 +18,9 @@ from examples.scenes.scenes import PLACES
 from examples.scenes.things import COLOURS, GROUNDS
 from examples.scenes.training import augment
 from examples.scenes.training.blip2 import WIDTH, learn_processor, new_captioner
-from examples.scenes.training.encoder import EMBED_DIM, PARTS, look, normalise
 from examples.scenes.training.loop import Schedule, train
 from examples.scenes.training.pool import CELLS, Pool, load_pool
+from examples.scenes.training.towers import EMBED_DIM, PARTS, look, normalise
 
 if TYPE_CHECKING:
     import torch
@@ -120,6 +120,9 @@ def train_sight(
     cells = torch.from_numpy(pool.cells.astype(np.int64)).flatten(1)
     nothing = len(pool.things)
     cells[cells < 0] = nothing
+    # Three places in five, and patches in four, show nothing.
+    rare = torch.ones(nothing + 1)
+    rare[nothing] = 0.2
 
     def loss(eyes: Any, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         rows = np.sort(rng.choice(len(pool.scenes), BATCH))
@@ -130,16 +133,13 @@ def train_sight(
         at = torch.from_numpy(rows)
         spoken = answers[:, 1 : 1 + len(ASKED)].flatten(0, 1)
         named = functional.cross_entropy(
-            eyes["thing"](spoken), lessons.thing[at].flatten(), label_smoothing=0.03
+            eyes["thing"](spoken), lessons.thing[at].flatten(), rare, label_smoothing=0.03
         )
         counted = functional.cross_entropy(eyes["count"](spoken), lessons.count[at].flatten())
         coloured = functional.cross_entropy(eyes["colour"](spoken), lessons.colour[at].flatten())
         ground = functional.cross_entropy(eyes["ground"](answers[:, 0]), lessons.ground[at])
-        # Three patches in four show the ground alone.
-        weight = torch.ones(nothing + 1)
-        weight[nothing] = 0.2
         shown = functional.cross_entropy(
-            eyes["patch"](patches).flatten(0, 1), cells[at].flatten(), weight
+            eyes["patch"](patches).flatten(0, 1), cells[at].flatten(), rare
         )
         square = patches.transpose(1, 2).unflatten(2, (CELLS, CELLS))
         square = functional.avg_pool2d(square, 2).flatten(2).transpose(1, 2)
