@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from generators.usage import Usage
 from kb.embeddings import MODALITIES, Modality, opposite
 from pipeline.advice.spending import spending
+from pipeline.advice.splits import mixed_splits
 from pipeline.config.config import Config
 from pipeline.dataset.catalog import Catalog, encoded_images, fetch
 from pipeline.dataset.earlier import made_earlier
@@ -116,7 +117,7 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
 
 def _advice(job: Job, external: Mapping[str, int | None]) -> list[str]:
     """What to change about the datasets that were read, and what of them is not used."""
-    lines = [*job.sources.dataset.advice(), *overlooked(job.catalog)]
+    lines = [*job.sources.dataset.advice(), *mixed_splits(job.catalog), *overlooked(job.catalog)]
     lines += made_earlier(job.catalog)
     for name in (name for name, pairs in external.items() if pairs is not None):
         catalog = job.sources.catalog(name)

@@ -161,6 +161,11 @@ class Catalog:
         names = {"complete": None, "text": "text", "image": "image", "both": "both"}
         return {name: found.get(value, 0) for name, value in names.items()}
 
+    def rows_by_file(self) -> tuple[list[int], list[int]]:
+        """Numbers of the files that hold rows, and how many each."""
+        numbers, counts = np.unique(self.table["file"].to_numpy(), return_counts=True)
+        return numbers.tolist(), counts.tolist()
+
     def reasons(self) -> dict[str, dict[str, int]]:
         """Per half, how often each reason of its absence was found."""
         return {
