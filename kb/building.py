@@ -13,7 +13,7 @@ from kb import contents
 from kb.embeddings import MODALITIES, Stacked
 from kb.fitting import (
     expected_queries,
-    external_moments,
+    external_side,
     keep_held_out,
     predicts,
     trials_of,
@@ -74,11 +74,11 @@ def _build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Rec
         embeddings = contents.open_contents(building)
         with watch.step("mapping"):
             mapping = CrossModalMapping(settings.mapping, random_state, settings.device)
-            moments = None
+            fitted = None
             if settings.external_fitted:
-                moments = external_moments(pairs, embeddings, internal)
+                fitted = external_side(pairs, embeddings, internal, random_state)
             own = internal.embeddings
-            mapping.compare(own["image"], own["text"], groups, moments)
+            mapping.compare(own["image"], own["text"], groups, fitted)
         with watch.step("index"):
             expected = expected_queries(internal, mapping, unseen_rows(mapping), recipe)
             indexes = contents.build_indexes(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,11 +14,10 @@ from kb.index.kinds import REFINE
 from kb.index.stored_rows import StoredRows, inner_products
 from kb.mapping import CrossModalMapping
 from kb.retrieval.consensus import consensus
+from kb.retrieval.diversity import differing
 from kb.retrieval.excluded import Excluded
 from kb.retrieval.ranking import TOLERANCE, Hit, Neighbours, ranked
 from kb.retrieval.settings import RetrievalSettings, asks_by_pseudo
-
-logger = logging.getLogger(__name__)
 
 # Fetched beyond k, so that the row itself and ties at the edge do not cost a place.
 SPARE = 4
@@ -189,7 +187,7 @@ class FusionRetriever:
                 score = alpha * intra + (1 - alpha) * cross
         if weight := float(self.settings.consensus):
             score = score + weight * consensus(self.embeddings[other], rows, score)
-        order = ranked(score, rows, self.ids)[:, :m]
+        order = differing(self.embeddings[other], rows, score, self.ids, m, self.settings.diversity)
         rows, intra, cross, score = (
             np.take_along_axis(array, order, axis=1) for array in (rows, intra, cross, score)
         )

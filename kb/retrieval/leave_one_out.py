@@ -10,8 +10,9 @@ import numpy as np
 from kb.embeddings import MODALITIES, Modality, opposite
 from kb.index.stored_rows import scattered
 from kb.retrieval.consensus import consensus
+from kb.retrieval.diversity import differing
 from kb.retrieval.fusion import FusionRetriever
-from kb.retrieval.ranking import Neighbours, ranked
+from kb.retrieval.ranking import Neighbours
 from kb.retrieval.settings import RetrievalSettings, asks_by_pseudo
 
 CANDIDATE_K = (5, 10, 20, 50, 100, 200, 400)
@@ -100,7 +101,8 @@ class LeaveOneOut:
             score = np.where(rows < 0, -np.inf, score)
             if point.consensus > 0:
                 score = score + point.consensus * consensus(self._stored[other], rows, score)
-            best = ranked(score, rows, self.retriever.ids)[:, : self.examples]
+            ids, diversity = self.retriever.ids, self.retriever.settings.diversity
+            best = differing(self._stored[other], rows, score, ids, self.examples, diversity)
             figures[point] = np.take_along_axis(truth[part], best, axis=1)
         return figures
 

@@ -36,12 +36,21 @@ class RetrievalSettings(BaseModel):
         "missing modality; paper: 0",
     )
     examples: int = Field(default=1, ge=1, description="pairs retrieved a row")
+    diversity: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="of several examples: what each loses for its likeness to those before it, by what "
+        "they hold of the missing modality, times this (maximal marginal relevance)",
+    )
 
     def identity(self) -> dict[str, Any]:
         """The settings that change the result, of which some do nothing beside others."""
         values = self.model_dump(mode="json")
         if self.mode not in ("auto", "fusion"):
             del values["alpha"]
+        if self.examples == 1:
+            del values["diversity"]
         return values
 
     def decided(self) -> RetrievalSettings:

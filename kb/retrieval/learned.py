@@ -1,0 +1,187 @@
+"""Fusions that are learned: by a gate for each query, or by attention between query and candidates.
+
+Both start at the fusion by score, alpha * intra + (1 - alpha) * cross, and are trained on complete
+pairs that are left out: what is expected of an example that is drawn with probability
+softmax(score / TEMPERATURE), the likeness of its other half to the true one, is to be as high as
+can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+TEMPERATURE = 0.02
+# Of the gate, of attention's projections, and the numbers that these have for query and candidate.
+GATE_PENALTY = 1e-3
+DECAY = 1e-2
+RANK = 16
+EPOCHS = 200
+PATIENCE = 10
+
+
+@dataclass(frozen=True)
+class Found:
+    """What stage 1 found for queries of one modality.
+
+    Attributes
+    ----------
+    queries, pseudo : float32 [n, d] and [n, e]
+        Unit rows of the observed modality, and what is predicted of the other.
+    rows : int64 [n, k]
+        Negative where there is none.
+    intra, cross : float32 [n, k]
+        Cosines of the query, and of its pseudo-embedding, to a candidate's halves.
+    observed, sought : shapes [m, d] and [m, e]
+        Both halves of all candidates.
+    """
+
+    queries: np.ndarray
+    pseudo: np.ndarray
+    rows: np.ndarray
+    intra: np.ndarray
+    cross: np.ndarray
+    observed: np.ndarray
+    sought: np.ndarray
+
+    def of(self, part: np.ndarray) -> Found:
+        """Some of the queries."""
+        names = ("queries", "pseudo", "rows", "intra", "cross")
+        return Found(*(getattr(self, n)[part] for n in names), self.observed, self.sought)
+
+
+class Fusion(Protocol):
+    """Scores candidates, [n, k]; -inf where there is none."""
+
+    def fit(self, found: Found, truth: np.ndarray, alpha: float) -> Fusion: ...
+
+    def score(self, found: Found) -> np.ndarray: ...
+
+
+class Gate:
+    """alpha of its own for each query: a logistic regression on how its candidates' cosines lie.
+
+    It sees the largest, the mean and the deviation of intra and of cross over the candidates.
+    """
+
+    def fit(self, found: Found, truth: np.ndarray, alpha: float) -> Gate:
+        """Learns from candidates, their likeness to the truth `truth` [n, k], and alpha to start at."""
+        import torch
+
+        raw = _shape(found)
+        self.mean, self.deviation = raw.mean(axis=0), raw.std(axis=0).clip(1e-6)
+        features = torch.from_numpy(np.float32((raw - self.mean) / self.deviation))
+        intra, cross, there = map(torch.from_numpy, (found.intra, found.cross, found.rows >= 0))
+        goal = torch.from_numpy(np.where(found.rows >= 0, truth, 0).astype(np.float32))
+        start = float(np.log(np.clip(alpha, 0.02, 0.98) / (1 - np.clip(alpha, 0.02, 0.98))))
+        weights = torch.zeros(features.shape[1], requires_grad=True)
+        bias = torch.tensor([start], requires_grad=True)
+        optimiser = torch.optim.LBFGS([weights, bias], max_iter=100, line_search_fn="strong_wolfe")
+
+        def loss() -> Any:
+            optimiser.zero_grad()
+            own = torch.sigmoid(features @ weights + bias)[:, None]
+            value = _missed(own * intra + (1 - own) * cross, goal, there)
+            value = value + GATE_PENALTY * weights.pow(2).sum()
+            value.backward()
+            return value
+
+        optimiser.step(loss)
+        self.weights, self.bias = weights.detach().numpy(), float(bias.detach())
+        return self
+
+    def alpha(self, found: Found) -> np.ndarray:
+        """Per query, [n]."""
+        features = (_shape(found) - self.mean) / self.deviation
+        return np.asarray(1 / (1 + np.exp(-(features @ self.weights + self.bias))))
+
+    def score(self, found: Found) -> np.ndarray:
+        own = self.alpha(found)[:, None].astype(np.float32)
+        return np.where(found.rows < 0, -np.inf, own * found.intra + (1 - own) * found.cross)
+
+
+class Attention:
+    """To the score is added (A q_i) · (B c_j), q and c being both halves of query and candidate.
+
+    A and B, of `RANK` rows, are trained by AdamW until a fifth of the queries gains no more.
+    """
+
+    def __init__(self, random_state: int = 0) -> None:
+        self.random_state = random_state
+
+    def fit(self, found: Found, truth: np.ndarray, alpha: float) -> Attention:
+        """Learns from candidates, their likeness to the truth `truth` [n, k], and alpha of the score."""
+        import torch
+
+        self.start = alpha
+        base, there = torch.from_numpy(self._base(found)), torch.from_numpy(found.rows >= 0)
+        goal = torch.from_numpy(np.where(found.rows >= 0, truth, 0).astype(np.float32))
+        queries = torch.from_numpy(np.concatenate([found.queries, found.pseudo], axis=1))
+        rows = torch.from_numpy(found.rows.clip(0))
+        held_rows = torch.from_numpy(_halves(found))
+        generator = torch.Generator().manual_seed(self.random_state)
+        width = queries.shape[1]
+        a = torch.randn(width, RANK, generator=generator).div_(width**0.5).requires_grad_()
+        b = torch.zeros(width, RANK, requires_grad=True)
+        order = torch.randperm(len(queries), generator=generator)
+        held, used = order[: len(order) // 5], order[len(order) // 5 :]
+        optimiser = torch.optim.AdamW([a, b], lr=3e-3, weight_decay=DECAY)
+
+        def loss(some: Any) -> Any:
+            added = torch.einsum("nr,nkr->nk", queries[some] @ a, (held_rows @ b)[rows[some]])
+            return _missed(base[some] + added, goal[some], there[some])
+
+        def held_loss() -> float:
+            with torch.no_grad():
+                return float(loss(held))
+
+        best, kept, since = held_loss(), (a.detach().clone(), b.detach().clone()), 0
+        for _ in range(EPOCHS):
+            optimiser.zero_grad()
+            loss(used).backward()
+            optimiser.step()
+            figure = held_loss()
+            since += 1
+            if figure < best - 1e-5:
+                best, kept, since = figure, (a.detach().clone(), b.detach().clone()), 0
+            if since >= PATIENCE:
+                break
+        self.a, self.b = (weights.numpy() for weights in kept)
+        return self
+
+    def _base(self, found: Found) -> np.ndarray:
+        return np.float32(self.start) * found.intra + np.float32(1 - self.start) * found.cross
+
+    def score(self, found: Found) -> np.ndarray:
+        asked = np.concatenate([found.queries, found.pseudo], axis=1) @ self.a
+        answers = (_halves(found) @ self.b)[found.rows.clip(0)]
+        added = np.einsum("nr,nkr->nk", asked, answers)
+        return np.where(found.rows < 0, -np.inf, self._base(found) + added)
+
+
+FUSIONS: Mapping[str, Callable[[], Fusion]] = {"attention": Attention, "gate": Gate}
+
+
+def _halves(found: Found) -> np.ndarray:
+    """Both halves of every candidate side by side, float32 [m, d + e]."""
+    return np.concatenate([found.observed, found.sought], axis=1).astype(np.float32)
+
+
+def _shape(found: Found) -> np.ndarray:
+    """How the cosines of a query's candidates lie, [n, 6]."""
+    columns = []
+    for cosines in (found.intra, found.cross):
+        there = np.where(found.rows < 0, np.nan, cosines)
+        columns += [np.nanmax(there, 1), np.nanmean(there, 1), np.nanstd(there, 1)]
+    return np.nan_to_num(np.stack(columns, axis=1))
+
+
+def _missed(score: Any, truth: Any, there: Any) -> Any:
+    """Less the likeness to the truth that is expected of an example, in the mean over the queries."""
+    import torch
+
+    attention = (score / TEMPERATURE).masked_fill(~there, -torch.inf).softmax(dim=1)
+    return -(attention.nan_to_num() * truth).sum(dim=1).mean()
