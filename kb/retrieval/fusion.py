@@ -16,6 +16,7 @@ from kb.mapping import CrossModalMapping
 from kb.retrieval.consensus import consensus
 from kb.retrieval.diversity import differing
 from kb.retrieval.excluded import Excluded
+from kb.retrieval.learned import Found, Fusion
 from kb.retrieval.ranking import TOLERANCE, Hit, Neighbours, ranked
 from kb.retrieval.settings import RetrievalSettings, asks_by_pseudo
 
@@ -47,6 +48,8 @@ class FusionRetriever:
         Whether both modalities share a space, so that `cross` may compare them directly.
     digests : mapping of modality to uint64 [n], optional
         What tells the halves of the rows (`kb.pairs.half_digests`), for searches `without` some.
+    fusions : mapping of modality to Fusion, optional
+        In place of alpha * intra + (1 - alpha) * cross.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class FusionRetriever:
         settings: RetrievalSettings | None = None,
         shared_space: bool = True,
         digests: Mapping[Modality, np.ndarray] | None = None,
+        fusions: Mapping[Modality, Fusion] | None = None,
     ) -> None:
         self.embeddings = embeddings
         self.indexes = indexes
@@ -66,6 +70,7 @@ class FusionRetriever:
         self.settings = settings or RetrievalSettings()
         self.shared_space = shared_space
         self.digests = digests
+        self.fusions = fusions or {}
         counts = {len(self.ids), *(len(e) for e in embeddings.values())}
         counts |= {len(index) for index in indexes.values()}
         if len(counts) > 1:
@@ -183,7 +188,11 @@ class FusionRetriever:
             if crossing is not None:
                 cross = self.similarities(crossing, other, rows)
             score = intra
-            if mode == "fusion" and (alpha := self.alpha(modality)) < 1:
+            fusion = self.fusions.get(modality) if mode == "fusion" else None
+            if fusion is not None and crossing is not None:
+                held = self.embeddings[modality], self.embeddings[other]
+                score = fusion.score(Found(queries, crossing, rows, intra, cross, *held))
+            elif mode == "fusion" and (alpha := self.alpha(modality)) < 1:
                 score = alpha * intra + (1 - alpha) * cross
         if weight := float(self.settings.consensus):
             score = score + weight * consensus(self.embeddings[other], rows, score)
@@ -285,14 +294,4 @@ class FusionRetriever:
         m: int | None = None,
     ) -> list[list[Hit]]:
         """`search` as records: per query at most m hits, best first."""
-        found = self.search(embeddings, modality, ids, m)
-        return [
-            [
-                Hit(self.ids[int(row)].as_py(), int(row), float(a), float(b), float(c))
-                for row, a, b, c in zip(rows, intra, cross, score, strict=True)
-                if row >= 0
-            ]
-            for rows, intra, cross, score in zip(
-                found.rows, found.intra, found.cross, found.score, strict=True
-            )
-        ]
+        return self.search(embeddings, modality, ids, m).hits(self.ids)

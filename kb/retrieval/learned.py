@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from kb.index.stored_rows import StoredRows, each_gathered
+
 TEMPERATURE = 0.02
 # Of the gate, of attention's projections, and the numbers that these have for query and candidate.
 GATE_PENALTY = 1e-3
@@ -36,7 +38,7 @@ class Found:
     intra, cross : float32 [n, k]
         Cosines of the query, and of its pseudo-embedding, to a candidate's halves.
     observed, sought : shapes [m, d] and [m, e]
-        Both halves of all candidates.
+        Both halves of all pairs; may be memory maps.
     """
 
     queries: np.ndarray
@@ -44,8 +46,8 @@ class Found:
     rows: np.ndarray
     intra: np.ndarray
     cross: np.ndarray
-    observed: np.ndarray
-    sought: np.ndarray
+    observed: StoredRows
+    sought: StoredRows
 
     def of(self, part: np.ndarray) -> Found:
         """Some of the queries."""
@@ -54,11 +56,15 @@ class Found:
 
 
 class Fusion(Protocol):
-    """Scores candidates, [n, k]; -inf where there is none."""
+    """Scores candidates, float32 [n, k]; -inf where there is none."""
 
     def fit(self, found: Found, truth: np.ndarray, alpha: float) -> Fusion: ...
 
     def score(self, found: Found) -> np.ndarray: ...
+
+    def state(self) -> dict[str, np.ndarray]: ...
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> Fusion: ...
 
 
 class Gate:
@@ -99,8 +105,21 @@ class Gate:
         return np.asarray(1 / (1 + np.exp(-(features @ self.weights + self.bias))))
 
     def score(self, found: Found) -> np.ndarray:
-        own = self.alpha(found)[:, None].astype(np.float32)
-        return np.where(found.rows < 0, -np.inf, own * found.intra + (1 - own) * found.cross)
+        return _fused(found, self.alpha(found)[:, None].astype(np.float32))
+
+    def state(self) -> dict[str, np.ndarray]:
+        line = np.array([self.bias])
+        return {
+            "mean": self.mean,
+            "deviation": self.deviation,
+            "weights": self.weights,
+            "bias": line,
+        }
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> Gate:
+        self.mean, self.deviation = state["mean"], state["deviation"]
+        self.weights, self.bias = state["weights"], float(state["bias"][0])
+        return self
 
 
 class Attention:
@@ -117,11 +136,13 @@ class Attention:
         import torch
 
         self.start = alpha
-        base, there = torch.from_numpy(self._base(found)), torch.from_numpy(found.rows >= 0)
+        there = torch.from_numpy(found.rows >= 0)
+        base = torch.from_numpy(np.where(found.rows >= 0, _fused(found, alpha), np.float32(0)))
         goal = torch.from_numpy(np.where(found.rows >= 0, truth, 0).astype(np.float32))
         queries = torch.from_numpy(np.concatenate([found.queries, found.pseudo], axis=1))
-        rows = torch.from_numpy(found.rows.clip(0))
-        held_rows = torch.from_numpy(_halves(found))
+        distinct, place = np.unique(found.rows.clip(0), return_inverse=True)
+        rows = torch.from_numpy(place.reshape(found.rows.shape))
+        held_rows = torch.from_numpy(_halves(found, distinct))
         generator = torch.Generator().manual_seed(self.random_state)
         width = queries.shape[1]
         a = torch.randn(width, RANK, generator=generator).div_(width**0.5).requires_grad_()
@@ -152,31 +173,59 @@ class Attention:
         self.a, self.b = (weights.numpy() for weights in kept)
         return self
 
-    def _base(self, found: Found) -> np.ndarray:
-        return np.float32(self.start) * found.intra + np.float32(1 - self.start) * found.cross
-
     def score(self, found: Found) -> np.ndarray:
         asked = np.concatenate([found.queries, found.pseudo], axis=1) @ self.a
-        answers = (_halves(found) @ self.b)[found.rows.clip(0)]
-        added = np.einsum("nr,nkr->nk", asked, answers)
-        return np.where(found.rows < 0, -np.inf, self._base(found) + added)
+        added = np.zeros(found.rows.shape, np.float32)
+        width = found.queries.shape[1]
+        for base, weights in ((found.observed, self.b[:width]), (found.sought, self.b[width:])):
+            # (A q) · (B c) is (B^T A q) · c.
+            probes = asked @ weights.T
+
+            def add(part: slice, vectors: np.ndarray, probes: np.ndarray = probes) -> None:
+                added[part] += np.vecdot(vectors, probes[part, None])
+
+            each_gathered(base, found.rows, add)
+        return np.asarray(_fused(found, self.start) + added)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"a": self.a, "b": self.b, "alpha": np.array([self.start])}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> Attention:
+        self.a, self.b, self.start = state["a"], state["b"], float(state["alpha"][0])
+        return self
 
 
 FUSIONS: Mapping[str, Callable[[], Fusion]] = {"attention": Attention, "gate": Gate}
 
 
-def _halves(found: Found) -> np.ndarray:
-    """Both halves of every candidate side by side, float32 [m, d + e]."""
-    return np.concatenate([found.observed, found.sought], axis=1).astype(np.float32)
+def _halves(found: Found, rows: np.ndarray) -> np.ndarray:
+    """Both halves of some pairs side by side, float32 [r, d + e]."""
+    halves = []
+    for base in (found.observed, found.sought):
+        gathered = np.empty((len(rows), base.shape[1]), base.dtype)
+        base.take(rows, axis=0, out=gathered, mode="clip")
+        halves.append(gathered.astype(np.float32))
+    return np.concatenate(halves, axis=1)
+
+
+def _fused(found: Found, alpha: Any) -> np.ndarray:
+    """alpha * intra + (1 - alpha) * cross, float32 [n, k]; -inf where there is no candidate."""
+    intra, cross = (np.where(found.rows < 0, np.float32(0), x) for x in (found.intra, found.cross))
+    fused = (alpha * intra + (1 - alpha) * cross).astype(np.float32)
+    return np.where(found.rows < 0, np.float32(-np.inf), fused)
 
 
 def _shape(found: Found) -> np.ndarray:
     """How the cosines of a query's candidates lie, [n, 6]."""
     columns = []
+    there = found.rows >= 0
+    count = there.sum(axis=1).clip(1)
     for cosines in (found.intra, found.cross):
-        there = np.where(found.rows < 0, np.nan, cosines)
-        columns += [np.nanmax(there, 1), np.nanmean(there, 1), np.nanstd(there, 1)]
-    return np.nan_to_num(np.stack(columns, axis=1))
+        values = np.where(there, cosines, np.float32(0))
+        mean = values.sum(axis=1) / count
+        square = ((values - mean[:, None]) ** 2 * there).sum(axis=1) / count
+        columns += [values.max(axis=1), mean, np.sqrt(square)]
+    return np.stack(columns, axis=1)
 
 
 def _missed(score: Any, truth: Any, there: Any) -> Any:

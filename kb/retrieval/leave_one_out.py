@@ -12,6 +12,7 @@ from kb.index.stored_rows import scattered
 from kb.retrieval.consensus import consensus
 from kb.retrieval.diversity import differing
 from kb.retrieval.fusion import FusionRetriever
+from kb.retrieval.learned import Found
 from kb.retrieval.ranking import Neighbours
 from kb.retrieval.settings import RetrievalSettings, asks_by_pseudo
 
@@ -105,6 +106,20 @@ class LeaveOneOut:
             best = differing(self._stored[other], rows, score, ids, self.examples, diversity)
             figures[point] = np.take_along_axis(truth[part], best, axis=1)
         return figures
+
+    def candidates(
+        self, modality: Modality, k: int, pseudo: np.ndarray
+    ) -> tuple[Found, np.ndarray]:
+        """What stage 1 finds, and the cosines of its other halves to the true ones, [n, k]."""
+        other = opposite(modality)
+        hits, truth = self._wide(modality, "fusion", k, pseudo)
+        cross = self._finder("intra", k).similarities(pseudo, other, hits.rows)
+        there = hits.rows >= 0
+        intra, cross, truth = (
+            np.where(there, x, np.float32(0)) for x in (hits.intra, cross, truth)
+        )
+        held = self._stored[modality], self._stored[other]
+        return Found(self.pairs[modality], pseudo, hits.rows, intra, cross, *held), truth
 
     def _wide(
         self, modality: Modality, mode: str, k: int, pseudo: np.ndarray | None

@@ -49,6 +49,19 @@ class Neighbours:
     cross: np.ndarray
     score: np.ndarray
 
+    def hits(self, ids: pa.Array) -> list[list[Hit]]:
+        """As records: those that are there, by the ids of all rows."""
+        return [
+            [
+                Hit(ids[int(row)].as_py(), int(row), float(a), float(b), float(c))
+                for row, a, b, c in zip(rows, intra, cross, score, strict=True)
+                if row >= 0
+            ]
+            for rows, intra, cross, score in zip(
+                self.rows, self.intra, self.cross, self.score, strict=True
+            )
+        ]
+
 
 def ranked(score: np.ndarray, rows: np.ndarray, ids: pa.Array) -> np.ndarray:
     """Columns by descending score, per query; scores that are level go by ascending id.

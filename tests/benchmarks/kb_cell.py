@@ -6,9 +6,11 @@ import tempfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+import pyarrow as pa
 
 from kb import contents
 from kb.embeddings import MODALITIES, Modality, opposite
@@ -21,8 +23,8 @@ from kb.mapping.regressors import Regressor
 from kb.pairs import Pairs, read_pairs
 from kb.purification import purify
 from kb.recipe import KnowledgeBaseSettings
-from kb.retrieval import FusionRetriever, RetrievalSettings
-from kb.retrieval.learned import FUSIONS, Found
+from kb.retrieval import FusionRetriever, Neighbours, RetrievalSettings
+from kb.retrieval.learned import FUSIONS
 from kb.retrieval.leave_one_out import (
     CANDIDATE_ALPHA,
     LeaveOneOut,
@@ -30,8 +32,9 @@ from kb.retrieval.leave_one_out import (
     judge_examples,
     select_retrieval,
 )
-from tests.benchmarks.kb_example import Halves
+from pipeline.evaluation.measures.captions import cider_d
 from tests.benchmarks.kb_photographs import pairs_of
+from tests.benchmarks.kb_worlds import Captioned
 
 Quality = dict[Modality, np.ndarray]
 
@@ -47,8 +50,18 @@ class Cell:
     """One world, purified, indexed, and its mappings compared; every way shares these."""
 
     def __init__(
-        self, own: Halves, external: Halves, asked: Halves, shared_space: bool, networks: bool
+        self,
+        internal_pairs: Captioned,
+        external_pairs: Captioned,
+        asked_by: Captioned,
+        shared_space: bool,
+        networks: bool,
     ) -> None:
+        own, external, asked = (
+            drawn.halves for drawn in (internal_pairs, external_pairs, asked_by)
+        )
+        self.captions = {"own": internal_pairs.captions, "web": external_pairs.captions}
+        self.truth = asked_by.captions
         internal = pairs_of(own, "own")
         self.settings = MappingSettings()
         held = internal.groups()
@@ -130,6 +143,29 @@ class Cell:
         nothing = self.contest.says_nothing(modality, name)
         return None if nothing else self.predict(name, modality)
 
+    def cider(self, chosen: Chosen, rows_asked: int = 300) -> np.ndarray:
+        """CIDEr-D of the first rows' examples' captions against all those of the picture, [n]."""
+        settings = chosen.retrieval.model_copy(update={"examples": 1})
+        rows = self._found(settings, "image", chosen).rows[:rows_asked, 0]
+        found = []
+        for row_id in self.retriever.ids.take(pa.array(rows)).to_pylist():
+            source, number = row_id.rsplit("-", 1)
+            found.append(self.captions[source][int(number)][0])
+        return cider_d(found, self.truth[:rows_asked])
+
+    def _found(self, settings: RetrievalSettings, modality: Modality, chosen: Chosen) -> Neighbours:
+        """What a retriever with these settings finds for the rows to ask by."""
+        guess = self.asking(chosen, modality)
+        if guess is None:
+            settings = settings.model_copy(update={"mode": "intra"})
+        # Asks for nothing but what is said here, since the predictions are given.
+        says = SimpleNamespace(constant_=dict.fromkeys(MODALITIES, False))
+        finder = FusionRetriever(
+            self.embeddings, self.retriever.indexes, self.retriever.ids, cast("Any", says), settings,
+            self.retriever.shared_space, self.retriever.digests,
+        )  # fmt: skip
+        return finder.search(self.asked[modality], modality, pseudo=guess)
+
     def all_rows(self, chosen: Chosen) -> tuple[Quality, Chosen]:
         """Fusion over all pairs, its alpha measured."""
         count = len(self.retriever.ids)
@@ -147,10 +183,6 @@ class Cell:
         """The learned fusions over the same candidates as the score, trained on the internal pairs."""
         found: dict[str, Quality] = {name: {} for name in FUSIONS}
         k, alpha = int(chosen.retrieval.k), float(chosen.retrieval.alpha)
-        finder = FusionRetriever(
-            self.embeddings, self.retriever.indexes, self.retriever.ids, None,
-            RetrievalSettings(mode="intra", k=k), self.retriever.shared_space, self.retriever.digests,
-        )  # fmt: skip
         pseudo = self.held(chosen.mapping)
         for modality in MODALITIES:
             other = opposite(modality)
@@ -159,18 +191,12 @@ class Cell:
                 for fusion in found.values():
                     fusion[modality] = self.quality(chosen)[modality]
                 continue
-
-            def seen(trials: LeaveOneOut, guess: np.ndarray, m: Modality = modality) -> Found:
-                hits = finder.search(trials.pairs[m], m, trials.ids, k, guess, trials.without)
-                return Found(
-                    trials.pairs[m], guess, hits.rows, np.nan_to_num(hits.intra),
-                    np.nan_to_num(hits.cross), self.embeddings[m], self.embeddings[opposite(m)],
-                )  # fmt: skip
-
-            trained, asked = seen(self.trials, held), seen(self.unseen, guess)
-            truth = finder.similarities(self.own[other], other, trained.rows)
-            for name, fusion in FUSIONS.items():
-                best = fusion().fit(trained, truth, alpha).score(asked).argmax(axis=1)
+            (trained, truth), (asked, _) = (
+                self.trials.candidates(modality, k, held),
+                self.unseen.candidates(modality, k, guess),
+            )
+            for name, make_fusion in FUSIONS.items():
+                best = make_fusion().fit(trained, truth, alpha).score(asked).argmax(axis=1)
                 rows = asked.rows[np.arange(len(best)), best]
                 found[name][modality] = _like(self.embeddings[other], rows, self.asked[other])
         return found
@@ -178,16 +204,9 @@ class Cell:
     def several(self, chosen: Chosen, diversity: float, m: int = 3) -> tuple[Quality, Quality]:
         """Of m examples that differ the best one's likeness to the truth, and the mean one's."""
         best, mean = {}, {}
+        settings = chosen.retrieval.model_copy(update={"examples": m, "diversity": diversity})
         for modality in MODALITIES:
-            settings = chosen.retrieval.model_copy(update={"examples": m, "diversity": diversity})
-            finder = FusionRetriever(
-                self.embeddings, self.retriever.indexes, self.retriever.ids, None, settings,
-                self.retriever.shared_space, self.retriever.digests,
-            )  # fmt: skip
-            guess = self.asking(chosen, modality)
-            if guess is None:
-                finder.settings = settings.model_copy(update={"mode": "intra"})
-            rows = finder.search(self.asked[modality], modality, pseudo=guess).rows
+            rows = self._found(settings, modality, chosen).rows
             other = opposite(modality)
             found = [_like(self.embeddings[other], r, self.asked[other]) for r in rows.T]
             best[modality], mean[modality] = np.max(found, axis=0), np.mean(found, axis=0)

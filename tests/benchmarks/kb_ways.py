@@ -29,6 +29,7 @@ PAPER = {"mode": "fusion", "k": 10, "alpha": 0.5, "consensus": 0}
 # Candidates of the mapping: (external pairs too, attention too).
 OWN, WITH_EXTERNAL, WITH_ATTENTION, ALL = (False, False), (True, False), (False, True), (True, True)
 MEASURED = {"mode": "fusion", "consensus": 0}
+DEFAULT = "and consensus: the default"
 WAYS: dict[str, tuple[tuple[bool, bool], dict[str, Any]]] = {
     "the paper's": (OWN, PAPER),
     "k and alpha alone": (OWN, MEASURED),
@@ -39,7 +40,7 @@ WAYS: dict[str, tuple[tuple[bool, bool], dict[str, Any]]] = {
     "k, alpha, external": (WITH_EXTERNAL, MEASURED),
     "and attention": (ALL, MEASURED),
     "and mode": (ALL, {"consensus": 0}),
-    "and consensus: the default": (ALL, {}),
+    DEFAULT: (ALL, {}),
 }
 
 
@@ -52,7 +53,7 @@ def measured(cell: Cell, thorough: bool) -> dict[str, Any]:
     by_score = found["and attention"][1]
     for name, quality in cell.learned(by_score).items():
         found[f"fusion by {name}"] = quality, by_score
-    default = found["and consensus: the default"][1]
+    default = found[DEFAULT][1]
     for diversity in (0.0, 0.25, 0.5, 1.0):
         best, mean = cell.several(default, diversity)
         found[f"best of 3, diversity {diversity:g}"] = best, default
@@ -60,17 +61,31 @@ def measured(cell: Cell, thorough: bool) -> dict[str, Any]:
     if thorough:
         found["k all"] = cell.all_rows(by_score)
     told: dict[str, Any] = {}
+    words = cell.cider(found["the paper's"][1])
     for way, (quality, chosen) in found.items():
-        base = {"fusion": "and attention", "k all": "and attention"}.get(
-            way if way == "k all" else way.split()[0], "the paper's"
-        )
+        base = base_of(way)
         told[way] = {"over": base, "mapping": chosen.mapping}
         told[way] |= {n: getattr(chosen.retrieval, n) for n in contents.RETRIEVAL}
         for modality, values in quality.items():
-            gain = values - found[base][0][modality]
-            error = float(gain.std(ddof=1) / np.sqrt(len(gain)))
-            told[way][str(modality)] = [float(values.mean()), float(gain.mean()), error]
+            told[way][str(modality)] = over(values, found[base][0][modality])
+        if way == DEFAULT:
+            told[way]["CIDEr-D"] = over(cell.cider(chosen), words)
     return told
+
+
+def base_of(way: str) -> str:
+    """The way that another is compared with."""
+    if way.startswith(("fusion by", "k all")):
+        return "and attention"
+    if ", diversity" in way:
+        return way.split(",")[0] + ", diversity 0"
+    return "the paper's"
+
+
+def over(values: np.ndarray, base: np.ndarray) -> list[float]:
+    """The mean, and the gain over others by row with its standard error."""
+    gain = values - base
+    return [float(values.mean()), float(gain.mean()), float(gain.std(ddof=1) / len(gain) ** 0.5)]
 
 
 def cells(options: argparse.Namespace) -> Sequence[tuple[str, str, int, int]]:
@@ -113,7 +128,7 @@ def main() -> None:
         line = {"cell": [world, kind, internal, seed], "seconds": round(spent, 1), "ways": told}
         with options.results.open("a") as sink:
             sink.write(json.dumps(line) + "\n")
-        figures = " / ".join("{1:+.3f} ± {2:.3f}".format(*told["and consensus: the default"][m])
+        figures = " / ".join("{1:+.3f} ± {2:.3f}".format(*told[DEFAULT][m])
                              for m in MODALITIES)  # fmt: skip
         print(world, kind, internal, seed, figures, f"{spent:.0f} s", flush=True)
 

@@ -8,16 +8,29 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from kb.embeddings import MODALITIES, normalise
 from tests.benchmarks.kb_example import Halves, encoded, shifted, some
-from tests.benchmarks.photographs import Photographs, photographs
+from tests.benchmarks.photographs import SENTENCES, Photographs, photographs
 
 WORLDS = ("photographs", "remote sensing", "example")
 EXTERNAL = ("relevant", "mixed", "irrelevant", "shifted")
 # Of the pictures' 1,280 directions so many are kept, without which a table takes a day.
 DIRECTIONS = 512
 RELEVANT, ASKED = 1500, 1000
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """Pairs, and in words the text of each: the captions that it has, the embedded one first."""
+
+    halves: Halves
+    captions: list[list[str]]
+
+    def __add__(self, other: Captioned) -> Captioned:
+        both = {m: np.concatenate([self.halves[m], other.halves[m]]) for m in MODALITIES}
+        return Captioned(both, self.captions + other.captions)
 
 
 @dataclass(frozen=True)
@@ -34,19 +47,42 @@ class World:
     """
 
     shared_space: bool
-    draw: Callable[[str, int, int], tuple[Halves, Halves, Halves]]
+    draw: Callable[[str, int, int], tuple[Captioned, Captioned, Captioned]]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Photographs with the words of their sentences, [n][5]."""
+
+    data: Photographs
+    captions: list[list[str]]
+
+    def one_sentence(self, rows: np.ndarray, sentence: int) -> Captioned:
+        """Pairs of a picture and one of its sentences."""
+        text = normalise(self.data.sentences[rows, sentence])
+        captions = [self.captions[row] for row in rows]
+        ordered = [[own[sentence], *own[:sentence], *own[sentence + 1 :]] for own in captions]
+        return Captioned({"image": self.data.image[rows], "text": text}, ordered)
 
 
 def worlds(paths: dict[str, Path], cache_folder: Path, counts: dict[str, int]) -> dict[str, World]:
     """The example world, and those of the photographs at hand (both, or none)."""
     found = {"example": World(True, lambda *how: _of_example(cache_folder, *how))}
     if paths:
-        sets = {name: photographs(path, cache_folder, counts[name]) for name, path in paths.items()}
-        sets = reduced(sets)
+        read = {name: photographs(path, cache_folder, counts[name]) for name, path in paths.items()}
+        sets = {
+            name: Pictures(data, _captions(paths[name], counts[name]))
+            for name, data in reduced(read).items()
+        }
         for name, data in sets.items():
             (others,) = (other for known, other in sets.items() if known != name)
             found[name] = World(False, lambda *how, d=data, o=others: _of_photographs(d, o, *how))
     return found
+
+
+def _captions(parquet: Path, count: int) -> list[list[str]]:
+    columns = pq.read_table(parquet, columns=["captions"])["captions"][:count].to_pylist()
+    return [(own * SENTENCES)[:SENTENCES] for own in columns]
 
 
 def reduced(sets: dict[str, Photographs]) -> dict[str, Photographs]:
@@ -63,41 +99,43 @@ def reduced(sets: dict[str, Photographs]) -> dict[str, Photographs]:
 
 
 def _of_photographs(
-    data: Photographs, others: Photographs, kind: str, internal: int, seed: int
-) -> tuple[Halves, Halves, Halves]:
+    data: Pictures, others: Pictures, kind: str, internal: int, seed: int
+) -> tuple[Captioned, Captioned, Captioned]:
     generator = np.random.default_rng(seed)
-    order, away = generator.permutation(len(data)), generator.permutation(len(others))
-    asked = one_sentence(data, order[:ASKED], 0)
-    relevant = one_sentence(data, order[ASKED : ASKED + RELEVANT], 4)
-    own = one_sentence(data, order[ASKED + RELEVANT :][:internal], 0)
-    return own, _external(kind, relevant, one_sentence(others, away[:RELEVANT], 0), seed), asked
+    order = generator.permutation(len(data.captions))
+    away = generator.permutation(len(others.captions))
+    asked = data.one_sentence(order[:ASKED], 0)
+    relevant = data.one_sentence(order[ASKED : ASKED + RELEVANT], 4)
+    own = data.one_sentence(order[ASKED + RELEVANT :][:internal], 0)
+    return own, _external(kind, relevant, others.one_sentence(away[:RELEVANT], 0), seed), asked
 
 
 def _of_example(
     cache_folder: Path, kind: str, internal: int, seed: int
-) -> tuple[Halves, Halves, Halves]:
+) -> tuple[Captioned, Captioned, Captioned]:
     target, external, relevant = _example(cache_folder)
-    order = np.random.default_rng(seed).permutation(len(target["image"]))
-    asked, own = some(target, order[internal:][-ASKED:]), some(target, order[:internal])
-    return own, _external(kind, some(external, relevant), some(external, ~relevant), seed), asked
+    order = np.random.default_rng(seed).permutation(len(target.captions))
+    asked, own = _some(target, order[internal:][-ASKED:]), _some(target, order[:internal])
+    noise = _some(external, np.flatnonzero(~relevant))
+    return own, _external(kind, _some(external, np.flatnonzero(relevant)), noise, seed), asked
 
 
 @cache
-def _example(cache_folder: Path) -> tuple[Halves, Halves, np.ndarray]:
-    target, _ = encoded("target", cache_folder)
+def _example(cache_folder: Path) -> tuple[Captioned, Captioned, np.ndarray]:
+    target, words = encoded("target", cache_folder)
     external, columns = encoded("external", cache_folder)
-    return target, external, np.array(columns["relevant"], dtype=bool)
+    return (
+        Captioned(target, [[text] for text in words["text"]]),
+        Captioned(external, [[text] for text in columns["text"]]),
+        np.array(columns["relevant"], dtype=bool),
+    )
 
 
-def _external(kind: str, relevant: Halves, noise: Halves, seed: int) -> Halves:
-    return {
-        "relevant": relevant,
-        "mixed": {m: np.concatenate([relevant[m], noise[m]]) for m in MODALITIES},
-        "irrelevant": noise,
-        "shifted": shifted(relevant, seed, 0.6, 0.5),
-    }[kind]
+def _some(pairs: Captioned, rows: np.ndarray) -> Captioned:
+    return Captioned(some(pairs.halves, rows), [pairs.captions[row] for row in rows])
 
 
-def one_sentence(data: Photographs, rows: np.ndarray, sentence: int) -> Halves:
-    """Pairs of a picture and one of its sentences."""
-    return {"image": data.image[rows], "text": normalise(data.sentences[rows, sentence])}
+def _external(kind: str, relevant: Captioned, noise: Captioned, seed: int) -> Captioned:
+    if kind == "shifted":
+        return Captioned(shifted(relevant.halves, seed, 0.6, 0.5), relevant.captions)
+    return {"relevant": relevant, "mixed": relevant + noise, "irrelevant": noise}[kind]

@@ -85,6 +85,7 @@ def with_mode(retriever: FusionRetriever, mode: str) -> FusionRetriever:
         retriever.mapping,
         own.model_copy(update={"mode": mode, "consensus": weight}),
         retriever.shared_space,
+        fusions=retriever.fusions,
     )
 
 

@@ -173,10 +173,10 @@ class Tuner:
         return [np.mean(halves, axis=0) for halves in zip(*found, strict=True)]
 
     def _retrieval(self, changes: Mapping[str, Any]) -> Trial | None:
-        """k and α of fusion retrieval."""
+        """k and α of fusion retrieval, unless its fusion is learned for those that it has."""
         job = self._job(changes)
         retriever = job.knowledge.checked().retriever
-        if retriever.settings.mode != "fusion":
+        if retriever.settings.mode != "fusion" or retriever.fusions:
             return None
         own = (retriever.k, float(retriever.settings.alpha))
         ks, alphas = sorted({own[0], *CANDIDATE_K}), sorted({own[1], *CANDIDATE_ALPHA})
