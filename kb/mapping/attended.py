@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,8 +101,9 @@ class Attended:
         """Sets temperature and gain by these rows of the experts, the first of which are internal."""
         truth = self.missed[source][rows]
         errors = []
-        for temperature in TEMPERATURES:
-            found = self._attention(self.keys[source][rows], source, temperature, groups, rows)
+        queries = self.keys[source][rows]
+        tried = self._attention(queries, source, TEMPERATURES, groups, rows)
+        for temperature, found in zip(TEMPERATURES, tried, strict=True):
             square = float(np.vdot(found, found))
             gain = min(max(float(np.vdot(found, truth)) / max(square, 1e-12), 0.0), 1.0)
             errors.append((float(np.sum((truth - gain * found) ** 2)), temperature, gain))
@@ -112,18 +113,21 @@ class Attended:
         self,
         queries: np.ndarray,
         source: Modality,
-        temperature: float,
+        temperatures: Sequence[float],
         groups: np.ndarray | None = None,
         own: np.ndarray | None = None,
         block: int = 1024,
-    ) -> np.ndarray:
-        """Σ a_j e_j for each query, float32 [n, d]; without the groups of the experts `own`."""
+    ) -> list[np.ndarray]:
+        """Σ a_j e_j for each query by each temperature, float32 [n, d] each.
+
+        Queries that are the experts `own` go without those of their groups.
+        """
         import torch
         from torch.nn.functional import embedding_bag
 
         keys = torch.from_numpy(self.keys[source])
         missed = torch.from_numpy(self.missed[source])
-        parts = []
+        parts: list[list[np.ndarray]] = [[] for _ in temperatures]
         for start in range(0, len(queries), block):
             part = slice(start, start + block)
             cosines = torch.from_numpy(np.ascontiguousarray(queries[part])) @ keys.T
@@ -131,20 +135,20 @@ class Attended:
                 same = groups[own[part], None] == groups
                 cosines[torch.from_numpy(same)] = -torch.inf
             nearest = cosines.topk(min(NEAREST, len(keys)), dim=1)
-            # Where a query has no expert but its own group, nothing is added.
-            attention = (nearest.values / temperature).softmax(dim=1).nan_to_num()
-            parts.append(
-                embedding_bag(
+            for temperature, found in zip(temperatures, parts, strict=True):
+                # Where a query has no expert but its own group, nothing is added.
+                attention = (nearest.values / temperature).softmax(dim=1).nan_to_num()
+                summed = embedding_bag(
                     nearest.indices, missed, per_sample_weights=attention, mode="sum"
-                ).numpy()
-            )
-        return np.concatenate(parts)
+                )
+                found.append(summed.numpy())
+        return [np.concatenate(found) for found in parts]
 
     def predict(self, rows: np.ndarray, source: Modality) -> np.ndarray:
         assert self.ridge is not None
         predicted = self.ridge.unscaled(rows, source)
         if self.gains[source] > 0:
-            found = self._attention(rows, source, self.temperatures[source])
+            (found,) = self._attention(rows, source, [self.temperatures[source]])
             predicted = predicted + self.gains[source] * found
         return normalise(predicted, copy=False)
 

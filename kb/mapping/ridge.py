@@ -49,6 +49,9 @@ class Ridge:
             solved = _Solved(fitted, source)
             x = (rows[source] - self.means[source]) @ solved.vectors
             y = rows[opposite(source)] - self.means[opposite(source)]
+            if not blocks:
+                # Enough to tell which penalty errs least; the systems of groups need more.
+                x, y = x.astype(np.float32), y.astype(np.float32)
             errors = [
                 float(np.mean(np.sum(solved.left_out(x, y, penalty, blocks) ** 2, axis=1)))
                 for penalty in RIDGE_PENALTIES
@@ -134,10 +137,10 @@ class _Solved:
         blocks: Sequence[np.ndarray],
         weight: float = 1.0,
     ) -> np.ndarray:
-        """Residuals of centred rows, `x` in this basis, by fits without them; float64 [n, d]."""
+        """Residuals of centred rows, `x` in this basis, by fits without them, [n, d]."""
         penalised = self.values + penalty
-        residuals = y - x @ self.turned(penalty)
-        leverage = 1 / self.total + (x**2) @ (1 / penalised)
+        residuals = y - x @ self.turned(penalty).astype(x.dtype)
+        leverage = 1 / self.total + (x**2) @ (1 / penalised).astype(x.dtype)
         alone = residuals / (1 - weight * leverage).clip(1e-6)[:, None]
         for block in blocks:
             own, size = x[block], block.shape[1]
