@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("--external", nargs="*", choices=EXTERNAL, default=list(EXTERNAL))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--networks", action="store_true", help="take the networks in, too")
     options = parser.parse_args()
     paths = {"photographs": options.photographs, "remote sensing": options.remote}
     counts = dict(zip(paths, options.count, strict=True))
@@ -124,7 +125,7 @@ def main() -> None:
         start = time.process_time()
         own, external, asked = at_hand[world].draw(kind, internal, seed)
         shared = at_hand[world].shared_space
-        told = measured(Cell(own, external, asked, shared, networks=shared), seed == 0)
+        told = measured(Cell(own, external, asked, shared, options.networks), seed == 0)
         spent = time.process_time() - start
         line = {"cell": [world, kind, internal, seed], "seconds": round(spent, 1), "ways": told}
         with options.results.open("a") as sink:
