@@ -51,8 +51,9 @@ class Found:
 
     def of(self, part: np.ndarray) -> Found:
         """Some of the queries."""
-        names = ("queries", "pseudo", "rows", "intra", "cross")
-        return Found(*(getattr(self, n)[part] for n in names), self.observed, self.sought)
+        own = (self.queries, self.pseudo, self.rows, self.intra, self.cross)
+        queries, pseudo, rows, intra, cross = (array[part] for array in own)
+        return Found(queries, pseudo, rows, intra, cross, self.observed, self.sought)
 
 
 class Fusion(Protocol):

@@ -20,6 +20,9 @@ CANDIDATE_K = (5, 10, 20, 50, 100, 200, 400)
 CANDIDATE_ALPHA = (0.0, 0.25, 0.5, 0.75, 1.0)
 CANDIDATE_CONSENSUS = (0.1, 0.25, 0.5, 1.0)
 
+# Standard errors that a gain over the paper's values must exceed.
+ERRORS = 1.0
+
 
 class Point(NamedTuple):
     """One way to retrieve; alpha is NaN in modes that have none."""
@@ -250,7 +253,7 @@ def _best(
             }
         )
     highest = max(range(len(points)), key=lambda number: evidence[number]["mean"])
-    gains = evidence[highest]["gain"] > evidence[highest]["standard_error"]
+    gains = evidence[highest]["gain"] > ERRORS * evidence[highest]["standard_error"]
     return points[highest if gains else 0], evidence
 
 

@@ -159,7 +159,7 @@ class Cell:
         if guess is None:
             settings = settings.model_copy(update={"mode": "intra"})
         # Asks for nothing but what is said here, since the predictions are given.
-        says = SimpleNamespace(constant_=dict.fromkeys(MODALITIES, False))
+        says = None if guess is None else SimpleNamespace(constant_={modality: False})
         finder = FusionRetriever(
             self.embeddings, self.retriever.indexes, self.retriever.ids, cast("Any", says), settings,
             self.retriever.shared_space, self.retriever.digests,

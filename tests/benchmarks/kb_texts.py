@@ -18,13 +18,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config.config import Config, load_config, make_config
+from pipeline.config.config import Config, make_config
 from pipeline.evaluation.changes import change
 from pipeline.evaluation.measures.captions import cider_d
 from pipeline.evaluation.results.intervals import paired
 from pipeline.job import Job
 from pipeline.models.candidates import CandidateStore
-from tests.benchmarks.tune_example import EMOJI, completed
+from tests.benchmarks.tune_example import EMOJI, JUDGE, completed, demo
 
 COMPLETE = 200
 PAPER = {
@@ -49,7 +49,7 @@ def incomplete(folder: Path, rows: int, seed: int) -> dict[str, str]:
 
 
 def configured(folder: Path, name: str, captioner: str, changes: dict[str, Any]) -> Config:
-    values = load_config(EMOJI / "dmc.yaml").model_dump(mode="json")
+    values = demo()
     del values["image_generator"]
     values |= {"output": str(folder / name), "export": []}
     values["dataset"]["path"] = str(folder / "rows.parquet")
@@ -64,10 +64,7 @@ def measure(folder: Path, rows: int, seed: int) -> dict[str, dict[str, list[np.n
     """Per captioner and figure, of every row: [with the paper's, with the default]."""
     hidden = incomplete(folder, rows, seed)
     memory = CandidateStore(folder / "candidates.sqlite")
-    values = load_config(EMOJI / "dmc.yaml").model_dump(mode="json")
-    values |= {"output": str(folder / "judge")}
-    values["encoder"] = {"kind": "open_clip", "model": "local-dir:checkpoints/encoder-judge"}
-    judge = Job(make_config(values, EMOJI))
+    judge = Job(make_config(demo() | {"output": str(folder / "judge"), "encoder": JUDGE}, EMOJI))
     truth = judge.models.embed([[text] for text in hidden.values()], "text")
     found: dict[str, dict[str, list[np.ndarray]]] = {}
     for captioner in CAPTIONERS:

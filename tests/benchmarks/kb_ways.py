@@ -30,9 +30,10 @@ PAPER = {"mode": "fusion", "k": 10, "alpha": 0.5, "consensus": 0}
 OWN, WITH_EXTERNAL, WITH_ATTENTION, ALL = (False, False), (True, False), (False, True), (True, True)
 MEASURED = {"mode": "fusion", "consensus": 0}
 DIVERSITIES = (0.0, 0.1, 0.25, 0.5)
+PAPERS = "the paper's"
 DEFAULT = "and consensus: the default"
 WAYS: dict[str, tuple[tuple[bool, bool], dict[str, Any]]] = {
-    "the paper's": (OWN, PAPER),
+    PAPERS: (OWN, PAPER),
     "k and alpha alone": (OWN, MEASURED),
     "external pairs alone": (WITH_EXTERNAL, PAPER),
     "attention alone": (WITH_ATTENTION, PAPER),
@@ -46,7 +47,10 @@ WAYS: dict[str, tuple[tuple[bool, bool], dict[str, Any]]] = {
 
 
 def measured(cell: Cell, thorough: bool) -> dict[str, Any]:
-    """Every way, with what is off by default where it is to be thorough: per observed modality its mean, gain over the paper's, and standard error."""
+    """Every way: per observed modality its mean, and its gain over another with the standard error.
+
+    What is off by default is measured where it is to be thorough.
+    """
     found: dict[str, tuple[Quality, Chosen]] = {}
     for way, how in WAYS.items():
         chosen = cell.choose(*how)
@@ -62,7 +66,7 @@ def measured(cell: Cell, thorough: bool) -> dict[str, Any]:
             found[f"mean of 3, diversity {diversity:g}"] = mean, default
         found["k all"] = cell.all_rows(by_score)
     told: dict[str, Any] = {}
-    words = cell.cider(found["the paper's"][1])
+    words = cell.cider(found[PAPERS][1])
     for way, (quality, chosen) in found.items():
         base = base_of(way)
         told[way] = {"over": base, "mapping": chosen.mapping}
@@ -80,7 +84,7 @@ def base_of(way: str) -> str:
         return "and attention"
     if ", diversity" in way:
         return way.split(",")[0] + ", diversity 0"
-    return "the paper's"
+    return PAPERS
 
 
 def over(values: np.ndarray, base: np.ndarray) -> list[float]:

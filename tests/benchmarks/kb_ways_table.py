@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from kb.contents import RETRIEVAL
 from kb.embeddings import MODALITIES
-from tests.benchmarks.kb_ways import DEFAULT
+from tests.benchmarks.kb_ways import DEFAULT, PAPERS, WAYS, base_of
 from tests.benchmarks.kb_worlds import EXTERNAL, WORLDS
 
 Line = dict[str, Any]
@@ -51,7 +52,6 @@ def main() -> None:
     def where(test: Callable[[str, str, int], bool]) -> list[Line]:
         return [line for line in lines if test(*line["cell"][:3])]
 
-    ways = list(dict.fromkeys(way for line in lines for way in line["ways"]))
     sizes = sorted({line["cell"][2] for line in lines})
     at_hand = [world for world in WORLDS if where(lambda w, _, __, own=world: w == own)]
     print(f"{len(lines)} cells; by internal pairs, the default over the paper's:\n")
@@ -75,33 +75,32 @@ def main() -> None:
             cells.append(f"{before:.3f} {mean:+.3f} ± {error:.3f}")
         rows.append([world, *cells])
     table(["world", *EXTERNAL], rows)
+    steps = [way for way in WAYS if way != PAPERS]
     for world in at_hand:
-        print(f"{world}, all numbers of internal pairs:\n")
-        rows = []
-        for way in ways:
-            if way == "the paper's":
-                continue
-            cells = [
-                told(where(lambda w, k, _, own=(world, kind): (w, k) == own), way)
-                for kind in EXTERNAL
-            ]
-            over = next(line["ways"][way]["over"] for line in lines if way in line["ways"])
-            rows.append([way + ("" if over == "the paper's" else f" (over `{over}`)"), *cells])
+        print(f"{world}, over the paper's, all numbers of internal pairs:\n")
+        some = {kind: where(lambda w, k, _, own=(world, kind): (w, k) == own) for kind in EXTERNAL}
+        rows = [[way, *(told(some[kind], way) for kind in EXTERNAL)] for way in steps]
         table(["way", *EXTERNAL], rows)
-    print("losses, cell by cell (all draws):")
-    for way in ways:
+    others = [way for line in lines for way in line["ways"] if way not in WAYS]
+    print("What is off, over what stands without it; all kinds of external pairs, one draw:\n")
+    rows = []
+    for way in dict.fromkeys(others):
+        cells = [told(where(lambda w, _, __, own=world: w == own), way) for world in at_hand]
+        rows.append([f"{way} (over {base_of(way)})", *cells])
+    table(["way", *at_hand], rows)
+    print("losses of the steps, cell by cell (all draws):")
+    for way in steps:
         for world in at_hand:
             for kind in EXTERNAL:
                 for size in sizes:
-                    some = where(lambda w, k, n, own=(world, kind, size): (w, k, n) == own)
+                    some_of = where(lambda w, k, n, own=(world, kind, size): (w, k, n) == own)
                     for modality in MODALITIES:
-                        mean, error = gain(some, way, str(modality))
+                        mean, error = gain(some_of, way, str(modality))
                         if mean < -2 * error:
-                            chosen = [{k: v for k, v in s["ways"][way].items()
-                                       if k in ("mapping", "mode", "k", "alpha", "consensus")}
-                                      for s in some if way in s["ways"]]  # fmt: skip
-                            print(f"  {way}; {world}, {kind}, {size}, {modality}: {mean:+.4f} ± "
-                                  f"{error:.4f} {chosen}")  # fmt: skip
+                            how = [[line["ways"][way][n] for n in ("mapping", *RETRIEVAL)]
+                                   for line in some_of]  # fmt: skip
+                            print(f"  {way}; {world}, {kind}, {size}, from {modality}: "
+                                  f"{mean:+.4f} ± {error:.4f} {how}")  # fmt: skip
 
 
 if __name__ == "__main__":
