@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from kb import contents
-from kb.embeddings import MODALITIES, Modality, opposite
+from kb.embeddings import MODALITIES, Modality, opposite, sample_rows
 from kb.fitting import external_side
 from kb.index import EmbeddingIndex
 from kb.mapping import MappingSettings
@@ -36,6 +36,8 @@ from pipeline.evaluation.measures.captions import cider_d
 from tests.benchmarks.kb_photographs import pairs_of
 from tests.benchmarks.kb_worlds import Captioned
 
+# Internal pairs that choices are made by at most, where the knowledge base takes 2,000.
+JUDGES = 400
 Quality = dict[Modality, np.ndarray]
 
 
@@ -65,6 +67,7 @@ class Cell:
         internal = pairs_of(own, "own")
         self.settings = MappingSettings()
         held = internal.groups()
+        judges = sample_rows(len(internal), JUDGES, 0)
         pairs, self.embeddings, side = _purified(internal, pairs_of(external, "web"))
         indexes = {m: EmbeddingIndex.build(self.embeddings[m]) for m in MODALITIES}
         self.retriever = FusionRetriever(
@@ -77,12 +80,14 @@ class Cell:
             open_.remove("start")
         self.contest = Contest.hold(
             {name: partial(self._make, name) for name in open_},
-            own, held, np.arange(len(held)), self.settings.folds, 0,
+            own, held, judges, self.settings.folds, 0,
         )  # fmt: skip
         self.models: dict[str, Regressor] = {}
         self.judged: dict[Any, np.ndarray] = {}
+        ids = internal.table["id"].take(pa.array(judges)).to_pylist()
+        judging = {m: own[m][judges] for m in MODALITIES}
         self.trials = LeaveOneOut(
-            self.retriever, own, internal.table["id"].to_pylist(), internal.digests
+            self.retriever, judging, ids, {m: d[judges] for m, d in internal.digests.items()}
         )
         self.unseen = LeaveOneOut(
             self.retriever, asked, [f"asked-{n}" for n in range(len(asked["image"]))]
