@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow.dataset as ds
 
-from generators.service import ServiceRefused
+from generators.service_errors import ServiceRefused
 from kb.storage import DamagedKnowledgeBase
 from pipeline.completion.portion import Parts
 from pipeline.completion.shard import RowsDone, Shards
