@@ -84,7 +84,7 @@ def main() -> None:
     others = [way for line in lines for way in line["ways"] if way not in WAYS]
     print("What is off, over what stands without it; all kinds of external pairs, one draw:\n")
     rows = []
-    for way in dict.fromkeys(others):
+    for way in dict.fromkeys(way for way in others if way != base_of(way)):
         cells = [told(where(lambda w, _, __, own=world: w == own), way) for world in at_hand]
         rows.append([f"{way} (over {base_of(way)})", *cells])
     table(["way", *at_hand], rows)
