@@ -106,7 +106,7 @@ class FusionRetriever:
         ids: Sequence[str] | None = None,
         m: int | None = None,
         pseudo: np.ndarray | None = None,
-        without: Mapping[Modality, np.ndarray] | None = None,
+        without: Mapping[Modality, np.ndarray] | Excluded | None = None,
     ) -> Neighbours:
         """The best m pairs of each query, as arrays.
 
@@ -138,7 +138,7 @@ class FusionRetriever:
             # of matrices would take the processor from the index.
             pseudo = self.mapping.map(queries, source=modality, target=opposite(modality))
         parts = []
-        excluded = None if without is None else Excluded.among(self.digests or {}, without)
+        excluded = Excluded.given(self.digests, without)
         k = max(self.k, wanted)
         spare = SPARE if excluded is None else SPARE + excluded.most
         step = max(1, CANDIDATES_AT_ONCE // (k * REFINE[self.indexes[modality].kind] + spare))
@@ -287,14 +287,4 @@ class FusionRetriever:
         m: int | None = None,
     ) -> list[list[Hit]]:
         """`search` as records: per query at most m hits, best first."""
-        found = self.search(embeddings, modality, ids, m)
-        return [
-            [
-                Hit(self.ids[int(row)].as_py(), int(row), float(a), float(b), float(c))
-                for row, a, b, c in zip(rows, intra, cross, score, strict=True)
-                if row >= 0
-            ]
-            for rows, intra, cross, score in zip(
-                found.rows, found.intra, found.cross, found.score, strict=True
-            )
-        ]
+        return self.search(embeddings, modality, ids, m).hits(self.ids)

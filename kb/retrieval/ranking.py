@@ -47,6 +47,17 @@ class Neighbours:
     cross: np.ndarray
     score: np.ndarray
 
+    def hits(self, ids: pa.Array) -> list[list[Hit]]:
+        """As records: per query at most m hits, best first; `ids` are by row."""
+        return [
+            [
+                Hit(ids[int(row)].as_py(), int(row), float(a), float(b), float(c))
+                for row, a, b, c in zip(*figures, strict=True)
+                if row >= 0
+            ]
+            for figures in zip(self.rows, self.intra, self.cross, self.score, strict=True)
+        ]
+
 
 def ranked(score: np.ndarray, rows: np.ndarray, ids: pa.Array) -> np.ndarray:
     """Columns by descending score, per query; scores that are level go by ascending id.
