@@ -91,7 +91,7 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
         half: answer["pending"][half] if half in config.made else 0 for half in MODALITIES
     }
     checked = _checked(job, counts)
-    drawn = {half: made[half] + checked[half] for half in MODALITIES}
+    drawn: dict[str, int] = {half: made[half] + checked[half] for half in MODALITIES}
     answer |= {
         "made": made,
         "calls": _calls(config, drawn, counts, external),
