@@ -91,10 +91,10 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
         half: answer["pending"][half] if half in config.made else 0 for half in MODALITIES
     }
     checked = _checked(job, counts)
-    drawn: dict[str, int] = {half: made[half] + checked[half] for half in MODALITIES}
+    asked: dict[str, int] = {half: made[half] + checked[half] for half in MODALITIES}
     answer |= {
         "made": made,
-        "calls": _calls(config, drawn, counts, external),
+        "calls": _calls(config, asked, counts, external),
         "external": external,
         "models": models,
         "disk": _disk(job, made),
@@ -117,7 +117,7 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
             answer["disk"]["completed"] += more
             answer["disk"]["exports"] += more * len(config.export)
             answer["disk"]["an_image"] = int(drawn)
-    return answer | {"spending": spending(config, drawn, timed)}
+    return answer | {"spending": spending(config, asked, timed)}
 
 
 def _checked(job: Job, counts: Mapping[str, int]) -> dict[str, int]:

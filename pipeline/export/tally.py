@@ -185,7 +185,7 @@ class Sieve:
         self._only = only
         self._verdicts = verdicts
         self._cuts = dict(cuts)
-        self._doubts: dict[str, float] = {**(doubts or {})}
+        self._doubts: dict[str, float] = dict((doubts or {}).items())
 
     def kept(self, rows: pa.Table, tally: Tally, bounds: Bounds) -> pa.Array:
         """Which rows, of the columns `JUDGED_BY`, are exported, [rows] of bool; all are counted."""
