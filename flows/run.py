@@ -135,7 +135,8 @@ def shard_task(config: str, name: str, run_id: str) -> dict[str, Any]:
     pace.begin()
     if progress is None:
         version = job.knowledge.version
-        check_planned(job.config, job.models.identity, version, shard.missing, shard.settings)
+        own = job.check.config if shard.checks else job.config
+        check_planned(own, job.models.identity, version, shard.missing, shard.settings)
         manifest = job.complete_shard(shard)
         outcomes = count_outcomes(manifest.rows)
     else:
@@ -197,7 +198,7 @@ def _complete(config: str, job: Job) -> None:
             for shard in stage:
                 write_whole(folder / f"{shard.name}.json", shard.dump())
             if engine.kind != "local" and mirror is not None:
-                mirror.push([PLAN])
+                mirror.push([PLAN, CHECK])
             yield [{"config": config, "name": shard.name, "run_id": job.run_id} for shard in stage]
 
     kinds = {shard.name: _kind(job, shard) for shard in shards}

@@ -199,7 +199,7 @@ class Job:
             self.review.verdicts,
         )
         standing = self.planned.standing(self.catalog.counts())
-        self.check.plan(self.catalog, standing, settings, self.run_id, retry_failed)
+        self.check.plan(self.catalog, standing, self.run_id, retry_failed)
         return self.planned
 
     def begin(self) -> None:

@@ -15,29 +15,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from kb.embeddings import MODALITIES, Modality
 from kb.fitting import HELD_OUT
 from kb.mapping.held_out import HeldOut
 from kb.pairs import read_pairs
 from pipeline.check.apart import KnowledgeApart
-from pipeline.check.calibrating import Checked, calibrate
 from pipeline.check.choosing import Choice, choose
-from pipeline.check.figures import figures, told, verdict
+from pipeline.check.figures import told, verdict
 from pipeline.check.portion import CheckedParts
+from pipeline.check.summing import sum_up
 from pipeline.completion.portion import Parts
 from pipeline.completion.sent import SentShards
 from pipeline.completion.shard import RowsDone
 from pipeline.config.config import Config
+from pipeline.config.dependencies import row_dependencies
 from pipeline.config.run import CHECKED_SHARE, FEWEST_CHECKED
 from pipeline.dataset.catalog import Catalog
 from pipeline.dataset.settings import INTERNAL
 from pipeline.knowledge.standing import STANDARDS, StandingKnowledge
-from pipeline.ledger.comparison import ATTEMPTS, Settings, compare
+from pipeline.ledger.comparison import ATTEMPTS, compare
 from pipeline.ledger.ledger import Ledger, Manifest
 from pipeline.ledger.plan import ShardPlan, make_plan
 from pipeline.storage.digests import digest
@@ -47,8 +46,6 @@ from pipeline.storage.run_folder import RunFolder
 logger = logging.getLogger(__name__)
 
 FIGURES = "figures.json"
-# Pairs to look at, worst to best.
-SHOWN = 10
 HIDDEN = "hidden for the check"
 
 
@@ -64,18 +61,22 @@ class Check:
 
     Attributes
     ----------
+    config : Config
+        The run's without floors of confidence: no checked pair is told one, and a floor that is set once
+        the check is known leaves it as it is.
     planned : dict
         Shards to be done, by half; `plan` fills it.
     """
 
     def __init__(self, parts: Parts, knowledge: StandingKnowledge, home: RunFolder) -> None:
-        self.config: Config = parts.config
+        self._given = parts.config
+        self.config = _without_floors(parts.config)
         self._knowledge = knowledge
         apart = KnowledgeApart(
             knowledge, self.config.evaluation.duplicate_cosine, self.config.run.seed
         )
         self.parts = {
-            half: CheckedParts(parts.config, parts.sources, parts.models, apart, apart, half)
+            half: CheckedParts(self.config, parts.sources, parts.models, apart, apart, half)
             for half in self.config.made
         }
         self._shards = {half: SentShards(own, home) for half, own in self.parts.items()}
@@ -86,7 +87,6 @@ class Check:
         self,
         catalog: Catalog,
         rows: Mapping[Modality, int],
-        settings: Settings,
         run_id: str,
         retry_failed: bool = False,
     ) -> None:
@@ -98,13 +98,12 @@ class Check:
             Of the dataset.
         rows : mapping
             By half, rows that lack it and are completed once this run is done.
-        settings : mapping
-            What rows depend on; see `pipeline.config.dependencies`.
         run_id : str
         retry_failed : bool
         """
-        run = self.config.run
+        run, version = self.config.run, self._knowledge.version
         for half, parts in self.parts.items():
+            settings = row_dependencies(self.config, parts.models.identity, version, [half])
             choice = self._chosen[half] = self._choose(half, catalog, rows[half], settings[half])
             wanted = _hidden(catalog.table, choice.ids, half)
             ledger = Ledger(parts.folder).load()
@@ -186,42 +185,11 @@ class Check:
             return
         found: dict[str, Any] = {"figures": {"checked": 0, "why": choice.why}}
         if choice.ids:
-            found = self._found(half, self._rows(ledger, choice.ids), catalog)
+            found = sum_up(half, ledger, choice.ids, catalog, self.config.run.seed)
         summed = found["figures"]
         summed |= {"told": told(half, summed), "verdict": verdict(half, summed)}
         write_whole(path, json.dumps({"of": of} | found, indent=1, ensure_ascii=False))
         _tidy(ledger, choice.ids)
-
-    def _rows(self, ledger: Ledger, ids: list[str]) -> list[dict[str, Any]]:
-        """The chosen pairs as they were done last."""
-        rows: dict[str, dict[str, Any]] = {}
-        wanted = pc.field("id").isin(ids)
-        for manifest in ledger.newest_first():
-            columns = ["id", "status", "text", "check"]
-            table = pq.read_table(ledger.parts / manifest.part, columns=columns, filters=wanted)
-            for row in table.to_pylist():
-                rows.setdefault(row["id"], row)
-        return [rows[row_id] for row_id in ids if row_id in rows]
-
-    def _found(
-        self, half: Modality, rows: list[dict[str, Any]], catalog: Catalog
-    ) -> dict[str, Any]:
-        for row in rows:
-            row["text"] = row["text"][0] if isinstance(row["text"], list) else row["text"]
-        made = [
-            row for row in rows if row["check"] is not None and row["check"]["chosen"] is not None
-        ]
-        summed = figures(rows, half, _captions(catalog, made) if half == "text" else {})
-        calibrated = None
-        if "why" not in summed:
-            calibrated = calibrate(_checked(made), self.config.run.seed)
-        order = sorted(made, key=lambda row: (row["check"]["chosen"], row["id"]))
-        places = np.linspace(0, len(order) - 1, min(SHOWN, len(order))).round().astype(int)
-        return {
-            "figures": summed | {"calibration": None if calibrated is None else calibrated.told},
-            "calibration": None if calibrated is None else calibrated.calibration.dump(),
-            "shown": [order[place]["id"] for place in places] if "why" not in summed else [],
-        }
 
     def calibration(self, half: Modality) -> Mapping[str, Any] | None:
         """How the confidence of a half is told, as JSON holds it; None where that is not known."""
@@ -245,7 +213,7 @@ class Check:
 
     def _warn(self, half: Modality) -> None:
         """Say so where a floor of confidence holds for no row."""
-        if self.config.scoring[half].floor_confidence is None or self.calibration(half) is not None:
+        if self._given.scoring[half].floor_confidence is None or self.calibration(half) is not None:
             return
         name = "caption" if half == "text" else "image"
         logger.warning(
@@ -255,6 +223,14 @@ class Check:
         )
 
 
+def _without_floors(config: Config) -> Config:
+    scoring = {
+        name: getattr(config.selection, name).model_copy(update={"floor_confidence": None})
+        for name in ("caption", "image")
+    }
+    return config.model_copy(update={"selection": config.selection.model_copy(update=scoring)})
+
+
 def _hidden(table: pa.Table, ids: list[str], half: Modality) -> pa.Table:
     """Complete rows of a catalog as if they lacked a half."""
     rows = table.filter(pc.is_in(table["id"], pa.array(ids, pa.string())))
@@ -262,23 +238,6 @@ def _hidden(table: pa.Table, ids: list[str], half: Modality) -> pa.Table:
         place = rows.schema.get_field_index(name)
         rows = rows.set_column(place, name, pa.array([value] * len(rows), pa.string()))
     return rows
-
-
-def _captions(catalog: Catalog, rows: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """True captions of some pairs, by id."""
-    ids = pa.array([row["id"] for row in rows], pa.string())
-    place = pc.index_in(ids, value_set=catalog.complete()["id"].combine_chunks())
-    captions = catalog.details()["captions"].take(place).to_pylist()
-    return dict(zip(ids.to_pylist(), captions, strict=True))
-
-
-def _checked(rows: list[dict[str, Any]]) -> Checked:
-    checks = [row["check"] for row in rows]
-    return Checked(
-        np.array([one["evidence"] for one in checks], np.float64),
-        np.array([one["chosen"] for one in checks], np.float64),
-        np.array([one["middle"] for one in checks], np.float64),
-    )
 
 
 def _tidy(ledger: Ledger, ids: list[str]) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from kb.embeddings import MODALITIES, Modality
+from pipeline.check.summing import checked_rows
 from pipeline.dataset.catalog import Catalog, encoded_images, fetch
 from pipeline.job import Job
 from pipeline.ledger.ledger import Ledger
@@ -97,16 +97,10 @@ def _pairs(job: Job, half: Modality, ids: Sequence[str]) -> list[dict[str, Any]]
 def _made(job: Job, half: Modality, ids: Sequence[str]) -> Mapping[str, dict[str, Any]]:
     """What was generated for some checked pairs, and how like the truth it is."""
     ledger = Ledger(job.check.parts[half].folder).load()
-    found: dict[str, dict[str, Any]] = {}
-    for manifest in ledger.newest_first():
-        table = pq.read_table(
-            ledger.parts / manifest.part,
-            columns=["id", half, "check"],
-            filters=pc.field("id").isin(list(ids)),
-        )
-        for row in table.to_pylist():
-            value = row[half]["bytes"] if half == "image" and row[half] else row[half]
-            found.setdefault(row["id"], {"half": value, "check": row["check"]})
+    found = {}
+    for row in checked_rows(ledger, ids, [half]):
+        value = row[half]["bytes"] if half == "image" and row[half] else row[half]
+        found[row["id"]] = {"half": value, "check": row["check"]}
     return found
 
 
