@@ -31,7 +31,7 @@ test: $(STAMP)
 	$(PYTEST) -m "not slow"
 
 test-full: $(STAMP)
-	$(PYTEST)
+	$(PYTEST) --durations 40 --durations-min 5
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -70,7 +70,7 @@ def end_as_interrupted() -> None:
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
     """Turn what a user can mend into one line and an exit status; let the rest show itself."""
-    from generators.service import ServiceRefused
+    from generators.service_errors import ServiceRefused
     from kb.mapping import NoCompletePairs
     from pipeline.dataset.dataset import DatasetError
     from pipeline.storage.errors import ConfigError, RunFailed, RunLocked

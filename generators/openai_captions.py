@@ -10,7 +10,7 @@ from pydantic import Field
 from generators.base import Candidate, CaptionRequest, Example, Needs
 from generators.grounding import usable_examples
 from generators.sent_pictures import Pictures
-from generators.service import ServiceError
+from generators.service_errors import ServiceError
 from generators.service_generator import ServiceGenerator
 from generators.service_question import Question
 from generators.service_settings import ServiceSettings

@@ -13,7 +13,7 @@ from generators.base import Candidate, ImageRequest, Needs
 from generators.grounding import usable_examples
 from generators.prompts import ImagePromptSettings
 from generators.sent_pictures import Pictures, Upload
-from generators.service import ServiceError
+from generators.service_errors import ServiceError
 from generators.service_generator import ServiceGenerator
 from generators.service_question import Question
 from generators.service_settings import ServiceSettings

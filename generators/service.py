@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import itertools
 import json
 import os
@@ -14,6 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from generators.gate import Gate
 from generators.sent_pictures import Upload
+from generators.service_errors import (
+    ContentRefused,
+    ServiceError,
+    ServiceRefused,
+    ServiceUnanswered,
+    WrongRequest,
+)
 from generators.service_settings import ServiceSettings
 from generators.usage import Usage
 
@@ -32,36 +40,7 @@ WRONG_STATUS = frozenset({400, 422})
 # The codes by which servers tell that they decline the content of a request.
 CONTENT_CODES = ("content_policy", "content_filter", "moderation_blocked", "safety")
 SHOWN_CHARACTERS = 200
-
-
-class ServiceError(ValueError):
-    """One request failed for good; the message says how. The row of it fails, others go on."""
-
-
-class WrongRequest(ServiceError):
-    """The server finds the request itself wrong: a model or a field that it doesn't know."""
-
-
-class ServiceRefused(ServiceError):
-    """No request of ours gets through (key, address, budget, an outage): no point in going on."""
-
-
-class ServiceUnanswered(ServiceError):
-    """No answer that means anything: no connection, a timeout, or the server's own trouble.
-
-    Attributes
-    ----------
-    connected
-        Whether there was a connection at all.
-    """
-
-    def __init__(self, failure: str, connected: bool = True) -> None:
-        super().__init__(failure)
-        self.connected = connected
-
-
-class ContentRefused(Exception):
-    """The server declined the content of one request."""
+CONNECT_SECONDS = 10.0
 
 
 class Service:
@@ -122,11 +101,12 @@ class Service:
                 target=self._loop.run_forever, name="service", daemon=True
             )
             self._thread.start()
+            atexit.register(self.close)
 
     def _made(self, key: str) -> openai.AsyncOpenAI:
+        import httpx2
         from openai import AsyncOpenAI, Omit
 
-        from generators.service_lanes import lanes_to
         from generators.service_transport import GuardedClient
 
         settings = self.settings
@@ -136,7 +116,7 @@ class Service:
             # Where there is none `post` leaves it out, but `openai` wants one.
             api_key=key or "none",
             base_url=settings.base_url,
-            timeout=settings.timeout,
+            timeout=httpx2.Timeout(settings.timeout, connect=self._connect_seconds),
             max_retries=settings.retries,
             default_headers=headers,
             http_client=GuardedClient(
@@ -144,12 +124,13 @@ class Service:
                 self._spend,
                 self.gate,
                 self._use,
-                **lanes_to(settings.concurrency),
+                limits=httpx2.Limits(max_connections=settings.concurrency),
             ),
         )
 
     def close(self) -> None:
         """Close the connections and forget the key."""
+        atexit.unregister(self.close)
         with self._lock:
             client, loop, thread = self._client, self._loop, self._thread
             self._client = self._loop = self._thread = self._key = None
@@ -221,8 +202,10 @@ class Service:
             raise (ServiceRefused if self._spent else ServiceError)(str(error)) from None
         except openai.APIStatusError as error:
             raise self._refusal(error.response, tries.count) from None
-        except openai.APITimeoutError:
+        except openai.APITimeoutError as error:
             failure = f"no answer within {self.settings.timeout:g} s"
+            if isinstance(error.__cause__, httpx2.ConnectTimeout):
+                failure = f"no connection within {self._connect_seconds:g} s"
             raise ServiceUnanswered(failure + _of(tries.count), tries.connected) from None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
@@ -249,6 +232,11 @@ class Service:
         if status in REFUSING_STATUS:
             return ServiceRefused(f"{self.settings.base_url} refuses: {failure}")
         return (WrongRequest if status in WRONG_STATUS else ServiceError)(failure)
+
+    @property
+    def _connect_seconds(self) -> float:
+        """Less than the whole answer has, so that it is told apart from a slow answer."""
+        return min(CONNECT_SECONDS, self.settings.timeout / 2)
 
     def _request_id(self) -> str:
         """A name for a request and its retries; that of ``openai`` asks the system for randomness."""

@@ -14,9 +14,9 @@ from typing import Any, Generic, TypeVar
 from generators.asked import Asked
 from generators.base import Candidate, CaptionRequest, Generated, ImageRequest
 from generators.sent_pictures import Pictures
-from generators.service import (
+from generators.service import Service
+from generators.service_errors import (
     ContentRefused,
-    Service,
     ServiceError,
     ServiceRefused,
     ServiceUnanswered,

@@ -10,7 +10,7 @@ from typing import Any
 
 from generators.base import Candidate, Dropped
 from generators.sent_pictures import Upload
-from generators.service import ServiceError
+from generators.service_errors import ServiceError
 
 
 @dataclass(frozen=True, slots=True)

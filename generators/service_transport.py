@@ -1,5 +1,7 @@
 """What the client of ``openai`` lacks: a budget, and an upper time and size for a whole answer.
 
+Requests go out by aiohttp, as ``openai`` offers it: with many connections that costs less than httpx's pool.
+
 Imported when a server is asked, for ``openai`` takes a while to import.
 """
 
@@ -12,8 +14,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+import aiohttp
 import httpx2
-from openai import DefaultAsyncHttpxClient, OpenAIError
+from openai import DefaultAioHttpClient, OpenAIError
 
 from generators.gate import Gate
 from generators.usage import Usage
@@ -38,7 +41,7 @@ class Unsendable(OpenAIError):
     """A request that must not go out, or whose answer can't be taken; ``openai`` does not retry it."""
 
 
-class GuardedClient(DefaultAsyncHttpxClient):
+class GuardedClient(DefaultAioHttpClient):
     """An HTTP client whose answers are whole, and are JSON objects where they are successes.
 
     The timeout of httpx is one between two packets; a server that drips would never reach it.
@@ -85,16 +88,15 @@ class GuardedClient(DefaultAsyncHttpxClient):
         tries = TRIES.get()
         self._spend()
         tries.count += 1
-
-        async def trace(event: str, info: Any) -> None:
-            tries.connected |= event.startswith(("http11.", "http2."))
-
-        request.extensions = {**request.extensions, "trace": trace}
         try:
             async with asyncio.timeout(self._seconds):
                 response = await _whole(await super().send(request, **(options | {"stream": True})))
         except TimeoutError:
+            tries.connected = True
             raise httpx2.ReadTimeout("the answer takes too long", request=request) from None
+        except (httpx2.TransportError, aiohttp.ClientError, OSError) as error:
+            raise _as_it_was(error, request, tries) from error
+        tries.connected = True
         if response.status_code == 429:
             self._gate.refused()
         elif response.is_success:
@@ -122,6 +124,21 @@ def error_field(response: httpx2.Response, field: str) -> str:
 def out_of_quota(response: httpx2.Response) -> bool:
     """Whether the account has no credit left."""
     return response.is_error and "insufficient_quota" in error_field(response, "code")
+
+
+def _as_it_was(error: Exception, request: httpx2.Request, tries: Tries) -> httpx2.TransportError:
+    """A failed try by its own name: a connection that breaks is a timeout to ``openai``'s transport."""
+    cause = error.__cause__ if isinstance(error, httpx2.TransportError) else error
+    cause = cause or error
+    told = str(cause) or type(cause).__name__
+    if isinstance(cause, aiohttp.ConnectionTimeoutError):
+        return httpx2.ConnectTimeout(told, request=request)
+    if isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ClientHttpProxyError):
+        return httpx2.ConnectError(told, request=request)
+    tries.connected = True
+    if isinstance(cause, aiohttp.ServerTimeoutError | TimeoutError):
+        return httpx2.ReadTimeout(told, request=request)
+    return httpx2.ReadError(told, request=request)
 
 
 async def _whole(streamed: httpx2.Response) -> httpx2.Response:

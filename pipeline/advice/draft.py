@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pipeline.advice.splits import mixed_splits
 from pipeline.config.config import load_config, make_config
 from pipeline.config.text import config_text
 from pipeline.dataset.catalog import Catalog
@@ -188,7 +189,12 @@ def _warnings(catalog: Catalog, externals: Mapping[str, Catalog]) -> list[str]:
         found.append(
             "no column of ids: a row is known by what it holds, and is a new one when that changes"
         )
-    found += [*overlooked(catalog), *made_earlier(catalog), *catalog.dataset.advice()]
+    found += [
+        *mixed_splits(catalog),
+        *overlooked(catalog),
+        *made_earlier(catalog),
+        *catalog.dataset.advice(),
+    ]
     for name, external in externals.items():
         told = [*overlooked(external), *made_earlier(external)]
         found += [f"external {name}: {line}" for line in told]

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from generators.usage import Usage
 from kb.embeddings import MODALITIES, Modality, opposite
 from pipeline.advice.spending import spending
+from pipeline.advice.splits import mixed_splits
 from pipeline.config.config import Config
 from pipeline.config.run import FEWEST_CHECKED
 from pipeline.dataset.catalog import Catalog, encoded_images, fetch
@@ -135,7 +136,7 @@ def _checked(job: Job, counts: Mapping[str, int]) -> dict[str, int]:
 
 def _advice(job: Job, external: Mapping[str, int | None]) -> list[str]:
     """What to change about the datasets that were read, and what of them is not used."""
-    lines = [*job.sources.dataset.advice(), *overlooked(job.catalog)]
+    lines = [*job.sources.dataset.advice(), *mixed_splits(job.catalog), *overlooked(job.catalog)]
     lines += made_earlier(job.catalog)
     for name in (name for name, pairs in external.items() if pairs is not None):
         catalog = job.sources.catalog(name)
@@ -267,7 +268,7 @@ def image_bytes(catalog: Catalog) -> float:
 def _some_images(catalog: Catalog) -> list[bytes]:
     """A few encoded images of the dataset, of a few of its files."""
     table = catalog.table
-    rows = np.flatnonzero(np.asarray(pc.is_valid(table["image"].combine_chunks())))
+    rows = np.flatnonzero(np.asarray(catalog.has("image")))
     generator = np.random.default_rng(0)
     files = np.unique(table["file"].to_numpy()[rows])
     chosen = generator.choice(files, min(len(files), SAMPLE_FILES), replace=False)

@@ -24,8 +24,9 @@ from pipeline.dataset.images import UndecodableImage, decode
 from pipeline.dataset.settings import INTERNAL
 from pipeline.job import Job
 from pipeline.knowledge.standing import Pair
-from pipeline.ledger.ledger import Entry
+from pipeline.ledger.ledger import DIGESTS, Entry
 from pipeline.models.item_errors import embed_each
+from pipeline.storage.digests import in_hex
 from pipeline.storage.errors import ConfigError
 from selection.niqe import niqe
 
@@ -125,7 +126,7 @@ class _Loading:
 
 def _encoding(job: Job, modality: Modality) -> float:
     """Seconds that an item takes to embed."""
-    rows = _some(job, pc.is_valid(job.catalog.table[modality]), ENCODED)
+    rows = _some(job, job.catalog.has(modality), ENCODED)
     if not len(rows):
         return 0.0
     items = [item for item in _items(job, _fetch(job, rows), modality) if item is not None]
@@ -197,7 +198,8 @@ def _block(job: Job, missing: Modality, rows: pa.Table) -> Block:
     """Rows for a generator, grounded in complete pairs of the dataset."""
     observed = opposite(missing)
     names = ("id", "content", "extra", "missing")
-    columns = (rows[name].to_pylist() for name in names)
+    digests = {name: in_hex(rows[name]) for name in DIGESTS}
+    columns = (digests.get(name) or rows[name].to_pylist() for name in names)
     entries = [
         Entry(row_id, content, extra, "", half, 1)
         for row_id, content, extra, half in zip(*columns, strict=True)

@@ -47,6 +47,13 @@ logger = logging.getLogger(__name__)
 
 FIGURES = "figures.json"
 HIDDEN = "hidden for the check"
+NO_PAIRS = pa.table(
+    {
+        "id": pa.array([], pa.string()),
+        "image_digest": pa.array([], pa.uint64()),
+        "text_digest": pa.array([], pa.uint64()),
+    }
+)
 
 
 class Check:
@@ -104,7 +111,7 @@ class Check:
         run, version = self.config.run, self._knowledge.version
         for half, parts in self.parts.items():
             settings = row_dependencies(self.config, parts.models.identity, version, [half])
-            choice = self._chosen[half] = self._choose(half, catalog, rows[half], settings[half])
+            choice = self._chosen[half] = self._choose(half, rows[half], settings[half])
             wanted = _hidden(catalog.table, choice.ids, half)
             ledger = Ledger(parts.folder).load()
             compared = compare(wanted, ledger, settings, retry_failed=retry_failed)
@@ -112,9 +119,7 @@ class Check:
             made = make_plan(wanted, ledger, compared, settings, size, run_id)
             self.planned[half] = [replace(shard, checks=True) for shard in made.shards]
 
-    def _choose(
-        self, half: Modality, catalog: Catalog, rows: int, settings: Mapping[str, str]
-    ) -> Choice:
+    def _choose(self, half: Modality, rows: int, settings: Mapping[str, str]) -> Choice:
         run = self.config.run
         count = run.checked(rows)
         if not count:
@@ -127,19 +132,21 @@ class Check:
             taken = (read_json(self.config.folder / STANDARDS) or {}).get("pairs", [])
         own = {name: value for name, value in settings.items() if name != ATTEMPTS}
         purpose = json.dumps([half, run.seed, own], sort_keys=True)
-        return choose(catalog.complete(), self._predicted(), taken, count, purpose)
+        pairs, predicted = self._pairs()
+        return choose(pairs, predicted, taken, count, purpose)
 
-    def _predicted(self) -> list[str]:
-        """Ids of the dataset's pairs that stand in the knowledge base as they did at its fit, and that
-        mappings without them predicted."""
+    def _pairs(self) -> tuple[pa.Table, list[str]]:
+        """The dataset's pairs that stand in the knowledge base as they did at its fit, and the ids of those
+        that mappings without them predicted."""
         folder = self._knowledge.folder
         held_out = HeldOut.load(folder / HELD_OUT)
         if held_out is None or not self._knowledge.stands:
-            return []
-        pairs = read_pairs(folder / "pairs.arrow").select(["id", "source", "added"])
+            return NO_PAIRS, []
+        pairs = read_pairs(folder / "pairs.arrow").select(
+            [*NO_PAIRS.column_names, "source", "added"]
+        )
         at_fit = pc.and_(pc.equal(pairs["source"], INTERNAL), pc.equal(pairs["added"], 0))
-        known = pc.is_in(pairs["id"], pa.array(held_out.ids, pairs["id"].type))
-        return [str(one) for one in pairs["id"].filter(pc.and_(at_fit, known)).to_pylist()]
+        return pairs.filter(at_fit), list(held_out.ids)
 
     def complete(
         self,

@@ -30,7 +30,7 @@ class Choice:
 
 
 def choose(
-    complete: pa.Table,
+    pairs: pa.Table,
     predicted: Collection[str],
     taken: Collection[str],
     count: int,
@@ -43,8 +43,8 @@ def choose(
 
     Parameters
     ----------
-    complete : pyarrow.Table
-        The dataset's complete rows: `id`, and digests `image` and `text`.
+    pairs : pyarrow.Table
+        The dataset's own: `id`, and digests `image_digest` and `text_digest`, uint64.
     predicted : collection of str
         Ids of pairs that mappings without them have predicted.
     taken : collection of str
@@ -54,13 +54,12 @@ def choose(
     purpose : str
         What they are checked for: the half, the run's seed, and a digest of the settings.
     """
-    ids = complete["id"].combine_chunks()
     fit = pc.and_(
-        pc.is_in(ids, pa.array(sorted(predicted), pa.string())),
-        pc.invert(pc.is_in(ids, pa.array(sorted(taken), pa.string()))),
+        pc.is_in(pairs["id"], pa.array(sorted(predicted), pairs["id"].type)),
+        pc.invert(pc.is_in(pairs["id"], pa.array(sorted(taken), pairs["id"].type))),
     )
-    pool = complete.filter(fit)
-    groups = _groups(complete, pool)
+    pool = pairs.filter(fit)
+    groups = _groups(pairs["text_digest"].to_numpy(), pool)
     order = sorted(
         zip(pool["id"].to_pylist(), groups, strict=True), key=lambda row: digest(purpose, row[0])
     )
@@ -77,14 +76,13 @@ def choose(
     return Choice(chosen[:count])
 
 
-def _groups(complete: pa.Table, pool: pa.Table) -> list[int]:
-    """Groups of the pool's pairs; a text that many rows of the dataset have is a label and joins none."""
+def _groups(texts: np.ndarray, pool: pa.Table) -> list[int]:
+    """Groups of the pool's pairs; a text that many of all pairs have is a label and joins none."""
     if not len(pool):
         return []
-    counts = pc.value_counts(complete["text"].combine_chunks())
-    common = counts.filter(pc.greater(counts.field("counts"), COMMON)).field("values")
-    texts = np.asarray(pool["text"].to_pylist(), object)
-    label = pc.is_in(pool["text"].combine_chunks(), common).to_numpy(zero_copy_only=False)
-    texts[label] = [f"\0{place}" for place in np.flatnonzero(label)]
-    groups: list[int] = content_groups(pool["image"].to_pylist(), texts.astype(str)).tolist()
+    values, counts = np.unique(texts, return_counts=True)
+    own = np.searchsorted(values, pool["text_digest"].to_numpy())
+    label = counts[own] > COMMON
+    own[label] = len(values) + np.flatnonzero(label)
+    groups: list[int] = content_groups(pool["image_digest"].to_numpy(), own).tolist()
     return groups

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from generators.service import ServiceRefused
+from generators.service_errors import ServiceRefused
 from pipeline.completion.portion import Parts
 from pipeline.completion.shard import RowsDone, Shards
 from pipeline.ledger.ledger import Ledger, Manifest, shard_name

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from generators.service import ServiceRefused
+from generators.service_errors import ServiceRefused
 from pipeline.completion.portion import Parts, Portion
 from pipeline.completion.stream import Stream
 from pipeline.dataset.schema import row_group_rows

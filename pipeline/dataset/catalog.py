@@ -41,6 +41,9 @@ from pipeline.storage.files import read_json, write_changed
 
 COLUMNS_FILE = "columns.json"
 _HALVES = {"id", "image", "text"}
+# Of the halves; of interest where rows are complete, and read back from the findings then.
+_DIGESTS = ("image", "text")
+_DETAILS = (*_DIGESTS, *DETAILS)
 
 logger = logging.getLogger(__name__)
 
@@ -52,10 +55,10 @@ class Catalog:
     ----------
     dataset : Dataset
     table : pyarrow.Table
-        Columns `file` (number in `dataset.files`), `position`, `id`, `image` and `text` (digest of
-        the half, null where it is missing), `image_reason`, `text_reason` (why), `content` (digest
-        of the id and both halves), `extra` (digest of the pass-through columns), `missing`
-        ("image", "text", "both" or null).
+        Columns `file` (number in `dataset.files`), `position`, `id`, `image_reason`, `text_reason`
+        (why a half is missing), `content` (digest of the id and both halves), `extra` (digest of the
+        pass-through columns), `missing` ("image", "text", "both" or null). Of digests 16 bytes each,
+        so that a row takes at most 64 beside its id.
     """
 
     def __init__(self, dataset: Dataset, table: pa.Table, folder: Path) -> None:
@@ -101,24 +104,33 @@ class Catalog:
         if dataset.excluded:
             left_out = pc.is_in(table["id"], pa.array(sorted(dataset.excluded), pa.string()))
             table = table.filter(pc.invert(left_out))
+        table = without_duplicates(table, dataset).drop_columns(list(_DIGESTS))
+        for name in ("image_reason", "text_reason"):
+            few = table[name].dictionary_encode()
+            table = table.set_column(table.schema.get_field_index(name), name, few)
         # In one piece: rows are picked from it again and again.
-        return cls(dataset, without_duplicates(table, dataset).combine_chunks(), folder)
+        return cls(dataset, table.unify_dictionaries().combine_chunks(), folder)
 
     def details(self) -> pa.Table:
-        """Columns `captions` and `licence` of the complete rows, in their order."""
+        """Of the complete rows, in their order: digests of the halves, `captions` and `licence`."""
         complete = self.complete()
         # Rows are in reading order, so that those of a file lie together.
         numbers = complete["file"].to_numpy()
         bounds = np.searchsorted(numbers, np.arange(len(self.dataset.files) + 1)).tolist()
-        tables = [pa.schema([FILE_SCHEMA.field(name) for name in DETAILS]).empty_table()]
+        tables = [pa.schema([FILE_SCHEMA.field(name) for name in _DETAILS]).empty_table()]
         for file, (start, end) in zip(self.dataset.files, pairwise(bounds), strict=True):
             if start == end:
                 continue
-            found = pq.read_table(place_of(self._folder, file), columns=["position", *DETAILS])
+            found = pq.read_table(place_of(self._folder, file), columns=["position", *_DETAILS])
             own = complete["position"].slice(start, end - start)
             places = pc.index_in(own, found["position"])
-            tables.append(found.select(DETAILS).take(places).replace_schema_metadata(None))
+            tables.append(found.select(_DETAILS).take(places).replace_schema_metadata(None))
         return pa.concat_tables(tables)
+
+    def digests(self) -> dict[str, list[str]]:
+        """Digests of both halves of the complete rows in hex, in their order, by "image" and "text"."""
+        details = self.details()
+        return {half: [value.hex() for value in details[half].to_pylist()] for half in _DIGESTS}
 
     def image_paths(self) -> Iterator[str]:
         """The paths of images in files of their own that rows name."""
@@ -135,6 +147,10 @@ class Catalog:
         """What lies in the dataset's files and is not used, by its kind."""
         return left_over(self._folder, self.dataset.files)
 
+    def has(self, half: str) -> pa.ChunkedArray:
+        """Which rows have a half, "image" or "text"."""
+        return pc.invert(pc.is_in(self.table["missing"], pa.array([half, "both"])))
+
     def complete(self) -> pa.Table:
         """The rows with both halves."""
         return self.table.filter(pc.is_null(self.table["missing"]))
@@ -144,6 +160,11 @@ class Catalog:
         found = _tally(self.table["missing"])
         names = {"complete": None, "text": "text", "image": "image", "both": "both"}
         return {name: found.get(value, 0) for name, value in names.items()}
+
+    def rows_by_file(self) -> tuple[list[int], list[int]]:
+        """Numbers of the files that hold rows, and how many each."""
+        numbers, counts = np.unique(self.table["file"].to_numpy(), return_counts=True)
+        return numbers.tolist(), counts.tolist()
 
     def reasons(self) -> dict[str, dict[str, int]]:
         """Per half, how often each reason of its absence was found."""
@@ -155,7 +176,7 @@ class Catalog:
     def content(self) -> str:
         """A digest of all ids and contents, whatever the files and the order of rows."""
         # A sum does not mind the order, and takes a tenth of the time of sorting a million.
-        halves = np.frombuffer(bytes.fromhex("".join(self.table["content"].to_pylist())), "<u8")
+        halves = np.frombuffer(b"".join(self.table["content"].to_pylist()), "<u8")
         sums = halves.reshape(-1, 2).sum(axis=0, dtype=np.uint64)
         return digest(str(len(self)), *map(str, sums.tolist()))
 

@@ -22,7 +22,7 @@ from pipeline.dataset.fingerprints import row_digests
 from pipeline.dataset.forms.base import Left, SourceFile, is_string
 from pipeline.dataset.images import ImageInspector
 from pipeline.dataset.known_images import COLUMNS, KnownImages
-from pipeline.storage.digests import digest
+from pipeline.storage.digests import DIGEST, digest, packed
 from pipeline.storage.files import writing_whole
 
 FINDINGS_VERSION = 9
@@ -31,12 +31,12 @@ FILE_SCHEMA = pa.schema(
     [
         ("position", pa.int64()),
         ("id", pa.string()),
-        ("image", pa.string()),
+        ("image", DIGEST),
         ("image_reason", pa.string()),
-        ("text", pa.string()),
+        ("text", DIGEST),
         ("text_reason", pa.string()),
-        ("content", pa.string()),
-        ("extra", pa.string()),
+        ("content", DIGEST),
+        ("extra", DIGEST),
         ("captions", pa.list_(pa.string())),
         ("licence", pa.string()),
         # Of an image in a file of its own.
@@ -118,19 +118,19 @@ def read(
         rows = {
             "position": batch.column("position"),
             "id": ids,
-            "image": digests,
+            "image": packed(digests),
             "image_reason": reasons,
-            "text": captions,
+            "text": packed(captions),
             "text_reason": text_reasons,
-            "content": [
+            "content": packed(
                 digest(*(part or "" for part in row))
                 for row in zip(ids, digests, captions, strict=True)
-            ],
+            ),
             "captions": texts,
             "image_path": [p if v else None for p, v in zip(paths, versions, strict=True)],
             "image_version": versions,
             "licence": _licences(extra, len(batch)),
-            "extra": [None] * len(batch) if extra is None else row_digests(extra),
+            "extra": packed([None] * len(batch) if extra is None else row_digests(extra)),
             PLACES["image"]: elsewhere.of("image", extra, [d is None for d in digests]),
             PLACES["text"]: elsewhere.of("text", extra, [c is None for c in captions]),
         }

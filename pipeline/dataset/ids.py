@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.forms.base import DatasetError
+from pipeline.storage.digests import in_hex
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +48,8 @@ def with_ids(table: pa.Table, dataset: Dataset) -> pa.Table:
         )
     seen: Counter[str] = Counter()
     ids = []
-    contents = pc.utf8_slice_codeunits(table["content"].filter(without), 0, 24)
-    for content in contents.to_pylist():
+    for whole in in_hex(table["content"].filter(without)):
+        content = str(whole)[:24]
         seen[content] += 1
         ids.append(f"{content}-{seen[content]}")
     filled = pc.replace_with_mask(table["id"].combine_chunks(), without, pa.array(ids, pa.string()))

@@ -6,6 +6,8 @@ version tells; what was found in the other images still holds.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 
 from pipeline.dataset.dataset import Dataset
@@ -49,12 +51,12 @@ class KnownImages:
         digest, fault, version = (
             self._value(name, path) for name in ("image", "image_reason", "image_version")
         )
-        return digest, fault, version
+        return digest.hex() if digest else None, fault, version
 
     def version_read(self, path: str | None, fault: str | None) -> str | None:
         """The version under which an image that was just read can be known from now on."""
         version = self._asked.pop(path, None) if path is not None else None
         return None if fault in _PASSING else version
 
-    def _value(self, column: str, path: str) -> str | None:
+    def _value(self, column: str, path: str) -> Any:
         return self._columns[column][self._rows[path]].as_py()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
+import pyarrow.compute as pc
+
 from pipeline.dataset.catalog import Catalog
 from pipeline.dataset.columns import NONE, may_hold, text_kind
 from pipeline.dataset.dataset import Dataset
@@ -122,7 +124,7 @@ def _has(catalog: Catalog, half: str) -> bool:
     dataset = catalog.dataset
     column = getattr(dataset.columns, half)
     grows = getattr(dataset.source, "columns", None) is not None
-    empty = grows and catalog.table[half].null_count == len(catalog)
+    empty = grows and not pc.any(catalog.has(half)).as_py()
     return column is not None and not (
         half == "text" and empty and not dataset.learned().get(column)
     )

@@ -27,7 +27,7 @@ from pipeline.dataset.settings import INTERNAL
 from pipeline.dataset.sources import Progress, Sources, quiet
 from pipeline.models.item_errors import comes_of_an_item
 from pipeline.models.loaded import AHEAD, LoadedModels
-from pipeline.storage.digests import digest
+from pipeline.storage.digests import digest, in_hex
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class PairEmbeddings:
             The encoder gives what is no embedding.
         """
         catalog = self._sources.catalog(source, progress)
-        complete, details = catalog.complete(), catalog.details()
+        complete, details, digests = catalog.complete(), catalog.details(), catalog.digests()
         items: dict[Modality, Callable[[Sequence[int]], Iterable[tuple[int, Any]]]] = {
             "image": partial(self._prepared, catalog, complete),
             "text": lambda numbers: ((n, details["captions"][n].as_py()) for n in numbers),
@@ -71,7 +71,7 @@ class PairEmbeddings:
         for modality in MODALITIES:
             caches[modality] = self._growing(modality)
             places[modality] = caches[modality].encode(
-                complete[modality].to_pylist(),
+                digests[modality],
                 items[modality],
                 partial(self._models.embed, modality=modality),
                 progress=partial(progress, f"embed {source} {modality}s"),
@@ -166,7 +166,7 @@ class PairEmbeddings:
     def held(self, source: str, modality: Modality) -> Subset:
         """The embeddings of a source's complete rows as far as they are kept; nothing is encoded."""
         cache = self._cache(modality)
-        places = cache.find(self._sources.catalog(source).complete()[modality].to_pylist())
+        places = cache.find(self._sources.catalog(source).digests()[modality])
         return cache.rows(places[places >= 0])
 
     def _growing(self, modality: Modality) -> EmbeddingCache:
@@ -247,7 +247,7 @@ def _pair_table(
             "source": pa.repeat(source, len(complete)),
             "licence": own if licence is None else pc.fill_null(own, licence),
             "text": details["captions"],
-            "picture": complete["image"],
+            "picture": in_hex(details["image"]),
             "file": names.take(complete["file"].combine_chunks()),
             "position": complete["position"],
         }

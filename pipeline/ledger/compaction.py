@@ -17,7 +17,7 @@ from pipeline.dataset.catalog import fetch
 from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.schema import ROW_GROUP_ROWS, completed_schema
 from pipeline.ledger.ledger import Ledger, Manifest, part_name, shard_name, writing_part
-from pipeline.storage.digests import digest
+from pipeline.storage.digests import NO_DIGEST, digest
 
 
 def layout_of(schema: pa.Schema) -> str:
@@ -52,8 +52,8 @@ def compact(ledger: Ledger, rows: pa.Table, dataset: Dataset) -> int:
     place = pc.index_in(ids, value_set=rows["id"].combine_chunks())
     content = rows["content"].combine_chunks().take(place)
     alive = newest & np.asarray(pc.equal(content, held["content"]).fill_null(False))
-    extra = pc.fill_null(rows["extra"].combine_chunks().take(place), "")
-    stale = alive & np.asarray(pc.not_equal(extra, pc.fill_null(held["extra"], "")))
+    extra = pc.fill_null(rows["extra"].combine_chunks().take(place), NO_DIGEST)
+    stale = alive & np.asarray(pc.not_equal(extra, pc.fill_null(held["extra"], NO_DIGEST)))
     start, rewritten = 0, 0
     for manifest in ledger.newest_first():
         part = slice(start, start + len(manifest.rows))

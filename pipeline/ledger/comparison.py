@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from pipeline.ledger.ledger import Ledger
 from pipeline.ledger.review import Verdict
+from pipeline.storage.digests import NO_DIGEST
 from pipeline.storage.errors import RunFailed
 
 # What a row depends on that passes through as it is.
@@ -117,7 +118,7 @@ def compare(
     states[found] = state
     first_attempts = _heed(verdicts or {}, rows, held, ledger, states)
     other = np.asarray(
-        pc.not_equal(pc.fill_null(known["extra"], ""), pc.fill_null(at["extra"], ""))
+        pc.not_equal(pc.fill_null(known["extra"], NO_DIGEST), pc.fill_null(at["extra"], NO_DIGEST))
     )
     refreshed = np.zeros(len(rows), bool)
     refreshed[found] = (states[found] == STANDS) & other
@@ -149,10 +150,10 @@ def _heed(
     places = pc.index_in(ids, value_set=rows["id"].combine_chunks()).to_pylist()
     standing = pc.index_in(ids, value_set=held["id"].combine_chunks()).to_pylist()
     for verdict, row, at in zip(verdicts.values(), places, standing, strict=True):
-        if row is None or rows["content"][row].as_py() != verdict.content:
+        if row is None or rows["content"][row].as_py().hex() != verdict.content:
             continue
         entry = None if at is None else held.slice(at, 1).to_pylist()[0]
-        stands = entry is not None and entry["content"] == verdict.content
+        stands = entry is not None and entry["content"].hex() == verdict.content
         if verdict.mark == "reject":
             first_attempts[row] = verdict.attempt + 1
             if entry and stands and entry["first_attempt"] <= verdict.attempt:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.dataset.schema import STATUSES
-from pipeline.storage.digests import digest
+from pipeline.storage.digests import DIGEST, digest, in_hex, packed
 from pipeline.storage.errors import ConfigError
 from pipeline.storage.files import sync_folder, write_whole, writing_whole
 
@@ -31,13 +32,14 @@ LEDGER_VERSION = 3
 ROWS = pa.schema(
     [
         ("id", pa.string()),
-        ("content", pa.string()),
-        ("extra", pa.string()),
+        ("content", DIGEST),
+        ("extra", DIGEST),
         ("status", pa.string()),
         ("missing", pa.string()),
         ("first_attempt", pa.int32()),
     ]
 )
+DIGESTS = ("content", "extra")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,18 @@ class Entry:
 def entry_table(entries: Iterable[Entry]) -> pa.Table:
     """Entries as a table of `ROWS`."""
     held = list(entries)
-    return pa.table({name: [getattr(e, name) for e in held] for name in ROWS.names}, schema=ROWS)
+    return _table({name: [getattr(e, name) for e in held] for name in ROWS.names})
+
+
+def entry_columns(rows: pa.Table) -> dict[str, list[Any]]:
+    """The columns of a table of `ROWS` as an `Entry` has them, digests in hex."""
+    digests = {name: in_hex(rows[name]) for name in DIGESTS}
+    return {name: digests.get(name) or rows[name].to_pylist() for name in ROWS.names}
+
+
+def _table(columns: Mapping[str, list[Any]]) -> pa.Table:
+    digests = {name: packed(columns[name]) for name in DIGESTS}
+    return pa.table({name: digests.get(name, columns[name]) for name in ROWS.names}, schema=ROWS)
 
 
 @dataclass(frozen=True)
@@ -93,7 +106,7 @@ class Manifest:
     replaces: str | None = None
 
     def dump(self) -> str:
-        values = dict(vars(self), version=LEDGER_VERSION, rows=self.rows.to_pydict())
+        values = dict(vars(self), version=LEDGER_VERSION, rows=entry_columns(self.rows))
         return json.dumps(values, ensure_ascii=False)
 
     @classmethod
@@ -104,7 +117,7 @@ class Manifest:
                 "the run's folder was written by another version of this program;"
                 " give the config another `name` or `output`"
             )
-        values["rows"] = pa.table(values["rows"], schema=ROWS)
+        values["rows"] = _table(values["rows"])
         return cls(**values)
 
 
@@ -217,8 +230,9 @@ class Ledger:
         """The standing entries of some rows by id."""
         table = self.table()
         place = pc.index_in(pa.array(ids, pa.string()), value_set=table["id"].combine_chunks())
-        rows = table.select(ROWS.names).take(place.drop_null()).to_pylist()
-        return {row["id"]: Entry(**row) for row in rows}
+        columns = entry_columns(table.take(place.drop_null()))
+        rows = (Entry(*row) for row in zip(*columns.values(), strict=True))
+        return {row.id: row for row in rows}
 
     def version(self) -> str:
         """A digest that changes with the completed dataset."""

@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 
 from kb.embeddings import MODALITIES, Modality
 from pipeline.ledger.comparison import PASSING, REASONS, STANDS, Comparison, Settings
-from pipeline.ledger.ledger import Entry, Ledger, shard_name
+from pipeline.ledger.ledger import DIGESTS, Entry, Ledger, shard_name
 from pipeline.ledger.review import Verdict
+from pipeline.storage.digests import in_hex
 
 # What a shard needs to know of its rows.
 PLANNED = ["id", "content", "extra", "missing", "image_reason", "text_reason", "file", "position"]
@@ -166,8 +167,9 @@ def _shard(
 ) -> ShardPlan:
     names = ("id", "content", "extra", "missing", "first_attempt", "image_reason", "text_reason")
     entries, reasons = [], []
+    digests = {name: in_hex(rows[name]) for name in DIGESTS}
     for row_id, content, extra, missing, first_attempt, image, text in zip(
-        *(rows[name].to_pylist() for name in names), strict=True
+        *(digests.get(name) or rows[name].to_pylist() for name in names), strict=True
     ):
         entries.append(Entry(row_id, content, extra, "", missing, first_attempt))
         both = f"image: {image}; text: {text}"

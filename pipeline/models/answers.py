@@ -26,7 +26,7 @@ from generators.base import (
     well_formed,
 )
 from generators.device import is_lost
-from generators.service import ServiceRefused
+from generators.service_errors import ServiceRefused
 from generators.usage import Usage
 from pipeline.dataset.decoding import to_rgb
 from pipeline.storage.errors import ConfigError

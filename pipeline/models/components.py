@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from generators.service import ServiceRefused
+from generators.service_errors import ServiceRefused
 from kb.device import resolve_device
 from pipeline.models.resolution import ResolvedModel, missing_bytes, resolve_models
 from pipeline.storage.errors import ConfigError, first_error

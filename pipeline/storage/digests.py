@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+
+import pyarrow as pa
+
+# How tables hold digests: half of what hex takes, and no offsets.
+DIGEST = pa.binary(16)
+# Where there is nothing to digest, for comparing.
+NO_DIGEST = pa.scalar(bytes(16), DIGEST)
 
 
 def digest(*parts: bytes | str) -> str:
@@ -19,3 +27,13 @@ def digest(*parts: bytes | str) -> str:
         state.update(len(data).to_bytes(8, "little"))
         state.update(data)
     return state.hexdigest()
+
+
+def packed(digests: Iterable[str | None]) -> pa.Array:
+    """Digests in hex as an array of `DIGEST`."""
+    return pa.array([None if one is None else bytes.fromhex(one) for one in digests], DIGEST)
+
+
+def in_hex(digests: pa.Array | pa.ChunkedArray) -> list[str | None]:
+    """The digests of an array of `DIGEST` in hex."""
+    return [None if one is None else one.hex() for one in digests.to_pylist()]

@@ -142,3 +142,66 @@ def test_what_a_process_started_ends_with_it_and_nothing_else_does(tmp_path: Pat
     assert set(started_for(tmp_path)) == {bystander.pid}
     bystander.kill()
     bystander.wait()
+
+
+def test_what_hides_its_environment_ends_with_who_started_it(tmp_path: Path) -> None:
+    """Some processes write their title over it; this one has none, nor has what it starts."""
+    hidden = "import subprocess, sys, time; {}print({!r}, flush=True); time.sleep(99)"
+    inner = hidden.format("", "inner")
+    outer = hidden.format(
+        f"subprocess.Popen([sys.executable, '-c', {inner!r}], env={{}});", "outer"
+    )
+    script = (
+        "import subprocess, sys, time; from flows.watchdog import watch;"
+        f"before = subprocess.Popen([sys.executable, '-c', {inner!r}], env={{}});"
+        "print(before.pid, flush=True); watch(); time.sleep(2);"
+        f"subprocess.run([sys.executable, '-c', {outer!r}], env={{}})"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    said = [process.stdout.readline() for _ in range(4)]
+    (before,) = [int(line) for line in said if line.strip().isdigit()]
+    assert sorted(set(said)) == sorted({f"{before}\n", "inner\n", "outer\n"})
+    descendants = children_of(process.pid)
+    assert len(descendants) == 3
+    time.sleep(2)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + SECONDS
+    while running(descendants) != {before} and time.monotonic() < deadline:
+        time.sleep(0.2)
+    left = running(descendants)
+    os.kill(before, signal.SIGKILL)
+    assert left == {before}
+
+
+def children_of(number: int) -> set[int]:
+    """All descendants of a process but its watchdog."""
+    names = Path(PROCESSES).glob("[0-9]*")
+    parents = {int(one.name): stat_of(int(one.name))[1] for one in names if stat_of(int(one.name))}
+    found, new = set(), {number}
+    while new:
+        new = {one for one, parent in parents.items() if parent in new}
+        found |= new
+    return {
+        one
+        for one in found
+        if b"watchdog.py" not in Path(PROCESSES, str(one), "cmdline").read_bytes()
+    }
+
+
+def running(numbers: set[int]) -> set[int]:
+    return {one for one in numbers if (found := stat_of(one)) and found[0] != "Z"}
+
+
+def stat_of(number: int) -> tuple[str, int] | None:
+    try:
+        told = Path(PROCESSES, str(number), "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return told[0], int(told[1])

@@ -13,7 +13,7 @@ import pytest
 from generators.base import CaptionRequest
 from generators.openai_captions import OpenAICaptionSettings
 from generators.openai_images import OpenAIImageSettings
-from generators.service import ServiceRefused
+from generators.service_errors import ServiceRefused
 from pipeline.storage.passing import may_pass
 from tests.generators.server import Server, captioner
 
@@ -161,15 +161,6 @@ def test_a_redirect_is_not_followed(server: Server, ask: Callable[..., CaptionRe
         with pytest.raises(ServiceRefused, match="status 307"):
             captioner(server).generate([ask(1)])
         assert elsewhere.seen == []
-
-
-def test_a_server_that_is_not_there_ends_the_call(ask: Callable[..., CaptionRequest]) -> None:
-    with Server() as gone:
-        asked = captioner(gone, retries=1)
-    with pytest.raises(
-        ServiceRefused, match=r"seems to be down; .*connection failed: .* \(2 tries"
-    ):
-        asked.generate([ask(1)])
 
 
 @pytest.mark.parametrize("act", [503, 429, "hang up", "not json"])

@@ -133,6 +133,7 @@ class TestNothingIsExecuted:
         assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.slow
 def test_no_address_is_reached_that_the_config_does_not_name(tmp_path: Path) -> None:
     quick_worlds.write(tmp_path / "data" / "a.parquet", quick_worlds.rows(12, 3, 3))
     config = quick_worlds.config(tmp_path, export=[{"format": "parquet"}])

@@ -80,11 +80,11 @@ class Views:
     @cached_property
     def halves(self) -> dict[str, dict[Modality, str]]:
         """Digests of both halves of the dataset's complete pairs, by id."""
-        complete = self.job.sources.catalog().complete()
-        columns = (complete[name].to_pylist() for name in ("id", *MODALITIES))
+        catalog = self.job.sources.catalog()
+        ids, digests = catalog.complete()["id"].to_pylist(), catalog.digests()
         return {
-            row_id: dict(zip(MODALITIES, digests, strict=True))
-            for row_id, *digests in zip(*columns, strict=True)
+            row_id: dict(zip(MODALITIES, halves, strict=True))
+            for row_id, *halves in zip(ids, *(digests[one] for one in MODALITIES), strict=True)
             if row_id in self.places
         }
 

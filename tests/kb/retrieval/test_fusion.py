@@ -107,7 +107,7 @@ def with_copies(
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf", "ivf_sq8", "ivf_pq"])
-@pytest.mark.parametrize("copies", [15, 40, 300])
+@pytest.mark.parametrize("copies", [15, 40, pytest.param(300, marks=pytest.mark.slow)])
 def test_of_more_ties_than_are_fetched_the_lowest_ids_are_found_however_rows_are_stored(
     kind: str, copies: int, tmp_path: Path
 ) -> None:

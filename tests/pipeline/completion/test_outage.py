@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from generators.service import ServiceRefused
+from generators.service_errors import ServiceRefused
 from pipeline.config.config import load_config
 from pipeline.job import Job
 from tests import quick_worlds

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from generators.service import ServiceRefused
+from generators.service_errors import ServiceRefused
 from pipeline.config.config import load_config
 from pipeline.job import Job
 from tests import quick_worlds

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from generators.service import ServiceRefused
+from generators.service_errors import ServiceRefused
 from pipeline.config.config import load_config
 from pipeline.ledger.summary import told
 from pipeline.ledger.usage import used

@@ -15,6 +15,7 @@ from pipeline.dataset.catalog import Catalog
 from pipeline.dataset.dataset import Dataset, DatasetSettings
 from pipeline.dataset.forms.pictures import Pictures
 from pipeline.dataset.images import ImageInspector
+from pipeline.storage.digests import digest
 from tests.pipeline.dataset.forms.small_files import PNG, write_jsonl, write_parquet
 
 ROWS = 1200
@@ -133,5 +134,17 @@ def test_the_details_of_many_files_are_read_where_there_are_pairs_alone(
     monkeypatch.setattr("pipeline.dataset.catalog.pq.read_table", counting)
     details = catalog.details().to_pydict()
     expected = [[f"text {n} {i}"] for n in (3, 13, 23) for i in range(4)]
+    images = [digest(PNG + bytes([n, i])) for n in (3, 13, 23) for i in range(4)]
+    assert details.pop("image") == [bytes.fromhex(one) for one in images]
+    assert details.pop("text") == [bytes.fromhex(digest(*texts)) for texts in expected]
     assert details == {"captions": expected, "licence": ["CC0"] * 12}
     assert len(reads) == 3
+
+
+def test_a_row_takes_at_most_64_bytes_beside_its_id(tmp_path: Path) -> None:
+    rows = [{"id": f"{n}", "text": f"text {n}" if n % 2 else None, "more": n} for n in range(2000)]
+    (tmp_path / "data").mkdir()
+    write_jsonl(tmp_path / "data" / "a.jsonl", rows)
+    table = scan(tmp_path, "catalog").table
+    held = sum(table[name].nbytes for name in table.column_names if name != "id")
+    assert held <= 64 * len(rows)

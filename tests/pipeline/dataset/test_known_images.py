@@ -101,7 +101,7 @@ def test_an_image_that_changed_or_went_is_found_so(
     found = folder.scan(tmp_path / "kept")
     assert sorted(images_read) == ["1.png", "2.png", "8.png", "gone.png"]
     assert found == folder.scan(tmp_path / "anew")
-    changed = [a["id"] for a, b in zip(before, found, strict=True) if a["image"] != b["image"]]
+    changed = [a["id"] for a, b in zip(before, found, strict=True) if a["content"] != b["content"]]
     assert changed == ["1", "2", "8"]
 
 

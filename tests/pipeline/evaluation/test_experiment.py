@@ -107,6 +107,7 @@ def test_the_same_again_generates_nothing_and_finds_the_same(
     assert again.records == results.records
 
 
+@pytest.mark.slow
 def test_fewer_candidates_are_taken_from_those_that_were_drawn(
     results: Results, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +129,7 @@ def test_fewer_candidates_are_taken_from_those_that_were_drawn(
     assert set(gains[-1][1:]) == {"+0.000 ± 0.000"}
 
 
+@pytest.mark.slow
 def test_another_truth_or_niqe_model_is_another_direct_figure(tmp_path: Path) -> None:
     # The one candidate of a row follows from what is observed of it, whatever else changes.
     once = {
@@ -172,6 +174,7 @@ def test_results_are_kept_as_parquet_and_shown_as_a_page(results: Results, tmp_p
     assert "judged by the encoder that selected them" in page
 
 
+@pytest.mark.slow
 def test_texts_or_images_alone_can_be_hidden_and_rates_given(tmp_path: Path) -> None:
     place = world(tmp_path, missing="text")
     found = Experiment(load_config(place)).run(["rag4dmc"], rates=[0.3, 0.6])
@@ -179,6 +182,7 @@ def test_texts_or_images_alone_can_be_hidden_and_rates_given(tmp_path: Path) -> 
     assert {r.missing for r in found.records if r.group == "direct"} == {"text"}
 
 
+@pytest.mark.slow
 def test_a_mask_file_says_what_is_hidden_and_tested(tmp_path: Path) -> None:
     place = world(tmp_path, mask="mask.csv")
     ids = [row["id"] for row in quick_worlds.rows(60, 0, 0)]
@@ -192,6 +196,7 @@ def test_a_mask_file_says_what_is_hidden_and_tested(tmp_path: Path) -> None:
     assert done is not None and done.value == 20
 
 
+@pytest.mark.slow
 def test_a_config_without_an_image_generator_is_evaluated_on_texts(tmp_path: Path) -> None:
     place = world(tmp_path)
     values = yaml.safe_load(place.read_text(encoding="utf-8"))
@@ -209,6 +214,7 @@ def test_a_config_without_an_image_generator_is_evaluated_on_texts(tmp_path: Pat
         Experiment(load_config(place)).run(["rag4dmc"])
 
 
+@pytest.mark.slow
 def test_draws_have_test_sets_and_masks_of_their_own(tmp_path: Path) -> None:
     experiment = Experiment(load_config(world(tmp_path, draws=2)))
     first, second = experiment.draw(0), experiment.draw(1)

@@ -24,6 +24,9 @@ from tests.worlds import CHECKPOINTS
 Trained = tuple[Draw, dict[tuple[float, str], Pairs], Results]
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """An evaluation with fine-tuning at two rates and with a sweep, and what each arm trained on."""
@@ -116,7 +119,6 @@ def test_rates_and_sweeps_are_drawn_as_curves(trained: Trained, tmp_path: Path) 
     assert all(line.path in page for chart in charts.values() for line in chart.lines)
 
 
-@pytest.mark.slow
 def test_heads_are_one_more_thing_that_learns_from_what_was_completed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -176,6 +176,7 @@ def test_what_was_fetched_is_found_offline_and_without_asking_the_hub(hub: _Serv
     assert "o/m can't be downloaded" in hub.ask("fetch")
 
 
+@pytest.mark.slow
 def test_a_model_stays_at_the_commit_that_was_fetched_until_it_is_fetched_again(
     hub: _Server,
 ) -> None:
