@@ -18,10 +18,11 @@ import numpy as np
 
 from pipeline.completion.confidence import Calibration, Steps
 
-# Five folds of ten: ten bins of five pairs, whose means are told apart to about a quarter of the spread.
 FEWEST = 50
 FOLDS = 5
-BINS = 10
+# Bins of the curve, and the fewest pairs of one: a mean of twenty is sure to about a fifth of their spread.
+MOST_BINS = 10
+BIN = 20
 # Of the ridge, on standardised evidence: as if so many pairs had said that nothing matters.
 RIDGE = 10.0
 
@@ -100,7 +101,8 @@ class Calibrated:
         `rows`; `curve`, of each bin of equally many pairs in the order of what was expected of them
         `expected`, `found` and `rows`; `error`, the expected calibration error of the cosine: the mean
         distance of a bin's expected to its found one (Naeini et al. 2015, for a mean in place of a
-        share); `gain_error`, the same of the probability of a gain; `order`, by how much the better
+        share); `chance`, what that would be in the mean if all that is expected were right, for as few
+        pairs as a bin has; `gain_error`, the same of the probability of a gain; `order`, by how much the better
         half as expected is more like the truth than the other, `mean` and `half` of its 95 % interval.
     """
 
@@ -132,6 +134,7 @@ def calibrate(checked: Checked, seed: int) -> Calibrated | None:
         "rows": len(checked),
         "curve": curve,
         "error": _error(curve, len(checked)),
+        "chance": _chance(expected, checked.truth),
         "gain_error": _error(_curve(gain, gains), len(checked)),
         "order": _order(expected, checked.truth),
     }
@@ -146,8 +149,21 @@ def _curve(expected: np.ndarray, found: np.ndarray) -> list[dict[str, Any]]:
             "found": float(found[rows].mean()),
             "rows": len(rows),
         }
-        for rows in np.array_split(order, BINS)
+        for rows in _bins(order)
     ]
+
+
+def _bins(order: np.ndarray) -> list[np.ndarray]:
+    """Rows in order, in equally many each."""
+    return np.array_split(order, max(2, min(MOST_BINS, len(order) // BIN)))
+
+
+def _chance(expected: np.ndarray, found: np.ndarray) -> float:
+    """The mean distance of a bin's mean from what it is of many: sqrt(2 / π) of its standard error."""
+    bins = _bins(np.argsort(expected, kind="stable"))
+    errors = [(found[rows] - expected[rows]).std(ddof=1) / np.sqrt(len(rows)) for rows in bins]
+    share = [len(rows) / len(found) for rows in bins]
+    return float(np.sqrt(2 / np.pi) * np.dot(errors, share))
 
 
 def _error(curve: list[dict[str, Any]], rows: int) -> float:

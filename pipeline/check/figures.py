@@ -152,7 +152,8 @@ def told(half: str, found: Mapping[str, Any]) -> str:
     if "cider" in found:
         parts.append(f"CIDEr {_pm(found['cider'], 2)}")
     if found.get("calibration"):
-        parts.append(f"confidence is off by {found['calibration']['error']:.3f}")
+        known = found["calibration"]
+        parts.append(f"confidence is off by {known['error']:.3f} ({known['chance']:.3f} by chance)")
     return f"check of {half}s, {found['generated']} pairs: {', '.join(parts)}"
 
 

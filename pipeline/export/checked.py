@@ -48,7 +48,7 @@ def checked(check: Mapping[str, Mapping[str, Any]]) -> str:
         " compared with the truth. Similarity is the cosine by the run's encoder; intervals are of 95 %."
     )
     errors = [
-        f"of {half}s by {found['calibration']['error']:.3f} ({found['calibration']['rows']:,} pairs)"
+        f"of {half}s by {found['calibration']['error']:.3f} where chance alone makes {found['calibration']['chance']:.3f} ({found['calibration']['rows']:,} pairs)"
         for half, found in known.items()
         if found.get("calibration")
     ]

@@ -57,6 +57,16 @@ def test_the_error_told_is_that_of_other_pairs_not_of_those_fitted() -> None:
     assert sum(one["rows"] for one in known.told["curve"]) == known.told["rows"] == 100
 
 
+def test_the_error_of_chance_is_that_of_a_calibration_that_is_right() -> None:
+    errors, chances = [], []
+    for seed in range(20):
+        found = calibrate(world(200, seed=seed, noise=0.2), 0)
+        assert found is not None
+        errors.append(found.told["error"])
+        chances.append(found.told["chance"])
+    assert np.mean(errors) == pytest.approx(np.mean(chances), rel=0.35)
+
+
 def test_few_pairs_have_no_calibration() -> None:
     assert calibrate(world(FEWEST - 1), 0) is None
 

@@ -156,7 +156,7 @@ def test_figures_and_confidence_arrive(once: tuple[Path, dict[str, Any]]) -> Non
         assert (
             0 <= found["better"]["low"] <= found["better"]["mean"] <= found["better"]["high"] <= 1
         )
-        assert found["calibration"]["rows"] == PAIRS and len(found["calibration"]["curve"]) == 10
+        assert found["calibration"]["rows"] == PAIRS and len(found["calibration"]["curve"]) == 3
         assert ("cider" in found) == (half == "text")
         low, high = min(values) - 0.01, max(values) + 0.01
         for row in quick_worlds.completed(Job(load_config(folder / "dmc.yaml"))).values():

@@ -181,3 +181,12 @@ def test_settings_as_they_are_kept_are_a_config(format: dict[str, Any]) -> None:
     again = make_config(yaml.safe_load(config.resolved()))
     assert again.generation == config.generation
     assert derive(config, {}, Path("elsewhere")).generation == config.generation
+
+
+def test_a_floor_of_confidence_needs_a_check() -> None:
+    scoring = {"caption": {"floor_confidence": 0.5}}
+    with pytest.raises(
+        ConfigError, match="floor_confidence needs a check.*got 0.5 with run.check 0"
+    ):
+        make_config(settings(selection=scoring) | {"run": {"check": 0}})
+    assert make_config(settings(selection=scoring)).run.check == "auto"
