@@ -154,13 +154,17 @@ class _Held:
         return np.flatnonzero(pc.equal(source, INTERNAL).to_numpy(zero_copy_only=False))
 
     @cached_property
-    def hub_pictures(self) -> np.ndarray:
-        """Digests of the pictures of the pairs that are predicted out of fold, uint64 [r]."""
+    def _places(self) -> np.ndarray:
+        """Rows of the pairs that are predicted out of fold, int64 [r]; -1 for one that has left."""
         ids = pa.array(self.held_out.ids, pa.string())
-        place = pc.index_in(ids, value_set=self.base.retriever.ids)
-        known = place.is_valid().to_numpy(zero_copy_only=False)
-        rows = pc.fill_null(place, 0).to_numpy(zero_copy_only=False)
-        return np.where(known, self.digests["image"][rows], 0).astype(np.uint64)
+        found = pc.index_in(ids, value_set=self.base.retriever.ids)
+        return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+
+    @cached_property
+    def hub_pictures(self) -> np.ndarray:
+        """Digests of their pictures, uint64 [r]; 0 for one that has left."""
+        digests = self.digests["image"][self._places.clip(0)]
+        return np.where(self._places < 0, 0, digests).astype(np.uint64)
 
     @cached_property
     def _predicted(self) -> dict[str, int]:
@@ -171,7 +175,7 @@ class _Held:
         return [self._predicted[row_id] for row_id in ids]
 
     def rows(self, ids: Sequence[str]) -> np.ndarray:
-        """Rows of the knowledge base by id, int64."""
-        place = pc.index_in(pa.array(ids, pa.string()), value_set=self.base.retriever.ids)
-        assert place.null_count == 0
-        return place.to_numpy(zero_copy_only=False).astype(np.int64)
+        """Rows of the knowledge base, int64, of pairs that are predicted out of fold."""
+        found = self._places[self.predicted(ids)]
+        assert (found >= 0).all()
+        return found

@@ -126,8 +126,8 @@ def told(summary: Mapping[str, Any]) -> list[str]:
     since = "since the last run" if summary["last"] else "in the first run"
     lines = [f"{since}: {'; '.join(changes) or 'nothing new'}"]
     lines += [told_usage(half, usage) for half, usage in summary["usage"].items()]
-    lines += [one["told"] for one in summary.get("check", {}).values()]
     lines += summary["hopeless"]
+    lines += [one["told"] for one in summary.get("check", {}).values()]
     lines += [f"warning: {warning}" for warning in summary["warnings"]]
     for status, faults in summary["faults"].items():
         for fault in faults:

@@ -19,11 +19,11 @@ from pipeline.report.gallery import Thumbnails, cut
 # Measures in the order of the table, with what they are called.
 MEASURES = {
     "similarity": "Similarity to the truth",
-    "example": "that of the nearest example",
-    "random": "that of a random pair",
+    "example": "similarity of the nearest example to it",
+    "random": "similarity of a random pair to it",
     "gain": "gain over the nearest example",
     "way": "share of the way from random to the truth",
-    "example_way": "that of the nearest example",
+    "example_way": "the nearest example's share of that way",
     "cider": "CIDEr",
 }
 SHARES = {
