@@ -182,6 +182,8 @@ def _print_work(answer: dict[str, Any]) -> None:
     if fetched and answer["done"] is None:
         print("  until then, all rows count as to be done")
     exports = f", {_size(disk['exports'])} for exports" if disk["exports"] else ""
+    if disk["remembered"]:
+        exports += f", {_size(disk['remembered'])} for candidates that are remembered"
     print(f"disk: about {_size(disk['completed'])}{exports}; {_size(disk['free'])} are free")
     for half, foreseen in answer["spending"].items():
         _print_spending(half, foreseen)

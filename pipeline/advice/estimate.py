@@ -19,6 +19,7 @@ from pipeline.config.config import Config
 from pipeline.config.run import FEWEST_CHECKED
 from pipeline.dataset.catalog import Catalog, encoded_images, fetch
 from pipeline.dataset.earlier import made_earlier
+from pipeline.dataset.encoding import ImageFormat
 from pipeline.dataset.images import decode
 from pipeline.dataset.overlooked import overlooked, without_pairs
 from pipeline.dataset.sources import Progress, quiet
@@ -208,11 +209,16 @@ def _calls(
 
 
 def _disk(job: Job, pending: Mapping[str, int]) -> dict[str, int]:
-    """Bytes that the completed dataset will take, and those of a picture that is generated."""
+    """Bytes that the run will write, and those of a picture that is generated."""
     counts, each = job.catalog.counts(), image_bytes(job.catalog)
     images = counts["complete"] + counts["text"]
     generated = pending["image"] + pending["text"]
     drawn = generated_bytes(job) if pending["image"] else 0.0
+    kept = 0.0
+    if job.config.run.remember and pending["image"]:
+        # Every candidate, as it was drawn.
+        each_kept = _encoded_bytes(job, ImageFormat(lossless=True))
+        kept = pending["image"] * job.config.generation.n * each_kept
     completed = int(
         images * each
         + pending["image"] * drawn
@@ -224,20 +230,22 @@ def _disk(job: Job, pending: Mapping[str, int]) -> dict[str, int]:
         "completed": completed,
         "an_image": int(drawn),
         "exports": completed * len(job.config.export),
+        "remembered": int(kept),
         "free": shutil.disk_usage(place).free,
     }
 
 
 def generated_bytes(job: Job) -> float:
-    """Mean size of a generated picture: of those that were drawn, else by its pixels.
+    """Mean size of a generated picture: of those that were drawn, else by its pixels."""
+    return drawn_bytes(job) or _encoded_bytes(job, job.config.generation.image_format)
 
-    Pictures of the dataset tell how many bytes a pixel takes in the format that is written, and the
-    generator's settings how many pixels it draws; a generator that does not say is taken to draw as
-    many as they have.
+
+def _encoded_bytes(job: Job, format: ImageFormat) -> float:
+    """What a generated picture will take in a format.
+
+    Pictures of the dataset tell how many bytes a pixel takes in it, and the generator's settings how many
+    pixels it draws; a generator that does not say is taken to draw as many as they have.
     """
-    if drawn := drawn_bytes(job):
-        return drawn
-    format = job.config.generation.image_format
     limit = job.config.dataset.max_pixels
     pictures = [decode(data, limit) for data in _some_images(job.catalog)[:SAMPLE_ENCODED]]
     sizes = [(len(format.encode(one)), one.width * one.height) for one in pictures]

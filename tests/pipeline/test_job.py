@@ -20,7 +20,8 @@ from pipeline.dataset.dataset import DatasetError
 from pipeline.dataset.schema import completed_schema
 from pipeline.job import Job
 from pipeline.storage.errors import ConfigError, RunFailed, RunLocked
-from tests.worlds import EMOJI, emoji_rows, write_rows, write_world
+from tests import quick_worlds
+from tests.worlds import EMOJI, emoji_rows, write_world
 
 BROKEN = {"id": "broken", "image": {"bytes": b"no image", "path": None}, "text": "a red apple"}
 NOTHING = {"id": "nothing", "image": None, "text": " \t"}
@@ -163,17 +164,17 @@ class TestRerun:
         assert after == files
 
     def test_new_rows_and_rows_that_became_whole_are_all_that_is_done(self, tmp_path: Path) -> None:
-        rows = emoji_rows(40, 3, 2)
-        world = write_world(tmp_path, rows)
+        rows = quick_worlds.rows(40, 3, 2)
+        quick_worlds.write(tmp_path / "data" / "rows.parquet", rows)
+        world = quick_worlds.config(tmp_path)
         first, _ = run(world)
         before = {r["id"]: r for r in first.completed().to_table().to_pylist()}
         lacking = [row for row in rows if row["text"] is None]
         lacking[0]["text"] = "now it has a name"
         gone = next(row for row in rows if row["text"] and row["image"])
         rows.remove(gone)
-        known = {row["id"] for row in rows} | {gone["id"]}
-        rows += [row for row in emoji_rows(40, 4, 2) if row["id"] not in known]
-        write_rows(tmp_path / "rows.parquet", rows[::-1])
+        rows.append(quick_worlds.row(len(rows) + 1, "text"))
+        quick_worlds.write(tmp_path / "data" / "rows.parquet", rows[::-1])
         second, summary = run(world)
         after = {r["id"]: r for r in second.completed().to_table().to_pylist()}
         assert sorted(after) == sorted(row["id"] for row in rows)
@@ -188,21 +189,24 @@ class TestRerun:
         assert summary["rewritten"] >= 1
 
     def test_limit_holds_rows_back_for_the_next_run(self, tmp_path: Path) -> None:
-        world = write_world(tmp_path, emoji_rows(40, 3, 0))
+        quick_worlds.write(tmp_path / "data" / "rows.parquet", quick_worlds.rows(40, 3, 0))
+        world = quick_worlds.config(tmp_path)
         _, summary = run(world, limit=1)
         assert summary["outcomes"]["completed"] == 1
         _, summary = run(world)
         assert summary["outcomes"]["completed"] == 3
 
     def test_rows_that_vanish_in_numbers_stop_the_run(self, tmp_path: Path) -> None:
-        rows = emoji_rows(40, 1, 0)
-        world = write_world(tmp_path, rows)
+        rows = quick_worlds.rows(40, 1, 0)
+        quick_worlds.write(tmp_path / "data" / "rows.parquet", rows)
+        world = quick_worlds.config(tmp_path)
         first, _ = run(world)
-        write_rows(tmp_path / "rows.parquet", rows[:-10])
+        quick_worlds.write(tmp_path / "data" / "rows.parquet", rows[:-10])
         with pytest.raises(RunFailed, match="10 of 41 rows vanished"):
             run(world)
         assert len(first.completed().to_table()) == 41
 
+    @pytest.mark.slow
     def test_a_failed_row_is_tried_again_only_when_asked(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
+from flows.cli import app
 from pipeline.advice.estimate import estimate
 from pipeline.config.config import load_config
 from pipeline.dataset.decoding import decode
 from pipeline.dataset.encoding import ImageFormat
+from pipeline.job import CANDIDATES
 from selection.scoring import Selector
 from tests import quick_worlds
 
@@ -108,3 +112,17 @@ def test_the_judge_sees_what_is_written_and_the_export_says_how(
     after = estimate(load_config(config))["disk"]["an_image"]
     assert after == int(np.mean([len(row["image"]["bytes"]) for row in made]))
     assert before > 0
+
+
+def test_inspect_counts_the_candidates_that_are_remembered(tmp_path: Path) -> None:
+    quick_worlds.write(tmp_path / "data" / "a.parquet", quick_worlds.rows(38, 0, 6))
+    config = quick_worlds.config(
+        tmp_path, generation={"n": 3}, captioner=None, run={"remember": True}
+    )
+    foreseen = estimate(load_config(config))["disk"]["remembered"]
+    told = CliRunner().invoke(app, ["inspect", str(config)]).output
+    assert "for candidates that are remembered" in told
+    job, _ = quick_worlds.run(config)
+    with sqlite3.connect(job.folder / CANDIDATES) as store:
+        (held,) = store.execute("SELECT sum(length(image)) FROM drawn").fetchone()
+    assert 0.3 * held < foreseen < 3 * held
