@@ -109,7 +109,7 @@ class FusionRetriever:
         ids: Sequence[str] | None = None,
         m: int | None = None,
         pseudo: np.ndarray | None = None,
-        without: Mapping[Modality, np.ndarray] | None = None,
+        without: Mapping[Modality, np.ndarray] | Excluded | None = None,
     ) -> Neighbours:
         """The best m pairs of each query, as arrays.
 
@@ -141,7 +141,7 @@ class FusionRetriever:
             # of matrices would take the processor from the index.
             pseudo = self.mapping.map(queries, source=modality, target=opposite(modality))
         parts = []
-        excluded = None if without is None else Excluded.among(self.digests or {}, without)
+        excluded = Excluded.given(self.digests, without)
         k = max(self.k, wanted)
         spare = SPARE if excluded is None else SPARE + excluded.most
         step = max(1, CANDIDATES_AT_ONCE // (k * REFINE[self.indexes[modality].kind] + spare))

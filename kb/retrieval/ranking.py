@@ -50,16 +50,14 @@ class Neighbours:
     score: np.ndarray
 
     def hits(self, ids: pa.Array) -> list[list[Hit]]:
-        """As records: those that are there, by the ids of all rows."""
+        """As records, best first: those that are there; `ids` are of all rows."""
         return [
             [
                 Hit(ids[int(row)].as_py(), int(row), float(a), float(b), float(c))
-                for row, a, b, c in zip(rows, intra, cross, score, strict=True)
+                for row, a, b, c in zip(*figures, strict=True)
                 if row >= 0
             ]
-            for rows, intra, cross, score in zip(
-                self.rows, self.intra, self.cross, self.score, strict=True
-            )
+            for figures in zip(self.rows, self.intra, self.cross, self.score, strict=True)
         ]
 
 

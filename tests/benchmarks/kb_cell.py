@@ -32,7 +32,7 @@ from kb.retrieval.leave_one_out import (
     judge_examples,
     select_retrieval,
 )
-from pipeline.evaluation.measures.captions import cider_d
+from pipeline.check.captions import cider_d
 from tests.benchmarks.kb_photographs import pairs_of
 from tests.benchmarks.kb_worlds import Captioned
 

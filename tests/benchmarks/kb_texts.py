@@ -18,10 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.check.captions import cider_d
+from pipeline.check.intervals import paired
 from pipeline.config.config import Config, make_config
 from pipeline.evaluation.changes import change
-from pipeline.evaluation.measures.captions import cider_d
-from pipeline.evaluation.results.intervals import paired
 from pipeline.job import Job
 from pipeline.models.candidates import CandidateStore
 from tests.benchmarks.tune_example import EMOJI, JUDGE, completed, demo

@@ -20,10 +20,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from kb.embeddings import Modality, opposite
+from pipeline.check.intervals import paired
 from pipeline.config.config import Config, load_config, make_config
 from pipeline.dataset.images import decode
 from pipeline.evaluation.changes import change
-from pipeline.evaluation.results.intervals import paired
 from pipeline.evaluation.tuning.tuner import ALPHA, K, Tuner
 from pipeline.job import Job
 from pipeline.models.candidates import CandidateStore

@@ -9,8 +9,8 @@ import numpy as np
 
 from kb.embeddings import MODALITIES, Modality, opposite
 from kb.retrieval import FusionRetriever
+from pipeline.check.intervals import interval
 from pipeline.evaluation.protocol.world import World
-from pipeline.evaluation.results.intervals import interval
 from pipeline.evaluation.results.ranked import RECALL_AT
 from pipeline.job import Job
 
