@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image
 
 from examples.emoji.captions import load_concepts
-from examples.emoji.pictures import SIZE, TRAINING_STYLES, load_pictures
+from examples.emoji.pictures import SIZE, load_pictures
 from examples.emoji.sources import HERE
+from examples.scenes.sprites import TRAINING_STYLES
 from pipeline.check.intervals import interval
 from pipeline.config.config import Config, load_config
 from pipeline.config.variants import VARIANTS

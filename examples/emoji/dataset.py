@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from examples.emoji.captions import Concept, in_target, load_concepts
-from examples.emoji.clipart import load_clipart
 from examples.emoji.pictures import load_pictures
 from examples.emoji.sources import HERE
+from examples.scenes.clipart import load_clipart
 
 logger = logging.getLogger(__name__)
 

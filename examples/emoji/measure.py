@@ -19,50 +19,11 @@ from PIL import Image
 
 from examples.emoji.captions import plain
 from examples.emoji.sources import HERE
+from examples.scenes.models import Encoder, greedy, paint, recall_at
 
 logger = logging.getLogger(__name__)
 
 POOL = 500
-
-
-class Encoder:
-    """An open_clip checkpoint folder, on pictures and strings."""
-
-    def __init__(self, folder: Path) -> None:
-        import open_clip
-
-        self.preprocess: Any
-        self.model, _, self.preprocess = open_clip.create_model_and_transforms(
-            f"local-dir:{folder}", precision="fp32"
-        )
-        self.tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
-        self.model.eval()
-
-    def images(self, pictures: list[Image.Image]) -> np.ndarray:
-        """Embed pictures into unit rows (n, d)."""
-        import torch
-
-        rows = []
-        with torch.no_grad():
-            for start in range(0, len(pictures), 64):
-                part = [self.preprocess(p) for p in pictures[start : start + 64]]
-                rows.append(self.model.encode_image(torch.stack(part), normalize=True).numpy())
-        return np.concatenate(rows)
-
-    def texts(self, texts: list[str]) -> np.ndarray:
-        """Embed strings into unit rows (n, d)."""
-        import torch
-
-        with torch.no_grad():
-            rows: np.ndarray = self.model.encode_text(self.tokenizer(texts), normalize=True).numpy()
-        return rows
-
-
-def recall_at(queries: np.ndarray, keys: np.ndarray, k: int = 5) -> float:
-    """Give the share of queries (n, d) whose own row of keys (n, d) is among their k nearest."""
-    similarity = queries @ keys.T
-    own = np.diag(similarity)[:, None]
-    return float(((similarity > own).sum(1) < k).mean())
 
 
 def read_pairs(name: str, pool: int = POOL, seed: int = 0) -> list[dict[str, Any]]:
@@ -138,29 +99,9 @@ def retrieve(
     return [base[i] for i in best]
 
 
-def greedy(folder: Path, rows: list[dict[str, Any]], prompts: list[str]) -> list[str]:
-    """Caption pictures without sampling, sixteen at a time."""
-    import torch
-    from transformers import Blip2ForConditionalGeneration, Blip2Processor
-
-    processor = Blip2Processor.from_pretrained(folder)
-    model = Blip2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-    said = []
-    for start in range(0, len(rows), 16):
-        pictures = [row["picture"] for row in rows[start : start + 16]]
-        inputs = processor(
-            images=pictures, text=prompts[start : start + 16], padding=True, return_tensors="pt"
-        )
-        with torch.no_grad():
-            ids = model.generate(**inputs, max_new_tokens=24, do_sample=False)
-        new = ids[:, inputs["input_ids"].shape[1] :]
-        said += [text.strip() for text in processor.batch_decode(new, skip_special_tokens=True)]
-    return said
-
-
 def measure_captioner(checkpoints: Path, pool: int = 400) -> dict[str, Any]:
     """Share of right captions with no example, a retrieved one, and an unrelated one."""
-    from examples.emoji.training.blip2 import prompt_with
+    from examples.scenes.training.blip2 import prompt_with
 
     rows, base = read_pairs("target", pool), read_pairs("external", 10_000)
     encoder = Encoder(checkpoints / "encoder")
@@ -175,7 +116,11 @@ def measure_captioner(checkpoints: Path, pool: int = 400) -> dict[str, Any]:
         ("unrelated example", unrelated),
     ):
         texts = [[] for _ in rows] if examples is None else [[row["text"]] for row in examples]
-        said = greedy(checkpoints / "captioner", rows, [prompt_with(one) for one in texts])
+        said = greedy(
+            checkpoints / "captioner",
+            [row["picture"] for row in rows],
+            [prompt_with(one) for one in texts],
+        )
         hits = np.array([right(s, r["text"]) for s, r in zip(said, rows, strict=True)])
         found: dict[str, Any] = {
             "right": float(hits.mean()),
@@ -199,42 +144,6 @@ def measure_captioner(checkpoints: Path, pool: int = 400) -> dict[str, Any]:
     return result
 
 
-def paint(
-    checkpoints: Path,
-    texts: list[str],
-    starts: list[Image.Image] | None,
-    guidance: float,
-    steps: int = 30,
-    strength: float = 0.75,
-    seed: int = 0,
-) -> list[Image.Image]:
-    """Draw pictures of texts, from noise or from start pictures."""
-    import torch
-    from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
-
-    pipeline: Any = StableDiffusionXLPipeline.from_pretrained(
-        checkpoints / "sdxl", torch_dtype=torch.float32, add_watermarker=False
-    )
-    if starts is not None:
-        pipeline = StableDiffusionXLImg2ImgPipeline.from_pipe(pipeline)
-    pipeline.set_progress_bar_config(disable=True)
-    pictures: list[Image.Image] = []
-    for start in range(0, len(texts), 50):
-        part = texts[start : start + 50]
-        how: dict[str, Any] = {"height": 64, "width": 64}
-        if starts is not None:
-            how = {"image": starts[start : start + 50], "strength": strength}
-        generators = [torch.Generator().manual_seed(seed + start + i) for i in range(len(part))]
-        pictures += pipeline(
-            prompt=part,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            generator=generators,
-            **how,
-        ).images
-    return pictures
-
-
 def measure_images(checkpoints: Path, pool: int = POOL, guidance: float = 6.0) -> dict[str, Any]:
     """Recall at 5 of generated pictures for their own text, beside that of real pictures."""
     rows, base = read_pairs("target", pool), read_pairs("external", 10_000)
@@ -246,8 +155,11 @@ def measure_images(checkpoints: Path, pool: int = POOL, guidance: float = 6.0) -
     for which, pictures in (
         ("real", [row["picture"] for row in rows]),
         ("example itself", [row["picture"] for row in examples]),
-        ("without grounding", paint(checkpoints, texts, None, guidance)),
-        ("img2img at 0.75", paint(checkpoints, texts, [r["picture"] for r in examples], guidance)),
+        ("without grounding", paint(checkpoints / "sdxl", texts, None, guidance)),
+        (
+            "img2img at 0.75",
+            paint(checkpoints / "sdxl", texts, [r["picture"] for r in examples], guidance),
+        ),
     ):
         images = judge.images(pictures)
         result[which] = {"I2T R@5": recall_at(images, words), "T2I R@5": recall_at(words, images)}

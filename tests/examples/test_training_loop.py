@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from examples.emoji.training.loop import Schedule, train
+from examples.scenes.training.loop import Schedule, train
 
 
 def loss(model: torch.nn.Module, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:

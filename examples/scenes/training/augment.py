@@ -25,8 +25,9 @@ def move(
     scale: tuple[float, float],
     shift: float,
     flip: bool = True,
+    outside: str = "white",
 ) -> torch.Tensor:
-    """Turn, scale, shift and flip each picture at random; what comes in from outside is white.
+    """Turn, scale, shift and flip each picture at random.
 
     Parameters
     ----------
@@ -37,6 +38,8 @@ def move(
         Smallest and largest size of the picture relative to its own.
     shift : float
         Largest shift, as a share of the side.
+    outside : str
+        What comes in from beyond the picture: `white`, or its `edge` drawn on.
     """
     import torch
     from torch.nn import functional
@@ -53,6 +56,8 @@ def move(
     theta[:, 1, 1] = np.cos(angle) / size / stretch
     theta[:, :, 2] = rng.uniform(-2 * shift, 2 * shift, (n, 2))
     grid = functional.affine_grid(torch.from_numpy(theta), list(x.shape), align_corners=False)
+    if outside == "edge":
+        return functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
     return 1 - functional.grid_sample(1 - x, grid, padding_mode="zeros", align_corners=False)
 
 

@@ -6,7 +6,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from examples.emoji.training.texts import CONTEXT
+from examples.scenes.training.texts import CONTEXT
+from examples.scenes.training.towers import EMBED_DIM
+from examples.scenes.training.vae import LATENT_CHANNELS
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +28,7 @@ SCHEDULER = {
 }
 
 
-def text_config(tokenizer: Any, width: int, projection: int) -> Any:
+def text_config(tokenizer: Any, width: int, projection: int, context: int = CONTEXT) -> Any:
     """Give the configuration of a CLIP text tower of two layers."""
     from transformers import CLIPTextConfig
 
@@ -37,7 +39,7 @@ def text_config(tokenizer: Any, width: int, projection: int) -> Any:
         projection_dim=projection,
         num_hidden_layers=2,
         num_attention_heads=max(1, width // 32),
-        max_position_embeddings=CONTEXT,
+        max_position_embeddings=context,
         hidden_act="gelu",
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -53,27 +55,27 @@ def new_painter(tokenizer: Any) -> nn.Module:
 
     unet = UNet2DConditionModel(
         sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-        block_out_channels=(64, 112, 128),
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        block_out_channels=(64, 64),
         layers_per_block=1,
         norm_num_groups=16,
         cross_attention_dim=160,
-        attention_head_dim=(2, 4, 4),
+        attention_head_dim=4,
         transformer_layers_per_block=1,
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=128 + 6 * 8,
+        projection_class_embeddings_input_dim=EMBED_DIM + 6 * 8,
         resnet_time_scale_shift="scale_shift",
     )
     return nn.ModuleDict(
         {
             "unet": unet,
             "text_encoder": CLIPTextModel(text_config(tokenizer, 32, 32)),
-            "text_encoder_2": CLIPTextModelWithProjection(text_config(tokenizer, 128, 128)),
+            "text_encoder_2": CLIPTextModelWithProjection(text_config(tokenizer, 128, EMBED_DIM)),
         }
     )
 

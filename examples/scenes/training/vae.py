@@ -1,4 +1,4 @@
-"""Stage `vae`: an `AutoencoderKL` from 64 px to 8 x 8 latents."""
+"""Stage `vae`: an `AutoencoderKL` from 64 px to 8 x 8 latents of eight channels."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from examples.emoji.pictures import TRAINING_STYLES, load_pictures
-from examples.emoji.training import augment
-from examples.emoji.training.loop import Schedule, train
+from examples.scenes.grounds import SIDE
+from examples.scenes.training import augment
+from examples.scenes.training.loop import Schedule, train
+from examples.scenes.training.pool import load_pool
 
 if TYPE_CHECKING:
     import torch
     from diffusers import AutoencoderKL
     from torch import nn
 
-LATENT_CHANNELS = 4
+LATENT_CHANNELS = 8
 BATCH = 16
 
 
@@ -30,10 +31,10 @@ def new_vae() -> AutoencoderKL:
         in_channels=3,
         out_channels=3,
         latent_channels=LATENT_CHANNELS,
-        sample_size=64,
+        sample_size=SIDE,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(16, 32, 64, 64),
+        block_out_channels=(16, 32, 48, 48),
         layers_per_block=1,
         norm_num_groups=8,
         mid_block_add_attention=False,
@@ -64,16 +65,16 @@ def write_folder(model: nn.Module, folder: Path) -> None:
     beside.rename(folder)
 
 
-def train_vae(work: Path, seed: int, steps: int, minutes: float) -> AutoencoderKL:
-    """Train the autoencoder on the training styles and write `work/models/vae`."""
+def train_vae(work: Path, seed: int, steps: int, minutes: float, scenes: int) -> AutoencoderKL:
+    """Train the autoencoder on a pool of scenes and write `work/models/vae`."""
     from diffusers import AutoencoderKL
 
-    x = augment.to_tensor(np.concatenate([load_pictures(s)[1] for s in TRAINING_STYLES]))
+    pool = load_pool(work, scenes)
 
     def loss(model: Any, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        batch = x[rng.integers(0, len(x), BATCH)]
-        batch = augment.move(batch, rng, 0, (0.8, 1.1), 0.06)
-        batch = augment.recolour(batch, rng, 0.4) * 2 - 1
+        x = augment.to_tensor(pool.pictures[np.sort(rng.choice(len(pool.pictures), BATCH))])
+        x = augment.recolour(augment.move(x, rng, 0, (0.95, 1.1), 0.03, True, "edge"), rng, 0.4)
+        batch = x * 2 - 1
         posterior = model.encode(batch).latent_dist
         error = reconstruction_loss(model.decode(posterior.sample()).sample, batch)
         divergence = posterior.kl().mean() / posterior.mean[0].numel()

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from examples.emoji.measure import recall_at, right
-from examples.emoji.training.blip2 import prompt_with
+from examples.emoji.measure import right
+from examples.scenes.grammar import PLAIN, words
+from examples.scenes.models import recall_at
+from examples.scenes.scenes import Composer
+from examples.scenes.sources import HERE, WORK
+from examples.scenes.things import GROUNDS, Sprite, Thing, load_things
+from examples.scenes.training.blip2 import prompt_with
+from examples.scenes.training.lessons import School
+from examples.scenes.training.pool import Pool, content_words, training_things
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "examples" / "emoji" / "checkpoints"
 TEXTS = ["red apple", "face with tongue", "a", "woman and man holding hands, couple, love, hug"]
@@ -28,7 +38,7 @@ def encoder() -> tuple[Any, Any]:
 def test_short_rows_are_encoded_as_padded_ones(encoder: tuple[Any, Any]) -> None:
     import torch
 
-    from examples.emoji.training.encoder import encode_text
+    from examples.scenes.training.towers import encode_text
 
     model, tokenizer = encoder
     padded = tokenizer(TEXTS)
@@ -45,10 +55,10 @@ def test_the_adopted_text_tower_gives_the_encoders_directions(encoder: tuple[Any
     from torch.nn.functional import cosine_similarity
     from transformers import CLIPTextModelWithProjection
 
-    from examples.emoji.training.painter import adopt_text_tower, text_config
+    from examples.scenes.training.painter import adopt_text_tower, text_config
 
     model, tokenizer = encoder
-    tower = CLIPTextModelWithProjection(text_config(tokenizer.tokenizer, 128, 128)).eval()
+    tower = CLIPTextModelWithProjection(text_config(tokenizer.tokenizer, 128, 128, 32)).eval()
     adopt_text_tower(tower, load_file(CHECKPOINTS / "encoder" / "open_clip_model.safetensors"))
     tokens = tokenizer(TEXTS)
     with torch.no_grad():
@@ -89,16 +99,62 @@ def test_prompts_are_the_pipelines() -> None:
     assert prompt_with(["a", "b"]).startswith("Please write three captions of the image. ")
 
 
+def few(count: int) -> Pool:
+    """Give a pool of scenes without pictures: two in three of known things, others of a gizmo."""
+    things = tuple(thing for thing in load_things() if not thing.novel)
+    gizmo = Thing("gizmo", "gizmo", GROUNDS, "gizmo")
+    composer = Composer(
+        {thing: (Sprite(Image.new("RGBA", (8, 8), "red"), None),) for thing in (*things, gizmo)},
+        {gizmo: 4.0},
+    )
+    rng = np.random.default_rng(0)
+    scenes = [composer.plan(rng) for _ in range(count)]
+    nothing = np.zeros((count, 0))
+    return Pool((*things, gizmo), scenes, nothing, nothing)
+
+
+def test_lessons_are_told_in_the_words_that_their_examples_show() -> None:
+    school = School(few(900), ("gamboge", "trellis", "quorum", "bosun", "zephyr", "ampoule"))
+    rng = np.random.default_rng(1)
+    copied = 0
+    for row in school.draw_rows(200, 1, rng):
+        (example,), answer = school.lesson(int(row), 1, rng)
+        plain = set(words(PLAIN.tell(school.scenes[row])))
+        plain |= {word for g in school.scenes[row].groups for word in words(g.thing.name)}
+        strange = [word for word in words(answer) if word not in plain and len(word) > 2]
+        # In the plural or not, it begins as it does in the example.
+        assert all(word[:4] in example for word in strange), (example, answer)
+        copied += any(word[:4] in example for word in strange)
+    assert copied > 100
+
+
+def test_without_an_example_a_lesson_is_told_plainly() -> None:
+    school = School(few(300), ("gamboge", "trellis"))
+    rng = np.random.default_rng(2)
+    for row in school.draw_rows(60, 0, rng):
+        examples, answer = school.lesson(int(row), 0, rng)
+        assert examples == []
+        assert answer == PLAIN.tell(school.scenes[row])
+        assert all(group.thing in school.known for group in school.scenes[row].groups)
+
+
+def test_nothing_that_is_held_back_is_learned_from() -> None:
+    if not (WORK / "unpacked").is_dir():
+        pytest.skip("the drawings are fetched from npm by examples.scenes.train")
+    held_back = [thing for thing in load_things() if thing.novel]
+    for thing in training_things():
+        assert thing.emoji not in {other.emoji for other in held_back}
+        assert not content_words(thing.name) & {
+            word for other in held_back for word in content_words(other.name)
+        }
+
+
 @pytest.mark.slow
 def test_every_stage_runs_and_leaves_checkpoints_that_load(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    from examples.emoji.sources import HERE, WORK
-
-    if not (WORK / "pictures").is_dir():
-        pytest.skip("the training pictures are fetched from npm by examples.emoji.train")
-    command = [sys.executable, "-m", "examples.emoji.train", "all", "--quick"]
+    if not (WORK / "unpacked").is_dir():
+        pytest.skip("the drawings are fetched from npm by examples.scenes.train")
+    (tmp_path / "unpacked").symlink_to(WORK / "unpacked")
+    command = [sys.executable, "-m", "examples.scenes.train", "all", "--quick"]
     command += ["--work", str(tmp_path), "--out", str(tmp_path / "out")]
     subprocess.run(command, cwd=HERE.parents[1], check=True, timeout=600)
     from diffusers import StableDiffusionXLPipeline

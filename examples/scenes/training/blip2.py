@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from examples.emoji.captions import load_concepts
-from examples.emoji.training.encoder import MEAN, STD
-from examples.emoji.training.texts import corpus
+from examples.scenes.grounds import SIDE
+from examples.scenes.sources import WORK
+from examples.scenes.training.texts import VOCABULARY, corpus
+from examples.scenes.training.towers import MEAN, STD
 
 if TYPE_CHECKING:
     from torch import nn
 
 QUERIES = 8
+WIDTH = 96
+POSITIONS = 240
 PROMPT = "Please write a caption of the image. Caption:"
 NUMBERS = {1: "two", 2: "three", 3: "four"}
 
@@ -26,7 +29,7 @@ def prompt_with(examples: list[str]) -> str:
     return f"Please write {count} captions of the image. {shown} Caption {len(examples) + 1}:"
 
 
-def learn_processor(folder: Path) -> Any:
+def learn_processor(folder: Path, work: Path = WORK) -> Any:
     """Learn a byte-level vocabulary and save the whole `Blip2Processor`."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import AutoTokenizer, Blip2Processor, BlipImageProcessor
@@ -39,14 +42,14 @@ def learn_processor(folder: Path) -> Any:
         learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         learner.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
-            vocab_size=2600,
+            vocab_size=VOCABULARY,
             show_progress=False,
             min_frequency=2,
             special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<image>"],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         )
         prompts = [prompt_with(["a"] * (i % 4)) for i in range(40)]
-        lines = [f" {text}" for text in corpus(load_concepts())]
+        lines = [f" {text}" for text in corpus(work)]
         learner.train_from_iterator(prompts + lines, trainer)
         learner.post_processor = processors.TemplateProcessing(
             single="</s> $A", special_tokens=[("</s>", 2)]
@@ -58,11 +61,11 @@ def learn_processor(folder: Path) -> Any:
             pad_token="<pad>",
             unk_token="<unk>",
             padding_side="left",
-            model_max_length=160,
+            model_max_length=POSITIONS,
             extra_special_tokens=["<image>"],
             model_input_names=["input_ids", "attention_mask"],
         )
-        side = {"height": 64, "width": 64}
+        side = {"height": SIDE, "width": SIDE}
         images = BlipImageProcessor(size=side, image_mean=list(MEAN), image_std=list(STD))
         folder.mkdir(parents=True, exist_ok=True)
         Blip2Processor(images, fast, num_query_tokens=QUERIES).save_pretrained(folder)
@@ -78,35 +81,35 @@ def new_captioner(processor: Any) -> nn.Module:
     image_token = tokenizer.convert_tokens_to_ids("<image>")
     config = Blip2Config(
         vision_config={
-            "hidden_size": 96,
-            "intermediate_size": 384,
-            "num_hidden_layers": 3,
+            "hidden_size": WIDTH,
+            "intermediate_size": 4 * WIDTH,
+            "num_hidden_layers": 4,
             "num_attention_heads": 3,
-            "image_size": 64,
+            "image_size": SIDE,
             "patch_size": 8,
         },
         qformer_config={
             "vocab_size": 4,
-            "hidden_size": 96,
-            "intermediate_size": 384,
+            "hidden_size": WIDTH,
+            "intermediate_size": 4 * WIDTH,
             "num_hidden_layers": 2,
             "num_attention_heads": 3,
             "cross_attention_frequency": 1,
-            "encoder_hidden_size": 96,
+            "encoder_hidden_size": WIDTH,
             "max_position_embeddings": 4,
-            "hidden_dropout_prob": 0.05,
+            "hidden_dropout_prob": 0.0,
             "attention_probs_dropout_prob": 0.0,
         },
         text_config={
             "model_type": "opt",
             "vocab_size": len(tokenizer),
-            "hidden_size": 96,
-            "word_embed_proj_dim": 96,
-            "ffn_dim": 384,
+            "hidden_size": 128,
+            "word_embed_proj_dim": 128,
+            "ffn_dim": 512,
             "num_hidden_layers": 3,
-            "num_attention_heads": 3,
-            "max_position_embeddings": 192,
-            "dropout": 0.05,
+            "num_attention_heads": 4,
+            "max_position_embeddings": POSITIONS,
+            "dropout": 0.0,
             "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,

@@ -8,9 +8,11 @@ import re
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from examples.emoji.pictures import render_svg
-from examples.emoji.sources import WORK, openclipart
+from examples.scenes.grounds import SIDE
+from examples.scenes.sources import WORK, openclipart
+from examples.scenes.sprites import render_svg
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,19 @@ MOST = 110
 LARGEST = 200_000
 PUBLIC_DOMAIN = re.compile(r"cc:license[^>]*PublicDomain")
 TITLE = re.compile(r"<dc:title>\s*([^<]+?)\s*</dc:title>")
+
+
+def on_white(drawing: Image.Image) -> np.ndarray:
+    """Lay a drawing on white, its longer side as long as a scene's, the shape kept."""
+    side = SIDE - 4
+    scale = side / max(drawing.size)
+    size = tuple(max(1, round(length * scale)) for length in drawing.size)
+    ground = Image.new("RGBA", drawing.size, "white")
+    flat = Image.alpha_composite(ground, drawing).convert("RGB")
+    flat = flat.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+    square = Image.new("RGB", (SIDE, SIDE), "white")
+    square.paste(flat, ((SIDE - flat.width) // 2, (SIDE - flat.height) // 2))
+    return np.asarray(square)
 
 
 def title_of(svg: str) -> str | None:
@@ -73,7 +88,7 @@ def load_clipart(count: int, work: Path = WORK) -> list[tuple[str, str, np.ndarr
             if title is None or title in titles or PUBLIC_DOMAIN.search(svg) is None:
                 continue
             try:
-                picture = render_svg(svg, margin=0.03)
+                picture = on_white(render_svg(svg))
             except ValueError as error:
                 logger.info("%s left out: %s", path.name, error)
                 continue

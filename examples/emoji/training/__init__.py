@@ -1,1 +1,0 @@
-"""How the example world's checkpoints are trained: one stage a module."""

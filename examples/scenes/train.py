@@ -1,0 +1,91 @@
+"""Train the example world's checkpoints: `python -m examples.scenes.train STAGE`.
+
+Stages resume from their state under the work folder; a SIGTERM saves and stops.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from pathlib import Path
+
+from examples.scenes.sources import HERE, WORK
+from examples.scenes.training.pool import SCENES
+
+STAGES = ("encoder", "judge", "sight", "captioner", "vae", "unet")
+# Steps that a stage takes when nothing cuts it short; see README.md for what was run.
+STEPS = {
+    "encoder": 4000,
+    "judge": 3000,
+    "sight": 4000,
+    "captioner": 6000,
+    "vae": 4000,
+    "unet": 8000,
+}
+SEEDS = {name: seed for seed, name in enumerate(STAGES, 1)}
+QUICK_SCENES = 64
+
+
+def run_stage(
+    stage: str, work: Path, out: Path, steps: int, minutes: float, scenes: int = SCENES
+) -> None:
+    """Train one stage; later stages read what earlier ones left in `work` and `out`.
+
+    Parameters
+    ----------
+    scenes : int
+        Size of the pool of drawn scenes that stages learn from.
+    """
+    seed = SEEDS[stage]
+    if stage in ("encoder", "judge"):
+        from examples.scenes.training.encoder import train_encoder
+
+        folder = out / ("encoder" if stage == "encoder" else "encoder-judge")
+        train_encoder(stage, work, folder, seed, steps, minutes, scenes)
+    elif stage == "sight":
+        from examples.scenes.training.sight import train_sight
+
+        train_sight(work, out / "encoder", seed, steps, minutes, scenes)
+    elif stage == "captioner":
+        from examples.scenes.training.captioner import train_captioner
+
+        train_captioner(work, out / "captioner", seed, steps, minutes, scenes)
+    elif stage == "vae":
+        from examples.scenes.training.vae import train_vae
+
+        train_vae(work, seed, steps, minutes, scenes)
+    else:
+        from examples.scenes.training.unet import train_unet
+
+        train_unet(work, out, seed, steps, minutes, scenes)
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", choices=(*STAGES, "all"))
+    parser.add_argument("--steps", type=int, help="steps of the stage; its full run by default")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="time bound of a stage")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="checkpoints; beside this file by default")
+    parser.add_argument("--work", type=Path, help="state, pool and models; .work by default")
+    parser.add_argument("--quick", action="store_true", help="a few steps of each, for tests")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    import torch
+
+    torch.set_num_threads(options.threads)
+    # Vanishing gradients of the first steps are subnormal, which slows products ten times.
+    torch.set_flush_denormal(True)
+    work = options.work or (WORK / "quick" if options.quick else WORK)
+    out = options.out or (work / "checkpoints" if options.quick else HERE / "checkpoints")
+    scenes = QUICK_SCENES if options.quick else SCENES
+    for stage in STAGES if options.stage == "all" else (options.stage,):
+        steps = options.steps or (4 if options.quick else STEPS[stage])
+        run_stage(stage, work, out, steps, options.minutes, scenes)
+
+
+if __name__ == "__main__":
+    main()

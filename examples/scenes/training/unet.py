@@ -1,0 +1,149 @@
+"""Stage `unet`: a `StableDiffusionXLPipeline` of 64 px on the stage `vae`'s latents.
+
+The net predicts the clean latent (prediction type `sample`): what it gives at full noise is then
+the mean picture of a caption, the part that a small net learns first. The second text encoder
+is the text tower of the stage `encoder`, and both stay as they are. At high noise the net learns
+one style alone, of things that have a name. At lower noise it also sees the other style, things and
+words that it can know nothing of, and texts of other scenes, so that what it starts from counts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from examples.scenes.grammar import PLAIN
+from examples.scenes.training import augment
+from examples.scenes.training.lessons import School
+from examples.scenes.training.loop import Schedule, train
+from examples.scenes.training.painter import (
+    SCHEDULER,
+    adopt_text_tower,
+    encode_prompts,
+    new_painter,
+    write_pipeline,
+)
+from examples.scenes.training.pool import Pool, load_pool
+from examples.scenes.training.texts import (
+    CONTEXT,
+    foreign_words,
+    learn_tokenizer,
+    made_up_dialect,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import AutoencoderKL
+    from torch import nn
+
+BATCH = 64
+WITHOUT_TEXT = 0.1
+# Below these timesteps a batch holds other scenes, and texts of other scenes.
+STRANGE_BELOW = 800
+MISLED_BELOW = 500
+
+
+def encode_pictures(vae: AutoencoderKL, pool: Pool, cache: Path) -> torch.Tensor:
+    """Give the mean latents (n, c, 8, 8) of all pictures, kept on disk in half precision."""
+    import torch
+
+    if not cache.is_file():
+        parts = []
+        with torch.no_grad():
+            for rows in np.array_split(np.arange(len(pool.scenes)), len(pool.scenes) // 64):
+                x = augment.to_tensor(pool.pictures[rows]) * 2 - 1
+                parts.append(vae.encode(x).latent_dist.mean.half())
+        torch.save(torch.cat(parts), cache)
+    latents: torch.Tensor = torch.load(cache, weights_only=True)
+    return latents
+
+
+def scale_pooled(tower: Any, tokenizer: Any, texts: list[str]) -> None:
+    """Scale the projection so that pooled embeddings vary by about one in each entry."""
+    import torch
+
+    with torch.no_grad():
+        pooled = tower(padded(tokenizer, texts)).text_embeds
+        tower.text_projection.weight /= pooled.std(0).mean()
+
+
+def padded(tokenizer: Any, texts: list[str]) -> torch.Tensor:
+    """Give token rows as the pipeline makes them."""
+    tokens: torch.Tensor = tokenizer(
+        texts, padding="max_length", max_length=CONTEXT, truncation=True, return_tensors="pt"
+    ).input_ids
+    return tokens
+
+
+def train_unet(work: Path, out: Path, seed: int, steps: int, minutes: float, scenes: int) -> None:
+    """Train the U-Net and write `out/sdxl`."""
+    import torch
+    from diffusers import AutoencoderKL, DDIMScheduler
+    from safetensors.torch import load_file
+
+    tokenizer = learn_tokenizer(work / "tokenizer", work)
+    foreign = foreign_words(work)
+    pool = load_pool(work, scenes)
+    school = School(pool, foreign)
+    vae = AutoencoderKL.from_pretrained(work / "models" / "vae").float().eval()
+    latent = encode_pictures(vae, pool, work / "pool" / str(scenes) / "latents.pt")
+    sample = latent[:: max(1, len(latent) // 4000)].float()
+    mean, deviation = sample.mean((0, 2, 3)), sample.std((0, 2, 3))
+    vae.register_to_config(latents_mean=mean.tolist(), latents_std=deviation.tolist())
+    shift, scale = mean[:, None, None], deviation[:, None, None]
+    alphas = DDIMScheduler(**SCHEDULER).alphas_cumprod
+    time_ids = torch.tensor([[64.0, 64, 0, 0, 64, 64]]).expand(BATCH, -1)
+    # The first half of the pool is of one style.
+    drawn = school.familiar[school.familiar < scenes]
+    drawn = drawn if len(drawn) else np.arange(scenes)
+
+    torch.manual_seed(seed)
+    model: Any = dict(new_painter(tokenizer).items())  # type: ignore[operator]
+    model["unet"].to(memory_format=torch.channels_last)
+    weights = load_file(out / "encoder" / "open_clip_model.safetensors")
+    adopt_text_tower(model["text_encoder_2"], weights)
+    few = [PLAIN.tell(scene) for scene in pool.scenes[:500]]
+    scale_pooled(model["text_encoder_2"], tokenizer, few)
+
+    def text_of(row: int, strange: bool, rng: np.random.Generator) -> str:
+        scene = pool.scenes[row]
+        if not strange or rng.random() < 0.3:
+            return PLAIN.tell(scene)
+        names = [group.thing.name for group in scene.groups]
+        return made_up_dialect(rng, names, foreign, float(rng.choice([0.35, 0.7]))).tell(scene)
+
+    def loss(net: nn.Module, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        timesteps = np.where(
+            rng.random(BATCH) < 0.45, rng.integers(600, 1000, BATCH), rng.integers(0, 1000, BATCH)
+        )
+        strange = (timesteps < STRANGE_BELOW) & (rng.random(BATCH) < 0.5)
+        rows = np.where(strange, rng.integers(0, len(pool.scenes), BATCH), rng.choice(drawn, BATCH))
+        astray = strange & (timesteps < MISLED_BELOW) & (rng.random(BATCH) < 0.3)
+        told = np.where(astray, rng.choice(drawn, BATCH), rows)
+        texts = [text_of(int(row), bool(odd), rng) for row, odd in zip(told, strange, strict=True)]
+        texts = ["" if rng.random() < WITHOUT_TEXT else text for text in texts]
+        with torch.no_grad():
+            states, pooled = encode_prompts(model, padded(tokenizer, texts))
+        # The pipeline gives zeros for an empty negative prompt.
+        asked = torch.tensor([float(bool(text)) for text in texts])
+        clean = (latent[rows].float() - shift) / scale
+        clean = clean.contiguous(memory_format=torch.channels_last)
+        t = torch.from_numpy(timesteps)
+        alpha = alphas[t][:, None, None, None]
+        noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * torch.randn_like(clean)
+        conditions = {"text_embeds": pooled * asked[:, None], "time_ids": time_ids}
+        result = net(noisy, t, states * asked[:, None, None], added_cond_kwargs=conditions).sample
+        errors = (result - clean).square().mean((1, 2, 3))
+        weight = (1 / (1 - alpha[:, 0, 0, 0]).clamp(min=0.2)).float()
+        kinds = {"late": t > 900, "strange": torch.from_numpy(strange)}
+        shown = {key: errors.detach()[kept] for key, kept in kinds.items()}
+        figures = {key: float(part.mean()) if len(part) else 0.5 for key, part in shown.items()}
+        return (weight * errors).mean(), figures
+
+    def export(net: nn.Module) -> None:
+        write_pipeline({**model, "unet": net}, vae, tokenizer, out / "sdxl")
+
+    schedule = Schedule(steps, 1.5e-3, minutes, warmup=200, average=0.995, weight_decay=0.01)
+    train("unet", model["unet"], loss, schedule, work, seed, export)
