@@ -32,7 +32,13 @@ logger = logging.getLogger(__name__)
 
 UPDATE_SECONDS = 5.0
 # What a run does with rows, by their kind.
-KINDS = {PASSING: "pass rows through", "text": "complete texts", "image": "complete images"}
+KINDS = {
+    PASSING: "pass rows through",
+    "check text": "check texts",
+    "text": "complete texts",
+    "check image": "check images",
+    "image": "complete images",
+}
 
 
 def artifact_key(name: str, what: str) -> str:
@@ -51,16 +57,16 @@ def _harmless() -> Iterator[None]:
 class RowsProgress:
     """How many of a run's rows are done, as a progress artifact and in the live view.
 
-    Rows that a generator completes are told apart by half from those that pass through, each with
-    a pace of its own. Rows of a shard that is tried again count once.
+    Rows that a generator completes are told apart by half from those that pass through and from pairs that
+    are checked, each with a pace of its own. Rows of a shard that is tried again count once.
 
     Parameters
     ----------
     name
         The run's.
     totals
-        Rows that the run is to do by kind: "text" and "image" where they have a generator, and
-        `PASSING` for all others.
+        Rows that the run is to do by kind: "text" and "image" where they have a generator, "check text"
+        and "check image" for checked pairs, and `PASSING` for all others.
     view
         Shows it on a terminal as well.
     lost

@@ -11,8 +11,9 @@ import itertools
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from pipeline.config.engine import EngineSettings
@@ -25,7 +26,8 @@ AHEAD = 256
 PACKAGES = {"ray": "prefect_ray", "dask": "prefect_dask"}
 _DEATHS_A_SHARD = 3
 
-Submit = Callable[[dict[str, Any]], Any]
+Call = dict[str, Any]
+Submit = Callable[[Call], Any]
 
 
 def check_installed(settings: EngineSettings) -> None:
@@ -45,17 +47,17 @@ def check_installed(settings: EngineSettings) -> None:
 
 
 def run_tasks(
-    settings: EngineSettings, task: Any, calls: Sequence[dict[str, Any]]
-) -> Iterator[Any]:
-    """Run a Prefect task once for each call, and give the results in the order of the calls.
+    settings: EngineSettings, task: Any, stages: Iterable[Sequence[Call]]
+) -> Iterator[tuple[Call, Any]]:
+    """Run a Prefect task once for each call, and give each with its result, in the order of the calls.
 
     Parameters
     ----------
     settings
     task
         A Prefect task.
-    calls
-        The task's parameters.
+    stages
+        The task's parameters, in stages: one is asked for and begun when those before it are done.
 
     Raises
     ------
@@ -66,12 +68,17 @@ def run_tasks(
     Exception
         What the first task that failed for good raised; those under way end first.
     """
-    if settings.kind == "local" or not calls:
-        for call in calls:
-            yield task(**call)
+    if settings.kind == "local":
+        for calls in stages:
+            for call in calls:
+                yield call, task(**call)
         return
-    with _cluster(settings) as submit:
-        yield from _in_turn(lambda call: submit(task, call), calls)
+    with ExitStack() as stack:
+        submit: Callable[[Any, Call], Any] | None = None
+        for calls in stages:
+            # Not for a run that has nothing to do.
+            submit = submit or stack.enter_context(_cluster(settings))
+            yield from zip(calls, _in_turn(partial(submit, task), calls), strict=True)
 
 
 def _in_turn(submit: Submit, calls: Sequence[dict[str, Any]]) -> Iterator[Any]:

@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,7 +28,7 @@ from pipeline.config.dependencies import check_planned
 from pipeline.dataset.dataset import DatasetError
 from pipeline.job import Job
 from pipeline.ledger.comparison import PASSING
-from pipeline.ledger.ledger import count_outcomes, shard_name
+from pipeline.ledger.ledger import count_outcomes
 from pipeline.ledger.plan import ShardPlan
 from pipeline.ledger.summary import headline, told
 from pipeline.report.presentation import present
@@ -50,6 +51,7 @@ PLAN = "plan"
 FILES = "files.json"
 # What a worker needs of the run's folder, and what workers put into it.
 KNOWLEDGE = ("kb", "standards.json")
+CHECK = "check"
 DONE = ("completed", "ledger")
 
 _jobs: dict[str, Job] = {}
@@ -133,7 +135,8 @@ def shard_task(config: str, name: str, run_id: str) -> dict[str, Any]:
     pace.begin()
     if progress is None:
         version = job.knowledge.version
-        check_planned(job.config, job.models.identity, version, shard.missing, shard.settings)
+        own = job.check.config if shard.checks else job.config
+        check_planned(own, job.models.identity, version, shard.missing, shard.settings)
         manifest = job.complete_shard(shard)
         outcomes = count_outcomes(manifest.rows)
     else:
@@ -148,7 +151,9 @@ def shard_task(config: str, name: str, run_id: str) -> dict[str, Any]:
 
 
 def _kind(job: Job, shard: ShardPlan) -> str:
-    """The half that a generator completes in the rows of a shard, or `PASSING`."""
+    """What is done with the rows of a shard: its half is completed or checked, or they are `PASSING`."""
+    if shard.checks:
+        return f"check {shard.missing}"
     return shard.missing if shard.missing in job.config.made else PASSING
 
 
@@ -166,8 +171,11 @@ def report_task(config: str, summary: dict[str, Any]) -> dict[str, Any]:
 
 def _complete(config: str, job: Job) -> None:
     """One task a shard, by the engine of the config."""
-    shards = job.shards()
+    checked = (shard for each in job.check.planned.values() for shard in each)
+    shards = [*job.planned.shards, *checked]
     if not shards:
+        # What stands of the check is summed up all the same.
+        list(job.stages())
         return
     engine, mirror = job.config.engine, job.home.mirror
     folder = job.folder / PLAN
@@ -175,10 +183,6 @@ def _complete(config: str, job: Job) -> None:
     dataset = job.sources.dataset
     read = {"files": [file.name for file in dataset.files], "columns": dataset.learned()}
     write_whole(folder / FILES, json.dumps(read))
-    for shard in shards:
-        write_whole(folder / f"{shard_name(shard.number)}.json", shard.dump())
-    if engine.kind != "local" and mirror is not None:
-        mirror.push([PLAN])
     totals: Counter[str] = Counter()
     for shard in shards:
         totals[_kind(job, shard)] += len(shard.rows)
@@ -188,17 +192,33 @@ def _complete(config: str, job: Job) -> None:
         _progress[config] = progress
     else:
         progress.begin_work()
-    calls = [
-        {"config": config, "name": shard_name(shard.number), "run_id": job.run_id}
-        for shard in shards
-    ]
-    for shard, done in zip(shards, run_tasks(engine, shard_task, calls), strict=True):
+
+    def stages() -> Iterator[list[dict[str, Any]]]:
+        for stage in _with_results(job):
+            for shard in stage:
+                write_whole(folder / f"{shard.name}.json", shard.dump())
+            if engine.kind != "local" and mirror is not None:
+                mirror.push([PLAN, CHECK])
+            yield [{"config": config, "name": shard.name, "run_id": job.run_id} for shard in stage]
+
+    kinds = {shard.name: _kind(job, shard) for shard in shards}
+    for call, done in run_tasks(engine, shard_task, stages()):
         if engine.kind != "local":
-            progress.end_by_worker(shard_name(shard.number), _kind(job, shard), **done)
+            progress.end_by_worker(call["name"], kinds[call["name"]], **done)
     shutil.rmtree(folder)
     if engine.kind != "local" and mirror is not None:
-        mirror.push([PLAN])
+        mirror.push([PLAN, CHECK])
         mirror.pull(DONE)
+
+
+def _with_results(job: Job) -> Iterator[Sequence[ShardPlan]]:
+    """The stages of a job, each once this process sees what workers have done of the check."""
+    remote = job.config.engine.kind != "local" and job.home.mirror is not None
+    for stage in job.stages():
+        yield stage
+        if remote and any(shard.checks for shard in stage):
+            assert job.home.mirror is not None
+            job.home.mirror.pull([CHECK])
 
 
 def _tell(config: str, job: Job, summary: dict[str, Any]) -> None:

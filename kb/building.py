@@ -13,7 +13,7 @@ from kb import contents
 from kb.embeddings import MODALITIES, Stacked
 from kb.fitting import (
     expected_queries,
-    external_moments,
+    external_side,
     keep_held_out,
     predicts,
     trials_of,
@@ -24,6 +24,7 @@ from kb.pairs import Pairs, read_pairs
 from kb.purification import Purified, purify
 from kb.recipe import KnowledgeBaseSettings, Recipe
 from kb.retrieval import FusionRetriever
+from kb.retrieval.learning import FUSION, learn, save_fusions
 from kb.retrieval.leave_one_out import judge_examples, select_retrieval
 from kb.stopwatch import Stopwatch
 from kb.storage import FORMAT_VERSION, digest_files, replacing, write_manifest
@@ -74,11 +75,11 @@ def _build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Rec
         embeddings = contents.open_contents(building)
         with watch.step("mapping"):
             mapping = CrossModalMapping(settings.mapping, random_state, settings.device)
-            moments = None
+            fitted = None
             if settings.external_fitted:
-                moments = external_moments(pairs, embeddings, internal)
+                fitted = external_side(pairs, embeddings, internal, random_state)
             own = internal.embeddings
-            mapping.compare(own["image"], own["text"], groups, moments)
+            mapping.compare(own["image"], own["text"], groups, fitted)
         with watch.step("index"):
             expected = expected_queries(internal, mapping, unseen_rows(mapping), recipe)
             indexes = contents.build_indexes(
@@ -100,6 +101,10 @@ def _build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Rec
             mapping.save(building / "mapping" / "mapping")
             pseudo = keep_held_out(building, mapping, internal)
             retrieval, evidence = select_retrieval(trials, pseudo)
+            fusions, learned = learn(
+                trials, pseudo, retrieval, groups[mapping.held_rows_], random_state
+            )
+            save_fusions(building / FUSION, str(retrieval.fusion), fusions)
         with watch.step("digests"):
             files = digest_files(building)
         chosen = {name: getattr(retrieval, name) for name in contents.RETRIEVAL}
@@ -127,7 +132,7 @@ def _build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Rec
                 "losses": mapping.losses_,
             },
             "purification": None if purified is None else purified.evidence,
-            "retrieval": {**chosen, "evidence": evidence},
+            "retrieval": {**chosen, "evidence": evidence, "fusion": learned},
             "indexes": {m: index.describe() for m, index in indexes.items()},
             "additions": [addition(building, 0, internal, external, counts, 0)],
             "steps": watch.steps,

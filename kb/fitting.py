@@ -11,8 +11,10 @@ import pyarrow.compute as pc
 
 from kb import contents
 from kb.embeddings import MODALITIES, Modality, normalise, opposite, release, sample_rows, take
+from kb.groups import content_groups
 from kb.index.embedding_index import RECALL_QUERIES
 from kb.mapping import CrossModalMapping
+from kb.mapping.attended import EXPERTS, External
 from kb.mapping.held_out import HeldOut
 from kb.mapping.moments import Moments
 from kb.pairs import Pairs
@@ -24,18 +26,20 @@ from kb.retrieval.settings import asks_by_pseudo
 HELD_OUT = Path("mapping", "held_out.arrow")
 
 
-def external_moments(
+def external_side(
     pairs: pa.Table,
     embeddings: Mapping[Modality, np.ndarray],
     internal: Pairs,
-) -> Moments | None:
-    """Moments of the external pairs that were kept, as they are stored; None where there is none.
+    random_state: int,
+) -> External | None:
+    """The external pairs that were kept, as they are stored, for a fit; None where there is none.
 
     Those that share a half with an internal pair stay out: they could not be held out with it.
     """
     external = pc.equal(pairs["origin"], "external").to_numpy(zero_copy_only=False)
-    for modality, digests in contents.digest_arrays(pairs).items():
-        external = external & ~np.isin(digests, internal.digests[modality])
+    digests = contents.digest_arrays(pairs)
+    for modality, held in digests.items():
+        external = external & ~np.isin(held, internal.digests[modality])
     if not external.any():
         return None
 
@@ -47,7 +51,11 @@ def external_moments(
             for modality in MODALITIES:
                 release(embeddings[modality])
 
-    return Moments.of(blocks(), {m: int(embeddings[m].shape[1]) for m in MODALITIES})
+    moments = Moments.of(blocks(), {m: int(embeddings[m].shape[1]) for m in MODALITIES})
+    rows = np.flatnonzero(external)
+    rows = rows[sample_rows(len(rows), EXPERTS, random_state)]
+    groups = content_groups(digests["image"][rows], digests["text"][rows])
+    return External(moments, {m: take(embeddings[m], rows) for m in MODALITIES}, groups)
 
 
 def predicts(recipe: Recipe) -> bool:

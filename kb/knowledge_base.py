@@ -23,6 +23,7 @@ from kb.pairs import Pairs, check, read_pairs
 from kb.purification import ALIGNMENT
 from kb.recipe import KnowledgeBaseSettings, Recipe
 from kb.retrieval import FusionRetriever
+from kb.retrieval.learning import FUSION, load_fusions
 from kb.storage import (
     DamagedKnowledgeBase,
     damaged_files,
@@ -198,6 +199,7 @@ class KnowledgeBase:
             settings.retrieval.model_copy(update=chosen),
             manifest["shared_space"],
             contents.digest_arrays(pairs),
+            load_fusions(folder / FUSION),
         )
         return cls(folder, manifest, pairs, embeddings, mapping, retriever)
 

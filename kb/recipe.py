@@ -19,7 +19,7 @@ Source = Literal["internal", "external"]
 
 # Raised when the same settings and pairs come to give another knowledge base: one that was made by
 # the former method is then built anew.
-METHOD = 5
+METHOD = 6
 
 
 class KnowledgeBaseSettings(BaseModel):

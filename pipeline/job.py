@@ -15,10 +15,12 @@ from typing import Any
 
 import pyarrow.dataset as ds
 
-from generators.service_errors import ServiceRefused
 from kb.storage import DamagedKnowledgeBase
+from pipeline.check.check import Check
+from pipeline.check.stages import in_stages
 from pipeline.completion.portion import Parts
-from pipeline.completion.shard import RowsDone, Shards
+from pipeline.completion.sent import SentShards
+from pipeline.completion.shard import RowsDone
 from pipeline.config.config import Config
 from pipeline.config.dependencies import row_dependencies
 from pipeline.dataset.catalog import Catalog
@@ -29,7 +31,7 @@ from pipeline.knowledge.embedding import PairEmbeddings
 from pipeline.knowledge.standing import StandingKnowledge
 from pipeline.ledger.compaction import compact
 from pipeline.ledger.comparison import compare
-from pipeline.ledger.ledger import Ledger, Manifest, shard_name
+from pipeline.ledger.ledger import Ledger, Manifest
 from pipeline.ledger.plan import Plan, ShardPlan, make_plan
 from pipeline.ledger.review import Review, Verdict
 from pipeline.ledger.summary import read_summary, summarise
@@ -83,7 +85,8 @@ class Job:
             config.knowledge_base.device,
         )
         self._parts = Parts(config, self.sources, self.models, self.knowledge)
-        self._shards = Shards(self._parts)
+        self._shards = SentShards(self._parts, self.home)
+        self.check = Check(self._parts, self.knowledge, self.home)
         self.progress = progress
         self.warned = Warned()
         if progress is not quiet:
@@ -195,6 +198,8 @@ class Job:
             limit,
             self.review.verdicts,
         )
+        standing = self.planned.standing(self.catalog.counts())
+        self.check.plan(self.catalog, standing, self.run_id, retry_failed)
         return self.planned
 
     def begin(self) -> None:
@@ -204,13 +209,14 @@ class Job:
         write_changed(self.folder / "config.yaml", self.config.resolved())
         clear_scratch(self.folder)
         self.ledger.sweep()
+        self.check.begin()
 
-    def shards(self) -> Sequence[ShardPlan]:
-        """The shards of the plan, once the knowledge base that they need is known to be whole."""
-        if any(shard.missing for shard in self.planned.shards):
+    def stages(self) -> Iterator[Sequence[ShardPlan]]:
+        """What is to be done, once the knowledge base is known to be whole: see `in_stages`."""
+        if any(shard.missing for shard in self.planned.shards) or any(self.check.planned.values()):
             self.mend()
             self._overlooked = warn_of_run(self.catalog, self.planned.pending, self.config.made)
-        return self.planned.shards
+        yield from in_stages(self.planned, self.check, self.catalog)
 
     def complete_shard(
         self,
@@ -218,24 +224,11 @@ class Job:
         rows_done: RowsDone | None = None,
         answered: Callable[[int], None] | None = None,
     ) -> Manifest:
-        """Do one shard, unless this run has; see `pipeline.completion.shard.Shards.complete`."""
-        manifest = None
-        try:
-            after = [shard for shard in self.planned.shards if shard.number > plan.number]
-            manifest = self._done(plan) or self._shards.complete(plan, after, rows_done, answered)
-        except ServiceRefused:
-            manifest = self._done(plan)
-            raise
-        finally:
-            if manifest is not None:
-                name, run_id = f"{manifest.shard}.json", manifest.run_id
-                self.home.send_shard(manifest.part, name, run_id, self._shards.usage.file(run_id))
-        return manifest
-
-    def _done(self, plan: ShardPlan) -> Manifest | None:
-        """What this run has done of a shard."""
-        manifest = Ledger(self.folder).find(shard_name(plan.number))
-        return manifest if manifest is not None and manifest.run_id == plan.run_id else None
+        """Do one shard, unless this run has; see `pipeline.completion.sent.SentShards.complete`."""
+        if plan.checks:
+            return self.check.complete(plan, rows_done, answered)
+        after = [shard for shard in self.planned.shards if shard.number > plan.number]
+        return self._shards.complete(plan, after, rows_done, answered)
 
     def finish(self) -> dict[str, Any]:
         """Drop rows that no longer count from the completed dataset, and sum up.
@@ -248,7 +241,7 @@ class Job:
         dict
             See `pipeline.ledger.summary.summarise`.
         """
-        self._shards.close()
+        self._let_go()
         self.models.close_generator()
         if self.planned.shards:
             self._ledger = None  # shards may have been done in other processes
@@ -262,6 +255,7 @@ class Job:
             times=self.times,
             prices=self.config.prices,
             warnings=[*self.knowledge.warnings(), *self._overlooked, *self.warned.told()],
+            check=self.check.figures(),
         )
 
     def complete(
@@ -273,13 +267,18 @@ class Job:
         """Complete what is pending in this process, without Prefect, and sum up."""
         self.begin()
         self.plan(limit, retry_failed)
-        for shard in self.shards():
-            self.complete_shard(shard, rows_done)
+        for stage in self.stages():
+            for shard in stage:
+                self.complete_shard(shard, rows_done)
         return self.finish()
+
+    def _let_go(self) -> None:
+        self._shards.close()
+        self.check.close()
 
     def close(self) -> None:
         """Free what was loaded; what is used after all is loaded again."""
-        self._shards.close()
+        self._let_go()
         self.models.close()
         self.knowledge.forget()
 

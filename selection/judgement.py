@@ -15,7 +15,15 @@ _UNMEASURED = ("empty", "nan")
 
 @dataclass(frozen=True)
 class Judgement:
-    """What was found of one candidate; figures that were not taken are None."""
+    """What was found of one candidate; figures that were not taken are None.
+
+    Attributes
+    ----------
+    agreement : float, optional
+        Mean cosine to the row's other candidates.
+    hubness : float, optional
+        Mean cosine of a caption to the pseudo-embeddings of pictures that it is nearest to.
+    """
 
     valid: bool
     reason: str | None = None
@@ -23,6 +31,8 @@ class Judgement:
     bleu: float | None = None
     niqe: float | None = None
     score: float | None = None
+    agreement: float | None = None
+    hubness: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,8 @@ def choose(
     *,
     bleus: Sequence[float | None] | None = None,
     qualities: Sequence[float | None] | None = None,
+    agreements: np.ndarray | None = None,
+    hubness: np.ndarray | None = None,
 ) -> Judged:
     """Judge candidates by their scores: the best valid one, unless it is below a floor.
 
@@ -68,6 +80,7 @@ def choose(
     notes : list of str
         Terms of the score that were left out.
     bleus, qualities : sequence of n float or None
+    agreements, hubness : ndarray of shape [n] or None
     """
     judgements = tuple(
         Judgement(
@@ -77,6 +90,8 @@ def choose(
             bleu=bleus[number] if bleus is not None else None,
             niqe=qualities[number] if qualities is not None else None,
             score=float(score[number]) if fault is None else None,
+            agreement=None if agreements is None or fault else float(agreements[number]),
+            hubness=None if hubness is None or fault else float(hubness[number]),
         )
         for number, fault in enumerate(faults)
     )

@@ -111,13 +111,15 @@ class Selector:
         cosines = _cosines(embeddings, target, len(texts))
         score = np.zeros(len(texts))
         notes = []
+        hubness = self._hubness(embeddings)
+        agreements = _agreement(embeddings, faults)
         if cosines is not None:
-            score += settings.lambda1 * (cosines - settings.hubness * self._hubness(embeddings))
+            common = 0.0 if hubness is None else hubness
+            score += settings.lambda1 * (cosines - settings.hubness * common)
         elif settings.lambda1 > 0:
             notes.append("cosine left out: no pseudo-embedding")
-        if embeddings is not None and settings.agreement > 0:
-            voters = np.array([fault in (None, "duplicate") for fault in faults], dtype=bool)
-            score += settings.agreement * _agreement(embeddings, voters)
+        if agreements is not None:
+            score += settings.agreement * agreements
         # Whatever its weight, BLEU decides alone where the cosine, which should, can't be had.
         weight = settings.lambda2 or float(cosines is None and settings.lambda1 > 0)
         bleus: list[float | None] = [None] * len(texts)
@@ -130,12 +132,21 @@ class Selector:
                     lowercase=settings.lowercase,
                 )
                 score[number] += weight * value
-        return choose(settings, faults, cosines, score, notes, bleus=bleus)
+        return choose(
+            settings,
+            faults,
+            cosines,
+            score,
+            notes,
+            bleus=bleus,
+            agreements=agreements,
+            hubness=hubness,
+        )
 
-    def _hubness(self, embeddings: np.ndarray | None) -> np.ndarray | float:
-        """Mean cosine of each row [n, d] to its nearest pseudo-texts, [n]; 0 without any."""
+    def _hubness(self, embeddings: np.ndarray | None) -> np.ndarray | None:
+        """Mean cosine of each row [n, d] to its nearest pseudo-texts, [n]; None without any."""
         if embeddings is None or self.pseudo_texts is None or not len(self.pseudo_texts):
-            return 0.0
+            return None
         cosines = embeddings.astype(np.float64) @ self.pseudo_texts.T.astype(np.float64)
         k = min(HUB_NEIGHBOURS, cosines.shape[1])
         return np.partition(cosines, -k, axis=1)[:, -k:].mean(axis=1)
@@ -188,7 +199,10 @@ class Selector:
             else:
                 scaled = standard(measured) if settings.standardise and standard else measured
                 score -= settings.lambda2 * np.nan_to_num(scaled)
-        return choose(settings, faults, cosines, score, notes, qualities=qualities)
+        agreements = _agreement(embeddings, faults)
+        return choose(
+            settings, faults, cosines, score, notes, qualities=qualities, agreements=agreements
+        )
 
 
 def _with_duplicates(items: Sequence[Any], faults: list[str | None]) -> list[str | None]:
@@ -211,8 +225,14 @@ def _cosines(
     return embeddings.astype(np.float64) @ target.astype(np.float64)
 
 
-def _agreement(embeddings: np.ndarray, voters: np.ndarray) -> np.ndarray:
-    """Mean cosine of each row [n, d] to the other rows that vote (bool [n]), [n]; 0 without any."""
+def _agreement(embeddings: np.ndarray | None, faults: Sequence[str | None]) -> np.ndarray | None:
+    """Mean cosine of each row [n, d] to the other sound rows, repeated ones too, [n]; 0 without any.
+
+    None without embeddings.
+    """
+    if embeddings is None:
+        return None
+    voters = np.array([fault in (None, "duplicate") for fault in faults], dtype=bool)
     rows = embeddings.astype(np.float64)
     cosines = rows @ rows.T
     np.fill_diagonal(cosines, 0.0)

@@ -26,6 +26,13 @@ class Scoring(BaseModel):
     floor_score: float | None = Field(
         default=None, description="Reject the row if no candidate's score reaches this."
     )
+    floor_confidence: float | None = Field(
+        default=None,
+        ge=-1,
+        le=1,
+        description="Reject the row if less likeness to the truth is expected of its best candidate,"
+        " by the run's check; no row, where that held too few.",
+    )
 
     def identity(self) -> dict[str, Any]:
         """The settings that change which candidate is chosen."""

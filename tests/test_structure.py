@@ -18,7 +18,17 @@ FORBIDDEN = {
 }
 # Rooms of `pipeline/`, lowest first: each imports only what stands before it.
 FLOORS = (
-    *("storage", "dataset", "models", "ledger", "export", "config", "knowledge", "completion"),
+    *(
+        "storage",
+        "dataset",
+        "models",
+        "ledger",
+        "export",
+        "config",
+        "knowledge",
+        "completion",
+        "check",
+    ),
     *("job", "report", "advice", "evaluation"),
 )
 LONGEST = 300

@@ -21,13 +21,13 @@ from examples.emoji.captions import load_concepts
 from examples.emoji.pictures import SIZE, load_pictures
 from examples.emoji.sources import HERE
 from examples.scenes.sprites import TRAINING_STYLES
+from pipeline.check.intervals import interval
 from pipeline.config.config import Config, load_config
 from pipeline.config.variants import VARIANTS
 from pipeline.evaluation.draw import Draw
 from pipeline.evaluation.experiment import Experiment
 from pipeline.evaluation.protocol.masked import Pairs
 from pipeline.evaluation.protocol.world import World
-from pipeline.evaluation.results.intervals import interval
 from pipeline.evaluation.runs import Arm
 
 RATE = 0.7

@@ -121,7 +121,7 @@ def own_right(said: list[str], truth: list[str]) -> float:
 
 def measure_texts(world: World, draws: int, checkpoints: Path) -> dict[str, Any]:
     """CIDEr-D and the share of the target's own words, with none to three examples."""
-    from pipeline.evaluation.measures.captions import cider_d
+    from pipeline.check.captions import cider_d
 
     result: dict[str, Any] = {}
     for count in range(4):

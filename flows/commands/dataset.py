@@ -160,8 +160,15 @@ def _print_work(answer: dict[str, Any]) -> None:
     for half, what in (("text", "captioner"), ("image", "image_generator")):
         if left := pending[half] - made[half]:
             print(f"  it would reject {left} rows that lack the {half}: there is no {what}")
+    if any(answer["check"]["pairs"].values()):
+        told = (f"{n} for {half}s" for half, n in answer["check"]["pairs"].items() if n)
+        print(
+            f"  its check would complete {' and '.join(told)} of the complete pairs, drawn likewise"
+        )
     if answer["done"]:
         print(f"  {answer['done']} rows stand already")
+    for found in answer["check"]["found"].values():
+        print(f"worth, by the check: {found['verdict']}")
     for what in ("why", "sections"):
         if answer["done"] and answer[what]:
             label = "rows to do" if what == "why" else "settings that changed"

@@ -41,6 +41,14 @@ def export(
             help="Leave out generated images or texts with a lower score: image=0.",
         ),
     ] = None,
+    min_confidence: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HALF=CONFIDENCE",
+            help="Leave out generated images or texts of which less likeness to the truth is expected, by"
+            " the run's check: text=0.6.",
+        ),
+    ] = None,
     columns: Annotated[
         str | None, typer.Option(help="Columns beside id, image and text, by comma.")
     ] = None,
@@ -52,6 +60,7 @@ def export(
       rag4dmc export my.yaml
       rag4dmc export my.yaml --format webdataset --only completed
       rag4dmc export my.yaml --best image=0.5 --min-score text=0.3
+      rag4dmc export my.yaml --min-confidence text=0.6
       rag4dmc export my.yaml --columns status,missing
     """
     with errors_in_one_line():
@@ -62,6 +71,7 @@ def export(
 
         values: dict[str, Any] = {"format": format, "name": name, "only": only}
         values |= {"best": _by_half(best, "best"), "min_score": _by_half(min_score, "min-score")}
+        values["min_confidence"] = _by_half(min_confidence, "min-confidence")
         if columns is not None:
             values["columns"] = [name.strip() for name in columns.split(",") if name.strip()]
         try:

@@ -15,10 +15,13 @@ import numpy as np
 
 from kb.embeddings import MODALITIES, Modality, opposite
 from kb.groups import deal
+from kb.mapping.candidates import tier
 from kb.mapping.regressors import Regressor
 from kb.mapping.shared_mlp import blended
 
 Figures = dict[str, float]
+# Makes a regressor to be fitted, given those that were fitted to the same pairs before it.
+Maker = Callable[[Mapping[str, Regressor]], Regressor]
 
 # Pairs that are predicted out of fold at most, to judge by and for what is measured later: more
 # would tell no more.
@@ -47,7 +50,7 @@ class Contest:
     @classmethod
     def hold(
         cls,
-        candidates: Mapping[str, Callable[[], Regressor]],
+        candidates: Mapping[str, Maker],
         pairs: Mapping[Modality, np.ndarray],
         groups: np.ndarray,
         held: np.ndarray,
@@ -99,8 +102,8 @@ class Contest:
             return best(scores, names)
         for name in names:
             scores[name]["example"] = float(quality[name].mean())
-        plain = [name for name in names if "+" not in name] or names
-        return best_by_examples(quality, scores, plain)
+        tiers = [[name for name in names if tier(name) == number] for number in range(3)]
+        return best_by_examples(quality, scores, [tier for tier in tiers if tier])
 
     def says_nothing(self, source: Modality, name: str) -> bool:
         """Whether a candidate finds the true half no better than chance."""
@@ -110,7 +113,7 @@ class Contest:
 
 
 def out_of_fold(
-    candidates: Mapping[str, Callable[[], Regressor]],
+    candidates: Mapping[str, Maker],
     pairs: Mapping[Modality, np.ndarray],
     groups: np.ndarray,
     folds: int,
@@ -123,7 +126,7 @@ def out_of_fold(
     Parameters
     ----------
     candidates : mapping
-        Name to a maker of a regressor to be fitted.
+        Name to a maker of a regressor, in the order in which they are fitted.
     pairs : per modality unit rows [n, d]
     groups : int64 [n]
         Rows of a group are held out together.
@@ -152,8 +155,10 @@ def out_of_fold(
     for number in range(fold.max() + 1):
         held, used = fold[wanted] == number, fold != number
         seen = {m: pairs[m][used] for m in MODALITIES}
+        fitted: dict[str, Regressor] = {}
         for name, make in candidates.items():
-            model = make().fit(seen, random_state + number, groups[used])
+            model = make(fitted).fit(seen, random_state + number, groups[used])
+            fitted[name] = model
             for source in MODALITIES:
                 predictions[name][source][held] = model.predict(pairs[source][wanted[held]], source)
         for source in MODALITIES:
@@ -200,7 +205,7 @@ def best(scores: Mapping[str, Figures], names: Sequence[str]) -> str:
 
 
 def best_by_examples(
-    quality: Mapping[str, np.ndarray], scores: Mapping[str, Figures], plain: Sequence[str]
+    quality: Mapping[str, np.ndarray], scores: Mapping[str, Figures], tiers: Sequence[Sequence[str]]
 ) -> str:
     """The name whose retrieved examples are most like the truth; what is level goes by rank.
 
@@ -210,9 +215,9 @@ def best_by_examples(
         Per candidate the cosine of the example's half to the true one, [n] by row.
     scores : mapping
         As for `best`.
-    plain : sequence of str
-        Those that were fitted on internal pairs alone. Any other is taken only if it gains more
-        than its standard error over the best of them.
+    tiers : sequence of sequences of str
+        The best of a tier is taken only if it gains more than its standard error over what was
+        taken of those before.
     """
 
     def first(names: Sequence[str]) -> str:
@@ -220,13 +225,13 @@ def best_by_examples(
             names, key=lambda name: (round(quality[name].mean(), 6), -scores[name]["log_rank"])
         )
 
-    own = first(plain)
-    others = [name for name in quality if name not in plain]
-    if not others:
-        return own
-    other = first(others)
-    gain = quality[other] - quality[own]
-    return other if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)) else own
+    taken = first(tiers[0])
+    for names in tiers[1:]:
+        other = first(names)
+        gain = quality[other] - quality[taken]
+        if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
+            taken = other
+    return taken
 
 
 def chance(size: int) -> float:

@@ -9,20 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from kb.device import resolve_device
 from kb.embeddings import MODALITIES, Modality, Rows, normalise, opposite, sample_rows, take
+from kb.mapping.attended import External
+from kb.mapping.candidates import make, names
 from kb.mapping.contest import HELD_OUT_ROWS, Contest, Judge
-from kb.mapping.moments import Moments
-from kb.mapping.regressors import Regressor, Ridge, Start
+from kb.mapping.regressors import Regressor, Start
 from kb.mapping.settings import MappingSettings, NoCompletePairs
-from kb.mapping.shared_mlp import Blend, SharedMLP
+from kb.mapping.shared_mlp import SharedMLP
 from kb.storage import load_state, save_state
 
 logger = logging.getLogger(__name__)
-
-CANDIDATES = ("start", "ridge", "blend", "mlp")
-# Weights of an external pair that the contest tries, beside none.
-EXTERNAL_WEIGHTS = (0.3, 1.0)
 
 
 class CrossModalMapping:
@@ -43,8 +39,8 @@ class CrossModalMapping:
     Attributes
     ----------
     chosen_ : dict
-        Per source modality the name of the mapping used: start, ridge, blend or mlp; ridge+W is
-        the ridge regression on external pairs as well, each with the weight W.
+        Per source modality the name of the mapping used: start, ridge, blend, mlp or attended;
+        ridge+W and attended+W are fitted to external pairs as well, each with the weight W.
     scores_ : dict
         Per source modality and candidate the figures of `kb.mapping.contest`, out of fold, and the
         `example` that a judge gave; `mean` is the mean of the other modality, `chance` the
@@ -72,34 +68,15 @@ class CrossModalMapping:
         self.settings = settings or MappingSettings()
         self.random_state = random_state
         self.device = device
-        self._external: Moments | None = None
+        self._external: External | None = None
         self._contest: Contest | None = None
-
-    def _names(self) -> tuple[str, ...]:
-        """The candidates, in the order of their freedom."""
-        method, weight = self.settings.method, self.settings.external
-        names = CANDIDATES if method == "auto" else (method,)
-        if self._external is None or "ridge" not in names or weight == 0:
-            return names
-        if weight != "auto":
-            return tuple(f"ridge+{weight:g}" if name == "ridge" else name for name in names)
-        return (*names, *(f"ridge+{tried:g}" for tried in EXTERNAL_WEIGHTS))
-
-    def _candidate(self, name: str) -> Regressor:
-        if name == "start":
-            return Start()
-        if name.startswith("ridge"):
-            weight = float(name.partition("+")[2] or 0)
-            return Ridge(self._external.scaled(weight) if weight and self._external else None)
-        network = Blend if name == "blend" else SharedMLP
-        return network(**self.settings.network(), device=resolve_device(self.device))
 
     def fit(
         self,
         image_embeddings: Rows,
         text_embeddings: Rows,
         groups: np.ndarray | None = None,
-        external: Moments | None = None,
+        external: External | None = None,
     ) -> CrossModalMapping:
         """Learns both directions from complete pairs: `compare`, and `settle` by rank.
 
@@ -112,7 +89,7 @@ class CrossModalMapping:
         image_embeddings: Rows,
         text_embeddings: Rows,
         groups: np.ndarray | None = None,
-        external: Moments | None = None,
+        external: External | None = None,
     ) -> CrossModalMapping:
         """Holds the contest; `out_of_fold_` and `chosen_` are of the best by rank until `settle`.
 
@@ -123,8 +100,8 @@ class CrossModalMapping:
         groups : int [n], optional
             Pairs that share a half have equal numbers (`kb.groups`), and are held out together.
             By default no two do.
-        external : Moments, optional
-            Of external pairs, which may be fitted as well; none of them shares a half with one of
+        external : External, optional
+            External pairs, which may be fitted as well; none of them shares a half with one of
             these.
 
         Raises
@@ -172,7 +149,7 @@ class CrossModalMapping:
                 self.settings.fewest_pairs,
             )
             return self._fitted()
-        makers = {name: partial(self._candidate, name) for name in self._names()}
+        makers = {n: partial(self._candidate, n) for n in names(self.settings, external)}
         self._contest = Contest.hold(
             makers, self._pairs, self._groups, held, self.settings.folds, self.random_state
         )
@@ -198,10 +175,13 @@ class CrossModalMapping:
         self._contest = None
         return self._fitted()
 
+    def _candidate(self, name: str, fitted: Mapping[str, Regressor]) -> Regressor:
+        return make(name, self.settings, self.device, self._external, fitted)
+
     def _fitted(self) -> CrossModalMapping:
         """Fits what was chosen to all pairs, which are not needed from then on."""
         self._models: dict[str, Regressor] = {
-            name: self._candidate(name).fit(self._pairs, self.random_state, self._groups)
+            name: self._candidate(name, {}).fit(self._pairs, self.random_state, self._groups)
             for name in sorted(set(self.chosen_.values()))
         }
         if self.out_of_fold_ is None:
@@ -285,7 +265,7 @@ class CrossModalMapping:
         loaded.out_of_fold_ = None
         loaded.losses_ = []
         loaded._models = {
-            name: loaded._candidate(name).restore(
+            name: loaded._candidate(name, {}).restore(
                 {
                     key.removeprefix(f"{name}/"): value
                     for key, value in arrays.items()

@@ -12,10 +12,11 @@ class MappingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    method: Literal["auto", "start", "ridge", "blend", "mlp"] = Field(
+    method: Literal["auto", "start", "ridge", "blend", "mlp", "attended"] = Field(
         default="auto",
         description="auto: the best per direction by cross-validation; mlp: the paper's network; "
-        "blend: its mean with the start",
+        "blend: its mean with the start; attended: ridge regression corrected by what it misses at "
+        "the nearest pairs",
     )
     folds: int = Field(default=5, ge=2, description="folds of the cross-validation")
     fewest_pairs: int = Field(
@@ -29,8 +30,8 @@ class MappingSettings(BaseModel):
     )
     external: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] = Field(
         default="auto",
-        description="weight of a kept, aligned external pair beside an internal one in the ridge "
-        "regression; auto: measured, 0 where it does not help; 0: internal pairs alone, as in the paper",
+        description="weight of a kept, aligned external pair beside an internal one in ridge "
+        "regression, corrected or not; auto: measured, 0 where it does not help; 0: internal pairs alone, as in the paper",
     )
     residual: bool = Field(
         default=True,

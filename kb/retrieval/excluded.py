@@ -1,9 +1,10 @@
-"""Pairs that a query must not retrieve, for they share a half with the row that it stands for."""
+"""Pairs that a query must not retrieve, for they tell of the row that it stands for: they share a half with
+it, or are near-duplicates that the caller names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,12 +30,26 @@ class Excluded:
         Where a shared half of this modality leaves a pair out.
     most : int
         Pairs that a query leaves out at most.
+    named : int64 [q, w], optional
+        Rows to leave out besides, -1 for none.
     """
 
     held: Mapping[Modality, np.ndarray]
     own: Mapping[Modality, np.ndarray]
     counts: Mapping[Modality, np.ndarray]
     most: int
+    named: np.ndarray | None = None
+
+    @classmethod
+    def given(
+        cls,
+        held: Mapping[Modality, np.ndarray] | None,
+        without: Mapping[Modality, np.ndarray] | Excluded | None,
+    ) -> Excluded | None:
+        """What a search leaves out, by how it was said; see `among`."""
+        if without is None or isinstance(without, Excluded):
+            return without
+        return cls.among(held or {}, without)
 
     @classmethod
     def among(
@@ -56,11 +71,17 @@ class Excluded:
             most += int(shared[counts[modality]].max(initial=0))
         return cls(held, own, counts, min(most, MOST_LEFT_OUT))
 
+    def and_rows(self, named: np.ndarray) -> Excluded:
+        """These, and for each query some rows more, int64 [q, w] with -1 for none."""
+        most = int((named >= 0).sum(axis=1).max(initial=0))
+        return replace(self, named=named, most=min(self.most + most, MOST_LEFT_OUT))
+
     def of(self, queries: Any) -> Excluded:
         """The part of some queries, by a slice or row numbers."""
         own = {m: digests[queries] for m, digests in self.own.items()}
         counts = {m: counted[queries] for m, counted in self.counts.items()}
-        return Excluded(self.held, own, counts, self.most)
+        named = None if self.named is None else self.named[queries]
+        return Excluded(self.held, own, counts, self.most, named)
 
     def found(self, rows: np.ndarray) -> np.ndarray:
         """Which of the rows found, int64 [q, k] with -1 for none, must go: bool [q, k]."""
@@ -68,6 +89,9 @@ class Excluded:
         for modality, digests in self.own.items():
             same = self.held[modality][rows.clip(0)] == digests[:, None]
             left_out |= same & self.counts[modality][:, None]
+        if self.named is not None:
+            for place, own_rows in enumerate(self.named):
+                left_out[place] |= np.isin(rows[place], own_rows[own_rows >= 0])
         return left_out
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,11 +14,11 @@ from kb.index.kinds import REFINE
 from kb.index.stored_rows import StoredRows, inner_products
 from kb.mapping import CrossModalMapping
 from kb.retrieval.consensus import consensus
+from kb.retrieval.diversity import differing
 from kb.retrieval.excluded import Excluded
+from kb.retrieval.learned import Found, Fusion
 from kb.retrieval.ranking import TOLERANCE, Hit, Neighbours, ranked
 from kb.retrieval.settings import RetrievalSettings, asks_by_pseudo
-
-logger = logging.getLogger(__name__)
 
 # Fetched beyond k, so that the row itself and ties at the edge do not cost a place.
 SPARE = 4
@@ -49,6 +48,8 @@ class FusionRetriever:
         Whether both modalities share a space, so that `cross` may compare them directly.
     digests : mapping of modality to uint64 [n], optional
         What tells the halves of the rows (`kb.pairs.half_digests`), for searches `without` some.
+    fusions : mapping of modality to Fusion, optional
+        In place of alpha * intra + (1 - alpha) * cross.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class FusionRetriever:
         settings: RetrievalSettings | None = None,
         shared_space: bool = True,
         digests: Mapping[Modality, np.ndarray] | None = None,
+        fusions: Mapping[Modality, Fusion] | None = None,
     ) -> None:
         self.embeddings = embeddings
         self.indexes = indexes
@@ -68,6 +70,7 @@ class FusionRetriever:
         self.settings = settings or RetrievalSettings()
         self.shared_space = shared_space
         self.digests = digests
+        self.fusions = fusions or {}
         counts = {len(self.ids), *(len(e) for e in embeddings.values())}
         counts |= {len(index) for index in indexes.values()}
         if len(counts) > 1:
@@ -106,7 +109,7 @@ class FusionRetriever:
         ids: Sequence[str] | None = None,
         m: int | None = None,
         pseudo: np.ndarray | None = None,
-        without: Mapping[Modality, np.ndarray] | None = None,
+        without: Mapping[Modality, np.ndarray] | Excluded | None = None,
     ) -> Neighbours:
         """The best m pairs of each query, as arrays.
 
@@ -138,7 +141,7 @@ class FusionRetriever:
             # of matrices would take the processor from the index.
             pseudo = self.mapping.map(queries, source=modality, target=opposite(modality))
         parts = []
-        excluded = None if without is None else Excluded.among(self.digests or {}, without)
+        excluded = Excluded.given(self.digests, without)
         k = max(self.k, wanted)
         spare = SPARE if excluded is None else SPARE + excluded.most
         step = max(1, CANDIDATES_AT_ONCE // (k * REFINE[self.indexes[modality].kind] + spare))
@@ -185,11 +188,15 @@ class FusionRetriever:
             if crossing is not None:
                 cross = self.similarities(crossing, other, rows)
             score = intra
-            if mode == "fusion" and (alpha := self.alpha(modality)) < 1:
+            fusion = self.fusions.get(modality) if mode == "fusion" else None
+            if fusion is not None and crossing is not None:
+                held = self.embeddings[modality], self.embeddings[other]
+                score = fusion.score(Found(queries, crossing, rows, intra, cross, *held))
+            elif mode == "fusion" and (alpha := self.alpha(modality)) < 1:
                 score = alpha * intra + (1 - alpha) * cross
         if weight := float(self.settings.consensus):
             score = score + weight * consensus(self.embeddings[other], rows, score)
-        order = ranked(score, rows, self.ids)[:, :m]
+        order = differing(self.embeddings[other], rows, score, self.ids, m, self.settings.diversity)
         rows, intra, cross, score = (
             np.take_along_axis(array, order, axis=1) for array in (rows, intra, cross, score)
         )
@@ -287,14 +294,4 @@ class FusionRetriever:
         m: int | None = None,
     ) -> list[list[Hit]]:
         """`search` as records: per query at most m hits, best first."""
-        found = self.search(embeddings, modality, ids, m)
-        return [
-            [
-                Hit(self.ids[int(row)].as_py(), int(row), float(a), float(b), float(c))
-                for row, a, b, c in zip(rows, intra, cross, score, strict=True)
-                if row >= 0
-            ]
-            for rows, intra, cross, score in zip(
-                found.rows, found.intra, found.cross, found.score, strict=True
-            )
-        ]
+        return self.search(embeddings, modality, ids, m).hits(self.ids)

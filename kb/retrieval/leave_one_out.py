@@ -10,13 +10,18 @@ import numpy as np
 from kb.embeddings import MODALITIES, Modality, opposite
 from kb.index.stored_rows import scattered
 from kb.retrieval.consensus import consensus
+from kb.retrieval.diversity import differing
 from kb.retrieval.fusion import FusionRetriever
-from kb.retrieval.ranking import Neighbours, ranked
+from kb.retrieval.learned import Found
+from kb.retrieval.ranking import Neighbours
 from kb.retrieval.settings import RetrievalSettings, asks_by_pseudo
 
 CANDIDATE_K = (5, 10, 20, 50, 100, 200, 400)
 CANDIDATE_ALPHA = (0.0, 0.25, 0.5, 0.75, 1.0)
 CANDIDATE_CONSENSUS = (0.1, 0.25, 0.5, 1.0)
+
+# Standard errors that a gain over the paper's values must exceed.
+ERRORS = 1.0
 
 
 class Point(NamedTuple):
@@ -100,9 +105,24 @@ class LeaveOneOut:
             score = np.where(rows < 0, -np.inf, score)
             if point.consensus > 0:
                 score = score + point.consensus * consensus(self._stored[other], rows, score)
-            best = ranked(score, rows, self.retriever.ids)[:, : self.examples]
+            ids, diversity = self.retriever.ids, self.retriever.settings.diversity
+            best = differing(self._stored[other], rows, score, ids, self.examples, diversity)
             figures[point] = np.take_along_axis(truth[part], best, axis=1)
         return figures
+
+    def candidates(
+        self, modality: Modality, k: int, pseudo: np.ndarray
+    ) -> tuple[Found, np.ndarray]:
+        """What stage 1 finds, and the cosines of its other halves to the true ones, [n, k]."""
+        other = opposite(modality)
+        hits, truth = self._wide(modality, "fusion", k, pseudo)
+        cross = self._finder("intra", k).similarities(pseudo, other, hits.rows)
+        there = hits.rows >= 0
+        intra, cross, truth = (
+            np.where(there, x, np.float32(0)) for x in (hits.intra, cross, truth)
+        )
+        held = self._stored[modality], self._stored[other]
+        return Found(self.pairs[modality], pseudo, hits.rows, intra, cross, *held), truth
 
     def _wide(
         self, modality: Modality, mode: str, k: int, pseudo: np.ndarray | None
@@ -233,7 +253,7 @@ def _best(
             }
         )
     highest = max(range(len(points)), key=lambda number: evidence[number]["mean"])
-    gains = evidence[highest]["gain"] > evidence[highest]["standard_error"]
+    gains = evidence[highest]["gain"] > ERRORS * evidence[highest]["standard_error"]
     return points[highest if gains else 0], evidence
 
 

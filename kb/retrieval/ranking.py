@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+# Beyond those wanted, so many are ordered in case the last of them are level.
+SPARE = 8
 # Neighbouring scores that differ by no more are level: products of equal rows differ in their last
 # bits with the place in a block.
 TOLERANCE = 1e-6
@@ -47,6 +49,17 @@ class Neighbours:
     cross: np.ndarray
     score: np.ndarray
 
+    def hits(self, ids: pa.Array) -> list[list[Hit]]:
+        """As records, best first: those that are there; `ids` are of all rows."""
+        return [
+            [
+                Hit(ids[int(row)].as_py(), int(row), float(a), float(b), float(c))
+                for row, a, b, c in zip(*figures, strict=True)
+                if row >= 0
+            ]
+            for figures in zip(self.rows, self.intra, self.cross, self.score, strict=True)
+        ]
+
 
 def ranked(score: np.ndarray, rows: np.ndarray, ids: pa.Array) -> np.ndarray:
     """Columns by descending score, per query; scores that are level go by ascending id.
@@ -83,3 +96,24 @@ def ranked(score: np.ndarray, rows: np.ndarray, ids: pa.Array) -> np.ndarray:
         settled = np.lexsort((ranks, groups), axis=1)
         order[tied] = np.take_along_axis(order[tied], settled, axis=1)
     return order
+
+
+def foremost(score: np.ndarray, rows: np.ndarray, ids: pa.Array, m: int) -> np.ndarray:
+    """The first m columns of `ranked`, int64 [n, min(m, k)], without ordering all that follow."""
+    few = m + SPARE
+    if 2 * few >= score.shape[1]:
+        return ranked(score, rows, ids)[:, :m]
+    part = np.argpartition(-score, few - 1, axis=1)[:, :few]
+    # As they stood: what is level and has one id stays in its order.
+    part.sort(axis=1)
+    best = np.take_along_axis(score, part, axis=1)
+    order = ranked(best, np.take_along_axis(rows, part, axis=1), ids)[:, :m]
+    found = np.take_along_axis(part, order, axis=1)
+    best = -np.sort(-best, axis=1)
+    with np.errstate(invalid="ignore"):
+        level = best[:, m - 1 : -1] - best[:, m:] <= TOLERANCE
+    # All that were ordered are level with the last one wanted, so that others may be as well.
+    unsure = np.flatnonzero(level.all(axis=1))
+    if len(unsure):
+        found[unsure] = ranked(score[unsure], rows[unsure], ids)[:, :m]
+    return found

@@ -35,13 +35,28 @@ class RetrievalSettings(BaseModel):
         description="weight of a candidate's likeness to the other k, by what they hold of the "
         "missing modality; paper: 0",
     )
+    fusion: Literal["score", "gate", "attention"] = Field(
+        default="score",
+        description="of mode fusion: score: both similarities by alpha; gate: alpha of its own for "
+        "each query; attention: beside the score a learned term of query and candidate. Both are "
+        "learned on the complete pairs, and left off where they do not gain",
+    )
     examples: int = Field(default=1, ge=1, description="pairs retrieved a row")
+    diversity: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="of several examples: what each loses for its likeness to those before it, by what "
+        "they hold of the missing modality, times this (maximal marginal relevance)",
+    )
 
     def identity(self) -> dict[str, Any]:
         """The settings that change the result, of which some do nothing beside others."""
         values = self.model_dump(mode="json")
         if self.mode not in ("auto", "fusion"):
-            del values["alpha"]
+            del values["alpha"], values["fusion"]
+        if self.examples == 1:
+            del values["diversity"]
         return values
 
     def decided(self) -> RetrievalSettings:

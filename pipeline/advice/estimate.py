@@ -16,6 +16,7 @@ from kb.embeddings import MODALITIES, Modality, opposite
 from pipeline.advice.spending import spending
 from pipeline.advice.splits import mixed_splits
 from pipeline.config.config import Config
+from pipeline.config.run import FEWEST_CHECKED
 from pipeline.dataset.catalog import Catalog, encoded_images, fetch
 from pipeline.dataset.earlier import made_earlier
 from pipeline.dataset.encoding import ImageFormat
@@ -56,6 +57,8 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
         embed, [least, most]), `external` (complete pairs by name; None where not read yet),
         `models` (of each: `role`, `model`, `here`, `bytes` to download, None where not known),
         `disk` (`completed` and `exports` in bytes, `an_image` that is generated, `free`), `output`,
+        `check` (`pairs` that a run would complete for its check, by half, and what the last one `found`:
+        `pipeline.check.figures`),
         `advice` (what to change about the data, and what of it is not used, a line each), `spending`
         (of servers that generate, see `pipeline.advice.spending`), and `time` of
         `pipeline.advice.timing.measure`.
@@ -89,14 +92,17 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
     made: dict[str, int] = {
         half: answer["pending"][half] if half in config.made else 0 for half in MODALITIES
     }
+    checked = _checked(job, counts)
+    asked: dict[str, int] = {half: made[half] + checked[half] for half in MODALITIES}
     answer |= {
         "made": made,
-        "calls": _calls(config, made, counts, external),
+        "calls": _calls(config, asked, counts, external),
         "external": external,
         "models": models,
         "disk": _disk(job, made),
         "output": config.output_url or str(job.folder),
         "advice": _advice(job, external),
+        "check": {"pairs": checked, "found": job.check.figures()},
     }
     timed: dict[Modality, Usage] = {}
     if time:
@@ -113,7 +119,20 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
             answer["disk"]["completed"] += more
             answer["disk"]["exports"] += more * len(config.export)
             answer["disk"]["an_image"] = int(drawn)
-    return answer | {"spending": spending(config, made, timed)}
+    return answer | {"spending": spending(config, asked, timed)}
+
+
+def _checked(job: Job, counts: Mapping[str, int]) -> dict[str, int]:
+    """Pairs that a run would complete for its check, by half; before there is a knowledge base about so many."""
+    if job.knowledge.stands and job.check.planned:
+        planned = job.check.planned
+        return {half: sum(len(s.rows) for s in planned.get(half, ())) for half in MODALITIES}
+    pairs, run = counts["complete"], job.config.run
+    most = pairs if pairs >= FEWEST_CHECKED else 0
+    made = job.config.made
+    return {
+        half: min(most, run.checked(counts[half])) if half in made else 0 for half in MODALITIES
+    }
 
 
 def _advice(job: Job, external: Mapping[str, int | None]) -> list[str]:

@@ -22,11 +22,13 @@ from generators.base import (
 )
 from kb.embeddings import Modality, opposite
 from pipeline.completion.asking import joined_answer, requests_of
+from pipeline.completion.confidence import Calibration
+from pipeline.completion.evidence import evidence_of
 from pipeline.completion.halves import decode_pictures, embedded_captions, nearest_caption
 from pipeline.completion.row import Grounds, Row, Tried
 from pipeline.completion.written import as_written, encoded
 from pipeline.config.config import Config
-from pipeline.knowledge.standing import StandingKnowledge
+from pipeline.knowledge.seen import Knowledge
 from pipeline.ledger.ledger import Entry
 from pipeline.ledger.review import REFUSED, half_digest
 from pipeline.models.item_errors import embed_each
@@ -41,7 +43,7 @@ class Block:
     ----------
     config : Config
     models : LoadedModels
-    knowledge : StandingKnowledge
+    knowledge : Knowledge
     missing : {"image", "text"}
     entries : sequence of Entry
     cells : list
@@ -51,23 +53,27 @@ class Block:
     refused : mapping
         Digests (`pipeline.ledger.review.half_digest`) of the halves that a person rejected, by id: they
         are not chosen again.
+    calibration : Calibration, optional
+        By which the confidence of what is chosen is told; a floor of it holds only with one.
     """
 
     def __init__(
         self,
         config: Config,
         models: LoadedModels,
-        knowledge: StandingKnowledge,
+        knowledge: Knowledge,
         missing: Modality,
         entries: Sequence[Entry],
         cells: Sequence[Any],
         reasons: Sequence[str | None],
         refused: Mapping[str, Sequence[str]] | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self.config = config
         self.models = models
         self.knowledge = knowledge
         self.refused = refused or {}
+        self.calibration = calibration
         self.missing: Modality = missing
         self.observed = opposite(missing)
         self.turn = 0
@@ -94,7 +100,7 @@ class Block:
 
     def ground(self) -> None:
         """Embed the observed halves, find the pairs that ground them, predict the missing ones."""
-        knowledge, observed = self.knowledge.base, self.observed
+        observed = self.observed
         had = [number for number, row in enumerate(self.rows) if row.error is None]
         rows = [self.rows[number] for number in had]
         seen, self._seen = [self._seen[number] for number in had], []
@@ -105,12 +111,14 @@ class Block:
         rows, embeddings = [rows[place] for place in sound], embeddings[sound]
         if not rows:
             return
-        if not knowledge.mapping.constant_[observed]:
-            for row, pseudo in zip(rows, knowledge.pseudo(embeddings, observed), strict=True):
+        ids = [row.id for row in rows]
+        predicted = self.knowledge.pseudo(embeddings, observed, ids)
+        if predicted is not None:
+            for row, pseudo in zip(rows, predicted, strict=True):
                 row.pseudo = pseudo
         if not self.grounded:
             return
-        found = knowledge.retriever.retrieve(embeddings, observed, ids=[row.id for row in rows])
+        found = self.knowledge.retrieve(embeddings, observed, ids)
         pairs = self.knowledge.pairs(
             [hit.row for hits in found for hit in hits],
             with_images=self.needs.image,
@@ -197,14 +205,33 @@ class Block:
             lacking = () if answer.error is None else (f"others failed: {answer.error}",)
             notes = (*judged.notes, *lacking)
             row.tried += [
-                Tried(attempt, candidate, judgement, notes)
-                for candidate, judgement in zip(answer.candidates, judged.judgements, strict=True)
+                Tried(attempt, candidate, judgement, embedding, notes)
+                for candidate, judgement, embedding in zip(
+                    answer.candidates,
+                    judged.judgements,
+                    embeddings[span.start : start],
+                    strict=True,
+                )
             ]
-            if judged.chosen is None:
-                row.faults.append("; ".join([f"attempt {attempt}: {judged.reason}", *lacking]))
-            else:
+            reason = judged.reason
+            if judged.chosen is not None:
                 row.chosen = offset + judged.chosen
+                reason = self._doubt(row)
+            if row.chosen is None:
+                row.faults.append("; ".join([f"attempt {attempt}: {reason}", *lacking]))
         self.turn += 1
+
+    def _doubt(self, row: Row) -> str | None:
+        """Say what is expected of a row's choice; where that is too little it is none, and why."""
+        if self.calibration is None:
+            return None
+        [found] = self.calibration.of(evidence_of(row)[None])
+        floor = self.config.scoring[self.missing].floor_confidence
+        if floor is not None and found.expected < floor:
+            row.chosen = None
+            return f"below floor: confidence {found.expected:.3f} < floor_confidence {floor:g}"
+        row.confidence = found
+        return None
 
     def _embed(self, candidates: Sequence[Candidate]) -> tuple[np.ndarray, dict[int, str]]:
         """Unit embeddings [n, d], and by number why a candidate can't be embedded.
@@ -226,7 +253,7 @@ class Block:
         embeddings: np.ndarray,
         known_faults: Mapping[int, str],
     ) -> Judged:
-        selector = self.knowledge.selector
+        selector = self.knowledge.selector_of(row.id)
         if self.missing == "text":
             shown = row.shown(candidates)
             references = [caption for each in shown for caption in each.pair.captions]

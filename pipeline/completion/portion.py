@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from generators.asked import Asked
 from generators.base import Generated
 from kb.embeddings import opposite
 from pipeline.completion.block import Block
+from pipeline.completion.confidence import Calibration
 from pipeline.completion.record import Recorder, reason, status
 from pipeline.completion.written import encoded
 from pipeline.config.config import GENERATORS, Config
@@ -20,7 +22,7 @@ from pipeline.dataset.catalog import fetch
 from pipeline.dataset.dataset import Dataset, DatasetError
 from pipeline.dataset.schema import completed_schema
 from pipeline.dataset.sources import Sources
-from pipeline.knowledge.standing import StandingKnowledge
+from pipeline.knowledge.seen import Knowledge
 from pipeline.ledger.ledger import Entry
 from pipeline.ledger.plan import ShardPlan
 from pipeline.models.loaded import LoadedModels
@@ -33,13 +35,27 @@ class Parts:
     config: Config
     sources: Sources
     models: LoadedModels
-    knowledge: StandingKnowledge
+    knowledge: Knowledge
+
+    @property
+    def folder(self) -> Path:
+        """Where what is done lies, and its ledger."""
+        return self.config.folder
 
     @property
     def schema(self) -> pa.Schema:
+        """Of the parts that are written."""
+        return self.row_schema
+
+    @property
+    def row_schema(self) -> pa.Schema:
         """Of the completed dataset."""
         dataset = self.sources.dataset
         return completed_schema(dataset.text_is_list, dataset.extra_schema)
+
+    def portion(self, plan: ShardPlan, span: slice) -> Portion:
+        """Some rows of a shard."""
+        return Portion(self, plan, span)
 
 
 class Portion:
@@ -98,6 +114,7 @@ class Portion:
             cells,
             plan.reasons[self.span],
             plan.refused,
+            None if plan.calibration is None else Calibration.parse(plan.calibration),
         )
         block.ground()
         self._block = block
@@ -114,20 +131,24 @@ class Portion:
 
     def judge(self, answers: Sequence[Generated]) -> bool:
         """Judge what the generator gave; whether all is said, or it is wanted once more."""
-        schema, found, block = self._parts.schema, self._found, self._block
+        found, block = self._found, self._block
         assert found is not None
         if block is None:
-            self.table = pass_through(self.plan, self.span, found, schema)
+            self.table = pass_through(self.plan, self.span, found, self._parts.row_schema)
         else:
             block.judge(answers)
             if block.open_rows():
                 return False
-            parts = self._parts
-            recorder = Recorder(parts.config, parts.models, parts.knowledge, self.plan.run_id)
-            self.table = completed(recorder, self.entries, found, block, schema)
+            self.table = self._completed(found, block)
         self._found = self._block = None
         self._answers = 0
         return True
+
+    def _completed(self, found: pa.Table, block: Block) -> pa.Table:
+        """The rows that went through the generator."""
+        parts = self._parts
+        recorder = Recorder(parts.config, parts.models, parts.knowledge, self.plan.run_id)
+        return completed(recorder, self.entries, found, block, parts.row_schema)
 
     def ended(self) -> Iterable[Entry]:
         """The rows with their outcomes."""

@@ -8,7 +8,7 @@ from generators.base import needs_of
 from kb.embeddings import Modality
 from pipeline.completion.row import Grounds, Row, Tried
 from pipeline.config.config import Config
-from pipeline.knowledge.standing import StandingKnowledge
+from pipeline.knowledge.seen import Knowledge
 from pipeline.models.loaded import LoadedModels
 
 
@@ -33,12 +33,12 @@ class Recorder:
     ----------
     config : Config
     models : LoadedModels
-    knowledge : StandingKnowledge
+    knowledge : Knowledge
     run_id : str
     """
 
     def __init__(
-        self, config: Config, models: LoadedModels, knowledge: StandingKnowledge, run_id: str
+        self, config: Config, models: LoadedModels, knowledge: Knowledge, run_id: str
     ) -> None:
         self._config = config
         self._models = models
@@ -67,6 +67,8 @@ class Recorder:
             "candidates": [_candidate(tried) for tried in row.tried],
             "chosen": row.chosen,
             "score": best.judgement.score if best else None,
+            "confidence": row.confidence.expected if row.confidence else None,
+            "gain_probability": row.confidence.gain if row.confidence else None,
             "run_id": self._run_id,
             "image_format": None
             if best is None or best.candidate.image is None
@@ -118,6 +120,8 @@ def _candidate(tried: Tried) -> dict[str, Any]:
         "bleu": judgement.bleu,
         "niqe": judgement.niqe,
         "score": judgement.score,
+        "agreement": judgement.agreement,
+        "hubness": judgement.hubness,
         "valid": judgement.valid,
         "reason": judgement.reason,
         "notes": [*tried.candidate.notes, *tried.notes],

@@ -12,6 +12,7 @@ from PIL import Image
 from generators.base import Candidate
 from generators.pictures import held
 from kb.retrieval import Hit
+from pipeline.completion.confidence import Confidence
 from pipeline.dataset.images import decode
 from pipeline.knowledge.standing import Pair
 from selection.judgement import Judgement
@@ -44,12 +45,14 @@ class Grounds:
 class Tried:
     """A candidate with the round that it was drawn in, and what was found of it.
 
-    `notes` hold for all candidates of its round, such as why a score is missing.
+    `notes` hold for all candidates of its round, such as why a score is missing. `embedding` is the
+    candidate's, [d], of zeros where it has none.
     """
 
     attempt: int
     candidate: Candidate
     judgement: Judgement
+    embedding: np.ndarray
     notes: tuple[str, ...] = ()
 
 
@@ -79,6 +82,8 @@ class Row:
         In the order in which they were drawn.
     chosen : int or None
         Number of the best in `tried`.
+    confidence : Confidence or None
+        What is expected of the chosen one, where that is known.
     faults : list of str
         Why rounds without a valid candidate had none.
     error : str or None
@@ -96,6 +101,7 @@ class Row:
     pseudo: np.ndarray | None = None
     tried: list[Tried] = field(default_factory=list)
     chosen: int | None = None
+    confidence: Confidence | None = None
     faults: list[str] = field(default_factory=list)
     error: str | None = None
 

@@ -112,7 +112,7 @@ class Shards:
             if shard.missing != plan.missing:
                 return
             for start in range(0, len(shard.rows), size):
-                yield Portion(self._parts, shard, slice(start, start + size))
+                yield self._parts.portion(shard, slice(start, start + size))
 
     def _complete(
         self,
@@ -122,7 +122,7 @@ class Shards:
         answered: Callable[[int], None] | None,
     ) -> Manifest:
         schema = self._parts.schema
-        ledger = Ledger(self._parts.config.folder)
+        ledger = Ledger(self._parts.folder)
         path = ledger.parts / part_name(plan.number)
         stopped: BaseException | None = None
         with writing_part(path, schema) as writer:

@@ -26,6 +26,7 @@ from kb.recipe import KnowledgeBaseSettings
 from pipeline.config.engine import EngineSettings
 from pipeline.config.evaluation import EvaluationSettings
 from pipeline.config.generation import GenerationSettings
+from pipeline.config.run import RunSettings
 from pipeline.dataset.dataset import DatasetSettings
 from pipeline.dataset.settings import ExternalSettings
 from pipeline.export.settings import ExportSettings
@@ -33,7 +34,7 @@ from pipeline.models.components import Component
 from pipeline.storage.digests import digest
 from pipeline.storage.errors import ConfigError, first_error, without_password
 from pipeline.storage.files import FOLDER_NAME
-from selection.settings import ScoringSettings
+from selection.settings import Scoring, ScoringSettings
 
 PAPER: dict[str, Any] = {
     "knowledge_base": KnowledgeBaseSettings.paper().model_dump(mode="json", exclude_unset=True),
@@ -47,37 +48,6 @@ PAPER: dict[str, Any] = {
 
 # Sections of what makes a missing half.
 GENERATORS: dict[Modality, str] = {"text": "captioner", "image": "image_generator"}
-
-
-class RunSettings(BaseModel):
-    """How a run is cut into shards, seeded and bounded."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    seed: int = Field(0, ge=0, description="seed of everything random")
-    shard_size: int = Field(256, ge=1, description="rows a shard, the unit of work")
-    block_size: int = Field(32, ge=1, description="rows in memory at once within a shard")
-    on_kb_change: Literal["keep", "redo"] = Field(
-        "keep",
-        description="what a changed knowledge base means for rows already completed",
-    )
-    max_deleted_share: float = Field(
-        0.05,
-        ge=0,
-        le=1,
-        description="most rows that may vanish from the input between two runs",
-    )
-    offline: bool = Field(False, description="download nothing")
-    embeddings: str | None = Field(
-        None,
-        description="folder of the embeddings by content, which runs of one machine may share;"
-        " default: in the run's folder",
-    )
-    remember: bool = Field(
-        False,
-        description="keep every candidate, images too, so that other settings of selection choose"
-        " anew without asking a generator; needs engine local",
-    )
 
 
 class Config(BaseModel):
@@ -139,6 +109,17 @@ class Config(BaseModel):
             raise ValueError(f"run.remember needs engine local; got engine {self.engine.kind}")
         return self
 
+    @model_validator(mode="after")
+    def _knows_confidence(self) -> Config:
+        for half, scoring in self.scoring.items():
+            if scoring.floor_confidence is not None and self.run.check == 0:
+                name = "caption" if half == "text" else "image"
+                raise ValueError(
+                    f"selection.{name}.floor_confidence needs a check, by which confidence is known;"
+                    f" got {scoring.floor_confidence:g} with run.check 0"
+                )
+        return self
+
     # Set by `load_config`: relative paths start here.
     base: Path = Field(Path("."), exclude=True)
 
@@ -172,6 +153,11 @@ class Config(BaseModel):
         """The halves that have a generator; rows that lack another are rejected."""
         given: dict[Modality, object] = {"text": self.captioner, "image": self.image_generator}
         return tuple(half for half, values in given.items() if values is not None)
+
+    @property
+    def scoring(self) -> dict[Modality, Scoring]:
+        """How candidates are scored, by the half that they are."""
+        return {"text": self.selection.caption, "image": self.selection.image}
 
     def generator_component(self, missing: Modality) -> Component:
         """The component that makes the missing half, which must be among `made`."""

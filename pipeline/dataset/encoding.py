@@ -6,7 +6,14 @@ import io
 from typing import Any, Literal
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from pipeline.dataset.decoding import to_rgb
 from pipeline.dataset.images import encode
@@ -31,6 +38,14 @@ class ImageFormat(BaseModel):
         if self.exact and "quality" in self.model_fields_set:
             raise ValueError(f"quality is for lossy formats; {self} has none, got {self.quality}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What validates again: without a quality where there is none."""
+        values: dict[str, Any] = dump(self)
+        if self.exact:
+            values.pop("quality", None)
+        return values
 
     @property
     def exact(self) -> bool:

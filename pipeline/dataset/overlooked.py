@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset.catalog import Catalog
@@ -12,6 +13,7 @@ from pipeline.dataset.columns import NONE, may_hold, text_kind
 from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.elsewhere import HALVES
 from pipeline.dataset.forms.names import is_about
+from pipeline.dataset.forms.reasons import NO_STRING
 from pipeline.dataset.forms.unused import unused
 from pipeline.dataset.opening import table_names
 
@@ -76,9 +78,12 @@ def _unused(dataset: Dataset, named: Iterable[str]) -> list[str]:
 
 def _columns(catalog: Catalog, in_use: bool) -> Iterator[str]:
     """Columns that may be the one that was not found, or hold what its rows lack."""
+    yield from _beside_pixels(catalog.dataset)
     for half in HALVES:
         if _has(catalog, half):
             yield from _elsewhere(catalog, half)
+            if half == "text":
+                yield from _no_strings(catalog)
             continue
         if getattr(catalog.dataset.settings.columns, half) == NONE and in_use:
             continue
@@ -117,6 +122,31 @@ def _elsewhere(catalog: Catalog, half: str) -> Iterator[str]:
             f"rows without {half} in {column!r} that have one in {name!r}: {rows}; that is not read:"
             f" write both as one column, or leave {name!r} out of columns.extra"
         )
+
+
+def _no_strings(catalog: Catalog) -> Iterator[str]:
+    """Captions in another shape than strings and lists of them."""
+    if rows := catalog.reasons()["text"].get(NO_STRING):
+        yield (
+            f"rows whose {catalog.dataset.columns.text!r} is neither a text nor a list of texts, such as"
+            f" texts by language or lists within lists: {rows}; no text is read of them, and what stands"
+            " there is not kept: write a string or a list of strings"
+        )
+
+
+def _beside_pixels(dataset: Dataset) -> Iterator[str]:
+    """Fields of an image column that are neither its bytes nor its path."""
+    name = dataset.columns.image
+    kind = (
+        dataset.source.schema().field(name).type if name in dataset.source.schema().names else None
+    )
+    if kind is not None and pa.types.is_struct(kind):
+        others = [field.name for field in kind if field.name not in ("bytes", "path", "reason")]
+        if others:
+            yield (
+                f"fields of {name!r} beside its bytes and its path are not kept: {_shown(others)};"
+                " write them as columns"
+            )
 
 
 def _has(catalog: Catalog, half: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 ROW_GROUP_ROWS = 100
 # What is read at once by whoever reads a row group; of more than 2 GB Arrow would read none.
 ROW_GROUP_BYTES = 256 << 20
@@ -58,6 +58,8 @@ CANDIDATE = pa.struct(
         ("bleu", pa.float32()),
         ("niqe", pa.float32()),
         ("score", pa.float32()),
+        ("agreement", pa.float32()),
+        ("hubness", pa.float32()),
         ("valid", pa.bool_()),
         ("reason", pa.string()),
         ("notes", pa.list_(pa.string())),
@@ -65,6 +67,9 @@ CANDIDATE = pa.struct(
     ]
 )
 
+# `confidence` is the expected cosine to the true half, and `gain_probability` the probability that it is
+# higher than that of the median random half: see `pipeline.completion.confidence`. Both are null where the
+# run's check held too few pairs.
 COMPLETION = pa.struct(
     [
         ("generator", pa.string()),
@@ -79,6 +84,8 @@ COMPLETION = pa.struct(
         ("candidates", pa.list_(CANDIDATE)),
         ("chosen", pa.int32()),
         ("score", pa.float32()),
+        ("confidence", pa.float32()),
+        ("gain_probability", pa.float32()),
         ("run_id", pa.string()),
         ("image_format", pa.string()),
     ]

@@ -50,6 +50,10 @@ def derive(config: Config, changes: Mapping[str, Any], output: Path) -> Config:
     values = config.model_dump(mode="json")
     # Everything is given already, what the preset said too.
     values |= {"preset": "default", "output": str(output), "export": []}
+    # The truth is known of all that it completes, and confidence is for rows of which it isn't.
+    values["run"]["check"] = 0
+    for scoring in values["selection"].values():
+        scoring["floor_confidence"] = None
     # Another generator is none for a half that is not made.
     changes = {key: value for key, value in changes.items() if values.get(key, "") is not None}
     return make_config(change(values, changes), config.base)

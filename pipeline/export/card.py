@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from pipeline.export.checked import checked
+from pipeline.export.markdown import plain, table
 from pipeline.export.settings import ExportSettings
 from pipeline.export.tally import Tally
 
@@ -26,6 +29,7 @@ def card(
     keys: Mapping[str, str] | None = None,
     tells: bool = True,
     waiting: int = 0,
+    check: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> str:
     """Write the card as Markdown, with the front matter that dataset hubs read.
 
@@ -45,14 +49,16 @@ def card(
         Whether rows have `status` and `missing`.
     waiting
         Rows that were still to be completed.
+    check
+        What the run's check found, by half.
     """
     copied = sum(n for (_, kind, *_), n in tally.made.items() if kind in COPYING)
     generated = tally.missing["image"] + tally.missing["text"] - copied
     parts = [
         _front_matter(name, settings.format, synthetic=generated > 0),
-        f"# {_plain(name)}, completed",
+        f"# {plain(name)}, completed",
         _summary(tally, generated, copied),
-        _table(
+        table(
             ("status", "half that was missing", "rows"),
             [
                 ("observed", "none", f"{tally.missing['']:,}"),
@@ -78,6 +84,8 @@ def card(
             "## What completed it",
             _makers(tally),
             _formats(tally),
+            "## How good it is",
+            checked(check or {}),
             "## Scores",
             _scores(tally),
         ]
@@ -157,13 +165,15 @@ def _left_out(settings: ExportSettings, tally: Tally) -> str:
     filters = [f"only {settings.only} rows"] if settings.only != "all" else []
     for half, least in settings.min_score.items():
         filters.append(f"of the completed {_HALF[half]} those with a score of {least:g} or more")
+    for half, least in settings.min_confidence.items():
+        filters.append(
+            f"of the completed {_HALF[half]} those with a confidence of {least:g} or more"
+        )
     for half, share in settings.best.items():
         filters.append(f"the best {100 * share:.4g} % of the completed {_HALF[half]} by score")
     said = f"Filters: {'; '.join(filters)}. " if filters else ""
-    if settings.min_score or settings.best:
-        said += (
-            "Observed rows, and completed ones that a person accepted, stay whatever the score. "
-        )
+    if settings.min_score or settings.best or settings.min_confidence:
+        said += "Observed rows, and completed ones that a person accepted, stay in any case. "
     if not tally.left_out:
         return said + "No row of the completed dataset is left out."
     counts = ", ".join(f"{count:,} {why}" for why, count in sorted(tally.left_out.items()))
@@ -171,7 +181,7 @@ def _left_out(settings: ExportSettings, tally: Tally) -> str:
 
 
 def _renamed(keys: Mapping[str, str]) -> str:
-    other = [f"{_plain(name)} is {_plain(key)}" for name, key in keys.items() if name != key]
+    other = [f"{plain(name)} is {plain(key)}" for name, key in keys.items() if name != key]
     if not other:
         return ""
     return f"Columns whose names this layout uses itself have others: {', '.join(other)}."
@@ -188,7 +198,7 @@ def _makers(tally: Tally) -> str:
         )
         for (half, kind, model, revision), count in tally.made.most_common()
     ]
-    return _table(("half", "generator", "model", "revision", "rows"), rows)
+    return table(("half", "generator", "model", "revision", "rows"), rows)
 
 
 def _formats(tally: Tally) -> str:
@@ -211,7 +221,7 @@ def _scores(tally: Tally) -> str:
         return "None of the completed halves has a score."
     names = ("completed", "rows", *(f"{q:.0%}" for q in _QUANTILES))
     said = "Quantiles of the selection score. Scores of texts and of images are different scales."
-    return f"{said}\n\n{_table(names, rows)}"
+    return f"{said}\n\n{table(names, rows)}"
 
 
 def _sources(tally: Tally, generated: int, copied: int) -> str:
@@ -227,21 +237,7 @@ def _sources(tally: Tally, generated: int, copied: int) -> str:
     uses = ["shown to a generator as examples"] if generated else []
     uses += ["retrieved to be copied from"] if copied else []
     said = f"Pairs that were {' or '.join(uses)}, by where they are from."
-    return f"{said}\n\n{_table(('source', 'licence', 'times used'), rows)}"
-
-
-def _table(names: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    names = list(names)
-    lines = [names, ["---"] * len(names), *[[_plain(cell) for cell in row] for row in rows]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _plain(text: str) -> str:
-    """Text from data or settings, so that it stays text in Markdown and in its HTML."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for mark in "\\`*_[]|#!":
-        text = text.replace(mark, "\\" + mark)
-    return text
+    return f"{said}\n\n{table(('source', 'licence', 'times used'), rows)}"
 
 
 def _quoted(text: str) -> str:

@@ -66,7 +66,10 @@ def _share_cut(held: npt.NDArray[np.float64], share: float) -> float:
 def below(
     missing: pa.Array, generated: pa.Array, score: pa.Array, cuts: Mapping[str, float]
 ) -> pa.Array:
-    """Whether a row's generated half has less than its cut, [rows] of bool; an observed row never has."""
+    """Whether a row's generated half has less than its cut, [rows] of bool; an observed row never has.
+
+    One without a score is below every cut. `score` may be the confidence.
+    """
     low = pa.array(np.zeros(len(missing), dtype=bool))
     for half, least in cuts.items():
         own = pc.and_(generated, pc.fill_null(pc.equal(missing, half), False))

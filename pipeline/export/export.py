@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -49,8 +50,8 @@ class Exported:
     rows : int
         Rows exported.
     left_out : dict
-        Rows that are not in it, by why: "rejected", "failed", "below the score",
-        "rejected in review", "not asked for".
+        Rows that are not in it, by why: "rejected", "failed", "below the score", "below the
+        confidence", "rejected in review", "not asked for".
     written, taken_over : int
         Files of shards that were written, and that stayed as they were.
     """
@@ -72,6 +73,7 @@ def export(
     advance: Callable[[int], None] | None = None,
     owner: str = "",
     waiting: int = 0,
+    check: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Exported:
     """Write the completed dataset in a consumer's layout, with a dataset card beside it.
 
@@ -97,6 +99,8 @@ def export(
         Who writes, where another may write to the same folder; see `kb.storage.replacing`.
     waiting
         Rows of the input that are still to be done, for the card.
+    check
+        What the run's check found, by half, for the card.
 
     Raises
     ------
@@ -124,7 +128,8 @@ def export(
         if not tally.rows:
             said = ", ".join(f"{count} {why}" for why, count in tally.left_out.items())
             raise NothingToExport(f"export: no row is left to export ({said or 'no rows at all'})")
-        text = card(name, settings, tally, writer.usage(), writer.keys, writer.tells, waiting)
+        usage = writer.usage()
+        text = card(name, settings, tally, usage, writer.keys, writer.tells, waiting, check)
         (scratch / "README.md").write_text(text, encoding="utf-8")
         mark = {
             "schema_version": SCHEMA_VERSION,

@@ -32,6 +32,12 @@ class ExportSettings(BaseModel):
         description="by half, leave out what was generated with a lower score; observed rows stay,"
         " and what a person accepted",
     )
+    min_confidence: dict[Half, Annotated[float, Field(ge=-1, le=1)]] = Field(
+        {},
+        description="by half, leave out what was generated with less confidence, the likeness to the"
+        " truth that the run's check lets expect, or with none that is known; what is observed or"
+        " accepted stays",
+    )
     best: dict[Half, Annotated[float, Field(ge=0, le=1)]] = Field(
         {},
         description="by half, the share of what was generated that is kept, best score first:"

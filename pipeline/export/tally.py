@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.export.cutoff import below
+from pipeline.export.cutoff import Half, below
 from pipeline.ledger.review import Verdict, state
 
 HALVES = ("image", "text")
@@ -171,28 +171,38 @@ class Sieve:
         is, whatever its score.
     cuts : mapping
         Least scores by half.
+    doubts : mapping, optional
+        Least confidences by half.
     """
 
     def __init__(
-        self, only: str, verdicts: Mapping[str, Verdict], cuts: Mapping[str, float]
+        self,
+        only: str,
+        verdicts: Mapping[str, Verdict],
+        cuts: Mapping[str, float],
+        doubts: Mapping[Half, float] | None = None,
     ) -> None:
         self._only = only
         self._verdicts = verdicts
         self._cuts = dict(cuts)
+        self._doubts: dict[str, float] = dict((doubts or {}).items())
 
     def kept(self, rows: pa.Table, tally: Tally, bounds: Bounds) -> pa.Array:
         """Which rows, of the columns `JUDGED_BY`, are exported, [rows] of bool; all are counted."""
         status = rows["status"].combine_chunks()
         missing = rows["missing"].combine_chunks()
-        score = pc.struct_field(rows["completion"].combine_chunks(), "score")
+        completion = rows["completion"].combine_chunks()
+        score = pc.struct_field(completion, "score")
         generated = pc.equal(status, "completed")
         usable = pc.or_(generated, pc.equal(status, "observed"))
         asked = usable if self._only == "all" else pc.equal(status, self._only)
         low = below(missing, generated, score, self._cuts)
+        confidence = pc.struct_field(completion, "confidence")
+        doubted = below(missing, generated, confidence, self._doubts)
         said = self._said(rows)
         unwanted = pc.equal(said, "rejected")
         judged = pc.or_(unwanted, pc.equal(said, "accepted"))
-        open_to_cuts = pc.and_(pc.and_(asked, generated), pc.invert(judged))
+        open_to_cuts = pc.and_(pc.and_(asked, generated), pc.invert(pc.or_(judged, doubted)))
         for half in HALVES:
             own = pc.and_(open_to_cuts, pc.fill_null(pc.equal(missing, half), False))
             bounds.see(
@@ -200,11 +210,13 @@ class Sieve:
                 score.filter(pc.and_(own, pc.invert(low))),
                 score.filter(pc.and_(own, low)),
             )
-        low = pc.and_(low, pc.invert(judged))
-        kept = pc.and_(asked, pc.invert(pc.or_(low, unwanted)))
+        doubted = pc.and_(doubted, pc.invert(judged))
+        low = pc.and_(low, pc.invert(pc.or_(judged, doubted)))
+        kept = pc.and_(asked, pc.invert(pc.or_(pc.or_(low, doubted), unwanted)))
         for name in ("rejected", "failed"):
             tally.leave_out(name, pc.equal(status, name))
         tally.leave_out("not asked for", pc.and_(usable, pc.invert(asked)))
+        tally.leave_out("below the confidence", pc.and_(asked, doubted))
         tally.leave_out("below the score", pc.and_(asked, low))
         tally.leave_out("rejected in review", pc.and_(asked, unwanted))
         tally.accepted += pc.sum(pc.and_(kept, pc.equal(said, "accepted"))).as_py() or 0

@@ -58,7 +58,7 @@ class Writing:
         self._verdicts = verdicts
         self._cuts = cuts
         self._advance = advance
-        self._sieve = Sieve(settings.only, verdicts, cuts)
+        self._sieve = Sieve(settings.only, verdicts, cuts, settings.min_confidence)
         # A least score that another cut replaces is no part of what is in a file.
         own = settings.model_dump(mode="json", exclude={"name", "min_score", "best"})
         self.layout = digest(

@@ -57,7 +57,8 @@ def _measure(
 ) -> dict[str, Any]:
     """Measure by what mean and deviation picture scores are standardised, on real pairs."""
     settings = config.selection
-    sample, targets = _sample(built, internal, config.run.seed)
+    kept = config.run.checked(catalog.counts()["image"]) if "image" in config.made else 0
+    sample, targets = _sample(built, internal, config.run.seed, kept)
     images = np.asarray(internal.embeddings["image"][sample], np.float32)
     sampled = internal.table.take(pa.array(sample))
     numbers = {file.name: number for number, file in enumerate(catalog.dataset.files)}
@@ -81,13 +82,17 @@ def _measure(
     return {
         "standards": standards.to_dict(),
         "niqe_model": None if model is None else model.to_dict(),
+        "pairs": sampled["id"].to_pylist(),
     }
 
 
 def _sample(
-    built: KnowledgeBase, internal: Pairs, seed: int
+    built: KnowledgeBase, internal: Pairs, seed: int, kept: int = 0
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Rows of some pairs, and what is predicted of their pictures by mappings that did not see them.
+
+    Twice so many are kept for a run's check, if at most half of them, so that there are others to draw when
+    settings change: it checks nothing by pairs that what it judges was measured by.
 
     What is predicted of pairs that a mapping was fitted on lies nearer to the truth, and less far
     apart, than it will for rows that lack their picture.
@@ -99,7 +104,8 @@ def _sample(
         place = pc.index_in(pa.array(held_out.ids), value_set=internal.table["id"].combine_chunks())
         numbers = np.flatnonzero(place.is_valid())
         rows = place.drop_null().to_numpy()
-    chosen = generator.choice(len(rows), min(len(rows), STANDARD_PAIRS), replace=False)
+    most = min(STANDARD_PAIRS, max(len(rows) - 2 * kept, len(rows) // 2))
+    chosen = generator.choice(len(rows), min(len(rows), most), replace=False)
     chosen = chosen[np.argsort(rows[chosen])]
     if built.mapping.constant_["text"]:
         return rows[chosen], None

@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from generators.pictures import held
-from kb.embeddings import normalise, take
+from kb.embeddings import Modality, normalise, take
 from kb.encoders.ahead import ahead, usable_cores
 from kb.knowledge_base import KnowledgeBase
+from kb.retrieval import Hit
 from kb.storage import DamagedKnowledgeBase, read_manifest, version_of
 from pipeline.dataset.images import UndecodableImage, decode
 from pipeline.dataset.settings import INTERNAL
@@ -194,6 +195,24 @@ class StandingKnowledge:
         generator = np.random.default_rng(self._seed)
         rows = np.sort(generator.choice(rows, min(HUB_PAIRS, len(rows)), replace=False))
         return self.base.pseudo(take(self.base.embeddings["image"], rows), "image")
+
+    def selector_of(self, row_id: str) -> Selector:
+        """The one selector, whichever row it is."""
+        return self.selector
+
+    def pseudo(
+        self, embeddings: np.ndarray, observed: Modality, ids: Sequence[str]
+    ) -> np.ndarray | None:
+        """Pseudo-embeddings [n, d] of the missing half; None where the mapping says nothing."""
+        if self.base.mapping.constant_[observed]:
+            return None
+        return self.base.pseudo(embeddings, observed)
+
+    def retrieve(
+        self, embeddings: np.ndarray, observed: Modality, ids: Sequence[str]
+    ) -> list[list[Hit]]:
+        """The pairs that ground each row, best first; never a row's own."""
+        return self.base.retriever.retrieve(embeddings, observed, ids=ids)
 
     def pairs(
         self, rows: Sequence[int], with_images: bool, longest_side: int | None = None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field, fields
-from typing import cast
+from dataclasses import astuple, dataclass, field, fields, replace
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from kb.embeddings import MODALITIES, Modality
 from pipeline.ledger.comparison import PASSING, REASONS, STANDS, Comparison, Settings
-from pipeline.ledger.ledger import DIGESTS, Entry, Ledger
+from pipeline.ledger.ledger import DIGESTS, Entry, Ledger, shard_name
 from pipeline.ledger.review import Verdict
 from pipeline.storage.digests import in_hex
 
@@ -28,7 +28,8 @@ class ShardPlan:
     `rows` are their places (number of the file, position); `reasons` say why a half is missing;
     `missing` is "image" or "text" where rows need a generator, None where they only pass through;
     `settings` are what the rows depend on, by section; `refused` are digests of the halves that a
-    person rejected, by id.
+    person rejected, by id; `calibration` is how the confidence of rows is told, as JSON holds it
+    (`pipeline.completion.confidence`); `checks`: what lacks a half is complete, and is compared with it.
     """
 
     number: int
@@ -39,6 +40,14 @@ class ShardPlan:
     run_id: str
     settings: Mapping[str, str]
     refused: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    calibration: Mapping[str, Any] | None = None
+    checks: bool = False
+
+    @property
+    def name(self) -> str:
+        """What its task and its file are called; that of no other shard of the run."""
+        own = shard_name(self.number)
+        return f"check-{self.missing}-{own}" if self.checks else own
 
     def dump(self) -> str:
         """JSON, for a task in another process."""
@@ -84,6 +93,21 @@ class Plan:
     held: int = 0
     why: dict[str, int] = field(default_factory=dict)
     sections: dict[str, int] = field(default_factory=dict)
+
+    def calibrate(self, half: Modality, calibration: Mapping[str, Any] | None) -> None:
+        """Have the rows that lack a half told their confidence by this."""
+        self.shards = [
+            replace(shard, calibration=calibration) if shard.missing == half else shard
+            for shard in self.shards
+        ]
+
+    def standing(self, lacking: Mapping[str, int]) -> dict[Modality, int]:
+        """By half, rows that stand once the plan is done, of so many that lack it."""
+        done = {half: lacking[half] - self.pending.get(half, 0) for half in MODALITIES}
+        for shard in self.shards:
+            if shard.missing is not None:
+                done[shard.missing] += len(shard.rows)
+        return done
 
 
 def make_plan(

@@ -35,6 +35,7 @@ def summarise(
     times: list[dict[str, Any]],
     prices: Mapping[Modality, Price | None] | None = None,
     warnings: Sequence[str] = (),
+    check: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """What a run did, and how the completed dataset stands now.
 
@@ -55,6 +56,8 @@ def summarise(
         What the generators' servers ask for, by the half that they make.
     warnings
         What the user should know of the knowledge base and of the run.
+    check
+        What the run's check found, by half; see `pipeline.check.figures`.
 
     Returns
     -------
@@ -64,7 +67,7 @@ def summarise(
         both), `done_now`, `held_back`, `why` and `sections` (rows done or refreshed by reason, see
         `Plan`), `deleted`, `recovered` (rows that earlier runs did that were cut off before they
         could leave a summary), `usage` (of generators' servers by half, see
-        `pipeline.ledger.usage.summed`), `rewritten`, `warnings`, `hopeless` (a sentence for each half of which
+        `pipeline.ledger.usage.summed`), `rewritten`, `check`, `warnings`, `hopeless` (a sentence for each half of which
         not one was completed, of those that this run tried, or of all where it tried none), and `faults`: for "rejected" and "failed" a list of
         `reason`, `rows` and a few `ids`, the most frequent first.
     """
@@ -96,6 +99,7 @@ def summarise(
         ),
         "rewritten": rewritten,
         "usage": summed(ledger.folder, run_id, prices or {}),
+        "check": dict(check or {}),
         "warnings": list(dict.fromkeys(warnings)),
         "hopeless": _hopeless(ledger, run_id),
         "faults": _faults(ledger),
@@ -123,6 +127,7 @@ def told(summary: Mapping[str, Any]) -> list[str]:
     lines = [f"{since}: {'; '.join(changes) or 'nothing new'}"]
     lines += [told_usage(half, usage) for half, usage in summary["usage"].items()]
     lines += summary["hopeless"]
+    lines += [one["told"] for one in summary.get("check", {}).values()]
     lines += [f"warning: {warning}" for warning in summary["warnings"]]
     for status, faults in summary["faults"].items():
         for fault in faults:

@@ -124,6 +124,51 @@ def curve(label: str, names: Sequence[str], values: Sequence[float]) -> Curve | 
 
 
 @dataclass(frozen=True)
+class Reliability:
+    """What was found of rows over what was expected of them, on a square canvas of 160.
+
+    Attributes
+    ----------
+    line, diagonal : str
+        SVG paths; the diagonal is where both are the same.
+    dots : tuple of (x, y, title)
+    low, high : str
+        Ends of both axes, as written.
+    """
+
+    line: str
+    diagonal: str
+    dots: tuple[tuple[float, float, str], ...]
+    low: str
+    high: str
+
+
+def reliability(curve: Sequence[Mapping[str, float]], side: float = 160) -> Reliability:
+    """The calibration curve of bins with what was `expected`, what was `found`, and how many `rows`."""
+    values = [one[name] for one in curve for name in ("expected", "found")]
+    low, high = min(values), max(values)
+    span, margin = (high - low) or 1.0, 8.0
+    scale = (side - 2 * margin) / span
+    points = [
+        (margin + (one["expected"] - low) * scale, side - margin - (one["found"] - low) * scale)
+        for one in curve
+    ]
+    titles = (
+        f"expected {one['expected']:.3f}, found {one['found']:.3f}, {one['rows']:.0f} pairs"
+        for one in curve
+    )
+    return Reliability(
+        "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points),
+        f"M{margin} {side - margin}L{side - margin} {margin}",
+        tuple(
+            (round(x, 1), round(y, 1), title) for (x, y), title in zip(points, titles, strict=True)
+        ),
+        f"{low:.2f}",
+        f"{high:.2f}",
+    )
+
+
+@dataclass(frozen=True)
 class Cloud:
     """Point clouds by source on a square canvas of 400."""
 

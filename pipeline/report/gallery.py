@@ -97,7 +97,8 @@ class Sample:
     Parameters
     ----------
     size : int
-        About how many rows altogether; up to half go to the best and the worst scores.
+        About how many rows altogether; up to half go to the best and the worst scores, and a quarter to
+        the least sure, where that is known.
     seed : int
         Seed of the random part.
     """
@@ -122,6 +123,8 @@ class Sample:
         if status == "completed" and score is not None:
             self._offer(f"best {missing}", score, eighth, row)
             self._offer(f"worst {missing}", -score, eighth, row)
+        if (confidence := (row.get("completion") or {}).get("confidence")) is not None:
+            self._offer(f"doubtful {missing}", -confidence, eighth, row)
         self._offer(f"{status} {missing}", self._random.random(), eighth, row)
 
     def _offer(self, kind: str, rank: float, room: int, row: Row) -> None:
@@ -186,7 +189,8 @@ def card(
         facts = ("generator", "model", "revision", "prompt", "seed", "attempt", "run_id")
         shown["made"] = _compact({name: cut(completion.get(name)) for name in facts})
         shown["kb"] = completion.get("kb_version")
-        shown["score"] = _short(completion.get("score"))
+        for name in ("score", "confidence", "gain_probability"):
+            shown[name] = _short(completion.get(name))
         shown["chosen"] = completion.get("chosen")
         shown["examples"] = [
             _compact(

@@ -18,7 +18,7 @@ from pipeline.storage.files import write_whole
 # What figures, the sample and a person's verdicts are told by, as Parquet names it.
 FIGURED = [
     *("id", "status", "missing", "reason"),
-    *(f"completion.{name}" for name in ("attempt", "chosen", "score", "run_id")),
+    *(f"completion.{name}" for name in ("attempt", "chosen", "score", "confidence", "run_id")),
     *(f"completion.candidates.list.element.{name}" for name in ("valid", "reason", *PARTS)),
 ]
 _LABELS = {
@@ -54,6 +54,7 @@ def write_report(
     example_image: Callable[[str], bytes | None] | None = None,
     projection: Projection | None = None,
     verdicts: Mapping[str, Verdict] | None = None,
+    check: Sequence[Mapping[str, Any]] = (),
     sample: int = 400,
     seed: int = 0,
 ) -> dict[str, int]:
@@ -77,6 +78,8 @@ def write_report(
         The knowledge base in two dimensions.
     verdicts : mapping, optional
         A person's verdicts by id.
+    check : sequence of mapping
+        What the run's check found (`pipeline.report.check.shown_check`).
     sample : int
         About how many rows become cards where there are more: best scores, worst scores, and a
         random part of each outcome. Counts and histograms are always of all rows.
@@ -116,6 +119,7 @@ def write_report(
             faults=figures.invalid.most_common(),
             reviewed=figures.reviewed,
             histograms=_histograms(figures),
+            check=check,
             kb=kb_manifest,
             sources=_sources(projection),
             clouds=_clouds(projection),

@@ -92,6 +92,7 @@ def export_run(job: Job, settings: ExportSettings, folder: Path | None = None) -
         job.verdicts(),
         owner=owner,
         waiting=waiting,
+        check=job.check.figures(),
     )
     if folder is None:
         job.home.send_export(place, settings.place, job.run_id)
@@ -122,4 +123,5 @@ def _made_of(job: Job) -> dict[str, str]:
         "completed": job.ledger.version(),
         "knowledge base": job.knowledge.version(),
         "review": digest(review),
+        "check": job.check.version(),
     }

@@ -11,6 +11,7 @@ import yaml
 from kb.embeddings import Subset
 from pipeline.job import Job
 from pipeline.ledger.summary import read_summary, told
+from pipeline.report.check import shown_check
 from pipeline.report.page import completed_rows, write_report
 from pipeline.report.projection import Projection, project
 
@@ -80,6 +81,7 @@ def report_run(job: Job, cards: int = CARDS) -> Path:
         example_image=example_image,
         projection=_projection(job),
         verdicts=job.verdicts(),
+        check=shown_check(job),
         sample=cards,
         seed=config.run.seed,
     )

@@ -67,6 +67,7 @@ def read_json(path: Path) -> Mapping[str, Any] | None:
 
 def clear_scratch(folder: Path) -> None:
     """Remove what a killed run left of files that were being written in its folder."""
-    for pattern in (".*.tmp", "*/.*.tmp", "catalog/*/.*.tmp"):
+    inner = ("catalog/*/.*.tmp", "check/*/.*.tmp", "check/*/*/.*.tmp")
+    for pattern in (".*.tmp", "*/.*.tmp", *inner):
         for debris in folder.glob(pattern):
             debris.unlink(missing_ok=True)

@@ -169,12 +169,15 @@ class Mirror:
         for name, place in zip(names, places, strict=True):
             stamp(self.folder / name, self._fs.info(place))
 
-    def send_shard(self, part: str, manifest: str, run_id: str, used: str) -> None:
+    def send_shard(
+        self, part: str, manifest: str, run_id: str, used: str, within: str = ""
+    ) -> None:
         """Send a finished shard from whatever process did it: its part, then its manifest.
 
         With it goes what the process has used so far, where there is such a file.
 
-        A worker keeps no copy: the run that plans the shards fetches them in the end.
+        A worker keeps no copy: the run that plans the shards fetches them in the end. They lie `within` a
+        folder of the run's, named with its slash.
 
         Raises
         ------
@@ -186,12 +189,13 @@ class Mirror:
             holder = Lease(self._fs, f"{self._root}/{LEASES}", run_id, self.url).holder()
             if holder != run_id:
                 raise RunFailed(f"{self.url}: run {run_id} does not hold the lock any more")
-        for name in (f"completed/{part}", f"ledger/{manifest}", f"ledger/{used}"):
+        done = [f"{within}completed/{part}", f"{within}ledger/{manifest}"]
+        for name in (*done, f"ledger/{used}"):
             if (self.folder / name).is_file():
                 self.send([name])
         if worker:
-            (self.folder / "ledger" / manifest).unlink()
-            (self.folder / "completed" / part).unlink()
+            for name in reversed(done):
+                (self.folder / name).unlink()
 
     def _reach(self) -> None:
         """See that the store answers: libraries of stores have errors of many classes.

@@ -54,10 +54,12 @@ class RunFolder:
         if self.mirror is not None:
             self.mirror.push()
 
-    def send_shard(self, part: str, manifest: str, run_id: str, used: str) -> None:
+    def send_shard(
+        self, part: str, manifest: str, run_id: str, used: str, within: str = ""
+    ) -> None:
         """Send a finished shard; see `Mirror.send_shard`."""
         if self.mirror is not None:
-            self.mirror.send_shard(part, manifest, run_id, used)
+            self.mirror.send_shard(part, manifest, run_id, used, within)
 
     def send_export(self, folder: Path, name: str, run_id: str) -> None:
         """Send an export as the version that counts; see `ExportVersions.send`."""

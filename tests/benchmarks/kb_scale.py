@@ -1,7 +1,7 @@
 """The knowledge base at scale: filter, align and index; search against bare faiss; memory.
 
 Run from the checkout: python -m tests.benchmarks.kb_scale [--external N] [--internal N] [--full]
-[--only data|build|search|memory]
+[--only data|build|search|memory|fit]
 
 The data is that of `tests.benchmarks.kb_mixed`. `--full` is one million external and 20,000 internal pairs.
 """
@@ -17,16 +17,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from kb.embeddings import (
     MODALITIES,
     chunks,
+    normalise,
     take,
 )
+from kb.fitting import external_side
 from kb.index import EmbeddingIndex
 from kb.index.kinds import IndexSettings
 from kb.knowledge_base import KnowledgeBase
-from kb.mapping import MappingSettings
+from kb.mapping import CrossModalMapping, MappingSettings
 from kb.pairs import Pairs
 from kb.recipe import KnowledgeBaseSettings, Recipe
 from kb.stopwatch import peak_bytes
@@ -41,7 +44,9 @@ from tests.benchmarks.kb_mixed import (
 )
 
 # Neighbours that stage 1 hands to stage 2, and how often each search is timed.
-DEPTHS = (5, 10, 50)
+DEPTHS = (5, 10, 50, 400)
+# And with consensus, by these.
+AGREEING = (50, 400)
 TURNS = 15
 
 
@@ -100,11 +105,57 @@ def measure_memory(arguments: argparse.Namespace) -> None:
     )
 
 
-def measure_search(kb: KnowledgeBase, queries: Halves, count: int, k: int) -> None:
+def measure_fit(folder: Path, count: int, pairs: int = 2000) -> None:
+    """The mapping's contest alone, on external pairs that are drawn at random, but for the networks."""
+    generator = np.random.default_rng(0)
+    view = generator.standard_normal((DIMENSION, DIMENSION), np.float32) / DIMENSION**0.5
+
+    def drawn(rows: int) -> Halves:
+        image = generator.standard_normal((rows, DIMENSION), np.float32)
+        text = image @ view + generator.standard_normal((rows, DIMENSION), np.float32)
+        return {"image": normalise(image), "text": normalise(text)}
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {m: folder / f"fit-{count}-{m}.npy" for m in MODALITIES}
+    maps = {
+        m: np.lib.format.open_memmap(path, "w+", np.float16, (count, DIMENSION))
+        for m, path in paths.items()
+    }
+    for start in range(0, count, 65_536):
+        for modality, block in drawn(min(65_536, count - start)).items():
+            maps[modality][start : start + len(block)] = block
+    del maps
+    columns = {f"{m}_digest": generator.integers(0, 2**63, count, np.uint64) for m in MODALITIES}
+    table = pa.table({"origin": ["external"] * count, **columns})
+    internal = Pairs(
+        pa.table({"id": list(map(str, range(pairs))), "source": ["own"] * pairs}), drawn(pairs)
+    )
+    before, start, used = peak_bytes(), time.perf_counter(), time.process_time()
+    stored = {m: np.load(path, mmap_mode="r") for m, path in paths.items()}
+    side = external_side(table, stored, internal, 0)
+    accumulated = time.perf_counter() - start
+    own = internal.embeddings
+    for method in ("ridge", "attended"):
+        mapping = CrossModalMapping(MappingSettings(method=method))  # type: ignore[arg-type]
+        mapping.fit(own["image"], own["text"], None, side)
+        print(f"{method}: {mapping.chosen_}, {time.perf_counter() - start:.0f} s so far")
+    print(
+        f"the mapping's fit on {count} external pairs: sums {accumulated:.0f} s, all "
+        f"{time.perf_counter() - start:.0f} s ({time.process_time() - used:.0f} s of processor time), "
+        f"peak {peak_bytes() / 1e9:.2f}e9 bytes (before {before / 1e9:.2f}e9)"
+    )
+    for path in paths.values():
+        path.unlink()
+
+
+def measure_search(
+    kb: KnowledgeBase, queries: Halves, count: int, k: int, weight: float = 0
+) -> None:
     """Both stages against a bare faiss search of the same index for the same k."""
     image = queries["image"][:count]
     retriever = kb.retriever
-    retriever.settings = retriever.settings.model_copy(update={"k": k})
+    changes = {"mode": "fusion", "k": k, "alpha": 0.5, "consensus": weight}
+    retriever.settings = retriever.settings.model_copy(update=changes)
     index = retriever.indexes["image"].index
     ways: dict[str, Callable[[], object]] = {
         "bare": lambda: index.search(image, k),
@@ -124,7 +175,7 @@ def measure_search(kb: KnowledgeBase, queries: Halves, count: int, k: int) -> No
     mapping = time.perf_counter() - start
     ratios, by_processor = clock["both"] / clock["bare"], processor["both"] / processor["bare"]
     print(
-        f"{count} queries, k {k}: faiss {np.median(clock['bare']):.2f} s, both stages "
+        f"{count} queries, k {k}{', consensus' if weight else ''}: faiss {np.median(clock['bare']):.2f} s, both stages "
         f"{np.median(clock['both']):.2f} s, of which the mapping {mapping:.2f} s: ratio "
         f"{np.median(ratios):.2f} (median of {TURNS} turns; the best of each "
         f"{clock['both'].min() / clock['bare'].min():.2f}); by processor time "
@@ -168,9 +219,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("build/kb-benchmarks"))
     parser.add_argument(
         "--only",
-        choices=["data", "build", "search", "memory"],
+        choices=["data", "build", "search", "memory", "fit"],
         help="only write the data; up to the knowledge base; only search the one that stands; "
-        "compare the memory of building from half the external pairs and from all",
+        "compare the memory of building from half the external pairs and from all; only the mapping's fit",
     )
     arguments = parser.parse_args()
     if arguments.full:
@@ -178,6 +229,9 @@ def main() -> None:
         arguments.queries = 10_000
     if arguments.only == "memory":
         measure_memory(arguments)
+        return
+    if arguments.only == "fit":
+        measure_fit(arguments.folder, arguments.external)
         return
     real, name = real_pairs(arguments.folder)
     mixer = Mixer(real)
@@ -203,6 +257,8 @@ def main() -> None:
     queries = mixer.draw(arguments.queries, 5)
     for k in DEPTHS:
         measure_search(kb, queries, arguments.queries, k)
+    for k in AGREEING:
+        measure_search(kb, queries, arguments.queries, k, weight=0.5)
     measure_index(kb, queries, arguments.queries)
 
 

@@ -1,149 +1,142 @@
-"""What each step of retrieval adds, on photographs and on remote sensing: the example found for unseen rows.
+"""What each step of retrieval adds, alone and together: the example found for unseen rows.
 
-    python -m tests.benchmarks.kb_ways PHOTOGRAPHS.parquet REMOTE.parquet --cache FOLDER [--internal 100 300 1000]
+    python -m tests.benchmarks.kb_ways RESULTS.jsonl [--photographs P.parquet --remote R.parquet] --cache FOLDER
 
-Needs two Parquet files with columns image {bytes} and captions, and the encoders of
-`tests.benchmarks.photographs`. Everything is chosen on the internal pairs, by the knowledge base
-itself; figures are of rows that it never saw.
+Everything is chosen on the internal pairs, by the parts and rules of the knowledge base; figures
+are of rows that it never saw. A cell (a world, a kind of external pairs, a number of internal
+ones, a draw) is a line of the results, and what stands there is not measured again;
+`tests.benchmarks.kb_ways_table` makes tables of it. The Parquet files have columns image {bytes}
+and captions, and need the encoders of `tests.benchmarks.photographs`.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
+import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from kb.embeddings import MODALITIES, Modality, normalise, opposite
-from kb.knowledge_base import KnowledgeBase
-from kb.mapping import MappingSettings
-from kb.recipe import KnowledgeBaseSettings, Recipe
-from kb.retrieval import RetrievalSettings
-from tests.benchmarks.kb_example import shifted
-from tests.benchmarks.kb_photographs import Halves, pairs_of
-from tests.benchmarks.photographs import Photographs, photographs
+from kb import contents
+from kb.embeddings import MODALITIES
+from tests.benchmarks.kb_cell import Cell, Chosen, Quality
+from tests.benchmarks.kb_worlds import EXTERNAL, WORLDS, World, worlds
 
-EXTERNAL = ("relevant", "mixed", "other", "shifted")
-
-
-def ways(method: str) -> dict[str, KnowledgeBaseSettings]:
-    """Each step beside the one before."""
-
-    def settings(external: float | str, **retrieval: float | str) -> KnowledgeBaseSettings:
-        return KnowledgeBaseSettings(
-            mapping=MappingSettings(method=method, external=external),  # type: ignore[arg-type]
-            retrieval=RetrievalSettings(**retrieval),  # type: ignore[arg-type]
-        )
-
-    return {
-        "the paper's k and alpha": settings(0, mode="fusion", k=10, alpha=0.5, consensus=0),
-        "k and alpha measured": settings(0, mode="fusion", consensus=0),
-        "and external pairs fitted": settings("auto", mode="fusion", consensus=0),
-        "and the mode measured": settings("auto", consensus=0),
-        "and consensus": settings("auto"),
-    }
+PAPER = {"mode": "fusion", "k": 10, "alpha": 0.5, "consensus": 0}
+# Candidates of the mapping: (external pairs too, attention too).
+OWN, WITH_EXTERNAL, WITH_ATTENTION, ALL = (False, False), (True, False), (False, True), (True, True)
+MEASURED = {"mode": "fusion", "consensus": 0}
+DIVERSITIES = (0.0, 0.1, 0.25, 0.5)
+PAPERS = "the paper's"
+DEFAULT = "and consensus: the default"
+WAYS: dict[str, tuple[tuple[bool, bool], dict[str, Any]]] = {
+    PAPERS: (OWN, PAPER),
+    "k and alpha alone": (OWN, MEASURED),
+    "external pairs alone": (WITH_EXTERNAL, PAPER),
+    "attention alone": (WITH_ATTENTION, PAPER),
+    "mode alone": (OWN, PAPER | {"mode": "auto"}),
+    "consensus alone": (OWN, PAPER | {"consensus": "auto"}),
+    "k, alpha, external": (WITH_EXTERNAL, MEASURED),
+    "and attention": (ALL, MEASURED),
+    "and mode": (ALL, {"consensus": 0}),
+    DEFAULT: (ALL, {}),
+}
 
 
-def one_sentence(data: Photographs, rows: np.ndarray, sentence: int) -> Halves:
-    """Pairs of a picture and one of its sentences."""
-    return {"image": data.image[rows], "text": normalise(data.sentences[rows, sentence])}
+def measured(cell: Cell, thorough: bool) -> dict[str, Any]:
+    """Every way: per observed modality its mean, and its gain over another with the standard error.
+
+    What is off by default is measured where it is to be thorough.
+    """
+    found: dict[str, tuple[Quality, Chosen]] = {}
+    for way, how in WAYS.items():
+        chosen = cell.choose(*how)
+        found[way] = cell.quality(chosen), chosen
+    by_score = found["and attention"][1]
+    default = found[DEFAULT][1]
+    if thorough:
+        for name, quality in cell.learned(by_score).items():
+            found[f"fusion by {name}"] = quality, by_score
+        for diversity in DIVERSITIES:
+            best, mean = cell.several(default, diversity)
+            found[f"best of 3, diversity {diversity:g}"] = best, default
+            found[f"mean of 3, diversity {diversity:g}"] = mean, default
+        found["k all"] = cell.all_rows(by_score)
+    told: dict[str, Any] = {}
+    words = cell.cider(found[PAPERS][1])
+    for way, (quality, chosen) in found.items():
+        base = base_of(way)
+        told[way] = {"over": base, "mapping": chosen.mapping}
+        told[way] |= {n: getattr(chosen.retrieval, n) for n in contents.RETRIEVAL}
+        for modality, values in quality.items():
+            told[way][str(modality)] = over(values, found[base][0][modality])
+        if way == DEFAULT:
+            told[way]["CIDEr-D"] = over(cell.cider(chosen), words)
+    return told
 
 
-def together(*parts: Halves) -> Halves:
-    return {m: np.concatenate([part[m] for part in parts]) for m in MODALITIES}
+def base_of(way: str) -> str:
+    """The way that another is compared with."""
+    if way.startswith(("fusion by", "k all")):
+        return "and attention"
+    if ", diversity" in way:
+        return way.split(",")[0] + ", diversity 0"
+    return PAPERS
 
 
-def world(
-    data: Photographs, others: Photographs, kind: str, internal: int, seed: int
-) -> tuple[Halves, Halves, Halves]:
-    """Internal pairs, external pairs of a kind, and pairs to ask by, none of them twice."""
-    generator = np.random.default_rng(seed)
-    order, away = generator.permutation(len(data)), generator.permutation(len(others))
-    share = len(data) // 4
-    own = one_sentence(data, order[:internal], 0)
-    relevant = one_sentence(data, order[share : 3 * share], 4)
-    asked = one_sentence(data, order[3 * share :][:1000], 0)
-    noise = one_sentence(others, away[: 2 * share], 0)
-    external = {
-        "relevant": relevant,
-        "mixed": together(relevant, noise),
-        "other": noise,
-        "shifted": shifted(relevant, seed, 0.6, 0.5),
-    }[kind]
-    return own, external, asked
+def over(values: np.ndarray, base: np.ndarray) -> list[float]:
+    """The mean, and the gain over others by row with its standard error."""
+    gain = values - base
+    return [float(values.mean()), float(gain.mean()), float(gain.std(ddof=1) / len(gain) ** 0.5)]
 
 
-def example_quality(kb: KnowledgeBase, asked: Halves) -> dict[Modality, np.ndarray]:
-    """Per observed modality the cosine of the example's other half to the true one, [q]."""
-    found = {}
-    for modality in MODALITIES:
-        rows = kb.retriever.search(asked[modality], modality).rows[:, 0]
-        held = np.asarray(kb.embeddings[opposite(modality)][rows], np.float32)
-        found[modality] = np.einsum("nd,nd->n", held, asked[opposite(modality)])
-    return found
+def cells(options: argparse.Namespace) -> Sequence[tuple[str, str, int, int]]:
+    """What is asked for and does not stand in the results, draws in turn."""
+    lines = options.results.read_text().splitlines() if options.results.exists() else []
+    done = {tuple(json.loads(line)["cell"]) for line in lines}
+    wanted = (
+        (world, kind, internal, seed)
+        for seed in range(options.first_seed, options.first_seed + options.seeds)
+        for internal in options.internal
+        for kind in options.external
+        for world in options.world
+    )
+    return [cell for cell in wanted if cell not in done]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("photographs", type=Path)
-    parser.add_argument("remote", type=Path)
-    parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--count", type=int, nargs=2, default=[8000, 8000], help="pictures of each")
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--photographs", type=Path)
+    parser.add_argument("--remote", type=Path)
+    parser.add_argument("--cache", type=Path, default=Path("build/kb-benchmarks"))
+    parser.add_argument("--count", type=int, nargs=2, default=[2400, 4000], help="pictures of each")
+    parser.add_argument("--world", nargs="*", choices=WORLDS, default=list(WORLDS))
     parser.add_argument("--internal", type=int, nargs="*", default=[100, 300, 1000])
     parser.add_argument("--external", nargs="*", choices=EXTERNAL, default=list(EXTERNAL))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument(
-        "--method", default="ridge", help="mapping.method; auto takes the network in"
-    )
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--networks", action="store_true", help="take the networks in, too")
     options = parser.parse_args()
-    sets = {
-        "photographs": photographs(options.photographs, options.cache, options.count[0]),
-        "remote sensing": photographs(options.remote, options.cache, options.count[1]),
-    }
-    print("example's text / picture like the hidden one; gain over the first way ± standard error")
-    for name, data in sets.items():
-        (others,) = (other for known, other in sets.items() if known != name)
-        for kind in options.external:
-            for internal in options.internal:
-                for seed in range(options.seeds):
-                    own, external, asked = world(data, others, kind, internal, seed)
-                    told(
-                        f"{name}, {kind}, {internal}, draw {seed}",
-                        own,
-                        external,
-                        asked,
-                        options.method,
-                    )
-
-
-def told(name: str, own: Halves, external: Halves, asked: Halves, method: str) -> None:
-    """One world by each way, a line each."""
-    first: dict[Modality, np.ndarray] = {}
-    for way, settings in ways(method).items():
+    paths = {"photographs": options.photographs, "remote sensing": options.remote}
+    counts = dict(zip(paths, options.count, strict=True))
+    given = {name: path for name, path in paths.items() if path is not None}
+    at_hand: dict[str, World] = worlds(given, options.cache, counts)
+    for world, kind, internal, seed in cells(options):
         start = time.process_time()
-        with tempfile.TemporaryDirectory() as folder:
-            kb = KnowledgeBase.build(
-                Path(folder) / "kb",
-                pairs_of(own, "own"),
-                [pairs_of(external, "web")],
-                Recipe(settings, shared_space=False),
-            )
-            found = example_quality(kb, asked)
-        first = first or found
-        figures = []
-        for modality, values in found.items():
-            gain = values - first[modality]
-            error = gain.std(ddof=1) / np.sqrt(len(gain))
-            figures.append(f"{values.mean():.3f} ({gain.mean():+.3f} ± {error:.3f})")
-        chosen = {key: kb.manifest["retrieval"][key] for key in ("mode", "k", "alpha", "consensus")}
-        mapped = "/".join(kb.manifest["mapping"]["chosen"].values())
-        print(
-            f"  {name}, {way}: {' / '.join(figures)} {mapped} {list(chosen.values())}"
-            f" {time.process_time() - start:.0f} s",
-            flush=True,
-        )
+        own, external, asked = at_hand[world].draw(kind, internal, seed)
+        shared = at_hand[world].shared_space
+        told = measured(Cell(own, external, asked, shared, options.networks), seed == 0)
+        spent = time.process_time() - start
+        line = {"cell": [world, kind, internal, seed], "seconds": round(spent, 1), "ways": told}
+        with options.results.open("a") as sink:
+            sink.write(json.dumps(line) + "\n")
+        figures = " / ".join("{1:+.3f} ± {2:.3f}".format(*told[DEFAULT][m])
+                             for m in MODALITIES)  # fmt: skip
+        print(world, kind, internal, seed, figures, f"{spent:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -20,23 +20,31 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from kb.embeddings import Modality, opposite
+from pipeline.check.intervals import paired
 from pipeline.config.config import Config, load_config, make_config
 from pipeline.dataset.images import decode
 from pipeline.evaluation.changes import change
-from pipeline.evaluation.results.intervals import paired
 from pipeline.evaluation.tuning.tuner import ALPHA, K, Tuner
 from pipeline.job import Job
 from pipeline.models.candidates import CandidateStore
 
 EMOJI = Path(__file__).parents[2] / "examples" / "emoji"
+JUDGE = {"kind": "open_clip", "model": "local-dir:checkpoints/encoder-judge"}
+
+
+def demo() -> dict[str, Any]:
+    """The demo's config as values, to be changed."""
+    values = load_config(EMOJI / "dmc.yaml").model_dump(mode="json")
+    # What is written without loss has no quality.
+    del values["generation"]["image_format"]["quality"]
+    return values
 
 
 def configured(folder: Path, name: str, changes: dict[str, Any], steps: int) -> Config:
     """The demo's config with changes, its output in a folder of its own."""
-    values = load_config(EMOJI / "dmc.yaml").model_dump(mode="json")
+    values = demo()
     values |= {"output": str(folder / name), "export": []}
-    judge = {"kind": "open_clip", "model": "local-dir:checkpoints/encoder-judge"}
-    values["evaluation"]["judge"] = judge
+    values["evaluation"]["judge"] = JUDGE
     values["run"]["embeddings"] = str(folder / "embeddings")
     values["image_generator"] |= {"steps": steps, "batch_size": 64}
     return make_config(change(values, changes), EMOJI)
@@ -90,8 +98,7 @@ def measure(folder: Path, steps: int, held: dict[str, Any]) -> dict[str, Any]:
         completed(configured(folder, name, changes, steps), memory)
         for name, changes in (("before", held), ("after", held | tuned.changes))
     ]
-    values = configured(folder, "judge", {}, steps).model_dump(mode="json")
-    judge = Job(make_config(values | {"encoder": values["evaluation"]["judge"]}, EMOJI))
+    judge = Job(make_config(demo() | {"output": str(folder / "judge"), "encoder": JUDGE}, EMOJI))
     before, after = (qualities(job, judge, truth) for job in jobs)
     gains = {}
     for figure in before:

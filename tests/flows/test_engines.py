@@ -143,7 +143,7 @@ class TestRay:
     def test_what_no_node_has_is_refused_instead_of_waited_for(self, ray_address: str) -> None:
         settings = EngineSettings(kind="ray", address=ray_address, cpus=3, gpus=0)
         with pytest.raises(ConfigError, match="no machine of the cluster has 3 cores"):
-            list(engines.run_tasks(settings, None, [{}]))
+            list(engines.run_tasks(settings, None, [[{}]]))
 
 
 @pytest.mark.slow
@@ -183,7 +183,7 @@ class TestDask:
             dask.config.set({"distributed.comm.timeouts.connect": "2s"}),
             pytest.raises(RunFailed, match=r"no dask cluster \(tcp://127.0.0.1:9\)"),
         ):
-            list(engines.run_tasks(settings, None, [{}]))
+            list(engines.run_tasks(settings, None, [[{}]]))
 
 
 class TestWorker:

@@ -195,6 +195,9 @@ class CocoSource:
             }
         if told is None:
             told = next(filter(None, map(_own_texts, image.items())), None)
+        else:
+            # The column of captions has place for both.
+            told = [*told, *_own_texts((CAPTIONS, image.get(CAPTIONS, [])))]
         named = image.get(FILE_NAME)
         cell = {"path": self._place(name, named)} if isinstance(named, str) else None
         row = image | {FILE_NAME: cell, CAPTIONS: told}

@@ -22,6 +22,8 @@ Quotes = Literal["auto", "double", "backslash"]
 # More than this between two quotes is a quote that was never closed.
 _RECORD_CHARACTERS = 16 << 20
 # What MySQL and PostgreSQL write for null.
+# The byte order marks of UTF-16, as "surrogateescape" has them.
+_UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
 _NULL = r"\N"
 
 
@@ -198,4 +200,5 @@ def _check(name: str, part: str, line: int, record: int) -> None:
     try:
         part.encode()
     except UnicodeEncodeError:
-        raise BadCsv(f"{name}, line {line}: the text is not UTF-8", record) from None
+        said = "it is UTF-16; write it as UTF-8" if part[:2] in _UTF_16 else "the text is not UTF-8"
+        raise BadCsv(f"{name}, line {line}: {said}", record) from None

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset.forms.base import DatasetError
+from pipeline.dataset.forms.called import IDS, is_called
 from pipeline.dataset.forms.names import is_image
 from pipeline.dataset.forms.reasons import NOT_UTF8, about
 
@@ -70,23 +71,29 @@ def _spelled(text: str) -> str:
 
 
 def images_in_fields(header: Sequence[str | None], fields: Sequence[str | None]) -> dict[str, str]:
-    """The images that a line of other fields than the header names, by column.
+    """The images that a line of other fields than the header names, by column, and its id if that is first.
 
     Where a delimiter stands in a text, the columns before it are counted from the left, and those
-    after it from the right.
+    after it from the right; of two that an image may be in, it is in the one that is called so.
 
     Examples
     --------
     >>> images_in_fields(["text", "file_name"], ["a red hat", " on a table", "1.png"])
     {'file_name': '1.png'}
+    >>> images_in_fields(["id", "image", "text"], ["7", "1.png", "a hat", " red"])
+    {'id': '7', 'image': '1.png'}
     """
     found = {}
-    for place, column in enumerate(header):
-        either = (place, len(fields) - len(header) + place)
-        named = [fields[at] for at in either if 0 <= at < len(fields)]
-        value = next((one for one in named if one and is_image(one)), None)
-        if column is not None and value is not None:
-            found[column] = value
+    if header and fields and header[0] and header[0].lower() in IDS and fields[0]:
+        found[header[0]] = fields[0]
+    for place, value in enumerate(fields):
+        if not value or not is_image(value):
+            continue
+        either = (place, len(header) - len(fields) + place)
+        columns = [name for at in either if 0 <= at < len(header) and (name := header[at])]
+        columns.sort(key=lambda name: not is_called("image", name))
+        if columns and columns[0] not in found:
+            found[columns[0]] = value
     return found
 
 

@@ -251,9 +251,12 @@ class ImageFolderSource:
     def _look_for_names(self, name: str, named: set[str], unread: Left) -> None:
         assert self._table is not None
         folder = posixpath.dirname(name)
-        for positions, batch in self._table.batches(name, [self._naming]):
+        # A mask beside an image is no row of its own (Hugging Face: `mask_file_name`).
+        others = [n for n in self._table.schema().names if n.endswith(f"_{FILE_NAME}")]
+        for positions, batch in self._table.batches(name, [self._naming, *others]):
             paths, faults = strings_of(batch, self._naming)
-            named.update(self._place(self._located(folder, path)) for path in paths if path)
+            for held in (paths, *(strings_of(batch, other)[0] for other in others)):
+                named.update(self._place(self._located(folder, path)) for path in held if path)
             if FAULT in batch.schema.names:
                 faults = batch.column(FAULT).to_pylist()
             for position, path, fault in zip(positions, paths, faults, strict=True):
@@ -281,7 +284,8 @@ class ImageFolderSource:
             part_names = [names[position] for position in part]
             fields, arrays = {}, {}
             for column in columns:
-                fields[column] = pa.field(column, _type_of(schema, column))
+                known = column in schema.names
+                fields[column] = schema.field(column) if known else pa.field(column, pa.string())
                 kind = fields[column].type
                 if column == self._naming:
                     arrays[column] = pa.array([self._cell(name) for name in part_names], kind)
@@ -293,7 +297,3 @@ class ImageFolderSource:
                     arrays[column] = pa.nulls(len(part), kind)
             schema_of_part = pa.schema(list(fields.values()))
             yield part, pa.RecordBatch.from_arrays(list(arrays.values()), schema=schema_of_part)
-
-
-def _type_of(schema: pa.Schema, column: str) -> pa.DataType:
-    return schema.field(column).type if column in schema.names else pa.string()

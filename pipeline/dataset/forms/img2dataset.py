@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.dataset.forms.base import IMAGE_CELL, Batch, DatasetError, SourceFile
-from pipeline.dataset.forms.names import IMAGE_SUFFIXES
+from pipeline.dataset.forms.base import IMAGE_CELL, Batch, DatasetError, Left, SourceFile
+from pipeline.dataset.forms.called import is_called
+from pipeline.dataset.forms.names import IMAGE_SUFFIXES, is_image
 from pipeline.dataset.forms.parquet import ParquetSource
 from pipeline.dataset.forms.reasons import NO_FILE, about
 from pipeline.dataset.forms.root import Root
@@ -27,6 +28,8 @@ from pipeline.dataset.forms.webdataset import IMAGE, WebDatasetSource
 _SHARD = re.compile(r"(?:.*/)?\d+\.parquet")
 _SAID = "error_message"
 _COLUMNS = ("jpg", "jpeg", "png", "webp")
+_UNLISTED = "samples of a tar that its shard's Parquet does not list"
+_UNTOLD = "captions beside images whose rows have none"
 
 
 class _Shards(ParquetSource):
@@ -71,6 +74,42 @@ class Img2DatasetSource:
             if posixpath.dirname(name) in folders and name.endswith((".txt", ".json"))
         ]
         return shards + beside + [f"{folder}.tar" for folder in folders]
+
+    def left(self, name: str) -> dict[str, Left]:
+        """What lies beside a shard's rows: samples that it does not list, captions that it does not tell."""
+        told = self._told(name)
+        samples, captions = Left(), Left()
+        for place, suffixes in self._beside(name):
+            key = posixpath.basename(place)
+            if key not in told and any(is_image(f"x{suffix}") for suffix in suffixes):
+                samples.add(place)
+            elif not told.get(key, True) and ".txt" in suffixes:
+                captions.add(f"{place}.txt")
+        return {_UNLISTED: samples, _UNTOLD: captions}
+
+    def _told(self, name: str) -> dict[str, bool]:
+        """The keys of a shard's rows, and whether it tells a caption of each."""
+        names = self._shards.schema().names
+        texts = next((column for column in names if is_called("text", column)), None)
+        told: dict[str, bool] = {}
+        for _, batch in self._shards.batches(name, ["key", *([texts] if texts else [])]):
+            keys = map(str, batch["key"].to_pylist())
+            values = batch[texts].to_pylist() if texts else [None] * batch.num_rows
+            told |= dict(zip(keys, map(bool, values), strict=True))
+        return told
+
+    def _beside(self, name: str) -> Iterator[tuple[str, list[str]]]:
+        """The samples in a shard's tar, or the files of text in its folder: their places and suffixes."""
+        tar, folder = _stem(name) + ".tar", _stem(name)
+        if tar in self.root:
+            index = self._tars.index(tar)
+            for key, members in index.samples(range(len(index))):
+                yield key, [f".{member.extension}" for member in members]
+        else:
+            for file in self.root.names():
+                stem, suffix = posixpath.splitext(file)
+                if suffix == ".txt" and posixpath.dirname(file) == folder:
+                    yield stem, [suffix]
 
     def schema(self) -> pa.Schema:
         schema = self._shards.schema()

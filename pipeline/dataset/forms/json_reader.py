@@ -37,6 +37,7 @@ class JsonReader:
         self._text = ""
         self._place = 0
         self._ended = False
+        self._bytes = 0
 
     def peek(self) -> str:
         """The next character that is no white space; empty at the end."""
@@ -117,10 +118,15 @@ class JsonReader:
         # Twice as much each time, so that one large value is not begun again too often.
         data = self._file.read(max(_READ, len(self._text) - self._place))
         self._ended = not data
+        self._bytes += len(data)
         try:
             new = self._decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
-            raise DatasetError(f"{self.name}: the text is not UTF-8 ({error.reason})") from None
+            # What was held back of the bytes before comes with it.
+            place = self._bytes - len(error.object) + error.start
+            raise DatasetError(
+                f"{self.name}: the text is not UTF-8 at byte {place:,} ({error.reason})"
+            ) from None
         self._text = self._text[self._place :] + new
         self._place = 0
         return bool(data)

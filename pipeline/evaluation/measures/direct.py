@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from kb.embeddings import MODALITIES, Modality
+from pipeline.check.captions import bleu_and_chrf, cider_d
+from pipeline.check.intervals import interval
 from pipeline.dataset.catalog import encoded_images
 from pipeline.dataset.images import decode
-from pipeline.evaluation.measures.captions import bleu_and_chrf, cider_d
 from pipeline.evaluation.protocol.world import World
-from pipeline.evaluation.results.intervals import interval
 from pipeline.job import Job
 from pipeline.storage.digests import digest
 from pipeline.storage.files import read_json, write_whole

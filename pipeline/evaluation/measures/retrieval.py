@@ -9,8 +9,8 @@ import numpy as np
 
 from kb.embeddings import MODALITIES, Modality, opposite
 from kb.retrieval import FusionRetriever
+from pipeline.check.intervals import interval
 from pipeline.evaluation.protocol.world import World
-from pipeline.evaluation.results.intervals import interval
 from pipeline.evaluation.results.ranked import RECALL_AT
 from pipeline.job import Job
 
@@ -85,6 +85,7 @@ def with_mode(retriever: FusionRetriever, mode: str) -> FusionRetriever:
         retriever.mapping,
         own.model_copy(update={"mode": mode, "consensus": weight}),
         retriever.shared_space,
+        fusions=retriever.fusions,
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pipeline.check.intervals import Interval, interval
 from pipeline.evaluation.report.chart import Chart, draw_chart
 from pipeline.evaluation.results.claims import PAPER
-from pipeline.evaluation.results.intervals import Interval, interval
 from pipeline.evaluation.results.ranked import MEASURES
 from pipeline.evaluation.results.results import Results
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.evaluation.results.intervals import Interval, paired, share_of
+from pipeline.check.intervals import Interval, paired, share_of
 
 RECALL_AT = (1, 5, 10)
 # What variants are compared by: the mean over both directions and these k of recall. The second is

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.check.intervals import Interval, interval, paired
 from pipeline.evaluation.results.claims import ORDERINGS, Comparison
-from pipeline.evaluation.results.intervals import Interval, interval, paired
 from pipeline.evaluation.results.ranked import (
     MEASURES,
     RECALL_AT,

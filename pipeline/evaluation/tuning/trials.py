@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.evaluation.results.intervals import Interval
+from pipeline.check.intervals import Interval
 from pipeline.storage.files import write_whole
 
 if TYPE_CHECKING:

@@ -17,12 +17,12 @@ import numpy as np
 from kb.embeddings import MODALITIES, Modality
 from kb.filtering import NO_THRESHOLD
 from kb.retrieval.leave_one_out import CANDIDATE_ALPHA, CANDIDATE_K, LeaveOneOut, Point
+from pipeline.check.intervals import paired
 from pipeline.config.config import Config
 from pipeline.config.variants import Variant
 from pipeline.dataset.sources import Progress, quiet
 from pipeline.evaluation.protocol.split import first, flat, in_groups
 from pipeline.evaluation.protocol.world import World
-from pipeline.evaluation.results.intervals import paired
 from pipeline.evaluation.runs import Arm, Runs
 from pipeline.evaluation.tuning.trials import Trial, Tuned
 from pipeline.job import Job
@@ -173,10 +173,10 @@ class Tuner:
         return [np.mean(halves, axis=0) for halves in zip(*found, strict=True)]
 
     def _retrieval(self, changes: Mapping[str, Any]) -> Trial | None:
-        """k and α of fusion retrieval."""
+        """k and α of fusion retrieval, unless its fusion is learned for those that it has."""
         job = self._job(changes)
         retriever = job.knowledge.checked().retriever
-        if retriever.settings.mode != "fusion":
+        if retriever.settings.mode != "fusion" or retriever.fusions:
             return None
         own = (retriever.k, float(retriever.settings.alpha))
         ks, alphas = sorted({own[0], *CANDIDATE_K}), sorted({own[1], *CANDIDATE_ALPHA})

@@ -111,6 +111,10 @@
     inside.append(candidates(card));
     const facts = make("dl");
     const entries = { ...card.made, "knowledge base": card.kb };
+    if (card.confidence !== undefined) {
+      entries["expected similarity to the truth"] = figure(card.confidence);
+      entries["probability of a gain"] = figure(card.gain_probability);
+    }
     for (const [name, value] of Object.entries(entries)) {
       if (value === undefined || value === null || value === "") continue;
       facts.append(make("dt", "", name), make("dd", "", String(value)));
@@ -194,16 +198,22 @@
   }
 
   // Scores of texts and of images are different scales: what compares is the place among its own.
-  const places = new Map();
-  for (const missing of ["text", "image"]) {
-    const own = data.cards.filter((card) => card.missing === missing && card.score !== undefined);
-    own.sort((a, b) => a.score - b.score);
-    own.forEach((card, place) => places.set(card, (place + 0.5) / own.length));
+  function placesBy(name) {
+    const places = new Map();
+    for (const missing of ["text", "image"]) {
+      const own = data.cards.filter((card) => card.missing === missing && card[name] !== undefined);
+      own.sort((a, b) => a[name] - b[name]);
+      own.forEach((card, place) => places.set(card, (place + 0.5) / own.length));
+    }
+    return places;
   }
+  const places = placesBy("score");
+  const sure = placesBy("confidence");
 
   const orders = {
     worst: (a, b) => (places.get(a) ?? Infinity) - (places.get(b) ?? Infinity),
     best: (a, b) => (places.get(b) ?? -Infinity) - (places.get(a) ?? -Infinity),
+    doubt: (a, b) => (sure.get(a) ?? Infinity) - (sure.get(b) ?? Infinity),
     cosine: (a, b) => cosine(a) - cosine(b),
     order: () => 0,
   };

@@ -4,7 +4,8 @@ import numpy as np
 
 from kb.embeddings import normalise
 from kb.mapping import MappingSettings
-from kb.mapping.regressors import RIDGE_PENALTIES, Ridge, Start
+from kb.mapping.regressors import Start
+from kb.mapping.ridge import RIDGE_PENALTIES, Ridge
 from tests.kb.worlds import World
 
 QUICK = MappingSettings(epochs=30, width=64)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from generators.base import Needs
 from pipeline.config.config import load_config, make_config
+from pipeline.evaluation.changes import derive
 from pipeline.models.components import Component
 from pipeline.storage.errors import ConfigError
 from tests.worlds import EMOJI, settings
@@ -171,3 +173,20 @@ def test_one_generator_may_be_left_out_but_not_both() -> None:
     assert [part.section for part in config.components()] == ["encoder", "captioner"]
     with pytest.raises(ConfigError, match="captioner or image_generator must be given"):
         make_config(settings(image_generator=None, captioner=None))
+
+
+@pytest.mark.parametrize("format", [{}, {"lossless": True}, {"format": "png"}, {"format": "jpeg"}])
+def test_settings_as_they_are_kept_are_a_config(format: dict[str, Any]) -> None:
+    config = make_config(settings() | {"generation": {"image_format": format}})
+    again = make_config(yaml.safe_load(config.resolved()))
+    assert again.generation == config.generation
+    assert derive(config, {}, Path("elsewhere")).generation == config.generation
+
+
+def test_a_floor_of_confidence_needs_a_check() -> None:
+    scoring = {"caption": {"floor_confidence": 0.5}}
+    with pytest.raises(
+        ConfigError, match="floor_confidence needs a check.*got 0.5 with run.check 0"
+    ):
+        make_config(settings(selection=scoring) | {"run": {"check": 0}})
+    assert make_config(settings(selection=scoring)).run.check == "auto"

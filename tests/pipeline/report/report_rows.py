@@ -179,6 +179,7 @@ MANIFEST: dict[str, Any] = {
         "k": 10,
         "alpha": 0.5,
         "consensus": 0.25,
+        "fusion": {"image": {"gain": 0.012, "standard_error": 0.004, "taken": True}},
         "evidence": [
             {
                 "mode": "fusion",

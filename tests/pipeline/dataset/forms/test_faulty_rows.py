@@ -246,3 +246,13 @@ def test_metadata_of_parquet_with_strings_that_are_not_utf8(
     assert len(named) == 3 and all(row["image"]["bytes"] == PNG for row in named)
     (faulty,) = [row for row in rows if row["text_reason"] == f"a row that is not UTF-8 '{column}'"]
     assert faulty["image_reason"] == faulty["text_reason"]
+
+
+def test_lines_with_a_field_too_many_fail_alone_by_their_own_ids(tmp_path: Path) -> None:
+    for number in range(8):
+        (tmp_path / f"{number}.png").write_bytes(PNG + bytes([number]))
+    lines = [f"{n},{n % 6}.png,a hat{', red' * (n in (2, 6, 7))}" for n in range(8)]
+    (tmp_path / "t.csv").write_text("\n".join(["id,image,caption", *lines, ""]))
+    catalog = Catalog.scan(open_dataset(tmp_path / "t.csv"), tmp_path / "runs")
+    assert catalog.table["id"].to_pylist() == [str(n) for n in range(8)]
+    assert catalog.counts() == {"complete": 5, "text": 0, "image": 0, "both": 3}

@@ -207,3 +207,29 @@ def test_json_that_goes_on_after_its_end_is_refused(tmp_path: Path, form: str) -
     (tmp_path / "captions.json").write_text(f"{text}\n{text.replace('one', 'two')}\n")
     with pytest.raises(DatasetError, match=r"captions\.json: more follows the end of its JSON"):
         read(open_dataset(tmp_path))
+
+
+def test_captions_of_an_image_of_coco_stand_beside_those_of_its_annotations(tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(picture(0))
+    told = {
+        "images": [{"id": 0, "file_name": "0.png", "captions": ["its own"]}],
+        "annotations": [{"image_id": 0, "caption": "an annotation's"}],
+    }
+    write(tmp_path / "captions.json", json.dumps(told))
+    (row,) = read(open_dataset(tmp_path, format="coco"))
+    assert row["text"] == ["an annotation's", "its own"]
+
+
+def test_a_mask_that_metadata_names_beside_an_image_is_no_row(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(picture(number))
+        (tmp_path / "masks" / f"{number}.png").write_bytes(picture(number + 2))
+    (tmp_path / "masks" / "alone.png").write_bytes(picture(5))
+    told = [
+        {"file_name": f"{n}.png", "mask_file_name": f"masks/{n}.png", "text": "x"} for n in range(2)
+    ]
+    write(tmp_path / "metadata.jsonl", "".join(json.dumps(row) + "\n" for row in told))
+    rows = read(open_dataset(tmp_path))
+    held = {row["image"]["bytes"]: row["extra"]["mask_file_name"] for row in rows}
+    assert held == {picture(0): "masks/0.png", picture(1): "masks/1.png", picture(5): None}

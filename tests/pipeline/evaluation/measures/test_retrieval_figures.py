@@ -8,8 +8,8 @@ import pytest
 from kb.index import EmbeddingIndex
 from kb.index.kinds import IndexSettings
 from kb.retrieval import FusionRetriever, RetrievalSettings
+from pipeline.check.intervals import interval
 from pipeline.evaluation.measures.retrieval import gain, measure_retrieval
-from pipeline.evaluation.results.intervals import interval
 
 COUNT, WIDTH = 60, 16
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.check.intervals import Interval
 from pipeline.evaluation.report.chart import _ticks, draw_chart
 from pipeline.evaluation.report.curves import curves
-from pipeline.evaluation.results.intervals import Interval
 from pipeline.evaluation.results.records import Record
 from pipeline.evaluation.results.results import Results
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.check.intervals import interval
 from pipeline.evaluation.report.downstream import comparison_table, downstream_table
 from pipeline.evaluation.report.page import markdown, warnings
 from pipeline.evaluation.results.claims import paper_way
-from pipeline.evaluation.results.intervals import interval
 from pipeline.evaluation.results.ranked import Ranks
 from pipeline.evaluation.results.records import Record
 from pipeline.evaluation.results.results import Results

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.check.intervals import interval
 from pipeline.config.config import load_config
-from pipeline.evaluation.results.intervals import interval
 from pipeline.evaluation.tuning.trials import Trial, Tuned, write_tuned
 from pipeline.evaluation.tuning.tuner import ALPHA, TAU, K, Tuner
 from pipeline.storage.errors import ConfigError

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from pipeline.evaluation.measures.captions import bleu_and_chrf, cider_d, words
+from pipeline.check.captions import bleu_and_chrf, cider_d, words
 
 VOCABULARY = ["a", "the", "red", "blue", "dog", "cat", "hat", "on", "with", "big", "small", "sits"]
 

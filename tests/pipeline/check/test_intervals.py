@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.evaluation.results.intervals import interval, paired, share_of
+from pipeline.check.intervals import interval, paired, share_of
 
 
 def test_the_interval_is_students() -> None:
