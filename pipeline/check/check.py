@@ -125,7 +125,8 @@ class Check:
         if not count:
             return Choice(
                 why=f"off: {CHECKED_SHARE:.0%} of the {rows} rows that lack it is fewer than"
-                f" {FEWEST_CHECKED} pairs; run.check: N checks so many"
+                f" {FEWEST_CHECKED} pairs; run.check: N checks so many",
+                off=True,
             )
         taken: list[str] = []
         if half == "image":
@@ -190,7 +191,7 @@ class Check:
         of = digest(ledger.version(), choice.why or "", *sorted(choice.ids))
         if (read_json(path) or {}).get("of") == of:
             return
-        found: dict[str, Any] = {"figures": {"checked": 0, "why": choice.why}}
+        found: dict[str, Any] = {"figures": {"checked": 0, "why": choice.why, "off": choice.off}}
         if choice.ids:
             found = sum_up(half, ledger, choice.ids, catalog, self.config.run.seed)
         summed = found["figures"]

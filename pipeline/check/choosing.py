@@ -23,10 +23,13 @@ class Choice:
     ids : list of str
     why : str or None
         Why there are none.
+    off : bool
+        None were asked for.
     """
 
     ids: list[str] = field(default_factory=list)
     why: str | None = None
+    off: bool = False
 
 
 def choose(

@@ -127,7 +127,10 @@ def told(summary: Mapping[str, Any]) -> list[str]:
     lines = [f"{since}: {'; '.join(changes) or 'nothing new'}"]
     lines += [told_usage(half, usage) for half, usage in summary["usage"].items()]
     lines += summary["hopeless"]
-    lines += [one["told"] for one in summary.get("check", {}).values()]
+    checks = summary.get("check", {}).values()
+    lines += [one["told"] for one in checks if not one.get("off")]
+    if any(one.get("off") for one in checks):
+        lines.append("check: off where few rows lack a half; run.check: N checks N pairs of each")
     lines += [f"warning: {warning}" for warning in summary["warnings"]]
     for status, faults in summary["faults"].items():
         for fault in faults:

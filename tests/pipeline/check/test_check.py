@@ -16,6 +16,7 @@ from kb.embeddings import normalise
 from pipeline.check.apart import KnowledgeApart
 from pipeline.config.config import load_config
 from pipeline.job import Job
+from pipeline.ledger.summary import told
 from tests import quick_worlds
 from tests.calls import LOG, calls
 from tests.pipeline.check.checked import PAIRS, checked, config, data, world
@@ -210,6 +211,9 @@ def test_a_run_that_is_too_small_says_so(tmp_path: Path) -> None:
     assert not (job.folder / "check/text/completed").exists()
     for half, rows in (("text", 20), ("image", 14)):
         assert f"off: 4% of the {rows} rows that lack it" in summary["check"][half]["told"]
+    assert [line for line in told(summary) if "check" in line] == [
+        "check: off where few rows lack a half; run.check: N checks N pairs of each"
+    ]
 
 
 def test_few_pairs_have_figures_and_no_confidence(tmp_path: Path) -> None:
