@@ -9,40 +9,32 @@ and `kind`.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from examples.emoji.captions import Concept, in_target, load_concepts
 from examples.emoji.pictures import load_pictures
 from examples.emoji.sources import HERE
 from examples.scenes.clipart import load_clipart
+from examples.scenes.dataset import write
+from examples.scenes.things import share
 
 logger = logging.getLogger(__name__)
 
 INCOMPLETE = 400
 LEFT_OUT = 0.3
 CLIPART = 400
-IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 LICENCES = {
     "noto": ("Apache-2.0", "emoji-datasource-google@16.0.0"),
     "fluent-flat": ("MIT", "fluentui-emoji@1.3.0"),
     "clipart": ("public domain", "openclipart-svg 1:0.18+dfsg-19"),
 }
-
-
-def share(text: str) -> float:
-    """Give a number in [0, 1) that the text alone decides, to split and to shuffle by."""
-    digest = hashlib.sha256(text.encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def webp(picture: np.ndarray) -> bytes:
@@ -61,23 +53,6 @@ def other_words(concept: Concept) -> str:
         return concept.title
     count = 2 + int(3 * share(f"{concept.id} count"))
     return ", ".join(keywords[:count])
-
-
-def write(path: Path, rows: list[dict[str, Any]], extra: dict[str, pa.DataType]) -> None:
-    """Write rows in an order that their ids decide, with the metadata that `datasets` reads."""
-    rows = sorted(rows, key=lambda row: share(f"order {row['id']}"))
-    fields = {"id": pa.string(), "image": IMAGE, "text": pa.string(), **extra}
-    kinds = {pa.string(): "string", pa.bool_(): "bool"}
-    features = {
-        name: {"_type": "Image"} if name == "image" else {"dtype": kinds[kind], "_type": "Value"}
-        for name, kind in fields.items()
-    }
-    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    schema = pa.schema(list(fields.items()), metadata=metadata)
-    table = pa.Table.from_pylist(rows, schema=schema)
-    # The pictures are compressed already.
-    pq.write_table(table, path, row_group_size=100, compression="zstd")
-    logger.info("%s: %d rows, %.2f MB", path.name, len(rows), path.stat().st_size / 1e6)
 
 
 def target_rows() -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -43,7 +43,6 @@ COLUMNS_FILE = "columns.json"
 _HALVES = {"id", "image", "text"}
 # Of the halves; of interest where rows are complete, and read back from the findings then.
 _DIGESTS = ("image", "text")
-_DETAILS = (*_DIGESTS, *DETAILS)
 
 logger = logging.getLogger(__name__)
 
@@ -112,25 +111,28 @@ class Catalog:
         return cls(dataset, table.unify_dictionaries().combine_chunks(), folder)
 
     def details(self) -> pa.Table:
-        """Of the complete rows, in their order: digests of the halves, `captions` and `licence`."""
+        """Columns `captions` and `licence` of the complete rows, in their order."""
+        return self._of_complete(DETAILS)
+
+    def digests(self, half: str) -> list[str]:
+        """Digests in hex of a half, "image" or "text", of the complete rows, in their order."""
+        return [value.hex() for value in self._of_complete([half])[half].to_pylist()]
+
+    def _of_complete(self, names: Sequence[str]) -> pa.Table:
+        """Columns of what was found in the files, of the complete rows in their order."""
         complete = self.complete()
         # Rows are in reading order, so that those of a file lie together.
         numbers = complete["file"].to_numpy()
         bounds = np.searchsorted(numbers, np.arange(len(self.dataset.files) + 1)).tolist()
-        tables = [pa.schema([FILE_SCHEMA.field(name) for name in _DETAILS]).empty_table()]
+        tables = [pa.schema([FILE_SCHEMA.field(name) for name in names]).empty_table()]
         for file, (start, end) in zip(self.dataset.files, pairwise(bounds), strict=True):
             if start == end:
                 continue
-            found = pq.read_table(place_of(self._folder, file), columns=["position", *_DETAILS])
+            found = pq.read_table(place_of(self._folder, file), columns=["position", *names])
             own = complete["position"].slice(start, end - start)
             places = pc.index_in(own, found["position"])
-            tables.append(found.select(_DETAILS).take(places).replace_schema_metadata(None))
+            tables.append(found.select(names).take(places).replace_schema_metadata(None))
         return pa.concat_tables(tables)
-
-    def digests(self) -> dict[str, list[str]]:
-        """Digests of both halves of the complete rows in hex, in their order, by "image" and "text"."""
-        details = self.details()
-        return {half: [value.hex() for value in details[half].to_pylist()] for half in _DIGESTS}
 
     def image_paths(self) -> Iterator[str]:
         """The paths of images in files of their own that rows name."""

@@ -27,7 +27,7 @@ from pipeline.dataset.settings import INTERNAL
 from pipeline.dataset.sources import Progress, Sources, quiet
 from pipeline.models.item_errors import comes_of_an_item
 from pipeline.models.loaded import AHEAD, LoadedModels
-from pipeline.storage.digests import digest, in_hex
+from pipeline.storage.digests import digest
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,8 @@ class PairEmbeddings:
             The encoder gives what is no embedding.
         """
         catalog = self._sources.catalog(source, progress)
-        complete, details, digests = catalog.complete(), catalog.details(), catalog.digests()
+        complete, details = catalog.complete(), catalog.details()
+        digests = {modality: catalog.digests(modality) for modality in MODALITIES}
         items: dict[Modality, Callable[[Sequence[int]], Iterable[tuple[int, Any]]]] = {
             "image": partial(self._prepared, catalog, complete),
             "text": lambda numbers: ((n, details["captions"][n].as_py()) for n in numbers),
@@ -88,7 +89,7 @@ class PairEmbeddings:
                 first,
             )
         table = _pair_table(
-            source, catalog, complete, details, self._sources.licence(source)
+            source, catalog, complete, details, digests["image"], self._sources.licence(source)
         ).filter(pa.array(held))
         return Pairs(table, {m: caches[m].rows(places[m][held]) for m in MODALITIES})
 
@@ -166,7 +167,7 @@ class PairEmbeddings:
     def held(self, source: str, modality: Modality) -> Subset:
         """The embeddings of a source's complete rows as far as they are kept; nothing is encoded."""
         cache = self._cache(modality)
-        places = cache.find(self._sources.catalog(source).digests()[modality])
+        places = cache.find(self._sources.catalog(source).digests(modality))
         return cache.rows(places[places >= 0])
 
     def _growing(self, modality: Modality) -> EmbeddingCache:
@@ -236,7 +237,12 @@ def pair_ids(source: str, complete: pa.Table) -> pa.ChunkedArray:
 
 
 def _pair_table(
-    source: str, catalog: Catalog, complete: pa.Table, details: pa.Table, licence: str | None
+    source: str,
+    catalog: Catalog,
+    complete: pa.Table,
+    details: pa.Table,
+    pictures: list[str],
+    licence: str | None,
 ) -> pa.Table:
     """What the knowledge base keeps of each pair besides its embeddings."""
     names = pa.array([file.name for file in catalog.dataset.files])
@@ -247,7 +253,7 @@ def _pair_table(
             "source": pa.repeat(source, len(complete)),
             "licence": own if licence is None else pc.fill_null(own, licence),
             "text": details["captions"],
-            "picture": in_hex(details["image"]),
+            "picture": pictures,
             "file": names.take(complete["file"].combine_chunks()),
             "position": complete["position"],
         }

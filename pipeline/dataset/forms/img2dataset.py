@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -106,10 +107,17 @@ class Img2DatasetSource:
             for key, members in index.samples(range(len(index))):
                 yield key, [f".{member.extension}" for member in members]
         else:
-            for file in self.root.names():
-                stem, suffix = posixpath.splitext(file)
-                if suffix == ".txt" and posixpath.dirname(file) == folder:
-                    yield stem, [suffix]
+            for stem in self._texts.get(folder, ()):
+                yield stem, [".txt"]
+
+    @cached_property
+    def _texts(self) -> dict[str, list[str]]:
+        """The files of text by folder, without their suffix."""
+        found: dict[str, list[str]] = {}
+        for name in self.root.names():
+            if name.endswith(".txt"):
+                found.setdefault(posixpath.dirname(name), []).append(name.removesuffix(".txt"))
+        return found
 
     def schema(self) -> pa.Schema:
         schema = self._shards.schema()

@@ -81,10 +81,10 @@ class Views:
     def halves(self) -> dict[str, dict[Modality, str]]:
         """Digests of both halves of the dataset's complete pairs, by id."""
         catalog = self.job.sources.catalog()
-        ids, digests = catalog.complete()["id"].to_pylist(), catalog.digests()
+        ids = catalog.complete()["id"].to_pylist()
         return {
             row_id: dict(zip(MODALITIES, halves, strict=True))
-            for row_id, *halves in zip(ids, *(digests[one] for one in MODALITIES), strict=True)
+            for row_id, *halves in zip(ids, *map(catalog.digests, MODALITIES), strict=True)
             if row_id in self.places
         }
 

@@ -147,7 +147,7 @@ class World:
         files, positions = complete["file"].to_pylist(), complete["position"].to_pylist()
         ids = complete["id"].to_pylist()
         place = {row_id: row for row, row_id in enumerate(ids)}
-        digests = self.views.job.catalog.digests()["image"]
+        digests = self.views.job.catalog.digests("image")
         wanted = [place[row_id] for row_id in [*self._split[0], *self._split[1]]]
         rows: dict[str, Row] = {}
         for start in range(0, len(wanted), ROWS_AT_ONCE):
