@@ -168,7 +168,8 @@ def _print_work(answer: dict[str, Any]) -> None:
     if answer["done"]:
         print(f"  {answer['done']} rows stand already")
     for found in answer["check"]["found"].values():
-        print(f"worth, by the check: {found['verdict']}")
+        if not found.get("off"):
+            print(f"worth, by the check: {found['verdict']}")
     for what in ("why", "sections"):
         if answer["done"] and answer[what]:
             label = "rows to do" if what == "why" else "settings that changed"

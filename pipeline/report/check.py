@@ -33,7 +33,7 @@ SHARES = {
 
 
 def shown_check(job: Job) -> list[dict[str, Any]]:
-    """What stands of a job's check, by half, in values that a template takes.
+    """What stands of a job's check, by half, in values that a template takes; nothing of one that is off.
 
     Returns
     -------
@@ -47,7 +47,7 @@ def shown_check(job: Job) -> list[dict[str, Any]]:
     for half in sorted(MODALITIES, reverse=True):
         held = job.check.held(half)
         found = held.get("figures")
-        if found is None:
+        if found is None or found.get("off"):
             continue
         calibration = found.get("calibration")
         result.append(

@@ -35,3 +35,13 @@ def test_inspect_says_what_a_check_takes_and_then_whether_it_pays(tmp_path: Path
     answer = json.loads(inspected(path, "--json"))
     assert answer["check"]["found"]["text"]["verdict"] == summary["check"]["text"]["verdict"]
     assert answer["calls"]["captions"] == [0, 0]
+
+
+def test_a_check_that_is_off_has_no_verdict_and_no_place_in_the_report(tmp_path: Path) -> None:
+    quick_worlds.write(tmp_path / "data" / "a.parquet", quick_worlds.rows(40, 4, 4))
+    config = quick_worlds.config(tmp_path)
+    job, summary = quick_worlds.run(config)
+    assert summary["check"]["text"]["off"]
+    assert 'id="check"' not in (job.folder / "report" / "index.html").read_text()
+    told = CliRunner().invoke(app, ["inspect", str(config)]).output
+    assert "by the check" not in told
