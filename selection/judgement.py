@@ -11,6 +11,8 @@ from selection.settings import Scoring
 
 # The embedding of nothing is a number, but says nothing.
 _UNMEASURED = ("empty", "nan")
+# A candidate that repeats one before it: sound, but no other choice.
+DUPLICATE = "duplicate"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class Judgement:
     score: float | None = None
     agreement: float | None = None
     hubness: float | None = None
+
+
+# Of a candidate that nothing was found of yet.
+UNJUDGED = Judgement(valid=False)
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ def choose(
     )
     valid = [number for number, fault in enumerate(faults) if fault is None]
     if not valid:
-        reasons = ", ".join(sorted({fault for fault in faults if fault and fault != "duplicate"}))
+        reasons = ", ".join(sorted({fault for fault in faults if fault and fault != DUPLICATE}))
         why = f"all candidates invalid: {reasons}" if faults else "no candidates"
         return Judged(judgements, None, why, tuple(notes))
     passing = valid

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from selection.bleu import sentence_bleu
-from selection.judgement import Judged, choose
+from selection.judgement import DUPLICATE, Judged, choose
 from selection.niqe import NiqeModel, niqe
 from selection.scales import Standards, fit_standards
-from selection.settings import ScoringSettings
+from selection.settings import Scoring, ScoringSettings
 from selection.validity import caption_fault, duplicates, image_fault
 
 # Pseudo-embeddings that a caption's hubness is the mean cosine to.
@@ -52,12 +52,18 @@ class Selector:
         niqe_model: NiqeModel | None = None,
         pseudo_texts: np.ndarray | None = None,
     ) -> None:
-        self.settings = settings or ScoringSettings()
+        self.settings = (settings or ScoringSettings()).fixed()
         self.standards = standards or Standards()
         self.pseudo_texts = pseudo_texts
         if self.settings.image.niqe == "fitted" and niqe_model is None:
             raise ValueError("image.niqe is fitted, but no fitted NIQE model was given")
         self.niqe_model = niqe_model
+
+    def weighing(self, half: str, scoring: Scoring) -> Selector:
+        """The same, but that captions (`half` "text") or pictures are scored otherwise."""
+        changed = {"caption" if half == "text" else "image": scoring}
+        settings = self.settings.model_copy(update=changed)
+        return Selector(settings, self.standards, self.niqe_model, self.pseudo_texts)
 
     @staticmethod
     def fit_standards(
@@ -115,13 +121,13 @@ class Selector:
         agreements = _agreement(embeddings, faults)
         if cosines is not None:
             common = 0.0 if hubness is None else hubness
-            score += settings.lambda1 * (cosines - settings.hubness * common)
+            score += settings.lambda1 * (cosines - settings.weight("hubness") * common)
         elif settings.lambda1 > 0:
             notes.append("cosine left out: no pseudo-embedding")
         if agreements is not None:
-            score += settings.agreement * agreements
+            score += settings.weight("agreement") * agreements
         # Whatever its weight, BLEU decides alone where the cosine, which should, can't be had.
-        weight = settings.lambda2 or float(cosines is None and settings.lambda1 > 0)
+        weight = settings.weight("lambda2") or float(cosines is None and settings.lambda1 > 0)
         bleus: list[float | None] = [None] * len(texts)
         if references:
             for number in np.flatnonzero(valid).tolist():
@@ -157,6 +163,7 @@ class Selector:
         embeddings: np.ndarray | None,
         target: np.ndarray | None,
         known_faults: Mapping[int, str] | None = None,
+        known_niqe: Mapping[int, float | None] | None = None,
     ) -> Judged:
         """Judge a row's pictures.
 
@@ -169,6 +176,8 @@ class Selector:
             The row's unit pseudo-image; None where the mapping says nothing.
         known_faults : mapping
             By number of the candidate, faults that the caller knows of.
+        known_niqe : mapping
+            By number of the candidate, its NIQE where that was measured before.
         """
         settings = self.settings.image
         faults = _with_duplicates(images, [image_fault(image) for image in images])
@@ -186,7 +195,12 @@ class Selector:
         if settings.uses_niqe and valid.any():
             measured = np.full(len(images), np.nan)
             numbers = np.flatnonzero(valid).tolist()
-            measured[numbers] = niqe([images[number] for number in numbers], self.niqe_model)
+            held = {
+                number: value for number, value in (known_niqe or {}).items() if value is not None
+            }
+            new = [number for number in numbers if number not in held]
+            measured[list(held)] = list(held.values())
+            measured[new] = niqe([images[number] for number in new], self.niqe_model)
             for number in numbers:
                 value = float(measured[number])
                 qualities[number] = value if np.isfinite(value) else None
@@ -198,7 +212,7 @@ class Selector:
                 notes.append("NIQE left out: the dataset's pictures give no standard")
             else:
                 scaled = standard(measured) if settings.standardise and standard else measured
-                score -= settings.lambda2 * np.nan_to_num(scaled)
+                score -= settings.weight("lambda2") * np.nan_to_num(scaled)
         agreements = _agreement(embeddings, faults)
         return choose(
             settings, faults, cosines, score, notes, qualities=qualities, agreements=agreements
@@ -207,7 +221,7 @@ class Selector:
 
 def _with_duplicates(items: Sequence[Any], faults: list[str | None]) -> list[str | None]:
     return [
-        fault or (None if first is None else "duplicate")
+        fault or (None if first is None else DUPLICATE)
         for fault, first in zip(faults, duplicates(items), strict=True)
     ]
 
@@ -232,7 +246,7 @@ def _agreement(embeddings: np.ndarray | None, faults: Sequence[str | None]) -> n
     """
     if embeddings is None:
         return None
-    voters = np.array([fault in (None, "duplicate") for fault in faults], dtype=bool)
+    voters = np.array([fault in (None, DUPLICATE) for fault in faults], dtype=bool)
     rows = embeddings.astype(np.float64)
     cosines = rows @ rows.T
     np.fill_diagonal(cosines, 0.0)

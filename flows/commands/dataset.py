@@ -170,6 +170,8 @@ def _print_work(answer: dict[str, Any]) -> None:
     for found in answer["check"]["found"].values():
         if not found.get("off"):
             print(f"worth, by the check: {found['verdict']}")
+        if drawn := found.get("draws"):
+            print(f"  {drawn['mean']:.1f} of {drawn['most']} candidates a row, by the check")
     for what in ("why", "sections"):
         if answer["done"] and answer[what]:
             label = "rows to do" if what == "why" else "settings that changed"

@@ -94,9 +94,12 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
     }
     checked = _checked(job, counts)
     asked: dict[str, int] = {half: made[half] + checked[half] for half in MODALITIES}
+    drawn: dict[str, list[int]] = {
+        half: config.generation.draws(made[half], checked[half]) for half in MODALITIES
+    }
     answer |= {
         "made": made,
-        "calls": _calls(config, asked, counts, external),
+        "calls": _calls(drawn, asked, counts, external),
         "external": external,
         "models": models,
         "disk": _disk(job, made),
@@ -114,12 +117,12 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
         from pipeline.advice.timing import measure
 
         answer["time"] = measure(job, made, external, timed)
-        if drawn := answer["time"]["bytes_an_image"]:
-            more = made["image"] * (int(drawn) - answer["disk"]["an_image"])
+        if size := answer["time"]["bytes_an_image"]:
+            more = made["image"] * (int(size) - answer["disk"]["an_image"])
             answer["disk"]["completed"] += more
             answer["disk"]["exports"] += more * len(config.export)
-            answer["disk"]["an_image"] = int(drawn)
-    return answer | {"spending": spending(config, asked, timed)}
+            answer["disk"]["an_image"] = int(size)
+    return answer | {"spending": spending(config, drawn, timed)}
 
 
 def _checked(job: Job, counts: Mapping[str, int]) -> dict[str, int]:
@@ -187,13 +190,11 @@ def _external(job: Job) -> dict[str, int | None]:
 
 
 def _calls(
-    config: Config,
+    drawn: Mapping[str, list[int]],
     pending: Mapping[str, int],
     counts: Mapping[str, int],
     external: Mapping[str, int | None],
 ) -> dict[str, list[int]]:
-    n, attempts = config.generation.n, config.generation.attempts
-    drawn = {half: [n * pending[half], n * attempts * pending[half]] for half in MODALITIES}
     pairs = counts["complete"] + sum(count or 0 for count in external.values())
     embedded: dict[Modality, list[int]] = {}
     for half in MODALITIES:
@@ -218,7 +219,7 @@ def _disk(job: Job, pending: Mapping[str, int]) -> dict[str, int]:
     if job.config.run.remember and pending["image"]:
         # Every candidate, as it was drawn.
         each_kept = _encoded_bytes(job, ImageFormat(lossless=True))
-        kept = pending["image"] * job.config.generation.n * each_kept
+        kept = pending["image"] * job.config.generation.most * each_kept
     completed = int(
         images * each
         + pending["image"] * drawn

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from generators.usage import Usage
@@ -16,23 +16,23 @@ RECORDED = "the requests of earlier runs"
 
 
 def spending(
-    config: Config, made: Mapping[str, int], timed: Mapping[Modality, Usage]
+    config: Config, drawn: Mapping[str, Sequence[int]], timed: Mapping[Modality, Usage]
 ) -> dict[str, dict[str, Any]]:
     """Tokens, images and cost of the rows that are to be done, of halves that a server makes.
 
     Parameters
     ----------
     config
-    made
-        Rows to complete by missing half.
+    drawn
+        Candidates to draw by missing half, [least, most].
     timed
         What was used just now to time a handful of them.
 
     Returns
     -------
     dict
-        By half: `requests`, `input_tokens`, `output_tokens`, `images` and `cost` as [least, most] (every row
-        in one attempt, or in all of them), `currency`, and `rests_on`, what an answer's usage was
+        By half: `requests`, `input_tokens`, `output_tokens`, `images` and `cost` as [least, most],
+        `currency`, and `rests_on`, what an answer's usage was
         taken from, with `answers`, how many. The figures are None where nothing was counted yet, `cost`
         also where there is no `price`.
     """
@@ -40,13 +40,12 @@ def spending(
     found: dict[str, dict[str, Any]] = {}
     for half, price in config.prices.items():
         settings = config.generator_component(half).settings
-        if not made[half] or not hasattr(settings, "price"):
+        if not any(drawn[half]) or not hasattr(settings, "price"):
             continue
         usage, rests_on = timed.get(half, Usage()), MEASURED
         if not usage.answers:
             usage, rests_on = recorded.get(half, Usage()), RECORDED
-        drawn = config.generation.n * made[half]
-        bounds = (drawn, drawn * config.generation.attempts)
+        bounds = drawn[half]
         known = usage.answers > 0
         found[half] = {
             "requests": list(bounds),

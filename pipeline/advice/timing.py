@@ -72,7 +72,7 @@ def measure(
     ConfigError
         A generator gave no candidate at all: the time of its errors says nothing.
     """
-    models, n = job.models, job.config.generation.n
+    models, generation = job.models, job.config.generation
     judging, sizes = 0.0, list[int]()
     with _Loading() as loading:
         models.encoder  # noqa: B018 - loads it
@@ -94,11 +94,12 @@ def measure(
     embedding = pairs * sum(each.values())
     least = most = loading.seconds + embedding
     for missing, (fast, slow) in a_row.items():
-        judged = each[opposite(missing)] + n * each[missing]
-        judged += n * judging if missing == "image" else 0.0
+        candidate = each[missing] + (judging if missing == "image" else 0.0)
+        judged = each[opposite(missing)] + generation.least * candidate
         # Rows are embedded and judged while the generator works, at best: on a processor of its own.
         beside = max(fast, judged) if _on_gpu(job, missing) else fast + judged
         least += pending[missing] * beside
+        judged += (generation.most - generation.least) * candidate
         most += pending[missing] * (slow + judged)
     return {
         "rows": timed,
@@ -166,6 +167,8 @@ def _judging(job: Job, answers: Sequence[Generated]) -> tuple[float, list[int]]:
 def _generating(job: Job, missing: Modality) -> tuple[int, list[float], list[Generated]]:
     """Rows that were timed, the seconds a row in the fastest and the slowest group, the last answers.
 
+    A row is asked for the candidates of its first round; the slowest is as if it were asked for all.
+
     Groups are timed until the time for it is up, one at least: a model that takes minutes a row, as a
     large one does on a CPU, tells enough by a few.
     """
@@ -174,7 +177,7 @@ def _generating(job: Job, missing: Modality) -> tuple[int, list[float], list[Gen
     # What a generator has under way at once, on this machine or at a server.
     batch = getattr(settings, "batch_size", getattr(settings, "concurrency", 1))
     batch = MOST_ON_CPU if batch == "auto" else batch
-    size = max(1, -(-batch // config.generation.n))
+    size = max(1, -(-batch // config.generation.least))
     begun = time.perf_counter()
     found = _some(job, pc.equal(job.catalog.table["missing"], missing), size * (GROUPS + 1))
     seconds = []
@@ -191,7 +194,8 @@ def _generating(job: Job, missing: Modality) -> tuple[int, list[float], list[Gen
         job.progress(f"time {missing}s", group + 1, GROUPS + 1)
         if group and time.perf_counter() - begun > ENOUGH_SECONDS:
             break
-    return size * (len(seconds) - 1), [min(seconds[1:]), max(seconds[1:])], answers
+    most = config.generation.most / config.generation.least
+    return size * (len(seconds) - 1), [min(seconds[1:]), most * max(seconds[1:])], answers
 
 
 def _block(job: Job, missing: Modality, rows: pa.Table) -> Block:
@@ -208,7 +212,7 @@ def _block(job: Job, missing: Modality, rows: pa.Table) -> Block:
     block = Block(
         job.config, job.models, job.knowledge, missing, entries, cells, [None] * len(entries)
     )
-    if not block.grounded:
+    if not any(block.grounded):
         return block
     shown = job.config.knowledge_base.retrieval.examples
     pairs = _some(job, pc.is_null(job.catalog.table["missing"]), len(entries) + shown - 1)

@@ -11,6 +11,7 @@ With few pairs the steps of isotonic regression follow single ones; below `FEWES
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,7 +111,14 @@ class Calibrated:
     told: dict[str, Any]
 
 
-def calibrate(checked: Checked, seed: int) -> Calibrated | None:
+def folds(count: int, seed: int) -> np.ndarray:
+    """The fold of each pair, int [n] of 0 to `FOLDS` - 1."""
+    return np.random.default_rng(seed).permutation(count) % FOLDS
+
+
+def calibrate(
+    checked: Checked, seed: int, without: Sequence[Checked] | None = None
+) -> Calibrated | None:
     """Fit a calibration, and judge it out of fold; None of fewer than `FEWEST` pairs.
 
     Parameters
@@ -118,25 +126,31 @@ def calibrate(checked: Checked, seed: int) -> Calibrated | None:
     checked : Checked
     seed : int
         Deals the folds.
+    without : sequence of `FOLDS` Checked, optional
+        The same pairs as they are where what chose their halves was fitted without a fold; left out where
+        nothing that chose was fitted on any.
     """
     if len(checked) < FEWEST:
         return None
     expected, gain = np.empty(len(checked)), np.empty(len(checked))
-    fold = np.random.default_rng(seed).permutation(len(checked)) % FOLDS
+    truth = checked.truth.copy()
+    fold = folds(len(checked), seed)
     for number in range(FOLDS):
         held = fold == number
-        fitted = fit(checked.part(~held))
-        index = fitted.index(checked.evidence[held])
+        seen = checked if without is None else without[number]
+        fitted = fit(seen.part(~held))
+        index = fitted.index(seen.evidence[held])
         expected[held], gain[held] = fitted.expected(index), fitted.gain(index)
-    gains = (checked.truth > checked.middle).astype(np.float64)
-    curve = _curve(expected, checked.truth)
+        truth[held] = seen.truth[held]
+    gains = (truth > checked.middle).astype(np.float64)
+    curve = _curve(expected, truth)
     told = {
         "rows": len(checked),
         "curve": curve,
         "error": _error(curve, len(checked)),
-        "chance": _chance(expected, checked.truth),
+        "chance": _chance(expected, truth),
         "gain_error": _error(_curve(gain, gains), len(checked)),
-        "order": _order(expected, checked.truth),
+        "order": _order(expected, truth),
     }
     return Calibrated(fit(checked), told)
 

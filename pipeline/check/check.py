@@ -27,6 +27,7 @@ from pipeline.check.choosing import Choice, choose
 from pipeline.check.figures import told, verdict
 from pipeline.check.portion import CheckedParts
 from pipeline.check.summing import sum_up
+from pipeline.completion.learned import Learned
 from pipeline.completion.portion import Parts
 from pipeline.completion.sent import SentShards
 from pipeline.completion.shard import RowsDone
@@ -70,14 +71,15 @@ class Check:
     ----------
     config : Config
         The run's without floors of confidence: no checked pair is told one, and a floor that is set once
-        the check is known leaves it as it is.
+        the check is known leaves it as it is. All candidates that may be are drawn, and scored by fixed
+        weights, so that what one more gains, and what other weights would choose, is known.
     planned : dict
         Shards to be done, by half; `plan` fills it.
     """
 
     def __init__(self, parts: Parts, knowledge: StandingKnowledge, home: RunFolder) -> None:
         self._given = parts.config
-        self.config = _without_floors(parts.config)
+        self.config = _as_checked(parts.config)
         self._knowledge = knowledge
         apart = KnowledgeApart(
             knowledge, self.config.evaluation.duplicate_cosine, self.config.run.seed
@@ -172,14 +174,14 @@ class Check:
             shards.close()
 
     def settle(self, half: Modality, catalog: Catalog) -> Mapping[str, Any] | None:
-        """Sum up what was found, unless that stands; see `calibration`.
+        """Sum up what was found, unless that stands; see `learned`.
 
         Needs the run's lock, and all shards of the half done.
         """
         if half in self.parts:
             self._settle(half, catalog)
             self._warn(half)
-        return self.calibration(half)
+        return self.learned(half)
 
     def _settle(self, half: Modality, catalog: Catalog) -> None:
         folder, choice = self.parts[half].folder, self._chosen[half]
@@ -188,20 +190,22 @@ class Check:
             path.unlink(missing_ok=True)
             return
         ledger = Ledger(folder).load()
-        of = digest(ledger.version(), choice.why or "", *sorted(choice.ids))
+        given = str(self._given.generation.n), *self._given.scoring[half].automatic
+        of = digest(ledger.version(), choice.why or "", repr(given), *sorted(choice.ids))
         if (read_json(path) or {}).get("of") == of:
             return
         found: dict[str, Any] = {"figures": {"checked": 0, "why": choice.why, "off": choice.off}}
         if choice.ids:
-            found = sum_up(half, ledger, choice.ids, catalog, self.config.run.seed)
+            standards = self._knowledge.selector.standards
+            found = sum_up(half, ledger, choice.ids, catalog, self._given, standards)
         summed = found["figures"]
         summed |= {"told": told(half, summed), "verdict": verdict(half, summed)}
         write_whole(path, json.dumps({"of": of} | found, indent=1, ensure_ascii=False))
         _tidy(ledger, choice.ids)
 
-    def calibration(self, half: Modality) -> Mapping[str, Any] | None:
-        """How the confidence of a half is told, as JSON holds it; None where that is not known."""
-        held: Mapping[str, Any] | None = self.held(half).get("calibration")
+    def learned(self, half: Modality) -> Mapping[str, Any] | None:
+        """What rows of a half are told by (`pipeline.completion.learned`), as JSON holds it."""
+        held: Mapping[str, Any] | None = self.held(half).get("learned")
         return held
 
     def held(self, half: Modality) -> Mapping[str, Any]:
@@ -220,23 +224,32 @@ class Check:
         return digest(*(str(self.held(half).get("of")) for half in MODALITIES))[:16]
 
     def _warn(self, half: Modality) -> None:
-        """Say so where a floor of confidence holds for no row."""
-        if self._given.scoring[half].floor_confidence is None or self.calibration(half) is not None:
-            return
-        name = "caption" if half == "text" else "image"
-        logger.warning(
-            "selection.%s.floor_confidence rejects nothing: the check held too few pairs to tell"
-            " confidence by",
-            name,
-        )
+        """Say so where too few pairs were checked for what is set."""
+        name, known = "caption" if half == "text" else "image", Learned.parse(self.learned(half))
+        if self._given.scoring[half].floor_confidence is not None and known.calibration is None:
+            logger.warning(
+                "selection.%s.floor_confidence rejects nothing: the check held too few pairs to tell"
+                " confidence by",
+                name,
+            )
+        generation = self._given.generation
+        if generation.min_improvement is not None and known.stopping is None:
+            logger.warning(
+                "generation.n: %d candidates are drawn for every %s: the check held too few pairs to tell"
+                " what one more gains",
+                generation.most,
+                half,
+            )
 
 
-def _without_floors(config: Config) -> Config:
+def _as_checked(config: Config) -> Config:
     scoring = {
-        name: getattr(config.selection, name).model_copy(update={"floor_confidence": None})
+        name: getattr(config.selection, name).fixed().model_copy(update={"floor_confidence": None})
         for name in ("caption", "image")
     }
-    return config.model_copy(update={"selection": config.selection.model_copy(update=scoring)})
+    generation = config.generation.model_copy(update={"n": config.generation.most})
+    selection = config.selection.model_copy(update=scoring)
+    return config.model_copy(update={"selection": selection, "generation": generation})
 
 
 def _hidden(table: pa.Table, ids: list[str], half: Modality) -> pa.Table:

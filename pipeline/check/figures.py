@@ -151,6 +151,16 @@ def told(half: str, found: Mapping[str, Any]) -> str:
         )
     if "cider" in found:
         parts.append(f"CIDEr {_pm(found['cider'], 2)}")
+    if "gain" in (found.get("weights") or {}):
+        weights = found["weights"]
+        used = "used" if weights["used"] else "not used"
+        parts.append(f"learned weights gain {_pm(weights['gain'], signed=True)}, {used}")
+    if found.get("draws"):
+        drawn = found["draws"]
+        parts.append(
+            f"{drawn['mean']:.1f} of {drawn['most']} candidates drawn, which costs"
+            f" {_pm(drawn['loss'])}"
+        )
     if found.get("calibration"):
         known = found["calibration"]
         parts.append(f"confidence is off by {known['error']:.3f} ({known['chance']:.3f} by chance)")

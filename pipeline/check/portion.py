@@ -12,7 +12,7 @@ import pyarrow as pa
 from kb.embeddings import Modality
 from pipeline.check.apart import KnowledgeApart
 from pipeline.completion.block import Block
-from pipeline.completion.evidence import evidence_of
+from pipeline.completion.evidence import evidence_of, likeness
 from pipeline.completion.portion import Parts, Portion
 from pipeline.completion.row import Row
 from pipeline.dataset.images import UndecodableImage, decode
@@ -21,7 +21,8 @@ from pipeline.models.item_errors import embed_each
 
 # Of a checked pair the cosines, by the run's encoder, of its true half to what was `chosen`, to that of
 # the `example` (the best retrieved pair), to random halves in the mean and in the `middle`, and to each
-# candidate, in their order; and the `evidence` of the chosen one. Null and NaN where there is none.
+# candidate, in their order; the candidates' `likeness` to one another; and the `evidence` of the chosen one.
+# Null and NaN where there is none.
 CHECK = pa.struct(
     [
         ("chosen", pa.float32()),
@@ -29,6 +30,7 @@ CHECK = pa.struct(
         ("random", pa.float32()),
         ("middle", pa.float32()),
         ("candidates", pa.list_(pa.float32())),
+        ("likeness", pa.list_(pa.list_(pa.float32()))),
         ("evidence", pa.list_(pa.float64())),
     ]
 )
@@ -114,6 +116,7 @@ def _row(row: Row, truth: np.ndarray, apart: KnowledgeApart, missing: Modality) 
         "random": float(random.mean()) if len(random) else None,
         "middle": float(np.median(random)) if len(random) else None,
         "candidates": [_cosine(tried.embedding, truth) for tried in row.tried],
+        "likeness": likeness(row.tried).tolist(),
         "evidence": None if row.best is None else evidence_of(row).tolist(),
     }
 

@@ -25,7 +25,7 @@ def in_stages(planned: Plan, check: Check, catalog: Catalog) -> Iterator[Sequenc
         if checked := check.planned.get(half):
             yield [*stage, *checked]
             stage = []
-        planned.calibrate(half, check.settle(half, catalog))
+        planned.teach(half, check.settle(half, catalog))
         stage += [shard for shard in planned.shards if shard.missing == half]
     if stage:
         yield stage

@@ -12,16 +12,25 @@ import pyarrow.parquet as pq
 
 from kb.embeddings import Modality
 from pipeline.check.calibrating import Checked, calibrate
+from pipeline.check.candidates import Choice
 from pipeline.check.figures import figures
+from pipeline.check.lessons import learn
+from pipeline.config.config import Config
 from pipeline.dataset.catalog import Catalog
 from pipeline.ledger.ledger import Ledger
+from selection.scales import Standards
 
 # Pairs to look at, worst to best.
 SHOWN = 10
 
 
 def sum_up(
-    half: Modality, ledger: Ledger, ids: Sequence[str], catalog: Catalog, seed: int
+    half: Modality,
+    ledger: Ledger,
+    ids: Sequence[str],
+    catalog: Catalog,
+    config: Config,
+    standards: Standards,
 ) -> dict[str, Any]:
     """Sum up the checked pairs of a half.
 
@@ -34,29 +43,55 @@ def sum_up(
         The pairs that are checked.
     catalog : Catalog
         Of the dataset, for the true captions.
-    seed : int
-        Deals the folds of the calibration.
+    config : Config
+        The run's.
+    standards : Standards
+        By which pictures are scored.
 
     Returns
     -------
     dict
         `figures` (`pipeline.check.figures`, with `calibration` as
-        `pipeline.check.calibrating.Calibrated` tells of it), `calibration` as JSON holds it or None, and
-        `shown`, ids from the worst to the best.
+        `pipeline.check.calibrating.Calibrated` tells of it, and `weights` and `draws` as
+        `pipeline.check.lessons.Lessons` does), `learned` as `pipeline.completion.learned.Learned.parse`
+        takes it, and `shown`, ids from the worst to the best as they were drawn at once.
     """
-    rows = checked_rows(ledger, ids, ["status", "text"])
+    rows = checked_rows(ledger, ids, ["status", "text", "completion"])
     for row in rows:
         row["text"] = row["text"][0] if isinstance(row["text"], list) else row["text"]
     made = [row for row in rows if row["check"] is not None and row["check"]["chosen"] is not None]
-    summed = figures(rows, half, _captions(catalog, made) if half == "text" else {})
-    calibrated = None if "why" in summed else calibrate(_checked(made), seed)
     order = sorted(made, key=lambda row: (row["check"]["chosen"], row["id"]))
+    lessons = learn(made, half, config, standards)
+    if lessons is not None:
+        for row, choice in zip(made, lessons.choices, strict=True):
+            _chosen(row, choice)
+    summed = figures(rows, half, _captions(catalog, made) if half == "text" else {})
+    calibrated = None
+    if "why" not in summed:
+        whole, without = _checked(made), None
+        if lessons is not None:
+            whole = _checked(made, lessons.whole)
+            without = [_checked(made, choices) for choices in lessons.without]
+        calibrated = calibrate(whole, config.run.seed, without)
     places = np.linspace(0, len(order) - 1, min(SHOWN, len(order))).round().astype(int)
+    rule = None if lessons is None else lessons.stopping
     return {
-        "figures": summed | {"calibration": None if calibrated is None else calibrated.told},
-        "calibration": None if calibrated is None else calibrated.calibration.dump(),
+        "figures": summed
+        | {"calibration": None if calibrated is None else calibrated.told}
+        | ({} if lessons is None else lessons.told),
+        "learned": {
+            "calibration": None if calibrated is None else calibrated.calibration.dump(),
+            "stopping": None if rule is None else rule.dump(),
+            "weights": None if lessons is None else lessons.weights,
+        },
         "shown": [order[place]["id"] for place in places] if "why" not in summed else [],
     }
+
+
+def _chosen(row: dict[str, Any], choice: Choice) -> None:
+    """A pair as it would be with another choice."""
+    row["check"] = row["check"] | {"chosen": choice.truth, "evidence": choice.evidence.tolist()}
+    row["text"] = row["completion"]["candidates"][choice.place]["text"]
 
 
 def checked_rows(
@@ -83,8 +118,12 @@ def _captions(catalog: Catalog, rows: Sequence[Mapping[str, Any]]) -> dict[str, 
     return dict(zip(ids.to_pylist(), captions, strict=True))
 
 
-def _checked(rows: Sequence[Mapping[str, Any]]) -> Checked:
+def _checked(rows: Sequence[Mapping[str, Any]], choices: Sequence[Choice] | None = None) -> Checked:
+    """Pairs as they are, or with other choices."""
     checks = [row["check"] for row in rows]
+    if choices is not None:
+        told = [{"evidence": one.evidence, "chosen": one.truth} for one in choices]
+        checks = [check | one for check, one in zip(checks, told, strict=True)]
     return Checked(
         np.array([one["evidence"] for one in checks], np.float64),
         np.array([one["chosen"] for one in checks], np.float64),

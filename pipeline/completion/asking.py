@@ -12,7 +12,7 @@ from pipeline.models.components import Component
 
 
 def requests_of(
-    row: Row, missing: Modality, needs: Needs, seeds: tuple[int, ...], grounded: int
+    row: Row, missing: Modality, needs: Needs, seeds: Sequence[int], grounded: Sequence[bool]
 ) -> list[CaptionRequest | ImageRequest]:
     """What is asked for a row: candidates from its examples, and some without, if so set.
 
@@ -24,10 +24,10 @@ def requests_of(
     missing : {"image", "text"}
     needs : Needs
         What the generator takes of an example.
-    seeds : tuple of int
+    seeds : sequence of int
         One for each candidate.
-    grounded : int
-        So many of them, the first ones, are drawn from the examples.
+    grounded : sequence of bool
+        Which of them are drawn from the examples.
     """
     examples = tuple(
         Example(
@@ -40,31 +40,39 @@ def requests_of(
     )
     if needs.example and not examples:
         return []
-    first = grounded if examples else 0
+    parts: dict[bool, list[int]] = {True: [], False: []}
+    for seed, with_them in zip(seeds, grounded, strict=True):
+        parts[with_them and bool(examples)].append(seed)
     observed = row.observed
     return [
-        CaptionRequest(row.id, observed, shown, drawn, row.file)
+        CaptionRequest(row.id, observed, shown, tuple(drawn), row.file)
         if missing == "text"
-        else ImageRequest(row.id, joined(observed), shown, drawn)
-        for shown, drawn in ((examples, seeds[:first]), ((), seeds[first:]))
+        else ImageRequest(row.id, joined(observed), shown, tuple(drawn))
+        for shown, drawn in ((examples, parts[True]), ((), parts[False]))
         if drawn
     ]
 
 
-def joined_answer(row: Row, component: Component, asked: Sequence[Generated]) -> Generated:
-    """The answers to a row's requests as one, with the error of any.
+def joined_answer(
+    row: Row, component: Component, seeds: Sequence[int], asked: Sequence[Generated]
+) -> Generated:
+    """The answers to a row's requests as one, in the order of the seeds, with the error of any.
 
     Parameters
     ----------
     row : Row
     component : Component
         What answered.
+    seeds : sequence of int
+        As they were handed to `requests_of`.
     asked : sequence of Generated
         One for each of `requests_of`.
     """
     if not asked:
         why = row.dropped[0][1] if row.dropped else "none was retrieved"
         return Generated(row.id, error=f"no example, and {component.kind} needs one: {why}")
+    places = {seed: place for place, seed in enumerate(seeds)}
     candidates = [candidate for answer in asked for candidate in answer.candidates]
+    candidates.sort(key=lambda candidate: places[candidate.seed])
     errors = [answer.error for answer in asked if answer.error is not None]
     return Generated(row.id, tuple(candidates), errors[0] if errors else None)

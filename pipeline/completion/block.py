@@ -7,33 +7,26 @@ What a generator needs stands before it is asked, and what follows needs it no m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
+from typing import Any, TypeVar
 
 from generators.asked import Asked, submit
-from generators.base import (
-    Candidate,
-    CaptionRequest,
-    Generated,
-    ImageRequest,
-    derive_seed,
-    needs_of,
-)
+from generators.base import Generated, derive_seed, needs_of
 from kb.embeddings import Modality, opposite
 from pipeline.completion.asking import joined_answer, requests_of
-from pipeline.completion.confidence import Calibration
-from pipeline.completion.evidence import evidence_of
+from pipeline.completion.evidence import evidence_of, scores_of
 from pipeline.completion.halves import decode_pictures, embedded_captions, nearest_caption
-from pipeline.completion.row import Grounds, Row, Tried
-from pipeline.completion.written import as_written, encoded
+from pipeline.completion.judging import drawn, embedded, judged, refused
+from pipeline.completion.learned import Learned
+from pipeline.completion.row import Grounds, Row
+from pipeline.completion.written import as_written
 from pipeline.config.config import Config
 from pipeline.knowledge.seen import Knowledge
 from pipeline.ledger.ledger import Entry
-from pipeline.ledger.review import REFUSED, half_digest
 from pipeline.models.item_errors import embed_each
 from pipeline.models.loaded import LoadedModels
-from selection.judgement import Judged
+from selection.scoring import Selector
+
+T = TypeVar("T")
 
 
 class Block:
@@ -53,8 +46,9 @@ class Block:
     refused : mapping
         Digests (`pipeline.ledger.review.half_digest`) of the halves that a person rejected, by id: they
         are not chosen again.
-    calibration : Calibration, optional
-        By which the confidence of what is chosen is told; a floor of it holds only with one.
+    learned : Learned, optional
+        What the check has taught. Without a calibration no confidence is told and a floor of it holds for
+        none; where it is not known when one more candidate pays, all that may be are drawn.
     """
 
     def __init__(
@@ -67,16 +61,16 @@ class Block:
         cells: Sequence[Any],
         reasons: Sequence[str | None],
         refused: Mapping[str, Sequence[str]] | None = None,
-        calibration: Calibration | None = None,
+        learned: Learned | None = None,
     ) -> None:
         self.config = config
         self.models = models
         self.knowledge = knowledge
         self.refused = refused or {}
-        self.calibration = calibration
+        self.learned = learned or Learned()
         self.missing: Modality = missing
         self.observed = opposite(missing)
-        self.turn = 0
+        self.rounds = config.generation.rounds
         self.image_format = config.generation.image_format
         self.component = config.generator_component(missing)
         self.needs = needs_of(self.component.settings)
@@ -116,7 +110,7 @@ class Block:
         if predicted is not None:
             for row, pseudo in zip(rows, predicted, strict=True):
                 row.pseudo = pseudo
-        if not self.grounded:
+        if not any(self.grounded):
             return
         found = self.knowledge.retrieve(embeddings, observed, ids)
         pairs = self.knowledge.pairs(
@@ -137,24 +131,26 @@ class Block:
                     row.dropped.append((example, pair.fault))
 
     def open_rows(self) -> list[Row]:
-        """Rows that wait for the generator, while there are attempts left."""
-        if self.turn >= self.config.generation.attempts:
-            return []
-        return [row for row in self.rows if row.chosen is None and row.error is None]
+        """Rows that wait for the generator."""
+        return [row for row in self.rows if not row.settled and row.error is None]
 
     def generate(self) -> list[Generated]:
-        """Ask the generator for n candidates of every open row, and wait for them."""
+        """Ask the generator for the next candidates of every open row, and wait for them."""
         return self.ask().gather()
 
     def ask(self) -> Asked:
-        """Ask the generator for n candidates of every open row; their answers come in order.
+        """Ask the generator for the next candidates of every open row; their answers come in order.
 
         What is under way needs no picture any more: this block lets them go.
         """
         rows = self.open_rows()
         if not rows:
             return Asked.answered([])
-        requests = [self._requests(row) for row in rows]
+        seeds = [self._seeds(row) for row in rows]
+        requests = [
+            requests_of(row, self.missing, self.needs, own, self._next(row, self.grounded))
+            for row, own in zip(rows, seeds, strict=True)
+        ]
         asked = submit(
             self.models.generator(self.missing), [one for own in requests for one in own]
         )
@@ -166,18 +162,25 @@ class Block:
         def by_row(answers: list[Generated]) -> list[Generated]:
             left = iter(answers)
             return [
-                joined_answer(row, self.component, [next(left) for _ in range(count)])
-                for row, count in zip(rows, counts, strict=True)
+                joined_answer(row, self.component, own, [next(left) for _ in range(count)])
+                for row, own, count in zip(rows, seeds, counts, strict=True)
             ]
 
         return asked.then(by_row)
 
-    def _requests(self, row: Row) -> list[CaptionRequest | ImageRequest]:
-        settings, attempt = self.config.generation, row.first_attempt + self.turn
-        seeds = tuple(
-            derive_seed(self.config.run.seed, row.id, n, attempt) for n in range(settings.n)
-        )
-        return requests_of(row, self.missing, self.needs, seeds, self.grounded)
+    def _seeds(self, row: Row) -> tuple[int, ...]:
+        """Those of a row's next candidates."""
+        seed = self.config.run.seed
+        numbers = self._next(row, range(self.rounds[-1]))
+        return tuple(derive_seed(seed, row.id, n, row.attempt) for n in numbers)
+
+    def _next(self, row: Row, of_candidates: Sequence[T]) -> Sequence[T]:
+        """The part of a row's next round."""
+        return of_candidates[row.drawn : self._end(row)]
+
+    def _end(self, row: Row) -> int:
+        """How many candidates of its attempt a row has after its next round."""
+        return next(end for end in self.rounds if end > row.drawn)
 
     def example_bytes(self) -> int:
         """Bytes of the examples' pictures as they are stored."""
@@ -185,101 +188,72 @@ class Block:
         return sum(len(encoded or b"") for encoded in pairs.values())
 
     def judge(self, answers: Sequence[Generated]) -> None:
-        """Judge what `generate` gave, and choose each row's best where one holds."""
+        """Judge what `generate` gave, and settle each row whose best is good enough."""
         rows = self.open_rows()
         answers = [as_written(answer, self.image_format) for answer in answers]
         made = [c for answer in answers for c in answer.candidates]
-        embeddings, faults = self._embed(made)
+        embeddings, faults = embedded(self.models, made, self.missing)
         start = 0
         for row, answer in zip(rows, answers, strict=True):
-            if not answer.candidates:
-                row.error = answer.error or "the generator gave no candidate"
-                continue
+            row.drawn = self._end(row)
+            if answer.error is not None and answer.error not in row.lacking:
+                row.lacking.append(answer.error)
             span = range(start, start + len(answer.candidates))
             start = span.stop
+            if not answer.candidates and row.chosen is None:
+                row.error = answer.error or "the generator gave no candidate"
+                continue
             own = {place - span.start: faults[place] for place in span if place in faults}
-            known = {**own, **self._refused(row, answer)}
-            judged = self._judge(row, answer.candidates, embeddings[span.start : start], known)
-            offset = len(row.tried)
-            attempt = row.first_attempt + self.turn
-            lacking = () if answer.error is None else (f"others failed: {answer.error}",)
-            notes = (*judged.notes, *lacking)
-            row.tried += [
-                Tried(attempt, candidate, judgement, embedding, notes)
-                for candidate, judgement, embedding in zip(
-                    answer.candidates,
-                    judged.judgements,
-                    embeddings[span.start : start],
-                    strict=True,
-                )
-            ]
-            reason = judged.reason
-            if judged.chosen is not None:
-                row.chosen = offset + judged.chosen
-                reason = self._doubt(row)
-            if row.chosen is None:
-                row.faults.append("; ".join([f"attempt {attempt}: {reason}", *lacking]))
-        self.turn += 1
+            no_more = refused(answer.candidates, self.refused.get(row.id, ()), self.image_format)
+            row.tried += drawn(
+                row.attempt, answer.candidates, embeddings[span.start : start], own, no_more
+            )
+            self._settle(row, failed=not answer.candidates)
+
+    def _settle(self, row: Row, failed: bool) -> None:
+        """Choose the best of an attempt's candidates, and see whether more are to be drawn.
+
+        `failed`: the generator has just given none.
+        """
+        tried = row.of_attempt()
+        offset = len(row.tried) - len(tried)
+        row.tried[offset:], found = judged(row, tried, self.missing, self._selector(row))
+        row.chosen = None if found.chosen is None else offset + found.chosen
+        reason = found.reason
+        last = failed or row.drawn == self.rounds[-1]
+        if row.chosen is not None and (last or not self._pays(row)):
+            reason = self._doubt(row)
+            row.settled = row.chosen is not None
+        if row.settled or not last:
+            return
+        lacking = (f"others failed: {why}" for why in row.lacking)
+        row.faults.append("; ".join([f"attempt {row.attempt}: {reason}", *lacking]))
+        row.turn, row.drawn, row.lacking = row.turn + 1, 0, []
+        row.settled = row.turn == self.config.generation.attempts
+
+    def _selector(self, row: Row) -> Selector:
+        """What chooses among a row's candidates, by weights that were learned where there are such."""
+        selector = self.knowledge.selector_of(row.id)
+        if self.learned.weights is None:
+            return selector
+        scoring = self.config.scoring[self.missing].fixed(self.learned.weights)
+        return selector.weighing(self.missing, scoring)
+
+    def _pays(self, row: Row) -> bool:
+        """Whether one more candidate is expected to be worth it; yes, where that is not known."""
+        price = self.config.generation.min_improvement
+        if price is None or self.learned.stopping is None:
+            return True
+        return self.learned.stopping.of(scores_of(row.of_attempt()), row.drawn) >= price
 
     def _doubt(self, row: Row) -> str | None:
         """Say what is expected of a row's choice; where that is too little it is none, and why."""
-        if self.calibration is None:
+        if self.learned.calibration is None:
             return None
-        [found] = self.calibration.of(evidence_of(row)[None])
+        [found] = self.learned.calibration.of(evidence_of(row)[None])
         floor = self.config.scoring[self.missing].floor_confidence
         if floor is not None and found.expected < floor:
             row.chosen = None
             return f"below floor: confidence {found.expected:.3f} < floor_confidence {floor:g}"
         row.confidence = found
         return None
-
-    def _embed(self, candidates: Sequence[Candidate]) -> tuple[np.ndarray, dict[int, str]]:
-        """Unit embeddings [n, d], and by number why a candidate can't be embedded.
-
-        Zeros stand for those, and for candidates that are nothing to embed.
-        """
-        held = [[c.text] if self.missing == "text" else c.image for c in candidates]
-        empty = [not (c.text or "").strip() and c.image is None for c in candidates]
-        real = [number for number, nothing in enumerate(empty) if not nothing]
-        found, faults = embed_each(self.models, [held[number] for number in real], self.missing)
-        embeddings = np.zeros((len(candidates), found.shape[1]), np.float32)
-        embeddings[real] = found
-        return embeddings, {real[place]: why for place, why in faults.items()}
-
-    def _judge(
-        self,
-        row: Row,
-        candidates: Sequence[Candidate],
-        embeddings: np.ndarray,
-        known_faults: Mapping[int, str],
-    ) -> Judged:
-        selector = self.knowledge.selector_of(row.id)
-        if self.missing == "text":
-            shown = row.shown(candidates)
-            references = [caption for each in shown for caption in each.pair.captions]
-            return selector.judge_captions(
-                [candidate.text or "" for candidate in candidates],
-                embeddings,
-                row.pseudo,
-                references,
-                [candidate.prompt for candidate in candidates],
-                known_faults,
-            )
-        return selector.judge_images(
-            [candidate.image for candidate in candidates], embeddings, row.pseudo, known_faults
-        )
-
-    def _refused(self, row: Row, answer: Generated) -> dict[int, str]:
-        """Candidates that are what a person rejected, by number."""
-        digests = self.refused.get(row.id, ())
-        if not digests:
-            return {}
-        return {
-            number: REFUSED
-            for number, candidate in enumerate(answer.candidates)
-            if half_digest(
-                candidate.text,
-                None if candidate.image is None else encoded(candidate, self.image_format),
-            )
-            in digests
-        }

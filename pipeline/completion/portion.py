@@ -14,7 +14,7 @@ from generators.asked import Asked
 from generators.base import Generated
 from kb.embeddings import opposite
 from pipeline.completion.block import Block
-from pipeline.completion.confidence import Calibration
+from pipeline.completion.learned import Learned
 from pipeline.completion.record import Recorder, reason, status
 from pipeline.completion.written import encoded
 from pipeline.config.config import GENERATORS, Config
@@ -83,6 +83,7 @@ class Portion:
         self._found: pa.Table | None = None
         self._block: Block | None = None
         self._answers = 0
+        self._begun = False
 
     @property
     def entries(self) -> Sequence[Entry]:
@@ -114,7 +115,7 @@ class Portion:
             cells,
             plan.reasons[self.span],
             plan.refused,
-            None if plan.calibration is None else Calibration.parse(plan.calibration),
+            Learned.parse(plan.learned),
         )
         block.ground()
         self._block = block
@@ -124,10 +125,11 @@ class Portion:
         return Asked.answered([]) if self._block is None else self._block.ask()
 
     def hold(self, answers: Sequence[Generated]) -> int:
-        """These are to be judged; how many rows they are of."""
+        """These are to be judged; how many rows they are the first of."""
         images = (c.image for answer in answers for c in answer.candidates if c.image is not None)
-        self._answers = sum(3 * image.width * image.height for image in images)
-        return 0 if self._block is None else len(self._block.rows)
+        self._answers += sum(3 * image.width * image.height for image in images)
+        new, self._begun = not self._begun, True
+        return len(self._block.rows) if new and self._block is not None else 0
 
     def judge(self, answers: Sequence[Generated]) -> bool:
         """Judge what the generator gave; whether all is said, or it is wanted once more."""

@@ -43,10 +43,11 @@ class Grounds:
 
 @dataclass(frozen=True)
 class Tried:
-    """A candidate with the round that it was drawn in, and what was found of it.
+    """A candidate with the attempt that it was drawn in, and what was found of it.
 
-    `notes` hold for all candidates of its round, such as why a score is missing. `embedding` is the
-    candidate's, [d], of zeros where it has none.
+    `notes` hold for all candidates of its attempt, such as why a score is missing. `embedding` is the
+    candidate's, [d], of zeros where it has none. `fault` is what is known to be wrong with it, whatever
+    its judge says.
     """
 
     attempt: int
@@ -54,6 +55,7 @@ class Tried:
     judgement: Judgement
     embedding: np.ndarray
     notes: tuple[str, ...] = ()
+    fault: str | None = None
 
 
 @dataclass
@@ -71,7 +73,15 @@ class Row:
     reason : str
         Why the other half is missing.
     first_attempt : int
-        Number of this run's first round for the row; above 1 where it was rejected before.
+        Number of this run's first attempt for the row; above 1 where it was rejected before.
+    turn : int
+        Attempts of this run that are over.
+    drawn : int
+        Candidates that were asked for in the attempt that is under way.
+    lacking : list of str
+        Why some of those did not come.
+    settled : bool
+        No more are asked for.
     examples : list of Grounds
         What the generator may be shown, best first.
     dropped : list of (Grounds, str)
@@ -81,11 +91,11 @@ class Row:
     tried : list of Tried
         In the order in which they were drawn.
     chosen : int or None
-        Number of the best in `tried`.
+        Number of the best in `tried`, while the row is not settled that of those so far.
     confidence : Confidence or None
         What is expected of the chosen one, where that is known.
     faults : list of str
-        Why rounds without a valid candidate had none.
+        Why attempts without a valid candidate had none.
     error : str or None
         What failed; such a row goes no further.
     """
@@ -94,6 +104,10 @@ class Row:
     item: Any
     reason: str
     first_attempt: int
+    turn: int = 0
+    drawn: int = 0
+    lacking: list[str] = field(default_factory=list)
+    settled: bool = False
     file: bytes | None = None
     side: int | None = None
     examples: list[Grounds] = field(default_factory=list)
@@ -104,6 +118,11 @@ class Row:
     confidence: Confidence | None = None
     faults: list[str] = field(default_factory=list)
     error: str | None = None
+
+    @property
+    def attempt(self) -> int:
+        """Number of the attempt that is under way."""
+        return self.first_attempt + self.turn
 
     @property
     def observed(self) -> Any:
@@ -124,6 +143,10 @@ class Row:
         """The examples that candidates were shown, in the order in which they stood there."""
         by_id = {example.pair.id: example for example in self.examples}
         return [by_id[one] for one in dict.fromkeys(i for c in candidates for i in c.shown)]
+
+    def of_attempt(self) -> list[Tried]:
+        """The candidates of the attempt that is under way, which stand last in `tried`."""
+        return [one for one in self.tried if one.attempt == self.attempt]
 
     @property
     def best(self) -> Tried | None:

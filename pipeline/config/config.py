@@ -110,7 +110,7 @@ class Config(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _knows_confidence(self) -> Config:
+    def _has_a_check(self) -> Config:
         for half, scoring in self.scoring.items():
             if scoring.floor_confidence is not None and self.run.check == 0:
                 name = "caption" if half == "text" else "image"
@@ -118,6 +118,11 @@ class Config(BaseModel):
                     f"selection.{name}.floor_confidence needs a check, by which confidence is known;"
                     f" got {scoring.floor_confidence:g} with run.check 0"
                 )
+        if self.generation.min_improvement is not None and self.run.check == 0:
+            raise ValueError(
+                "generation.n needs a check, by which it is known what one more candidate gains, or a"
+                f" number; got {self.generation.told} with run.check 0"
+            )
         return self
 
     # Set by `load_config`: relative paths start here.

@@ -46,7 +46,7 @@ def row_dependencies(
         half = "caption" if missing == "text" else "image"
         component = config.generator_component(missing)
         knowledge, needs = config.knowledge_base.identity(), needs_of(component.settings)
-        grounded = config.generation.grounded_of(missing, needs) > 0
+        grounded = any(config.generation.grounded_of(missing, needs))
         own: dict[str, Any] = {
             "run.seed": config.run.seed,
             "encoder": identity(config.encoder_component()),

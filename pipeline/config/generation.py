@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import pairwise
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from generators.base import Needs
 from kb.embeddings import Modality
@@ -20,15 +21,53 @@ class Ungrounded(BaseModel):
     image: float = Field(0.0, ge=0, le=1, description="share of the images, rounded down")
 
 
+class Sequential(BaseModel):
+    """Candidates drawn in rounds, until one more is not expected to be worth it."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    least: int = Field(2, ge=1, description="candidates of the first round")
+    most: int = Field(10, ge=1, description="candidates of all rounds together")
+    min_improvement: float = Field(
+        0.003,
+        ge=0,
+        description="a row is drawn on for while the expected improvement of one more candidate, in"
+        " cosine to the truth, is at least this",
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Sequential:
+        if self.least > self.most:
+            raise ValueError(f"least must be at most most; got {self.least} > {self.most}")
+        return self
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """How many candidates are there after each round: half as many again, and one at the least."""
+        ends = [self.least]
+        while ends[-1] < self.most:
+            ends.append(min(self.most, ends[-1] + max(1, ends[-1] // 2)))
+        return tuple(ends)
+
+
+def _form(value: Any) -> str:
+    return "dict" if isinstance(value, (dict, Sequential)) else "int"
+
+
 class GenerationSettings(BaseModel):
     """How many candidates are drawn for a row, and from what."""
 
     model_config = ConfigDict(extra="forbid")
 
-    n: int = Field(4, ge=1, description="candidates a row and attempt")
-    attempts: int = Field(
-        2, ge=1, description="rounds before a row without a candidate is rejected"
+    n: Annotated[
+        Annotated[int, Field(ge=1), Tag("int")] | Annotated[Sequential, Tag("dict")],
+        Discriminator(_form),
+    ] = Field(
+        4,
+        description="candidates a row and attempt; {least, most}: in rounds, as many as the run's check"
+        " finds worth it",
     )
+    attempts: int = Field(2, ge=1, description="how often a row without a candidate is tried")
     grounded: bool = Field(
         True,
         description="give the generator the retrieved pairs (false: the variant `direct`)",
@@ -44,22 +83,53 @@ class GenerationSettings(BaseModel):
         description="how generated pictures are written, and judged: as they are read back",
     )
 
-    def grounded_of(self, missing: Modality, needs: Needs) -> int:
-        """How many of the n candidates are drawn from examples, by what the generator needs.
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """How many candidates of an attempt are there after each of its rounds."""
+        return (self.n,) if isinstance(self.n, int) else self.n.rounds
 
-        All, where it makes nothing without one; none, where it takes nothing of an example.
+    @property
+    def least(self) -> int:
+        """Candidates that an attempt has at the least."""
+        return self.rounds[0]
+
+    @property
+    def most(self) -> int:
+        """Candidates that an attempt has at most."""
+        return self.rounds[-1]
+
+    def draws(self, rows: int, checked: int) -> list[int]:
+        """Candidates of so many rows and checked pairs, [least, most]: in one attempt, or in all."""
+        least = self.least * rows + self.most * checked
+        return [least, self.most * self.attempts * (rows + checked)]
+
+    @property
+    def told(self) -> str:
+        """How many candidates an attempt has, for a reader."""
+        return str(self.n) if isinstance(self.n, int) else f"{self.least} to {self.most}"
+
+    @property
+    def min_improvement(self) -> float | None:
+        """The price of one more candidate; None where as many are drawn whatever it is."""
+        return None if isinstance(self.n, int) else self.n.min_improvement
+
+    def grounded_of(self, missing: Modality, needs: Needs) -> tuple[bool, ...]:
+        """Which of the candidates are drawn from examples, in their order, by what the generator needs.
+
+        All, where it makes nothing without one; none, where it takes nothing of an example. Those
+        without are spread evenly, so that the first few of many are what few would be.
         """
         if not (self.grounded and needs.any):
-            return 0
-        if needs.example:
-            return self.n
-        return self.n - int(self.n * getattr(self.ungrounded, missing))
+            return (False,) * self.most
+        share = 0.0 if needs.example else getattr(self.ungrounded, missing)
+        without = [int(count * share) for count in range(self.most + 1)]
+        return tuple(before == after for before, after in pairwise(without))
 
     def identity(self, missing: Modality, needs: Needs) -> dict[str, Any]:
         """What the candidates of rows that lack this half depend on, but for `attempts`."""
         written = {"image_format": self.image_format.identity()} if missing == "image" else {}
         return {
-            "n": self.n,
+            "n": self.n if isinstance(self.n, int) else self.n.model_dump(),
             "from examples": self.grounded_of(missing, needs),
             **written,
         }

@@ -50,8 +50,10 @@ def derive(config: Config, changes: Mapping[str, Any], output: Path) -> Config:
     values = config.model_dump(mode="json")
     # Everything is given already, what the preset said too.
     values |= {"preset": "default", "output": str(output), "export": []}
-    # The truth is known of all that it completes, and confidence is for rows of which it isn't.
+    # The truth is known of all that it completes, and what a check teaches is for rows of which it isn't:
+    # without one all candidates are drawn.
     values["run"]["check"] = 0
+    values["generation"]["n"] = config.generation.most
     for scoring in values["selection"].values():
         scoring["floor_confidence"] = None
     # Another generator is none for a half that is not made.

@@ -67,19 +67,19 @@ def forecast(draw: Draw, arms: Sequence[Arm], seeds: int | None, draws: int) -> 
         key = _asked(job)
         if any(left.values()) and key not in pace:
             found = measure(job, {half: left.get(half, 0) for half in MODALITIES}, {})
-            n = job.config.generation.n
+            generation = job.config.generation
             pace[key] = {
                 half: (
-                    fast / n,
-                    slow / n + found["seconds_an_embedding"][half],
+                    fast / generation.least,
+                    slow / generation.most + found["seconds_an_embedding"][half],
                 )
                 for half, (fast, slow) in found["seconds_a_row"].items()
             }
             job.close()
         for half, count in left.items():
             fast, slow = pace.get(key, {}).get(half, (0.0, 0.0))
-            least += count * job.config.generation.n * fast
-            most += count * job.config.generation.n * slow
+            least += count * job.config.generation.least * fast
+            most += count * job.config.generation.most * slow
     trainings, training = 0, 0.0
     if (settings := draw.settings.downstream) is not None and draw.downstream is not None:
         count = seeds or settings.seeds

@@ -28,8 +28,8 @@ class ShardPlan:
     `rows` are their places (number of the file, position); `reasons` say why a half is missing;
     `missing` is "image" or "text" where rows need a generator, None where they only pass through;
     `settings` are what the rows depend on, by section; `refused` are digests of the halves that a
-    person rejected, by id; `calibration` is how the confidence of rows is told, as JSON holds it
-    (`pipeline.completion.confidence`); `checks`: what lacks a half is complete, and is compared with it.
+    person rejected, by id; `learned` is what rows are told by, as JSON holds it
+    (`pipeline.completion.learned`); `checks`: what lacks a half is complete, and is compared with it.
     """
 
     number: int
@@ -40,7 +40,7 @@ class ShardPlan:
     run_id: str
     settings: Mapping[str, str]
     refused: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    calibration: Mapping[str, Any] | None = None
+    learned: Mapping[str, Any] | None = None
     checks: bool = False
 
     @property
@@ -94,10 +94,10 @@ class Plan:
     why: dict[str, int] = field(default_factory=dict)
     sections: dict[str, int] = field(default_factory=dict)
 
-    def calibrate(self, half: Modality, calibration: Mapping[str, Any] | None) -> None:
-        """Have the rows that lack a half told their confidence by this."""
+    def teach(self, half: Modality, learned: Mapping[str, Any] | None) -> None:
+        """Have the rows that lack a half completed and judged by what the check has taught."""
         self.shards = [
-            replace(shard, calibration=calibration) if shard.missing == half else shard
+            replace(shard, learned=learned) if shard.missing == half else shard
             for shard in self.shards
         ]
 

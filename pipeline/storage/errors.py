@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 # The type of an error whose value is not to be shown.
 SECRET = "secret"
 # What pydantic adds to the place of an error for each kind of value that a field may take.
-_KIND = re.compile(r"(constrained-)?(int|float|str|bool)|literal\[.*\]")
+_KIND = re.compile(r"(constrained-)?(int|float|str|bool|dict)|literal\[.*\]")
 
 
 class ConfigError(ValueError):

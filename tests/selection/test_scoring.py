@@ -240,7 +240,7 @@ def test_a_fitted_model_is_used_and_demanded(photographs):
 def test_settings_out_of_range_or_unknown_are_refused(settings, field):
     with pytest.raises(ValidationError) as caught:
         ScoringSettings.model_validate(settings)
-    assert ".".join(map(str, caught.value.errors()[0]["loc"])) == field
+    assert ".".join(map(str, caught.value.errors()[0]["loc"][:2])) == field
 
 
 def test_mismatched_arrays_are_refused_with_their_shapes():

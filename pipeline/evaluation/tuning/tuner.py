@@ -237,7 +237,7 @@ class Tuner:
         if min(len(set(self.groups[half])) for half in both) < 2:
             return None
         key = f"selection.{half}.lambda2"
-        own = getattr(self.config.selection, half).lambda2
+        own = self.config.scoring[missing].fixed().weight("lambda2")
         values = []
         for weight in (own, *(w for w in CANDIDATE_LAMBDA2 if w != own)):
             job = self._job({**changes, key: weight} if weight != own else changes, complete=True)

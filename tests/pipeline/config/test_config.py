@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from generators.base import Needs
-from pipeline.config.config import load_config, make_config
+from kb.embeddings import Modality
+from pipeline.config.config import Config, load_config, make_config
 from pipeline.evaluation.changes import derive
 from pipeline.models.components import Component
 from pipeline.storage.errors import ConfigError
@@ -150,21 +151,28 @@ def test_a_class_of_ones_own_may_lie_in_the_folder_of_the_command(
 
 
 @pytest.mark.parametrize(
-    ("n", "text", "grounded"), [(1, 0.5, 1), (4, 0.5, 2), (5, 0.5, 3), (4, 1, 0)]
+    ("n", "text", "grounded"),
+    [(1, 0.5, "y"), (4, 0.5, "ynyn"), (5, 0.5, "ynyny"), (4, 1, "nnnn"), (4, 0.25, "yyyn")],
 )
 def test_a_share_of_the_candidates_is_drawn_without_an_example(
-    n: int, text: float, grounded: int
+    n: int, text: float, grounded: str
 ) -> None:
+    def told(config: Config, half: Modality, needs: Needs) -> str:
+        return "".join("ny"[one] for one in config.generation.grounded_of(half, needs))
+
     generation = {"n": n, "ungrounded": {"text": text}}
     config = make_config(settings(generation=generation))
-    assert config.generation.grounded_of("text", Needs()) == grounded
-    assert config.generation.grounded_of("image", Needs()) == n
+    assert told(config, "text", Needs()) == grounded
+    assert told(config, "image", Needs()) == "y" * n
     paper = make_config(settings(preset="paper", generation={"n": n}))
-    assert paper.generation.grounded_of("text", Needs()) == n
-    assert config.generation.grounded_of("text", Needs(example=True)) == n
-    assert config.generation.grounded_of("text", Needs(text=False, image=False)) == 0
+    assert told(paper, "text", Needs()) == "y" * n
+    assert told(config, "text", Needs(example=True)) == "y" * n
+    assert told(config, "text", Needs(text=False, image=False)) == "n" * n
     direct = make_config(settings(generation=generation | {"grounded": False}))
-    assert direct.generation.grounded_of("image", Needs()) == 0
+    assert told(direct, "image", Needs()) == "n" * n
+    # Few are the first of many.
+    many = make_config(settings(generation=generation | {"n": {"least": 1, "most": 20}}))
+    assert told(many, "text", Needs()).startswith(grounded)
 
 
 def test_one_generator_may_be_left_out_but_not_both() -> None:
@@ -190,3 +198,17 @@ def test_a_floor_of_confidence_needs_a_check() -> None:
     ):
         make_config(settings(selection=scoring) | {"run": {"check": 0}})
     assert make_config(settings(selection=scoring)).run.check == "auto"
+
+
+def test_without_a_check_all_candidates_are_drawn_and_a_config_that_turns_it_off_is_refused() -> (
+    None
+):
+    generation = {"n": {"least": 2, "most": 6}}
+    config = make_config(settings(generation=generation))
+    assert config.generation.rounds == (2, 3, 4, 6)
+    assert derive(config, {}, Path("elsewhere")).generation.n == 6
+    assert make_config(yaml.safe_load(config.resolved())).generation == config.generation
+    with pytest.raises(
+        ConfigError, match="generation.n needs a check.*got 2 to 6 with run.check 0"
+    ):
+        make_config(settings(generation=generation) | {"run": {"check": 0}})
