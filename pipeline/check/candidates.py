@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline.completion.confidence import EVIDENCE
 from pipeline.completion.evidence import evidence, originals
+from pipeline.completion.stopping import state
 from selection.judgement import Judgement
 from selection.scales import Standards
 from selection.settings import ImageScoring, Scoring
@@ -153,6 +154,10 @@ class Candidates:
         among = self._likeness[np.ix_(numbers, numbers)]
         found: np.ndarray = (among.sum(axis=1) - np.diag(among)) / (len(numbers) - 1)
         return found
+
+    def state(self, numbers: np.ndarray, drawn: int) -> np.ndarray:
+        """What some sound candidates [v] are like (`pipeline.completion.stopping.state`)."""
+        return state(self.scores(numbers), self._likeness[np.ix_(numbers, numbers)], drawn)
 
     def first(self, count: int) -> Choice | None:
         """What would have been chosen of so many; None where there is none, or it is below a floor."""

@@ -13,7 +13,7 @@ from generators.asked import Asked, submit
 from generators.base import Generated, derive_seed, needs_of
 from kb.embeddings import Modality, opposite
 from pipeline.completion.asking import joined_answer, requests_of
-from pipeline.completion.evidence import evidence_of, scores_of
+from pipeline.completion.evidence import evidence_of, state_of
 from pipeline.completion.halves import decode_pictures, embedded_captions, nearest_caption
 from pipeline.completion.judging import drawn, embedded, judged, refused
 from pipeline.completion.learned import Learned
@@ -244,7 +244,7 @@ class Block:
         price = self.config.generation.min_improvement
         if price is None or self.learned.stopping is None:
             return True
-        return self.learned.stopping.of(scores_of(row.of_attempt()), row.drawn) >= price
+        return self.learned.stopping.of(state_of(row.of_attempt())) >= price
 
     def _doubt(self, row: Row) -> str | None:
         """Say what is expected of a row's choice; where that is too little it is none, and why."""

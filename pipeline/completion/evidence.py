@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.completion.confidence import EVIDENCE
 from pipeline.completion.row import Row, Tried
+from pipeline.completion.stopping import state
 from selection.judgement import DUPLICATE, Judgement
 
 
@@ -49,12 +50,13 @@ def _known(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def scores_of(tried: Sequence[Tried]) -> np.ndarray:
-    """Scores of the sound candidates of an attempt, float64 [v]; repeated ones have those of the first."""
-    judgements = [one.judgement for one in tried]
-    places = originals(judgements, likeness(tried))
+def state_of(tried: Sequence[Tried]) -> np.ndarray:
+    """What the candidates of an attempt, of which one at least is sound, are like (`state`)."""
+    judgements, alike = [one.judgement for one in tried], likeness(tried)
+    places = originals(judgements, alike)
+    sound = [number for number, place in enumerate(places) if place is not None]
     scores = [judgements[place].score for place in places if place is not None]
-    return np.array(scores, np.float64)
+    return state(np.array(scores, np.float64), alike[np.ix_(sound, sound)], len(tried))
 
 
 def likeness(tried: Sequence[Tried]) -> np.ndarray:

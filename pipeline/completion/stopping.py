@@ -1,22 +1,24 @@
-"""When one more candidate is worth drawing: by a row's own scores, and by what such gains came to in the check.
+"""When one more candidate is worth drawing: by what a row's candidates are like so far, and what the check found.
 
-The expected improvement of one more draw over the best score so far (Mockus 1975; Jones et al. 1998) is told
-by the row's own scores, taken as normal, with a variance that is drawn towards that of other rows: the less,
-the more rows differ in it. What it comes to in likeness to the truth, a monotone step function of it, was fitted on the
-check's pairs (`pipeline.check.stopping`). Draws of a row are alike in distribution, so that the expected gain
-falls with their number, and the first that is not worth it ends them.
+A linear index of that, and a monotone step function on it, tell what one more gains in likeness to the
+truth; both were fitted on the check's pairs (`pipeline.check.stopping`). Draws of a row are alike in
+distribution, so that the gain falls with their number, and the first that is not worth it ends them.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
 
 from pipeline.completion.confidence import Steps
+
+# What is known of a row's candidates so far; see `state`.
+STATE = ("best", "mean", "spread", "agreement", "cohesion", "repeats", "distinct", "sound", "few")
+# Cosine from which a candidate says the same as another.
+SAME = 0.98
 
 
 @dataclass(frozen=True)
@@ -25,25 +27,29 @@ class Stopping:
 
     Attributes
     ----------
-    deviation : float
-        Of the scores of a row's candidates, in other rows.
-    prior : float
-        That deviation counts as so many draws of the row's own.
+    means, deviations, weights : sequence of float
+        Of each of `STATE`: the index is their weighted sum, standardised.
     gain : Steps
-        What an expected improvement of the score comes to in cosine to the truth.
+        On the index, in cosine to the truth.
     rows : int
         Pairs of the check that it was fitted on.
     """
 
-    deviation: float
-    prior: float
+    means: Sequence[float]
+    deviations: Sequence[float]
+    weights: Sequence[float]
     gain: Steps
     rows: int
 
-    def of(self, scores: np.ndarray, drawn: int) -> float:
-        """The expected gain, in cosine to the truth, of one more candidate; see `Draws.of`."""
-        expected = Draws.of(scores, drawn).improvement(self.deviation, self.prior)
-        return float(self.gain(np.array([expected]))[0])
+    def index(self, states: np.ndarray) -> np.ndarray:
+        """What the steps are on, [n], of states [n, `STATE`]."""
+        standard = (states - np.asarray(self.means)) / np.asarray(self.deviations)
+        found: np.ndarray = standard @ np.asarray(self.weights)
+        return found
+
+    def of(self, state: np.ndarray) -> float:
+        """The expected gain, in cosine to the truth, of one more candidate."""
+        return float(self.gain(self.index(state[None]))[0])
 
     def dump(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -54,62 +60,42 @@ class Stopping:
         return cls(**(dict(values) | {"gain": Steps(**values["gain"])}))
 
 
-@dataclass(frozen=True)
-class Draws:
-    """The scores of a row's candidates so far.
+def state(scores: np.ndarray, likeness: np.ndarray, drawn: int) -> np.ndarray:
+    """What a row's candidates are like so far, float64 [`STATE`].
 
-    Attributes
+    Parameters
     ----------
+    scores : [v], v >= 1
+        Of the sound candidates; repeated ones count as often as they were drawn, for another draw may
+        well be the same.
+    likeness : [v, v]
+        Their cosines to one another.
     drawn : int
-        Candidates.
-    count : int
-        Of them those that are sound, at least one.
-    mean, best : float
-        Of the scores of these.
-    squares : float
-        The sum of their squared distances from the mean.
+        How many candidates that took.
+
+    Notes
+    -----
+    `best`, `mean` and `spread` are those of the scores, `agreement` the mean cosine of the best to the
+    others, `cohesion` that of all, `repeats` the share that says what the best says, `distinct` the share of
+    different scores, `sound` that of sound candidates, `few` one by how many were drawn.
+
+    Examples
+    --------
+    >>> state(np.array([0.5, 0.3]), np.array([[1.0, 0.8], [0.8, 1.0]]), 4).round(3).tolist()
+    [0.5, 0.4, 0.1, 0.8, 0.8, 0.5, 1.0, 0.5, 0.25]
     """
-
-    drawn: int
-    count: int
-    mean: float
-    best: float
-    squares: float
-
-    @classmethod
-    def of(cls, scores: np.ndarray, drawn: int) -> Self:
-        """Of the sound candidates' scores [v], and how many candidates that took.
-
-        Repeated ones count as often as they were drawn: another draw may well be the same.
-        """
-        mean = float(scores.mean())
-        squares = float(np.square(scores - mean).sum())
-        return cls(drawn, len(scores), mean, float(scores.max()), squares)
-
-    def improvement(self, deviation: float, prior: float) -> float:
-        """The expected improvement of the best score by one more draw.
-
-        Parameters
-        ----------
-        deviation : float
-            Of scores within other rows, which counts as `prior` draws.
-        prior : float, above 0
-
-        Notes
-        -----
-        With μ the mean and b the best of the scores, σ their deviation and z = (μ − b) / σ it is
-        σ (φ(z) + z Φ(z)), times the share of draws that are sound.
-
-        Examples
-        --------
-        >>> round(Draws.of(np.array([0.5]), 1).improvement(0.1, 4), 4)
-        0.0399
-        """
-        squares = self.squares + prior * deviation**2
-        spread = math.sqrt(squares / (self.count - 1 + prior))
-        if spread < 1e-12:
-            return 0.0
-        z = (self.mean - self.best) / spread
-        density = math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
-        below = (1 + math.erf(z / math.sqrt(2))) / 2
-        return spread * (density + z * below) * self.count / self.drawn
+    count, best = len(scores), int(np.argmax(scores))
+    others = max(1, count - 1)
+    own = likeness - np.diag(np.diag(likeness))
+    found = {
+        "best": scores[best],
+        "mean": scores.mean(),
+        "spread": scores.std(),
+        "agreement": own[best].sum() / others,
+        "cohesion": own.sum() / (count * others),
+        "repeats": (1 + (own[best] >= SAME).sum()) / count,
+        "distinct": len(np.unique(scores.round(4))) / count,
+        "sound": count / drawn,
+        "few": 1 / drawn,
+    }
+    return np.array([found[name] for name in STATE], np.float64)

@@ -11,7 +11,7 @@ from pipeline.check.candidates import Candidates
 from pipeline.check.stopping import Gains, stopped
 from pipeline.check.stopping import fit as fit_gains
 from pipeline.completion.confidence import EVIDENCE
-from pipeline.completion.stopping import Draws, Stopping
+from pipeline.completion.stopping import Stopping
 from selection.judgement import Judged
 from selection.scales import Standards
 from selection.scoring import Selector
@@ -115,7 +115,7 @@ def test_the_expected_gain_is_what_one_more_gains_on_other_pairs() -> None:
         for count in (2, 3, 5):
             now, then = pair.first(count), pair.first(count + 1)
             assert now is not None and then is not None
-            expected.append(rule.of(pair.scores(np.arange(count)), count))
+            expected.append(rule.of(pair.state(np.arange(count), count)))
             found.append(then.truth - now.truth)
     order = np.argsort(expected)
     for part in np.array_split(order, 4):
@@ -142,12 +142,3 @@ def test_a_higher_price_never_draws_more_and_few_pairs_draw_all() -> None:
     assert set(counts[-1]) == {2}
     assert [stopped(pair, None, ROUNDS, 9.0).drawn for pair in own] == [COUNT] * 100
     assert rule is not None and Stopping.parse(rule.dump()) == rule
-
-
-def test_the_expected_improvement_is_that_of_normal_draws() -> None:
-    scores, spread = np.array([0.2, 0.5, 0.4]), 0.15
-    squares = np.square(scores - scores.mean()).sum() + 4 * spread**2
-    draws = np.random.default_rng(0).normal(scores.mean(), np.sqrt(squares / 6), 400_000)
-    expected = np.maximum(draws - 0.5, 0).mean()
-    assert Draws.of(scores, 3).improvement(spread, 4) == pytest.approx(expected, rel=0.02)
-    assert Draws.of(scores, 6).improvement(spread, 4) == pytest.approx(expected / 2, rel=0.02)
