@@ -29,7 +29,7 @@ class Sequential(BaseModel):
     least: int = Field(2, ge=1, description="candidates of the first round")
     most: int = Field(10, ge=1, description="candidates of all rounds together")
     min_improvement: float = Field(
-        0.003,
+        0.001,
         ge=0,
         description="a row is drawn on for while the expected improvement of one more candidate, in"
         " cosine to the truth, is at least this",

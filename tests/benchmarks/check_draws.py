@@ -1,6 +1,6 @@
 """What candidates are worth: the same hidden halves with few candidates, with many, and with as many as pay.
 
-    python -m tests.benchmarks.check_draws FOLDER text|image [--hidden 200] [--check 150] [--prices 0.003]
+    python -m tests.benchmarks.check_draws FOLDER text|image [--hidden 200] [--check 150] [--prices 0.001]
 
 Halves of some rows of the example world's `target.parquet` are hidden and completed by the demo's settings,
 with ten candidates, with two, with four, and with two to ten by each price. Candidates are remembered, and
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--check", type=int, default=150, help="pairs checked")
     parser.add_argument("--steps", type=int, default=10, help="denoising steps")
     parser.add_argument(
-        "--prices", type=float, nargs="+", default=[0.001, 0.003, 0.01], help="min_improvement"
+        "--prices", type=float, nargs="+", default=[0.001, 0.002, 0.003], help="min_improvement"
     )
     options = parser.parse_args()
     options.n = MOST
