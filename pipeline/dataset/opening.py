@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
 
 from pipeline.dataset.columns import NONE, ColumnSettings, guess_columns, resolve_columns
-from pipeline.dataset.forms.base import DatasetError, Source, is_string
+from pipeline.dataset.forms.base import DatasetError, Left, Source, is_string
 from pipeline.dataset.forms.kinds import field_of
 from pipeline.dataset.forms.names import holds_rows, is_image
 from pipeline.dataset.forms.root import Root
@@ -127,7 +128,7 @@ def excluded_ids(name: str | None, base: Path) -> frozenset[str]:
 
 def without_rows(source: Source, path: str) -> DatasetError:
     """What is wrong with a dataset that has files and no row; tells what lies in them instead."""
-    left = getattr(source, "left", lambda name: {})
+    left: Callable[[str], Mapping[str, Left]] = getattr(source, "left", lambda name: {})
     held = [
         f"{kind}: {some.count} ({', '.join(some.first)})"
         for name in table_names(source)
