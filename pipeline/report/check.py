@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kb.embeddings import MODALITIES, Modality
+from kb.embeddings import MODALITIES, Modality, opposite
 from pipeline.check.summing import checked_rows
 from pipeline.dataset.catalog import Catalog, encoded_images, fetch
 from pipeline.job import Job
@@ -40,8 +40,8 @@ def shown_check(job: Job) -> list[dict[str, Any]]:
     list of dict
         `half`, `figures` (`pipeline.check.figures`), `means` (of (name, mean, half of the interval)),
         `shares` (of (name, mean, low, high)), `reliability` (a drawing, or None) and `pairs` to look at,
-        worst first: `id`, `similarity`, `example` (its similarity), `true` and `made` (lines of text, or
-        the data URI of a picture).
+        worst first: `id`, `similarity`, `example` (its similarity), and `given` (the half that stayed),
+        `true` and `made`: lines of text, or the data URI of a picture.
     """
     result = []
     for half in sorted(MODALITIES, reverse=True):
@@ -72,25 +72,27 @@ def shown_check(job: Job) -> list[dict[str, Any]]:
 
 
 def _pairs(job: Job, half: Modality, ids: Sequence[str]) -> list[dict[str, Any]]:
-    """The pairs to look at: the truth beside what was generated."""
-    made, true = _made(job, half, ids), _true(job.catalog, half, ids)
+    """The pairs to look at: the truth beside what was generated, of what was given."""
+    made, pairs = _made(job, half, ids), _whole(job.catalog, ids)
     thumbnails = Thumbnails()
 
     def part(key: str, value: Any) -> Any:
-        if half == "text":
-            return [cut(line) for line in ([value] if isinstance(value, str) else value or [])]
-        return thumbnails.uris.get(thumbnails.add(key, value) or "")
+        if isinstance(value, bytes):
+            return thumbnails.uris.get(thumbnails.add(key, value) or "")
+        return [cut(line) for line in ([value] if isinstance(value, str) else value or [])]
 
+    given = opposite(half)
     return [
         {
             "id": row_id,
             "similarity": made[row_id]["check"]["chosen"],
             "example": made[row_id]["check"]["example"],
-            "true": part(f"true {row_id}", true.get(row_id)),
+            "given": part(f"given {row_id}", pairs[row_id][given]),
+            "true": part(f"true {row_id}", pairs[row_id][half]),
             "made": part(f"made {row_id}", made[row_id]["half"]),
         }
         for row_id in ids
-        if row_id in made
+        if row_id in made and row_id in pairs
     ]
 
 
@@ -104,12 +106,15 @@ def _made(job: Job, half: Modality, ids: Sequence[str]) -> Mapping[str, dict[str
     return found
 
 
-def _true(catalog: Catalog, half: Modality, ids: Sequence[str]) -> dict[str, Any]:
-    """The true halves of some pairs."""
+def _whole(catalog: Catalog, ids: Sequence[str]) -> dict[str, dict[Modality, Any]]:
+    """Both halves of some pairs as they are in the dataset: captions, and the bytes of the picture."""
     if not ids:
         return {}
     rows = catalog.table.filter(pc.is_in(catalog.table["id"], pa.array(ids, pa.string())))
     places = zip(rows["file"].to_pylist(), rows["position"].to_pylist(), strict=True)
     found = fetch(catalog.dataset, places)
-    halves = encoded_images(found) if half == "image" else found["text"]
-    return dict(zip(rows["id"].to_pylist(), halves.to_pylist(), strict=True))
+    halves = zip(encoded_images(found).to_pylist(), found["text"].to_pylist(), strict=True)
+    return {
+        row_id: {"image": image, "text": text}
+        for row_id, (image, text) in zip(rows["id"].to_pylist(), halves, strict=True)
+    }

@@ -215,7 +215,7 @@ def main() -> None:
     parser.add_argument("--external", type=int, default=20_000)
     parser.add_argument("--internal", type=int, default=2_000)
     parser.add_argument("--queries", type=int, default=2_000)
-    parser.add_argument("--full", action="store_true", help="1,000,000, 20,000 and 10,000")
+    parser.add_argument("--full", action="store_true", help="1,000,000 and 20,000")
     parser.add_argument("--folder", type=Path, default=Path("build/kb-benchmarks"))
     parser.add_argument(
         "--only",
@@ -226,7 +226,6 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.full:
         arguments.external, arguments.internal = 1_000_000, 20_000
-        arguments.queries = 10_000
     if arguments.only == "memory":
         measure_memory(arguments)
         return

@@ -47,8 +47,10 @@ def test_ten_pairs_stand_from_worst_to_best_with_the_truth_beside_them(job: Job)
         assert pair["true"] == [given[pair["id"]]["text"]]
         assert pair["made"] == [checked(path, "text")[pair["id"]]["text"]]
         assert pair["made"][0] in page(job)
+        assert pair["given"].startswith("data:image/webp") and pair["given"] in page(job)
     for pair in images["pairs"]:
         assert pair["true"].startswith("data:image/webp") and pair["true"] != pair["made"]
+        assert pair["given"] == [given[pair["id"]]["text"]]
 
 
 def test_a_rerun_with_a_check_alone_writes_the_report_anew(tmp_path: Path) -> None:
