@@ -72,7 +72,7 @@ def guess_columns(schema: pa.Schema) -> ColumnSettings:
 
 
 def resolve_columns(asked: ColumnSettings, schema: pa.Schema) -> ColumnSettings:
-    listed = ", ".join(f"{field.name} ({_told(field)})" for field in schema)
+    listed = ", ".join(f"{field.name} ({type_in_words(field)})" for field in schema)
     for role in ("id", "image", "text"):
         column = getattr(asked, role)
         if column not in (None, NONE) and column not in schema.names:
@@ -96,18 +96,18 @@ def resolve_columns(asked: ColumnSettings, schema: pa.Schema) -> ColumnSettings:
             f" there are {listed}"
         )
     if found["image"] and image_kind(schema.field(found["image"])) is None:
-        kind = _told(schema.field(found["image"]))
+        kind = type_in_words(schema.field(found["image"]))
         raise DatasetError(
             f"columns.image: column {found['image']!r} is {kind}, not images"
             " (bytes, paths, or a struct of bytes and path)"
         )
     if found["text"] and text_kind(schema.field(found["text"])) is None:
-        kind = _told(schema.field(found["text"]))
+        kind = type_in_words(schema.field(found["text"]))
         raise DatasetError(f"columns.text: column {found['text']!r} is {kind}, not text")
     if found["text"] and found["text"] == found["image"]:
         raise DatasetError(f"columns.image and columns.text are both {found['text']!r}")
     if found["id"] and not _is_id(schema.field(found["id"])):
-        kind = _told(schema.field(found["id"]))
+        kind = type_in_words(schema.field(found["id"]))
         raise DatasetError(
             f"columns.id: column {found['id']!r} is {kind}; ids are strings or whole numbers"
         )
@@ -134,9 +134,13 @@ def settle_columns(
     return resolve_columns(asked.model_copy(update=held | named), schema)
 
 
-def _told(field: pa.Field) -> str:
+def type_in_words(field: pa.Field) -> str:
     """A column's type in words."""
-    return str(field.type) if json_kinds(field) is None else "JSON of several kinds, or objects"
+    return (
+        str(field.type)
+        if json_kinds(field) is None
+        else "JSON: objects, or values of several kinds"
+    )
 
 
 def has_fields(field: pa.Field) -> bool:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset.catalog import Catalog
-from pipeline.dataset.columns import NONE, has_fields, may_hold, text_kind
+from pipeline.dataset.columns import NONE, has_fields, may_hold, text_kind, type_in_words
 from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.elsewhere import HALVES
 from pipeline.dataset.forms.names import is_about, is_image
@@ -121,7 +121,7 @@ def _columns(catalog: Catalog, in_use: bool) -> Iterator[str]:
             )
         others = [field for field in found if not text_kind(field)]
         if others:
-            kinds = sorted({str(field.type)[:_TYPE] for field in others})
+            kinds = sorted({type_in_words(field)[:_TYPE] for field in others})
             names = [field.name for field in others]
             within = next((field.name for field in others if has_fields(field)), None)
             named = (
