@@ -22,7 +22,7 @@ from examples.scenes.grounds import PAINTS, draw_ground
 from examples.scenes.measure import own_right
 from examples.scenes.scenes import Composer, Group, Scene, compose
 from examples.scenes.sprites import colour_of, cut_out
-from examples.scenes.things import GROUNDS, Sprite, Thing, load_things
+from examples.scenes.things import GROUNDS, Sprite, Thing, load_things, target_things
 from examples.scenes.training.pool import cells_of
 from examples.scenes.training.texts import as_shown, made_up_dialect
 
@@ -175,6 +175,14 @@ def test_a_third_of_things_has_another_name_and_a_third_is_held_back() -> None:
     names = {thing.name for thing in things}
     assert len(names) == len(things) == len({thing.emoji for thing in things})
     assert not names & {thing.logged for thing in things if thing.logged != thing.name}
+
+
+def test_the_target_has_enough_of_each_ground_and_a_third_that_no_checkpoint_saw() -> None:
+    things = target_things()
+    assert set(things) < set(load_things())
+    assert 0.3 < np.mean([thing.novel for thing in things]) < 0.37
+    for ground in GROUNDS:
+        assert sum(ground in thing.grounds for thing in things) >= 10
 
 
 @pytest.fixture(params=range(12))
