@@ -26,7 +26,7 @@ from examples.scenes.names import load_concepts
 from examples.scenes.scenes import Composer, Scene
 from examples.scenes.sources import HERE, WORK
 from examples.scenes.sprites import read_drawing
-from examples.scenes.things import load_sprites, load_things, share
+from examples.scenes.things import load_sprites, share, target_things
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def scene_rows(
     style: str, dialect: Dialect, count: int, prefix: str, seed: int, work: Path = WORK
 ) -> list[dict[str, Any]]:
     """Give scenes of all the target's things in one style, told in one dialect; no text twice."""
-    composer = Composer(load_sprites(load_things(), style, work))
+    composer = Composer(load_sprites(target_things(), style, work))
     rng = np.random.default_rng(seed)
     told: set[str] = set()
     rows: list[dict[str, Any]] = []

@@ -1,7 +1,8 @@
 """The things of the scenes: what they are called, where they are found, which are held back.
 
 `things.csv` lists them. A third, chosen by hash, is never shown to a checkpoint in training nor
-named to it: the target domain alone holds them, and the external base.
+named to it. Two thirds of all, chosen by another hash, stand in the target's scenes and the external
+base's: the checkpoints' world is wider than the target, but lacks a third of it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from examples.scenes.sprites import colour_of, cut_out, read_drawing
 
 GROUNDS = ("grass", "water", "table", "night", "road", "snow", "sand", "room")
 HELD_BACK = 1 / 3
+IN_TARGET = 2 / 3
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 
 
@@ -81,6 +83,11 @@ def load_things() -> tuple[Thing, ...]:
             )
             for row in csv.DictReader(file)
         )
+
+
+def target_things() -> tuple[Thing, ...]:
+    """Give the things of the target's scenes, in the order of `things.csv`."""
+    return tuple(thing for thing in load_things() if share(f"target 1 {thing.name}") < IN_TARGET)
 
 
 def told_colour(thing: Thing, picture: Image.Image) -> str | None:

@@ -26,7 +26,7 @@ from examples.scenes.training.towers import (
     EMBED_DIM,
     PARTS,
     encode_text,
-    look,
+    look_whole,
     new_encoder,
     normalise,
     settle_statistics,
@@ -40,17 +40,37 @@ if TYPE_CHECKING:
 BATCH = 64
 # Share of a batch that is told in a made-up dialect, twice; share of batches that are blurred.
 STRANGE, BLURRED = 0.3, 0.5
+# On how many grounds the scenes of a batch stand: on one, hardly anything but the things tells them
+# apart, which a batch of all grounds leaves unlearned.
+GROUNDS_AT_ONCE = 2
+# How much of a contrast's target lies with scenes that share things.
+SHARED = 0.5
+# By how much a cosine to the direction of a thing counts.
+SHARPNESS = 20.0
 
 
-def contrast(a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Symmetric cross entropy of matching rows (Radford et al. 2021, figure 3)."""
+def contrast(
+    a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor, alike: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Symmetric cross entropy of matching rows (Radford et al. 2021, figure 3).
+
+    Parameters
+    ----------
+    a, b : Tensor of shape (n, d)
+        Unit rows.
+    alike : Tensor of shape (n, n), optional
+        How much each row of `a` has to do with each of `b`, symmetric; rows of one scene alone have
+        where it is left out.
+    """
     import torch
     from torch.nn import functional
 
     logits = scale * a @ b.T
-    target = torch.arange(len(a))
-    ahead = functional.cross_entropy(logits, target, label_smoothing=0.05)
-    return (ahead + functional.cross_entropy(logits.T, target, label_smoothing=0.05)) / 2
+    target = torch.eye(len(a))
+    if alike is not None:
+        target = (1 - SHARED) * target + SHARED * alike / alike.sum(1, keepdim=True)
+    ahead = functional.cross_entropy(logits, target, label_smoothing=0.02)
+    return (ahead + functional.cross_entropy(logits.T, target, label_smoothing=0.02)) / 2
 
 
 def quarter(cells: np.ndarray) -> np.ndarray:
@@ -58,6 +78,22 @@ def quarter(cells: np.ndarray) -> np.ndarray:
     first, second = cells[:, ::2, ::2], cells[:, ::2, 1::2]
     third, fourth = cells[:, 1::2, ::2], cells[:, 1::2, 1::2]
     return np.where(first == fourth, first, np.where(second == third, second, -1))
+
+
+def quarters(cells: np.ndarray, things: int) -> np.ndarray:
+    """Give how much of what each quarter shows is which thing, from labels (n, 8, 8).
+
+    Returns
+    -------
+    float16 array of shape (n, 4, things)
+        Rows that sum to one, or to nothing where a quarter shows the ground alone.
+    """
+    n = len(cells)
+    parts = cells.reshape(n, 2, 4, 2, 4).swapaxes(2, 3).reshape(n * 4, 16)
+    counts = np.zeros((n * 4, things + 1), np.float16)
+    np.add.at(counts, (np.arange(n * 4)[:, None], parts), 1)
+    shares = counts[:, :things] / np.maximum(counts[:, :things].sum(1, keepdims=True), 1)
+    return shares.reshape(n, 4, things)
 
 
 class Answers:
@@ -70,6 +106,13 @@ class Answers:
         for row, scene in enumerate(pool.scenes):
             for group in scene.groups:
                 self.things[row, place[group.thing]] = 1 / len(scene.groups)
+        self.quarters = quarters(pool.cells, len(pool.things))
+
+    def draw(self, rng: np.random.Generator, scenes: int) -> np.ndarray:
+        """Draw a batch of the first `scenes` scenes, all on a few grounds."""
+        grounds = rng.choice(len(GROUNDS), GROUNDS_AT_ONCE, replace=False)
+        found = np.flatnonzero(np.isin(self.grounds[:scenes], grounds))
+        return rng.choice(found, min(BATCH, len(found)), replace=False)
 
 
 def new_heads(things: int) -> nn.ModuleDict:
@@ -81,21 +124,27 @@ def new_heads(things: int) -> nn.ModuleDict:
 
     return nn.ModuleDict(
         {
-            "things": nn.Linear(EMBED_DIM, things),
-            "ground": nn.Linear(EMBED_DIM, len(GROUNDS)),
+            "things": nn.Linear(EMBED_DIM, things, bias=False),
+            "ground": nn.Linear(EMBED_DIM, len(GROUNDS), bias=False),
             "part": nn.Conv2d(PARTS, things, 1),
+            "quarter": nn.Conv2d(2 * PARTS, things, 1),
         }
     )
 
 
 def told(heads: Any, embedding: torch.Tensor, things: torch.Tensor, ground: torch.Tensor) -> Any:
-    """Give the loss of what unit embeddings (n, d) tell of the things and the ground."""
+    """Give the loss of what unit embeddings (n, d) tell of the things and the ground.
+
+    Each has a direction of its own, which embeddings of either half are to have a share of: cosines
+    are compared, so that a class is learned as soon as its direction is found.
+    """
     from torch.nn import functional
 
-    spread = 8 * embedding
-    return functional.cross_entropy(
-        heads["things"](spread), things
-    ) + 0.5 * functional.cross_entropy(heads["ground"](spread), ground)
+    def logits(head: str) -> torch.Tensor:
+        return SHARPNESS * embedding @ functional.normalize(heads[head].weight, dim=-1).T
+
+    named = functional.cross_entropy(logits("things"), things)
+    return named + 0.2 * functional.cross_entropy(logits("ground"), ground)
 
 
 def texts_of(
@@ -138,39 +187,46 @@ def train_encoder(
 
     def loss(module: Any, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         model, heads = module["encoder"], module["heads"]
-        first = rng.choice(scenes, BATCH, replace=False)
+        first = answers.draw(rng, scenes)
         rows = np.concatenate([first, first + scenes])
         x = augment.to_tensor(pool.pictures[rows])
         x = augment.move(x, rng, 4, (0.9, 1.12), 0.04, False, "edge")
         x = augment.recolour(x, rng, 0.4)
         if rng.random() < BLURRED:
             x = augment.blur(x, rng, 0.3)
-        images, parts = look(model.visual, normalise(augment.blot(x, rng, 0.1)))
+        images, parts, quarter_parts = look_whole(
+            model.visual, normalise(augment.blot(x, rng, 0.1))
+        )
         images = functional.normalize(images, dim=-1)
         a, b = images.chunk(2)
         # A scene is told as one of its two pictures shows it: their colours may differ.
-        style = rng.integers(0, 2, BATCH) * scenes
+        style = rng.integers(0, 2, len(first)) * scenes
         told_of = [pool.scenes[i] for i in first + style]
         plain, strange, again = (
             text_embeddings(model, texts) for texts in texts_of(told_of, rng, foreign)
         )
         text = torch.cat([plain, strange])
         scale = model.logit_scale.exp().clamp(max=50)
-        contrasts = contrast(a, text, scale) + contrast(b, text, scale)
-        contrasts = contrasts + contrast(a, b, scale)
-        same = contrast(strange, again, scale)
         there = torch.from_numpy(answers.things[rows].astype(np.float32))
+        alike = there[: len(first)] @ there[: len(first)].T
+        contrasts = contrast(a, text, scale, alike) + contrast(b, text, scale, alike)
+        contrasts = contrasts + contrast(a, b, scale, alike)
+        same = contrast(strange, again, scale)
         ground = torch.from_numpy(answers.grounds[rows])
         seen = told(heads, images, there, ground)
         read = told(heads, plain, there[: len(plain)], ground[: len(plain)])
         labels = torch.from_numpy(quarter(pool.cells[rows]).astype(np.int64))
         shown = functional.cross_entropy(heads["part"](parts), labels, ignore_index=-1)
-        value = contrasts / 3 + 0.3 * same + 0.4 * seen + 0.2 * read + 0.5 * shown
+        held = torch.from_numpy(answers.quarters[rows].astype(np.float32)).flatten(0, 1)
+        spoken = heads["quarter"](quarter_parts).flatten(2).transpose(1, 2).flatten(0, 1)
+        there_is = held.sum(1) > 0
+        shown = shown + functional.cross_entropy(spoken[there_is], held[there_is])
+        value = contrasts / 3 + 0.3 * same + seen + 0.5 * read + 0.4 * shown
         with torch.no_grad():
             hits = (a[: len(plain)] @ plain.T).argmax(1) == torch.arange(len(plain))
             kept = labels >= 0
             right = (heads["part"](parts).argmax(1) == labels)[kept].float().mean()
-            best = heads["things"](images).argmax(1)
+            best = (images @ functional.normalize(heads["things"].weight, dim=-1).T).argmax(1)
             first_right = (there.gather(1, best[:, None]) > 0).float().mean()
         figures = {
             "hits": float(hits.float().mean()),

@@ -130,8 +130,14 @@ def settle_statistics(tower: nn.Module, pictures: np.ndarray) -> None:
 
 def look(tower: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Give the embedding (n, d) of normalised pictures, and their features (n, c, 4, 4) before."""
+    return look_whole(tower, x)[:2]
+
+
+def look_whole(tower: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Give what `look` does, and the features (n, 2 c, 2, 2) that are pooled."""
     import torch
 
     x = x.contiguous(memory_format=torch.channels_last)
-    x = tower.layer3(tower.layer2(tower.layer1(tower.stem(x))))
-    return tower.attnpool(tower.layer4(x)), x
+    parts = tower.layer3(tower.layer2(tower.layer1(tower.stem(x))))
+    quarters = tower.layer4(parts)
+    return tower.attnpool(quarters), parts, quarters
