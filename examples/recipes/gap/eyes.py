@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class Eyes:
     network: nn.Module
     side: int
 
-    @property
+    @cached_property
     def channels(self) -> int:
         """Channels of the maps."""
         with torch.inference_mode():
