@@ -34,6 +34,7 @@ from pipeline.ledger.summary import headline, told
 from pipeline.report.presentation import present
 from pipeline.storage.files import write_whole
 from pipeline.storage.passing import may_pass
+from pipeline.storage.warned import Warned, pass_on
 
 
 def _worth_a_retry(task: Any, task_run: Any, state: Any) -> bool:
@@ -127,27 +128,27 @@ def build_task(config: str) -> bool:
 
 @task(name="complete-shard", task_run_name="{name}", **_TRIES)
 def shard_task(config: str, name: str, run_id: str) -> dict[str, Any]:
-    """Complete the rows of a shard; `outcomes` by count, `seconds` it took, and by which `worker`."""
-    job = _worker_job(config, run_id)
-    shard = ShardPlan.parse(_planned(job, f"{name}.json").decode())
-    progress, kind = _progress.get(config), _kind(job, shard)
-    pace = Pace(job.models.loading.seconds)
-    pace.begin()
-    if progress is None:
-        version = job.knowledge.version
-        own = job.check.config if shard.checks else job.config
-        check_planned(own, job.models.identity, version, shard.missing, shard.settings)
-        manifest = job.complete_shard(shard)
-        outcomes = count_outcomes(manifest.rows)
-    else:
-        progress.begin(name, kind)
-        manifest = job.complete_shard(
-            shard, partial(progress.rows_done, name, kind), partial(progress.answered, kind)
-        )
-        outcomes = count_outcomes(manifest.rows)
-        progress.end(name, kind, outcomes)
-    worker = f"{socket.gethostname()} {os.getpid()}"
-    return {"outcomes": outcomes, "seconds": pace.spent(), "worker": worker}
+    """Complete the rows of a shard; `outcomes` by count, `seconds`, the `worker` and what it `warned` of."""
+    with Warned() as warned:
+        job = _worker_job(config, run_id)
+        shard = ShardPlan.parse(_planned(job, f"{name}.json").decode())
+        progress, kind = _progress.get(config), _kind(job, shard)
+        pace = Pace(job.models.loading.seconds)
+        pace.begin()
+        if progress is None:
+            version = job.knowledge.version
+            own = job.check.config if shard.checks else job.config
+            check_planned(own, job.models.identity, version, shard.missing, shard.settings)
+            outcomes = count_outcomes(job.complete_shard(shard).rows)
+        else:
+            progress.begin(name, kind)
+            manifest = job.complete_shard(
+                shard, partial(progress.rows_done, name, kind), partial(progress.answered, kind)
+            )
+            outcomes = count_outcomes(manifest.rows)
+            progress.end(name, kind, outcomes)
+    told = {"worker": f"{socket.gethostname()} {os.getpid()}", "warned": warned.found()}
+    return {"outcomes": outcomes, "seconds": pace.spent(), **told}
 
 
 def _kind(job: Job, shard: ShardPlan) -> str:
@@ -204,6 +205,7 @@ def _complete(config: str, job: Job) -> None:
     kinds = {shard.name: _kind(job, shard) for shard in shards}
     for call, done in run_tasks(engine, shard_task, stages()):
         if engine.kind != "local":
+            pass_on(done.pop("warned"))
             progress.end_by_worker(call["name"], kinds[call["name"]], **done)
     shutil.rmtree(folder)
     if engine.kind != "local" and mirror is not None:

@@ -136,6 +136,8 @@ class Candidate:
     encoded : bytes or None
         The file that ``image`` was read back from, where whoever asked has written it; generators
         leave it out.
+    revision : str or None
+        Which version of the model made it, where a server says so with its answer.
     notes : tuple of str
         What was done on the way that a reader of the result should know.
     """
@@ -148,6 +150,7 @@ class Candidate:
     shown: tuple[str, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     encoded: bytes | None = None
+    revision: str | None = None
 
 
 def storable(candidate: Candidate) -> Candidate:
@@ -168,6 +171,7 @@ def storable(candidate: Candidate) -> Candidate:
         text=None if candidate.text is None else well_formed(candidate.text),
         image=image,
         notes=tuple(well_formed(note) for note in notes),
+        revision=None if candidate.revision is None else well_formed(candidate.revision),
     )
 
 

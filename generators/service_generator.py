@@ -32,6 +32,8 @@ ROWS_OF_AN_OUTAGE = 3
 # Candidates under way beside those that are awaited, as a multiple of the concurrency: by as many times
 # the mean may the slowest answer of a block take before the server waits for us.
 AHEAD = 16
+# Characters that are kept of what a server calls its model.
+MOST_OF_A_REVISION = 200
 # Servers disagree on wider seeds; all take 31 bits.
 SEED_MASK = (1 << 31) - 1
 
@@ -155,7 +157,8 @@ class ServiceGenerator(Generic[Request]):
             try:
                 prepared = await asked()
                 answer = await self._post(row_id, seed, prepared)
-                return self._candidate(seed, prepared.question, answer)
+                candidate = self._candidate(seed, prepared.question, answer)
+                return replace(candidate, revision=self._revision(answer))
             except ContentRefused as refusal:
                 assert prepared is not None
                 return prepared.question.candidate(seed, f"refused: {refusal}")
@@ -163,6 +166,14 @@ class ServiceGenerator(Generic[Request]):
                 raise
             except ServiceError as error:
                 return error
+
+    def _revision(self, answer: dict[str, Any]) -> str | None:
+        """What an answer says of the model that gave it, beyond the name that was asked for."""
+        said = [answer.get("model"), answer.get("system_fingerprint")]
+        told = [
+            one for one in said if isinstance(one, str) and one not in ("", self.settings.model)
+        ]
+        return " ".join(told)[:MOST_OF_A_REVISION] or None
 
     def _prepared(self, request: Request, pictures: Pictures) -> Prepared:
         """All that is sent for a request's candidates, but for the seed."""

@@ -20,6 +20,7 @@ from pipeline.dataset.columns import NONE, ColumnSettings
 from pipeline.dataset.dataset import Dataset, DatasetSettings
 from pipeline.dataset.earlier import made_earlier
 from pipeline.dataset.ids import DuplicateIds
+from pipeline.dataset.misread import misread
 from pipeline.dataset.overlooked import doubtful, overlooked, without_pairs
 from pipeline.dataset.settings import INTERNAL
 from pipeline.dataset.sources import Progress, quiet
@@ -192,11 +193,12 @@ def _warnings(catalog: Catalog, externals: Mapping[str, Catalog]) -> list[str]:
     found += [
         *mixed_splits(catalog),
         *overlooked(catalog),
+        *misread(catalog.dataset),
         *made_earlier(catalog),
         *catalog.dataset.advice(),
     ]
     for name, external in externals.items():
-        told = [*overlooked(external), *made_earlier(external)]
+        told = [*overlooked(external), *misread(external.dataset), *made_earlier(external)]
         found += [f"external {name}: {line}" for line in told]
         found += filter(None, [without_pairs(name, external)])
     return found

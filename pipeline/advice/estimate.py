@@ -21,6 +21,7 @@ from pipeline.dataset.catalog import Catalog, encoded_images, fetch
 from pipeline.dataset.earlier import made_earlier
 from pipeline.dataset.encoding import ImageFormat
 from pipeline.dataset.images import decode
+from pipeline.dataset.misread import misread
 from pipeline.dataset.overlooked import overlooked, without_pairs
 from pipeline.dataset.sources import Progress, quiet
 from pipeline.job import Job
@@ -137,11 +138,13 @@ def _checked(job: Job, counts: Mapping[str, int]) -> dict[str, int]:
 
 def _advice(job: Job, external: Mapping[str, int | None]) -> list[str]:
     """What to change about the datasets that were read, and what of them is not used."""
-    lines = [*job.sources.dataset.advice(), *mixed_splits(job.catalog), *overlooked(job.catalog)]
+    own = job.sources.dataset
+    lines = [*own.advice(), *mixed_splits(job.catalog), *overlooked(job.catalog), *misread(own)]
     lines += made_earlier(job.catalog)
     for name in (name for name, pairs in external.items() if pairs is not None):
         catalog = job.sources.catalog(name)
-        told = [*catalog.dataset.advice(), *overlooked(catalog), *made_earlier(catalog)]
+        dataset = catalog.dataset
+        told = [*dataset.advice(), *overlooked(catalog), *misread(dataset), *made_earlier(catalog)]
         lines += [f"external {name}: {line}" for line in told]
         lines += filter(None, [without_pairs(name, catalog)])
     return lines

@@ -54,10 +54,11 @@ class Recorder:
         given = [half for half in ("text", "image") if getattr(needs, half)]
         # What a half was made from; where none holds, what all of them were.
         of = [tried.candidate for tried in row.tried] if best is None else [best.candidate]
+        served = next((one.revision for one in of if one.revision is not None), None)
         return {
             "generator": component.kind,
             "model": component.served if main is None else main.name,
-            "revision": None if main is None else main.revision,
+            "revision": served if main is None else main.revision,
             "prompt": best.candidate.prompt if best else None,
             "seed": best.candidate.seed if best else None,
             "attempt": best.attempt if best else None,

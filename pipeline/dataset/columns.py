@@ -6,27 +6,22 @@ strings or whole numbers.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from itertools import accumulate
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.dataset.forms import called
 from pipeline.dataset.forms.base import DatasetError, is_binary, is_list, is_string
-from pipeline.dataset.forms.inline import inline_image
-from pipeline.dataset.forms.kinds import ITEMS, LIST, OBJECT, STRING, is_empty, json_kinds
-from pipeline.dataset.forms.reasons import NO_PATH
+from pipeline.dataset.forms.kinds import BOOL, ITEMS, LIST, OBJECT, STRING, is_empty, json_kinds
 from pipeline.dataset.schema import OWN_COLUMNS
 
 NONE = "none"
 # Lists within lists that rows of pixels are.
 _OF_PIXELS = 2
-# Kinds of JSON that may name an image: a string, an object with its path, a list of strings.
-_PATHS = STRING | OBJECT | STRING << ITEMS
+# Kinds of JSON that may name an image: a string, an object with its path, a list of such.
+_PATHS = STRING | OBJECT | (STRING | OBJECT) << ITEMS
 
 
 class ColumnSettings(BaseModel):
@@ -36,7 +31,8 @@ class ColumnSettings(BaseModel):
 
     id: str | None = Field(
         default=None,
-        description="Column of unique ids; found by name if left out; 'none': a digest of the row.",
+        description="Column of unique ids; found by name if left out; 'none': a digest of the row."
+        " A column within another is named by its path, as in caption.en.",
     )
     image: str | None = Field(
         default=None,
@@ -76,7 +72,7 @@ def guess_columns(schema: pa.Schema) -> ColumnSettings:
 
 
 def resolve_columns(asked: ColumnSettings, schema: pa.Schema) -> ColumnSettings:
-    listed = ", ".join(f"{field.name} ({field.type})" for field in schema)
+    listed = ", ".join(f"{field.name} ({type_in_words(field)})" for field in schema)
     for role in ("id", "image", "text"):
         column = getattr(asked, role)
         if column not in (None, NONE) and column not in schema.names:
@@ -100,24 +96,26 @@ def resolve_columns(asked: ColumnSettings, schema: pa.Schema) -> ColumnSettings:
             f" there are {listed}"
         )
     if found["image"] and image_kind(schema.field(found["image"])) is None:
-        kind = schema.field(found["image"]).type
+        kind = type_in_words(schema.field(found["image"]))
         raise DatasetError(
             f"columns.image: column {found['image']!r} is {kind}, not images"
             " (bytes, paths, or a struct of bytes and path)"
         )
     if found["text"] and text_kind(schema.field(found["text"])) is None:
-        kind = schema.field(found["text"]).type
+        kind = type_in_words(schema.field(found["text"]))
         raise DatasetError(f"columns.text: column {found['text']!r} is {kind}, not text")
     if found["text"] and found["text"] == found["image"]:
         raise DatasetError(f"columns.image and columns.text are both {found['text']!r}")
     if found["id"] and not _is_id(schema.field(found["id"])):
-        kind = schema.field(found["id"]).type
+        kind = type_in_words(schema.field(found["id"]))
         raise DatasetError(
             f"columns.id: column {found['id']!r} is {kind}; ids are strings or whole numbers"
         )
     used = {column for column in found.values() if column}
     if found["image"] and _may_be_several(schema.field(found["image"])):
         used.remove(found["image"])  # what is beside the image of a row passes through
+    if found["text"] and _may_be_no_text(schema.field(found["text"])):
+        used.remove(found["text"])  # so that it is kept at all
     rest = [c for c in schema.names if c not in used]
     extra = rest if asked.extra is None else [c for c in asked.extra if c not in used]
     return ColumnSettings(**found, extra=extra)
@@ -134,6 +132,24 @@ def settle_columns(
     }
     named = {role: getattr(asked, role) for role in held if getattr(asked, role)}
     return resolve_columns(asked.model_copy(update=held | named), schema)
+
+
+def type_in_words(field: pa.Field) -> str:
+    """A column's type in words."""
+    return (
+        str(field.type)
+        if json_kinds(field) is None
+        else "JSON: objects, or values of several kinds"
+    )
+
+
+def has_fields(field: pa.Field) -> bool:
+    """Whether a column holds objects, or lists of them, of which a field can be named by a path."""
+    kind, kinds = field.type, json_kinds(field)
+    while is_list(kind):
+        kind = kind.value_type
+    objects = OBJECT | OBJECT << ITEMS
+    return pa.types.is_struct(kind) if kinds is None else bool(kinds & objects)
 
 
 def _by_name(schema: pa.Schema, names: Sequence[str], fits: Any) -> str | None:
@@ -188,60 +204,15 @@ def is_uuid(kind: pa.DataType) -> bool:
     return kind == pa.binary(16)
 
 
-def image_cells(
-    column: pa.Array, field: pa.Field, is_there: Callable[[str], bool] = lambda path: True
-) -> list[dict[str, Any] | None]:
-    """The image column's values as {bytes, path, reason}.
-
-    Of a list it is the first that is an image or whose path is there; else the first that is anything.
-    """
-    if json_kinds(field) is not None:
-        return [_json_cell(text, is_there) for text in column.to_pylist()]
-    if is_list(column.type):
-        held = image_cells(column.flatten(), field.type.value_field)
-        lengths = pc.fill_null(pc.list_value_length(column), 0).to_pylist()
-        ends = list(accumulate(lengths))
-        return [
-            _first(held[end - length : end], is_there)
-            for end, length in zip(ends, lengths, strict=True)
-        ]
-    if pa.types.is_struct(column.type):
-        names = {child.name for child in column.type}
-        cells = column.to_pylist()
-        whole = {"bytes", "path", "reason"} <= names
-        return cells if whole else [c and {"bytes": None, "path": None, **c} for c in cells]
-    key = "bytes" if is_binary(column.type) else "path"
-    other = "path" if key == "bytes" else "bytes"
-    return [None if v is None else {key: v, other: None} for v in column.to_pylist()]
-
-
-def _first(cells: list[dict[str, Any] | None], is_there: Callable[[str], bool]) -> Any:
-    """Of the images of a row the one that counts."""
-    held = [cell for cell in cells if cell and (cell["bytes"] or cell["path"])]
-    good = (c for c in held if c["bytes"] or is_there(c["path"]))
-    return next(good, None) or next(filter(None, [*held, *cells]), None)
-
-
-def _json_cell(text: str | None, is_there: Callable[[str], bool]) -> dict[str, Any] | None:
-    return _cell(None if text is None else json.loads(text), is_there)
-
-
-def _cell(value: Any, is_there: Callable[[str], bool]) -> dict[str, Any] | None:
-    if isinstance(value, list):
-        return _first([_cell(item, is_there) for item in value], is_there)
-    if isinstance(value, dict):
-        # Bytes can only be written out in JSON, and are unpacked where a path is.
-        data, path = value.get("bytes"), value.get("path")
-        packed = isinstance(data, str) and inline_image(data) is not None
-        value = data if packed else path if isinstance(path, str) else value
-    if isinstance(value, str) or value is None:
-        return None if value is None else {"bytes": None, "path": value}
-    return {"bytes": None, "path": None, "reason": NO_PATH}
-
-
 def _may_be_several(field: pa.Field) -> bool:
-    """Whether an image column may hold more than one image of a row."""
-    return image_kind(field) == "list" or bool((json_kinds(field) or 0) & LIST)
+    """Whether an image column may hold more of a row than an image: others, or what an object says of it."""
+    return image_kind(field) == "list" or bool((json_kinds(field) or 0) & (LIST | OBJECT))
+
+
+def _may_be_no_text(field: pa.Field) -> bool:
+    """Whether a text column may hold what is neither a text nor a list of texts."""
+    others = OBJECT | BOOL
+    return bool((json_kinds(field) or 0) & (others | others << ITEMS))
 
 
 def may_hold(kind: pa.DataType, half: str) -> bool:

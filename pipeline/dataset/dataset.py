@@ -6,16 +6,17 @@ whether those bytes are an image is for `pipeline.dataset.images` to say.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.dataset.cells import image_cells
 from pipeline.dataset.columns import (
     ColumnSettings,
-    image_cells,
     image_kind,
     resolve_columns,
     settle_columns,
@@ -26,7 +27,16 @@ from pipeline.dataset.forms.registry import guess_format, open_source
 from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.rows import Columns
 from pipeline.dataset.halves import check_images, unpacked
-from pipeline.dataset.opening import check_columns, guess_halves, known_schema, table_names
+from pipeline.dataset.opening import (
+    check_columns,
+    check_tables,
+    excluded_ids,
+    guess_halves,
+    known_schema,
+    table_names,
+    with_paths,
+    without_rows,
+)
 from pipeline.dataset.settings import DatasetSettings
 from pipeline.dataset.unified import Unified, Unread
 
@@ -106,15 +116,15 @@ class Dataset:
         root = Root.of(settings.path, base)
         format = settings.format if settings.format != "auto" else guess_format(root)
         source = open_source(format, root, settings.quotes, folder)
-        if not table_names(source):
-            raise DatasetError(f"path {settings.path!r} holds no file of format {format}")
+        source = with_paths(source, settings.columns)
+        check_tables(source, root, settings.path, format)
         schema = known_schema(source, settings.columns)
         if not schema.names:
             raise DatasetError(f"path {settings.path!r} has no rows")
         columns = resolve_columns(guess_halves(settings.columns, source), schema)
         images = Root.of(settings.image_root, base) if settings.image_root else root
         dataset = cls(settings, format, source, columns, Pictures(images), root)
-        dataset.excluded = _excluded(settings.exclude, base)
+        dataset.excluded = excluded_ids(settings.exclude, base)
         dataset._look()
         dataset.learn("", known or {})
         return dataset
@@ -284,17 +294,7 @@ class Dataset:
                     cells = list(map(unpacked, found))
                     self._by_path |= any(c and c["bytes"] is None and c["path"] for c in cells)
                     self._by_path |= image_kind(batch.schema.field(0)) == "path"
-                    check_images(self.columns.image, cells)
+                    folder = posixpath.dirname(name)
+                    check_images(self.columns.image, cells, partial(self._unified.is_there, folder))
                 return
-        raise DatasetError(f"path {self.settings.path!r} has no rows")
-
-
-def _excluded(name: str | None, base: Path) -> frozenset[str]:
-    """The ids in the file of rows to leave out."""
-    if name is None:
-        return frozenset()
-    try:
-        lines = (base / name).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"exclude {name!r} can't be read: {error}") from None
-    return frozenset(line.strip() for line in lines if line.strip())
+        raise without_rows(self.source, self.settings.path)

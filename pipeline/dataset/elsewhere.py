@@ -13,8 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.dataset.columns import image_cells, image_kind, may_hold, text_kind
+from pipeline.dataset.cells import image_cells
+from pipeline.dataset.columns import image_kind, may_hold, text_kind
 from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.forms.base import is_list
 from pipeline.dataset.forms.called import may_be_called
 from pipeline.dataset.forms.kinds import json_kinds
 from pipeline.dataset.forms.pictures import Pictures
@@ -41,6 +43,7 @@ class Elsewhere:
                 (field, name)
                 for field, name in passed
                 if getattr(dataset.columns, half) not in (None, field.name)
+                and not (half == "image" and _is_within(dataset.columns.image, field.name))
                 and may_be_called(half, field.name)
                 and may_hold(field.type, half)
             ]
@@ -84,7 +87,13 @@ class Elsewhere:
             return [bool(texts) for texts in captions(values, text_kind(field) == "list")[0]]
         if half == "image" and image_kind(field):
             return [_is_picture(cell, self._images) for cell in image_cells(column, field)]
-        return column.is_valid().to_pylist()
+        there = pc.list_value_length(column) if is_list(column.type) else column.is_valid()
+        return [bool(one) for one in there.to_pylist()]
+
+
+def _is_within(column: str | None, other: str) -> bool:
+    """Whether a column is named by a path through another."""
+    return column is not None and column.startswith(f"{other}.")
 
 
 def _is_filled(text: str | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -81,11 +82,11 @@ def in_cell(cell: Cell) -> tuple[bytes | None, str | None]:
     return None, cell.get("reason") or reasons.NO_IMAGE
 
 
-def check_images(column: str | None, cells: list[Cell]) -> None:
+def check_images(column: str | None, cells: list[Cell], is_there: Callable[[str], bool]) -> None:
     """Raise a `DatasetError` if the first cells of an image column show that it holds none."""
     paths = [c["path"] for c in cells if c and c["bytes"] is None and c["path"]]
     strange = [p for p in paths if not is_image(p) and "://" not in p and not _like_path(p)]
-    if len(paths) >= 4 and len(strange) == len(paths):
+    if len(paths) >= 4 and len(strange) == len(paths) and not any(map(is_there, strange)):
         raise DatasetError(
             f"column {column!r} holds texts, not images or paths of images"
             f" (the first: {strange[0][:60]!r}); set columns.image"

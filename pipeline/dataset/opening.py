@@ -1,14 +1,20 @@
-"""What has to be known of a source before its rows are read: its tables, columns, the one of images."""
+"""What has to be known of a source before its rows are read: tables, columns, rows to leave out."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pyarrow as pa
 
 from pipeline.dataset.columns import NONE, ColumnSettings, guess_columns, resolve_columns
-from pipeline.dataset.forms.base import DatasetError, Source, is_string
+from pipeline.dataset.forms.base import DatasetError, Left, Source, is_string
 from pipeline.dataset.forms.kinds import field_of
-from pipeline.dataset.forms.names import is_image
+from pipeline.dataset.forms.names import holds_rows, is_image
+from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.rows import Columns, with_empty
+from pipeline.dataset.forms.unused import empty_files
+from pipeline.dataset.forms.within import Within
 
 _LOOKED_AT = 64
 
@@ -81,6 +87,55 @@ def check_columns(source: Source, asked: ColumnSettings, found: ColumnSettings) 
                     f"{name} has no column {held!r}, which holds the {role}s of other files,"
                     f" but {other!r}; give all files the same columns, or set columns.{role}"
                 )
+
+
+def with_paths(source: Source, asked: ColumnSettings) -> Source:
+    """A source that has the columns within others too which are asked for by their paths."""
+    named = [asked.id, asked.image, asked.text, *(asked.extra or ())]
+    paths = [name for name in dict.fromkeys(named) if name and "." in name]
+    if not paths:
+        return source
+    grown: Columns | None = getattr(source, "columns", None)
+    if grown is None:
+        return Within(source, paths)
+    grown.within = paths
+    return source
+
+
+def check_tables(source: Source, root: Root, path: str, form: str) -> None:
+    """Raise a `DatasetError` if a path holds no table of a form that has a byte."""
+    if not table_names(source):
+        empty = empty_tables(root)
+        besides = f" but {empty_files(empty)}" if empty else ""
+        raise DatasetError(f"path {path!r} holds no file of format {form}{besides}")
+
+
+def empty_tables(root: Root) -> list[str]:
+    """The tables and archives of a folder that have no byte."""
+    return [name for name in root.names() if holds_rows(name) and root.is_empty(name)]
+
+
+def excluded_ids(name: str | None, base: Path) -> frozenset[str]:
+    """The ids in the file of rows to leave out."""
+    if name is None:
+        return frozenset()
+    try:
+        lines = (base / name).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"exclude {name!r} can't be read: {error}") from None
+    return frozenset(line.strip() for line in lines if line.strip())
+
+
+def without_rows(source: Source, path: str) -> DatasetError:
+    """What is wrong with a dataset that has files and no row; tells what lies in them instead."""
+    left: Callable[[str], Mapping[str, Left]] = getattr(source, "left", lambda name: {})
+    held = [
+        f"{kind}: {some.count} ({', '.join(some.first)})"
+        for name in table_names(source)
+        for kind, some in left(name).items()
+        if some.count
+    ]
+    return DatasetError(f"path {path!r} has no rows" + "".join(f"; {one}" for one in held[:2]))
 
 
 def table_names(source: Source) -> list[str]:

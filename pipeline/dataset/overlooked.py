@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset.catalog import Catalog
-from pipeline.dataset.columns import NONE, may_hold, text_kind
+from pipeline.dataset.columns import NONE, has_fields, may_hold, text_kind, type_in_words
 from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.elsewhere import HALVES
-from pipeline.dataset.forms.names import is_about
-from pipeline.dataset.forms.reasons import NO_STRING
-from pipeline.dataset.forms.unused import unused
-from pipeline.dataset.opening import table_names
+from pipeline.dataset.forms.names import is_about, is_image
+from pipeline.dataset.forms.reasons import NO_STRING, OUTSIDE
+from pipeline.dataset.forms.unused import by_suffix, empty_files, unused
+from pipeline.dataset.opening import empty_tables, table_names
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,33 @@ def overlooked(catalog: Catalog, in_use: bool = False) -> list[str]:
     Files are those of the dataset's folder (of a glob, what it matches) that the form does not read
     and that no row names. What only tells of data, a README or a list of checksums, is none of them.
     """
-    files = unused(_unused(catalog.dataset, catalog.image_paths()))
-    return [*files, *_within(catalog), *_columns(catalog, in_use)]
+    empty = empty_tables(catalog.dataset.root)
+    left = _unused(catalog.dataset, catalog.image_paths())
+    out = _leading_out(catalog, left)
+    said = {*empty, *out}
+    files = unused(name for name in left if name not in said)
+    told = [*_empty(empty), *_links(out), *files]
+    return [*told, *_within(catalog), *_columns(catalog, in_use)]
+
+
+def _empty(names: Sequence[str]) -> Iterator[str]:
+    if names:
+        yield (
+            f"{empty_files(names)}: nothing is read of {'it' if len(names) == 1 else 'them'};"
+            " copy or write again what should hold rows"
+        )
+
+
+def _leading_out(catalog: Catalog, names: Sequence[str]) -> list[str]:
+    """Of pictures that are not used, links to files beyond the dataset's folder."""
+    if not any(reason.startswith(OUTSIDE) for reason in catalog.reasons()["image"]):
+        return []
+    return [n for n in names if is_image(n) and catalog.dataset.images.leads_out(n)]
+
+
+def _links(names: Sequence[str]) -> Iterator[str]:
+    for line in by_suffix(names):
+        yield f"links that lead out of the dataset's folder are not followed: {line}; copy what they lead to"
 
 
 def _within(catalog: Catalog) -> Iterator[str]:
@@ -96,11 +121,15 @@ def _columns(catalog: Catalog, in_use: bool) -> Iterator[str]:
             )
         others = [field for field in found if not text_kind(field)]
         if others:
-            kinds = sorted({str(field.type)[:_TYPE] for field in others})
+            kinds = sorted({type_in_words(field)[:_TYPE] for field in others})
             names = [field.name for field in others]
+            within = next((field.name for field in others if has_fields(field)), None)
+            named = (
+                f", or name a field within it (columns.{half}: {within}.FIELD)" if within else ""
+            )
             yield (
                 f"every row counts as without {half}, which may lie in {_shown(names)}"
-                f" ({', '.join(kinds)}); no {half} is read of that: make it {_READ[half]}"
+                f" ({', '.join(kinds)}); no {half} is read of that: make it {_READ[half]}{named}"
             )
 
 
@@ -126,11 +155,12 @@ def _elsewhere(catalog: Catalog, half: str) -> Iterator[str]:
 
 def _no_strings(catalog: Catalog) -> Iterator[str]:
     """Captions in another shape than strings and lists of them."""
+    name = catalog.dataset.columns.text
     if rows := catalog.reasons()["text"].get(NO_STRING):
         yield (
-            f"rows whose {catalog.dataset.columns.text!r} is neither a text nor a list of texts, such as"
-            f" texts by language or lists within lists: {rows}; no text is read of them, and what stands"
-            " there is not kept: write a string or a list of strings"
+            f"rows whose {name!r} is neither a text nor a list of texts, such as texts by language or"
+            f" lists within lists: {rows}; no text is read of them: name a field within it"
+            f" (columns.text: {name}.FIELD), or write a string or a list of strings"
         )
 
 

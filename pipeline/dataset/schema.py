@@ -119,7 +119,8 @@ def completed_schema(text_is_list: bool, extra: pa.Schema | None = None) -> pa.S
     text_is_list
         Whether the dataset's text column holds lists of captions; the output's then does too.
     extra
-        The pass-through columns, in the dataset's order, and what `datasets` knows of them.
+        The pass-through columns, in the dataset's order, what `datasets` knows of them and what the
+        source says besides.
 
     Raises
     ------
@@ -143,7 +144,8 @@ def completed_schema(text_is_list: bool, extra: pa.Schema | None = None) -> pa.S
         pa.field("reason", pa.string()),
         pa.field("completion", COMPLETION),
     ]
-    version = {"rag4dmc": json.dumps({"schema_version": SCHEMA_VERSION})}
+    told = {k: v for k, v in ((extra and extra.metadata) or {}).items() if k != HUGGINGFACE}
+    version = {**told, b"rag4dmc": json.dumps({"schema_version": SCHEMA_VERSION}).encode()}
     features = {"image": {"_type": "Image"}} | (features_of(extra) if extra else {})
     return with_features(pa.schema(fields, metadata=version), features)
 

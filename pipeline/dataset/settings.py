@@ -56,7 +56,7 @@ class DatasetSettings(BaseModel):
     quotes: Quotes = Field(
         "auto",
         description="How a quote stands within quotes in CSV: doubled, or after a backslash;"
-        " 'auto' finds out.",
+        " 'auto' finds out which. 'none': quotes are part of the texts.",
     )
     image_root: str | None = Field(
         default=None,

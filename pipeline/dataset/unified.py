@@ -10,10 +10,17 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.dataset.columns import ColumnSettings, free_name, image_cells, is_uuid, text_kind
+from pipeline.dataset.cells import image_cells, without_bytes
+from pipeline.dataset.columns import (
+    ColumnSettings,
+    free_name,
+    is_uuid,
+    text_kind,
+)
 from pipeline.dataset.forms.base import BATCH_BYTES, IMAGE_CELL, Batch
+from pipeline.dataset.forms.file_metadata import of_columns
 from pipeline.dataset.forms.inline import inline_image
-from pipeline.dataset.forms.kinds import json_kinds, loose_strings
+from pipeline.dataset.forms.kinds import json_kinds, loose_strings, unmarked
 from pipeline.dataset.forms.pictures import Pictures
 from pipeline.dataset.forms.reasons import NO_IMAGES, NO_TEXTS
 from pipeline.dataset.halves import (
@@ -25,7 +32,7 @@ from pipeline.dataset.halves import (
     readable_rows,
     unpacked,
 )
-from pipeline.dataset.schema import IMAGE, features_of, with_features
+from pipeline.dataset.schema import HUGGINGFACE, IMAGE, features_of, with_features
 
 # Images that are read by their paths at the same time, where that takes a server.
 IMAGES_AT_ONCE = 32
@@ -51,7 +58,7 @@ class Unified:
         Of the batches that come out; see `pipeline.dataset.dataset.Dataset.batches`.
     extra_schema : pyarrow.Schema
         The pass-through columns. One with a name that the completed dataset has itself is called
-        `source_NAME`. It keeps what `datasets` knows of them.
+        `source_NAME`. It keeps what the source says of them, and what `datasets` knows.
     passed : list of pyarrow.Field
         The same columns by the names and with the marks that the source gives them.
     text_is_list : bool
@@ -70,12 +77,14 @@ class Unified:
         taken = set(read.names)
         self.passed = [read.field(name) for name in self._extra_names]
         features, names = features_of(read), [free_name(f.name, taken) for f in self.passed]
+        told = {k: v for k, v in (read.metadata or {}).items() if k != HUGGINGFACE}
         self.extra_schema = with_features(
             pa.schema(
                 [
-                    field.with_name(name).remove_metadata().with_nullable(True)
+                    unmarked(field).with_name(name).with_nullable(True)
                     for name, field in zip(names, self.passed, strict=True)
-                ]
+                ],
+                metadata=of_columns(told, names),
             ),
             {
                 n: features[f.name]
@@ -146,7 +155,7 @@ class Unified:
         if not self.columns.image:
             return [{"bytes": None, "path": None, "reason": NO_IMAGES}] * batch.num_rows
         column, field = _column(batch, self.columns.image)
-        found = image_cells(column, field, lambda path: self._is_there(folder, path))
+        found = image_cells(column, field, lambda path: self.is_there(folder, path))
         cells = list(map(unpacked, found))
         # Forms that know where an image lies say it from the root.
         rooted = column.type == IMAGE_CELL
@@ -165,7 +174,8 @@ class Unified:
         beside = posixpath.join(folder, path)
         return None if self._images.find(beside) is None else beside
 
-    def _is_there(self, folder: str, path: str) -> bool:
+    def is_there(self, folder: str, path: str) -> bool:
+        """Whether a path that a table in a folder names, or what is written in its place, is an image's."""
         if inline_image(path) is not None or self._images.find(path) is not None:
             return True
         return self._beside(folder, path) is not None
@@ -216,10 +226,19 @@ class Unified:
         if not self._extra_names:
             return None
         columns = [
-            batch[name] if name in batch.schema.names else pa.nulls(batch.num_rows, field.type)
+            self._passed(batch, name)
+            if name in batch.schema.names
+            else pa.nulls(batch.num_rows, field.type)
             for name, field in zip(self._extra_names, self.extra_schema, strict=True)
         ]
         return pa.StructArray.from_arrays(columns, fields=list(self.extra_schema))
+
+    def _passed(self, batch: pa.RecordBatch, name: str) -> pa.Array:
+        """A column as it came; of objects that tell of images, less the images."""
+        column, field = _column(batch, name)
+        if name != self.columns.image or json_kinds(field) is None:
+            return column
+        return pa.array(map(without_bytes, column.to_pylist()), pa.string())
 
 
 def _column(batch: pa.RecordBatch, name: str) -> tuple[pa.Array, pa.Field]:

@@ -28,7 +28,7 @@ from pipeline.storage.files import read_json
 from pipeline.storage.versions import MARK
 
 # Of the layouts that are written in shards: another number has all files written anew.
-LAYOUT = 1
+LAYOUT = 2
 
 
 class Writing:

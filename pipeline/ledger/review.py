@@ -237,7 +237,11 @@ def take_marks(path: Path, run: str, review: Review, ledger: Ledger) -> Reviewed
 
 
 def half_digest(text: str | None, image: bytes | None) -> str:
-    """A digest of a generated half: of a text whatever its case and spaces, or of encoded bytes."""
+    """A digest of a generated half: of a text whatever its case and spaces, or of encoded bytes.
+
+    In another format the same picture has another digest, for no lossy one gives the same pixels. What
+    draws does not make it again from other seeds; what copies might.
+    """
     return digest(" ".join(text.casefold().split()) if text is not None else image or b"")
 
 

@@ -47,8 +47,11 @@ class CandidateStore:
         self._store = sqlite3.connect(path, check_same_thread=False)
         self._store.execute(
             "CREATE TABLE IF NOT EXISTS drawn (key TEXT PRIMARY KEY, prompt TEXT, text TEXT,"
-            " image BLOB, notes TEXT, shown TEXT, dropped TEXT)"
+            " image BLOB, notes TEXT, shown TEXT, dropped TEXT, revision TEXT)"
         )
+        if "revision" not in {one[1] for one in self._store.execute("PRAGMA table_info(drawn)")}:
+            # What was drawn may have been paid for.
+            self._store.execute("ALTER TABLE drawn ADD COLUMN revision TEXT")
 
     def __len__(self) -> int:
         return int(self._store.execute("SELECT count(*) FROM drawn").fetchone()[0])
@@ -69,11 +72,12 @@ class CandidateStore:
         the same content.
         """
         found = self._store.execute(
-            "SELECT prompt, text, image, notes, shown, dropped FROM drawn WHERE key = ?", (key,)
+            "SELECT prompt, text, image, notes, shown, dropped, revision FROM drawn WHERE key = ?",
+            (key,),
         ).fetchone()
         if found is None:
             return None
-        prompt, text, data, notes, shown, dropped = found
+        prompt, text, data, notes, shown, dropped, revision = found
         return Candidate(
             seed,
             prompt,
@@ -82,6 +86,7 @@ class CandidateStore:
             notes=tuple(json.loads(notes)),
             shown=tuple(examples[place].id for place in json.loads(shown)),
             dropped=tuple(Dropped(examples[place].id, why) for place, why in json.loads(dropped)),
+            revision=revision,
         )
 
     def add(self, candidates: Mapping[str, tuple[Candidate, Sequence[Example]]]) -> None:
@@ -99,11 +104,12 @@ class CandidateStore:
                 json.dumps(made.notes),
                 json.dumps([places[key][one] for one in made.shown]),
                 json.dumps([[places[key][one.id], one.reason] for one in made.dropped]),
+                made.revision,
             )
             for key, (made, _) in candidates.items()
         ]
         with self._store:
-            self._store.executemany("INSERT OR REPLACE INTO drawn VALUES (?,?,?,?,?,?,?)", rows)
+            self._store.executemany("INSERT OR REPLACE INTO drawn VALUES (?,?,?,?,?,?,?,?)", rows)
 
     def close(self) -> None:
         self._store.close()

@@ -6,12 +6,30 @@ A log is read by those who watch; a run at night has nobody who does.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
 PACKAGES = ("kb", "generators", "selection", "pipeline")
 # Of warnings that differ only by what they are about, as many as these are told in words.
 ALIKE = 3
+
+
+class _Told(logging.LogRecord):
+    """A warning that another process has put into words."""
+
+    def __init__(self, name: str, kind: str, told: str) -> None:
+        super().__init__(name, logging.WARNING, "", 0, kind, None, None)
+        self._told = told
+
+    def getMessage(self) -> str:  # noqa: N802
+        return self._told
+
+
+def pass_on(found: Iterable[Sequence[str]]) -> None:
+    """Log in this process what `Warned.found` says of another."""
+    for name, kind, told in found:
+        logging.getLogger(name).handle(_Told(name, kind, told))
 
 
 class Warned(logging.Handler):
@@ -50,6 +68,10 @@ class Warned(logging.Handler):
         self._entered -= 1
         for name in PACKAGES if not self._entered else ():
             logging.getLogger(name).removeHandler(self)
+
+    def found(self) -> list[tuple[str, str, str]]:
+        """The warnings that are told in words: who logs them, of which kind, and each itself."""
+        return [(*kind, told) for kind, found in self._found.items() for told in found]
 
     def told(self) -> list[str]:
         """The warnings so far, in the order in which their kinds first came."""

@@ -32,8 +32,8 @@ def _drawn_on(device: str, dtype: Any) -> AbstractContextManager[Any]:
     return stack
 
 
-def blip2(device: str, dtype: Any, small: bool) -> tuple[Any, Any]:
-    """Model and processor of Salesforce/blip2-opt-2.7b."""
+def blip2(device: str, dtype: Any, small: bool, layers: int | None = None) -> tuple[Any, Any]:
+    """Model and processor of Salesforce/blip2-opt-2.7b; with fewer `layers` in each part if told."""
     from transformers import (
         Blip2Config,
         Blip2ForConditionalGeneration,
@@ -57,8 +57,8 @@ def blip2(device: str, dtype: Any, small: bool) -> tuple[Any, Any]:
     former = {**width, "num_attention_heads": 4, "vocab_size": 16, "encoder_hidden_size": 32}
     text = {"hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
     if not small:
-        vision, former = {}, {}
-        text = {"hidden_size": 2560, "ffn_dim": 10240, "num_hidden_layers": 32}
+        vision = former = {"num_hidden_layers": layers} if layers else {}
+        text = {"hidden_size": 2560, "ffn_dim": 10240, "num_hidden_layers": layers or 32}
         text["num_attention_heads"] = 32
     config = Blip2Config(
         vision_config=Blip2VisionConfig(**vision),
@@ -80,11 +80,29 @@ def blip2(device: str, dtype: Any, small: bool) -> tuple[Any, Any]:
     return model.to(dtype).eval(), processor
 
 
-def sdxl(device: str, dtype: Any, small: bool) -> Any:
-    """The pipeline of stabilityai/stable-diffusion-xl-base-1.0."""
+def autoencoder(device: str, small: bool) -> Any:
+    """The VAE of SDXL, in float32, since it overflows in half precision."""
     import torch
+    from diffusers import AutoencoderKL
+
+    with _drawn_on(device, torch.float32):
+        vae = AutoencoderKL(
+            block_out_channels=(16,) * 4 if small else (128, 256, 512, 512),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=1 if small else 2,
+            latent_channels=4,
+            sample_size=64 if small else 1024,
+            norm_num_groups=8 if small else 32,
+            scaling_factor=0.13025,
+            force_upcast=True,
+        )
+    return vae.eval()
+
+
+def sdxl(device: str, dtype: Any, small: bool, vae: Any = None) -> Any:
+    """The pipeline of stabilityai/stable-diffusion-xl-base-1.0, or its parts about a given VAE."""
     from diffusers import (
-        AutoencoderKL,
         EulerDiscreteScheduler,
         StableDiffusionXLPipeline,
         UNet2DConditionModel,
@@ -128,21 +146,8 @@ def sdxl(device: str, dtype: Any, small: bool) -> Any:
             norm_num_groups=8 if small else 32,
         )
         encoders = CLIPTextModel(first), CLIPTextModelWithProjection(second)
-    with _drawn_on(device, torch.float32):
-        # Its own VAE overflows in half precision, and is kept in float32.
-        vae = AutoencoderKL(
-            block_out_channels=(16,) * 4 if small else (128, 256, 512, 512),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=1 if small else 2,
-            latent_channels=4,
-            sample_size=64 if small else 1024,
-            norm_num_groups=8 if small else 32,
-            scaling_factor=0.13025,
-            force_upcast=True,
-        )
     pipe = StableDiffusionXLPipeline(
-        vae=vae.eval(),
+        vae=vae or autoencoder(device, small),
         text_encoder=encoders[0].to(dtype).eval(),
         text_encoder_2=encoders[1].to(dtype).eval(),
         tokenizer=tokenizer,

@@ -80,11 +80,7 @@ def test_columns_of_any_type_arrive_as_they_came(job: Job) -> None:
 
 def test_layouts_in_json_say_the_same_of_every_value(job: Job) -> None:
     folder = job.folder / "exports"
-    lines = (folder / "imagefolder" / "metadata.jsonl").read_text().splitlines()
-    by_layout = [{row["id"]: row for row in map(json.loads, lines)}]
-    by_layout.append(
-        {row["id"]: row for row in json.loads((folder / "llava/llava.json").read_text())}
-    )
+    by_layout = [{row["id"]: row for row in json.loads((folder / "llava/llava.json").read_text())}]
     with tarfile.open(folder / "webdataset" / "00000.tar") as tar:
         members = [tar.extractfile(m) for m in tar if m.name.endswith(".json")]
         records = [json.loads(member.read()) for member in members if member]
@@ -105,6 +101,26 @@ def test_layouts_in_json_say_the_same_of_every_value(job: Job) -> None:
         assert row["nested"]["times"] == ["31690708-07-05T01:46:40", None]
         assert (row["kind"], row["half"]) == ("a", 0.5)
         assert (other["nested"], other["amount"], other["kind"]) == (None, None, "b")
+
+
+def test_an_image_folder_has_what_datasets_reads_and_the_rest_as_text(
+    job: Job, tmp_path: Path
+) -> None:
+    from datasets import load_dataset
+
+    given = pq.read_table(job.config.base / "data" / "a.parquet")
+    first = given["id"][0].as_py()
+    folder = job.folder / "exports" / "imagefolder"
+    rows = load_dataset("imagefolder", data_dir=str(folder), cache_dir=str(tmp_path))["train"]
+    (row,) = (row for row in rows if row["id"] == first)
+    kinds = {"amount": "decimal128(38, 2)", "half": "float16", "kind": "string"}
+    assert {name: rows.features[name].dtype for name in kinds} == kinds
+    assert (row["amount"], row["half"]) == (Decimal("12345678901234567890.12"), 0.5)
+    assert row["when"] == "10000-01-01T00:00:00"
+    assert row["nanoseconds"] == "1970-01-01T00:00:00.000000001"
+    assert row["large"] == str(2**64 - 1)
+    assert json.loads(row["nested"])["times"] == ["31690708-07-05T01:46:40", None]
+    assert "Values of clock, day, large, last, nanoseconds" in (folder / "README.md").read_text()
 
 
 def test_rows_whose_values_stay_are_not_written_again(job: Job, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ class ArrowSource:
             }
             self._names = [
                 n
-                for n in names
+                for n in self.root.filled(names)
                 if (
                     n in listed[posixpath.dirname(n)]
                     if listed.get(posixpath.dirname(n))

@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
+from pipeline.dataset.forms.file_metadata import portable
+
 # What a source yields at a time: few enough rows and bytes to hold many batches in memory.
 BATCH_ROWS = 256
 BATCH_BYTES = 64 << 20
@@ -131,7 +133,8 @@ def plain(schema: pa.Schema) -> pa.Schema:
 
     A map becomes a list of its keys and values, which is what Parquet stores of it; a narrow decimal
     one of 128 bits, a view of strings or bytes strings or bytes, an extension type its storage. All
-    others stay. Keys of categories are widened, lest those of all files together be too many.
+    others stay. Keys of categories are widened, lest those of all files together be too many. Of the
+    file's metadata there is what holds for others too.
 
     Raises
     ------
@@ -144,7 +147,8 @@ def plain(schema: pa.Schema) -> pa.Schema:
                 f"column {column.name!r} is {column.type}, which Parquet can't keep;"
                 " write it as another type"
             )
-    return pa.schema([_plain_field(column) for column in schema], metadata=schema.metadata)
+    fields = [_plain_field(column) for column in schema]
+    return pa.schema(fields, metadata=portable(schema.metadata))
 
 
 def _is_kept(kind: pa.DataType) -> bool:

@@ -12,6 +12,8 @@ IMAGES = (
     *("imagename", "img_path", "img_name", "img_file", "image_filepath", "image_file_path"),
     *("picture_path", "photo_path", "local_path", "relative_path", "fname"),
 )
+# Where an object that tells of an image says where it is.
+PLACES = ("path", *IMAGES, "src", "url", "uri", "href", "name")
 TEXTS = (
     *("text", "caption", "captions", "txt", "texts", "sentence", "sentences", "description"),
     *("alt_text", "alttext", "caption_text", "caption_str", "image_caption", "comment", "raw"),

@@ -2,6 +2,7 @@
 
 Quotes within quotes are doubled, as RFC 4180 has it, or follow a backslash; which of both a file
 means is found out, for read the wrong way hardly any file has the same number of fields throughout.
+Where they quote nothing and are part of the texts, as in tables of tabs, that has to be set.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ from collections.abc import Iterator
 from typing import IO, Literal
 
 from pipeline.dataset.forms.base import DatasetError
+from pipeline.dataset.forms.delimiters import told_delimiter
 from pipeline.dataset.forms.faulty import Faults, FaultyRow, images_in_fields
 from pipeline.dataset.forms.reasons import FIELDS, about
 
 Record = list[str | None] | FaultyRow
-Quotes = Literal["auto", "double", "backslash"]
+Quotes = Literal["auto", "double", "backslash", "none"]
 
 # More than this between two quotes is a quote that was never closed.
 _RECORD_CHARACTERS = 16 << 20
-# What MySQL and PostgreSQL write for null.
 # The byte order marks of UTF-16, as "surrogateescape" has them.
 _UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
+# What MySQL and PostgreSQL write for null.
 _NULL = r"\N"
 
 
@@ -44,11 +46,20 @@ class Dialect:
         One character.
     backslash
         Whether a backslash within quotes takes the special meaning of a quote or backslash after it.
+    quoted
+        Whether quotes are marks around fields; else they are characters like others.
+    sure
+        Whether that is certain. Else lines that a quote joins to one record, and that are records
+        without it, are an error: tabs within a text are rare.
     """
 
-    def __init__(self, delimiter: str, backslash: bool = False) -> None:
+    def __init__(
+        self, delimiter: str, backslash: bool = False, quoted: bool = True, sure: bool = True
+    ) -> None:
         self.delimiter = delimiter
         self.backslash = backslash
+        self._mark = '"' if quoted else None
+        self._sure = sure
         inside = r'(?:[^"\\]|\\.|"")*+' if backslash else r'(?:[^"]|"")*+'
         end = re.escape(delimiter)
         self._field = re.compile(
@@ -78,9 +89,9 @@ class Dialect:
                     _check(name, part, line, number)
                 if not held:
                     first = line
-                    if not part.strip("\r\n"):
+                    if not part.strip("\r\n") or (not header and told_delimiter(part)):
                         continue
-                    if '"' not in part:
+                    if self._mark is None or self._mark not in part:
                         fields = self._plain(part)
                     else:
                         held = part
@@ -96,6 +107,12 @@ class Dialect:
                     fields, rest = found
                     if rest:
                         break
+                    if line > first and not self._sure and self._are_records(held, header):
+                        raise BadCsv(
+                            f"{name}, lines {first} to {line}: a quote opens in the first and closes in the"
+                            " last, and each would be a row without; set quotes to double or none",
+                            number,
+                        )
                     held = ""
                 header = header or fields
                 record: Record = fields
@@ -116,9 +133,13 @@ class Dialect:
         if held:
             raise BadCsv(
                 f"{name}, line {first}: a quote that opens in it is not closed as it should be;"
-                " double the quotes within quotes",
+                " double the quotes within quotes, or set quotes to none where they are part of texts",
                 number,
             )
+
+    def _are_records(self, held: str, header: list[str | None]) -> bool:
+        """Whether each line has the fields of the header if quotes are none."""
+        return all(len(self._plain(one)) == len(header) for one in held.splitlines())
 
     def _plain(self, line: str) -> list[str | None]:
         fields = line.rstrip("\r\n").split(self.delimiter)
@@ -161,9 +182,10 @@ def find_dialect(name: str, file: IO[bytes], delimiter: str, quotes: Quotes) -> 
     DatasetError
         It can be read both ways, to different ends.
     """
-    double, backslash = Dialect(delimiter), Dialect(delimiter, backslash=True)
     if quotes != "auto":
-        return backslash if quotes == "backslash" else double
+        return Dialect(delimiter, quotes == "backslash", quotes != "none")
+    sure = delimiter != "\t"
+    double, backslash = Dialect(delimiter, sure=sure), Dialect(delimiter, True, sure=sure)
     if not _has(file, b'\\"'):
         return double
     digests: list[bytes] = []

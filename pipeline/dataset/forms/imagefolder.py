@@ -55,7 +55,7 @@ class ImageFolderSource:
     def __init__(self, root: Root, quotes: Quotes = "auto") -> None:
         self.root = root
         names = root.names()
-        self._metadata = [n for n in names if is_metadata(n)]
+        self._metadata = root.filled(n for n in names if is_metadata(n))
         pictured = [f for f in root.folders() if root.images(f)]
         self._sidecars = Sidecars(root, [n for f in pictured for n in root.images(f)])
         self._folders = sorted({*pictured, *self._sidecars.alone})

@@ -56,9 +56,9 @@ class Img2DatasetSource:
     def files(self) -> list[SourceFile]:
         found = []
         for shard in self._shards.files():
-            tar = _stem(shard.name) + ".tar"
+            tar = self._tar(shard.name)
             version = shard.version
-            if tar in self.root:
+            if tar is not None:
                 version += f"+{self.root.version(tar)}"
             elif inside := sorted(self._images_of(shard.name).values()):
                 version += f"+{self.root.listing_version(inside)}"
@@ -101,8 +101,8 @@ class Img2DatasetSource:
 
     def _beside(self, name: str) -> Iterator[tuple[str, list[str]]]:
         """The samples in a shard's tar, or the files of text in its folder: their places and suffixes."""
-        tar, folder = _stem(name) + ".tar", _stem(name)
-        if tar in self.root:
+        tar, folder = self._tar(name), _stem(name)
+        if tar is not None:
             index = self._tars.index(tar)
             for key, members in index.samples(range(len(index))):
                 yield key, [f".{member.extension}" for member in members]
@@ -141,6 +141,11 @@ class Img2DatasetSource:
         asked = self._asked(columns)
         yield from self._with_images(name, self._shards.take(name, positions, asked), columns)
 
+    def _tar(self, name: str) -> str | None:
+        """The tar beside a shard, where there is one and it was begun."""
+        tar = f"{_stem(name)}.tar"
+        return tar if tar in self.root and not self.root.is_empty(tar) else None
+
     def _image_column(self) -> str | None:
         schema = self._shards.schema()
         held = [c for c in _COLUMNS if c in schema.names]
@@ -157,13 +162,12 @@ class Img2DatasetSource:
     def _with_images(
         self, name: str, batches: Iterator[Batch], columns: Sequence[str]
     ) -> Iterator[Batch]:
-        tar = _stem(name) + ".tar"
-        packed = IMAGE in columns and not self._image_column() and tar in self.root
-        file = self.root.open(tar) if packed else None
+        tar = self._tar(name) if IMAGE in columns and not self._image_column() else None
+        file = self.root.open(tar) if tar is not None else None
         try:
             for positions, batch in batches:
                 arrays = [
-                    self._cells(name, batch, tar, file) if column == IMAGE else batch[column]
+                    self._cells(name, batch, file) if column == IMAGE else batch[column]
                     for column in columns
                 ]
                 yield positions, pa.RecordBatch.from_arrays(arrays, names=list(columns))
@@ -171,9 +175,7 @@ class Img2DatasetSource:
             if file is not None:
                 file.close()
 
-    def _cells(
-        self, name: str, batch: pa.RecordBatch, tar: str, file: IO[bytes] | None
-    ) -> pa.Array:
+    def _cells(self, name: str, batch: pa.RecordBatch, file: IO[bytes] | None) -> pa.Array:
         keys = [str(key) for key in batch["key"].to_pylist()]
         statuses = batch["status"].to_pylist()
         told = batch[_SAID].to_pylist() if _SAID in batch.schema.names else [None] * len(keys)
@@ -182,7 +184,7 @@ class Img2DatasetSource:
             images = batch[held].to_pylist()
             found = [{"bytes": data} if data is not None else None for data in images]
         elif file is not None:
-            found = self._from_tar(tar, file, keys)
+            found = self._from_tar(f"{_stem(name)}.tar", file, keys)
         else:
             files = self._images_of(name)
             found = [{"path": files[key]} if key in files else None for key in keys]

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import codecs
+import json
 from collections.abc import Iterator
 from typing import IO, Any
 
 from pipeline.dataset.forms.base import DatasetError
 from pipeline.dataset.forms.strict_json import Lossy, decode_at
+
+# Byte order marks of UTF-16.
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+IS_UTF_16 = "it is UTF-16; write it as UTF-8"
 
 _READ = 1 << 20
 # Characters of one item; a file that has more in one is not read by items.
@@ -38,6 +43,9 @@ class JsonReader:
         self._place = 0
         self._ended = False
         self._bytes = 0
+        # What of it is gone from `_text`.
+        self._characters = 0
+        self._lines = 0
 
     def peek(self) -> str:
         """The next character that is no white space; empty at the end."""
@@ -87,7 +95,8 @@ class JsonReader:
                 raise self._error("nested too deeply") from None
             except ValueError as error:
                 if len(self._text) - self._place > _LONGEST or not self._more():
-                    raise self._error(str(error)) from None
+                    wrong = error if isinstance(error, json.JSONDecodeError) else None
+                    raise self._error(str(error), wrong) from None
                 continue
             # What a number ends with is known only from what follows it.
             if end == len(self._text) and self._more():
@@ -124,12 +133,22 @@ class JsonReader:
         except UnicodeDecodeError as error:
             # What was held back of the bytes before comes with it.
             place = self._bytes - len(error.object) + error.start
+            if not place and error.object.startswith(UTF_16):
+                raise DatasetError(f"{self.name}: {IS_UTF_16}") from None
             raise DatasetError(
                 f"{self.name}: the text is not UTF-8 at byte {place:,} ({error.reason})"
             ) from None
+        if not data:
+            return False
+        self._characters += self._place
+        self._lines += self._text.count("\n", 0, self._place)
         self._text = self._text[self._place :] + new
         self._place = 0
-        return bool(data)
+        return True
 
-    def _error(self, said: str) -> DatasetError:
-        return DatasetError(f"{self.name} is not JSON, or is cut ({said})")
+    def _error(self, said: str, wrong: json.JSONDecodeError | None = None) -> DatasetError:
+        place = self._place if wrong is None else wrong.pos
+        line = self._lines + self._text.count("\n", 0, place) + 1
+        where = f"line {line:,}, character {self._characters + place + 1:,} of the file"
+        said = said if wrong is None else wrong.msg
+        return DatasetError(f"{self.name} is not JSON, or is cut ({where}: {said})")

@@ -15,12 +15,13 @@ from typing import IO, Any
 from pipeline.dataset.forms.base import DatasetError
 from pipeline.dataset.forms.called import is_called
 from pipeline.dataset.forms.compressed import damage_named, plain
-from pipeline.dataset.forms.faulty import Faults, FaultyRow
-from pipeline.dataset.forms.json_reader import JsonReader, MoreFollows
+from pipeline.dataset.forms.faulty import Faults, FaultyRow, images_in_json
+from pipeline.dataset.forms.json_reader import UTF_16, JsonReader, MoreFollows
 from pipeline.dataset.forms.names import is_about, is_image, plain_name
 from pipeline.dataset.forms.reasons import NO_OBJECT, about
 from pipeline.dataset.forms.root import Root
 
+JSONL_SUFFIXES = (".jsonl", ".ndjson")
 # More JSON files than this are something else: one for each picture, say.
 _MOST_FILES = 64
 _LOOKED_AT = 8
@@ -35,8 +36,11 @@ _OF_DETECTION = {"images", "annotations", "categories", "licenses"}
 _TEXTS = {"text", "caption", "captions", "txt", "texts"}
 
 
-def is_lines(file: IO[bytes]) -> bool:
-    """Whether a JSON file has an object a line; it is at its beginning afterwards."""
+def is_lines(file: IO[bytes], name: str) -> bool:
+    """Whether a JSON file has an object a line; it is at its beginning afterwards.
+
+    One line may be an object that holds the rows, unless the file's name says that it is one.
+    """
     head = file.read(_HEAD)
     file.seek(0)
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -47,13 +51,15 @@ def is_lines(file: IO[bytes]) -> bool:
         whole = isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
         # A line may be longer than what was read of it, but not one of several of an object.
-        return not rest and not _names_an_image(line)
-    return bool(whole) and (bool(rest.strip()) or not (_names_an_image(line) or b"[{" in line))
+        return not rest and not _names_an_image(line.decode("utf-8", "replace"))
+    named = _names_an_image(line.decode("utf-8", "replace"))
+    called = plain_name(name).endswith(JSONL_SUFFIXES)
+    return bool(whole) and (called or bool(rest.strip()) or not (named or b"[{" in line))
 
 
-def _names_an_image(line: bytes) -> bool:
+def _names_an_image(text: str) -> bool:
     """Whether the first key of an object is the name of an image."""
-    return is_image(line.partition(b'"')[2].partition(b'"')[0].decode("utf-8", "replace"))
+    return is_image(text.partition('"')[2].partition('"')[0])
 
 
 def json_rows(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
@@ -163,10 +169,15 @@ def picture_tables(root: Root) -> list[str]:
 
 def _names_images(root: Root, name: str) -> bool:
     rows: list[Any] = []
+    head = b""
     try:
         with root.open(name) as file, damage_named(name):
             content = plain(file)
-            if is_lines(content):
+            head = content.read(_HEAD)
+            content.seek(0)
+            if head.startswith(UTF_16):  # which the reading will tell of
+                return bool(images_in_json(head.decode("utf-16", "replace")))
+            if is_lines(content, name):
                 line = content.readline()
                 rows += [json.loads(line)] if line.strip() else []
             else:
@@ -174,6 +185,8 @@ def _names_images(root: Root, name: str) -> bool:
     except MoreFollows:
         pass  # which the reading will tell of
     except (DatasetError, ValueError, RecursionError):
-        return False
+        # The reading will tell of that too, lest a table is passed over for a byte.
+        text = head.decode("utf-8", "replace")
+        return bool(images_in_json(text)) or _names_an_image(text)
     found = [row for row in rows if isinstance(row, dict)]
     return any(isinstance(v, str) and is_image(v) for row in found for v in row.values())

@@ -31,9 +31,9 @@ LIST = 2048
 ITEMS = 12
 
 # Marks the field of a column that is JSON text; its value says of what kinds.
-JSON = b"json"
+JSON = b"rag4dmc.json"
 # Marks the field of a column of which no value was seen.
-EMPTY = b"empty"
+EMPTY = b"rag4dmc.empty"
 
 _OWN = (1 << ITEMS) - 1
 _KINDS = {
@@ -110,6 +110,12 @@ def json_kinds(field: pa.Field) -> int | None:
     """Of what kinds the JSON text in a column is; None for a column that isn't JSON text."""
     marked = (field.metadata or {}).get(JSON)
     return None if marked is None else int(marked)
+
+
+def unmarked(field: pa.Field) -> pa.Field:
+    """A column with what its source says of it, and without our marks."""
+    told = {k: v for k, v in (field.metadata or {}).items() if k not in (JSON, EMPTY)}
+    return field.with_metadata(told) if told else field.remove_metadata()
 
 
 def loose_strings(values: pa.Array) -> list[str | None]:

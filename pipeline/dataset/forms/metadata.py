@@ -8,12 +8,13 @@ import pyarrow as pa
 
 from pipeline.dataset.forms.base import DatasetError, Source
 from pipeline.dataset.forms.csv_records import Quotes
+from pipeline.dataset.forms.csv_table import CsvSource
 from pipeline.dataset.forms.faulty import utf8_strings
+from pipeline.dataset.forms.json_table import JsonLinesSource
 from pipeline.dataset.forms.kinds import json_kinds, loose_strings
 from pipeline.dataset.forms.names import plain_name
 from pipeline.dataset.forms.parquet import ParquetSource
 from pipeline.dataset.forms.root import Root
-from pipeline.dataset.forms.table import CsvSource, JsonLinesSource
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.tsv", "metadata.parquet")
 

@@ -6,6 +6,7 @@ import posixpath
 import re
 import unicodedata
 from collections.abc import Iterable
+from urllib.parse import unquote
 
 # All that `pipeline.dataset.decoding` reads by the names that it goes by, and what it can at least
 # name: HEIC, JPEG XL, SVG.
@@ -15,6 +16,8 @@ IMAGE_SUFFIXES = (
     *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
     *(".tga", ".icb", ".vda", ".vst", ".heic", ".heif", ".hif", ".jxl", ".svg"),
 )
+
+_JPEG = (".jpg", ".jpeg", ".jpe")
 
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 
@@ -62,9 +65,14 @@ def is_about(name: str) -> bool:
     (True, False)
     """
     base = posixpath.basename(name)
-    if is_image(base) or plain_name(base).endswith(_OF_ROWS):
+    if is_image(base) or holds_rows(base):
         return False
     return _ABOUT.fullmatch(base) is not None
+
+
+def holds_rows(name: str) -> bool:
+    """Whether a name ends as that of a table or an archive does."""
+    return plain_name(name).endswith(_OF_ROWS)
 
 
 def plain_name(name: str) -> str:
@@ -113,7 +121,10 @@ def same_name(name: str) -> str:
 
 
 class AlikeNames:
-    """Finds a name by another that means the same: other separators, normal form, or case.
+    """Finds a name by another that means the same.
+
+    It may have other separators, another normal form, percent signs for characters, blanks around it,
+    or another case; of an image it may lack the suffix, or write that of JPEG otherwise.
 
     Parameters
     ----------
@@ -124,14 +135,30 @@ class AlikeNames:
     def __init__(self, names: Iterable[str]) -> None:
         self._found: dict[str, list[str]] = {}
         for name in names:
-            self._found.setdefault(same_name(name).casefold(), []).append(name)
+            self._found.setdefault(_key(same_name(name)), []).append(name)
 
     def find(self, name: str) -> str | None:
         """The one name that means the same; None where there is none, or more than one.
 
-        A difference in case counts only where nothing else fits.
+        A difference in case counts only where nothing else fits, and one in the suffix after that.
         """
         wanted = same_name(name)
-        held = self._found.get(wanted.casefold(), [])
+        held = self._found.get(_key(wanted)) or self._of_stem(wanted)
         exact = [n for n in held if same_name(n) == wanted] or held
         return exact[0] if len(exact) == 1 else None
+
+    def _of_stem(self, name: str) -> list[str]:
+        """The images of a name without its suffix, if that is none of an image or one of JPEG."""
+        stem, suffix = posixpath.splitext(_key(name))
+        if suffix in _JPEG:
+            tried = [f"{stem}{other}" for other in _JPEG]
+        elif not is_image(name):
+            tried = [f"{_key(name)}{other}" for other in IMAGE_SUFFIXES]
+        else:
+            return []
+        return [found for one in tried for found in self._found.get(one, ())]
+
+
+def _key(name: str) -> str:
+    """What names have in common that mean the same, but for their suffix."""
+    return unquote(name).strip().casefold()

@@ -38,7 +38,8 @@ class ParquetSource:
         self._readings = Readings()
 
     def names(self) -> list[str]:
-        return [n for n in self.root.names() if n.lower().endswith((".parquet", ".pq"))]
+        names = [n for n in self.root.names() if n.lower().endswith((".parquet", ".pq"))]
+        return self.root.filled(names)
 
     def files(self) -> list[SourceFile]:
         return [SourceFile(n, self.root.url(n), self.root.version(n)) for n in self.names()]

@@ -105,6 +105,10 @@ class Pictures:
         with ThreadPoolExecutor(_REQUESTS) as threads:
             return list(threads.map(self.read_image, paths))
 
+    def leads_out(self, name: str) -> bool:
+        """Whether a file of the folder is a link to one that is not within it."""
+        return self.root.local and not self._within(os.path.realpath(self.root.place(name)))
+
     def packed(self, name: str) -> list[str]:
         """The files in a zip that a picture was found in."""
         return self._archives.members(name)

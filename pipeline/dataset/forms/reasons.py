@@ -42,6 +42,8 @@ _UNSEEN = "\0\u200b\u200c\u200d\u2060\ufeff"
 # Reasons of one kind that are about as many things as this are told one by one.
 FEW = 2
 _LONGEST = 200
+_LONGEST_ADDRESS = 4000
+_SCHEME = 16
 _OF_PATHS = (
     *(ONLY_URL, OUTSIDE, NO_FILE, NOT_ALLOWED, NOT_A_FILE, EMPTY_FILE, TOO_LARGE),
     *(LOCKED, PACKED, DAMAGED, NOT_JSON, NOT_UTF8, TWICE, NO_OBJECT, TOO_LONG, FIELDS),
@@ -56,8 +58,11 @@ def is_visible(text: str) -> bool:
 
 def about(kind: str, what: str) -> str:
     """A reason that names what it is about: "no such file 'a.png'"."""
-    shown = what if len(what) <= _LONGEST else what[:_LONGEST] + "…"
-    return f"{kind} '{shown.replace(chr(39), '’')}'"
+    # An address may be all that is left of an image.
+    address = "://" in what[:_SCHEME]
+    longest = _LONGEST_ADDRESS if address else _LONGEST
+    shown = what if len(what) <= longest else what[:longest] + "…"
+    return f"{kind} '{shown.replace(chr(39), '%27' if address else '’')}'"
 
 
 def kind_of(reason: str) -> str:

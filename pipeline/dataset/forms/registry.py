@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.dataset.forms.arrow import ARROW_SUFFIXES
@@ -14,15 +14,15 @@ from pipeline.dataset.forms.csv_records import Quotes
 from pipeline.dataset.forms.delimiters import text_tables
 from pipeline.dataset.forms.json_rows import picture_tables
 from pipeline.dataset.forms.metadata import is_metadata
-from pipeline.dataset.forms.names import is_about, is_image, plain_name
+from pipeline.dataset.forms.names import holds_rows, is_about, is_image, plain_name
 from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.unused import by_suffix
 
 SOURCES: dict[str, str] = {
     "parquet": "pipeline.dataset.forms.parquet:ParquetSource",
     "imagefolder": "pipeline.dataset.forms.imagefolder:ImageFolderSource",
-    "jsonl": "pipeline.dataset.forms.table:JsonLinesSource",
-    "csv": "pipeline.dataset.forms.table:CsvSource",
+    "jsonl": "pipeline.dataset.forms.json_table:JsonLinesSource",
+    "csv": "pipeline.dataset.forms.csv_table:CsvSource",
     "webdataset": "pipeline.dataset.forms.webdataset:WebDatasetSource",
     "img2dataset": "pipeline.dataset.forms.img2dataset:Img2DatasetSource",
     "coco": "pipeline.dataset.forms.coco:CocoSource",
@@ -65,17 +65,24 @@ def guess_format(root: Root) -> str:
         return "img2dataset"
     if any(map(is_metadata, names)):
         return "imagefolder"
-    forms = [
-        form
-        for form, suffixes in _SUFFIXES.items()
-        if any(plain_name(n).endswith(suffixes) and not is_about(n) for n in names)
-    ]
+    forms = _by_suffix(names)
+    if len(forms) > 1:
+        forms = _by_suffix(root.filled(filter(holds_rows, names))) or forms
     if len(forms) > 1:
         raise DatasetError(
             f"{root.path} holds files of more than one form ({', '.join(forms)});"
             " set format, or a glob as path"
         )
     return forms[0] if forms else next(_looked_into(root), "") or _nothing(root)
+
+
+def _by_suffix(names: Sequence[str]) -> list[str]:
+    """The forms that files are of by their suffixes."""
+    return [
+        form
+        for form, suffixes in _SUFFIXES.items()
+        if any(plain_name(n).endswith(suffixes) and not is_about(n) for n in names)
+    ]
 
 
 def _looked_into(root: Root) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import posixpath
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -39,6 +40,7 @@ class Root:
         self.pattern = pattern
         self._names: list[str] | None = None
         self._details: dict[str, dict[str, Any]] = {}
+        self._empty: dict[str, bool] = {}
         # Names whose bytes are not UTF-8, by what they are called here.
         self._written: dict[str, str] = {}
 
@@ -146,6 +148,24 @@ class Root:
             return str(etag).strip('"')
         when = detail.get("mtime") or detail.get("LastModified") or detail.get("created") or ""
         return f"{detail.get('size')}-{when}"
+
+    def filled(self, names: Iterable[str]) -> list[str]:
+        """Those of some files that hold anything: no form knows what to make of no byte."""
+        return [name for name in names if not self.is_empty(name)]
+
+    def is_empty(self, name: str) -> bool:
+        """Whether a file has no byte; looked at once."""
+        if name not in self._empty:
+            try:
+                size = (
+                    os.stat(self.place(name)).st_size
+                    if self.local
+                    else (self._details.get(name) or self.fs.info(self.place(name))).get("size")
+                )
+            except OSError:  # opening it will tell why
+                size = None
+            self._empty[name] = size == 0
+        return self._empty[name]
 
     def listing_version(self, names: list[str]) -> str:
         """One version for many files; one that cannot be looked at (a broken link) counts too."""

@@ -16,6 +16,7 @@ from pipeline.dataset.forms.faulty import FAULT, FaultyRow
 from pipeline.dataset.forms.kinds import BYTES, field_of, kind_of, type_of
 from pipeline.dataset.forms.reasons import NOT_UTF8, about
 from pipeline.dataset.forms.strict_json import dumps
+from pipeline.dataset.forms.within import value_at
 
 # How much of a file is looked at to know its columns before anything is read.
 HEAD_ROWS = 10_000
@@ -31,9 +32,15 @@ class Columns:
     ----------
     always
         Columns there are in any case; they are of the type given, whatever they hold.
+
+    Attributes
+    ----------
+    within
+        Columns that lie within others, by their paths (`pipeline.dataset.forms.within`).
     """
 
     def __init__(self, always: Sequence[pa.Field] = ()) -> None:
+        self.within: Sequence[str] = ()
         self._always = {field.name: field for field in always}
         self._seen: dict[str, dict[str, int]] = {}
         self._together: dict[str, int] = {}
@@ -43,7 +50,7 @@ class Columns:
         """Take in the keys and kinds of rows of a file; whether all keys are UTF-8, as they have to be."""
         own = self._seen.setdefault(file, {})
         changed, clean = False, True
-        for row in rows:
+        for row in map(self._with_paths, rows) if self.within else rows:
             for key, value in row.items():
                 if key in self._always:
                     continue
@@ -122,6 +129,7 @@ class Columns:
         DatasetError
             A column holds bytes and other values.
         """
+        rows = list(map(self._with_paths, rows)) if self.within else rows
         if not self.see(file, rows):
             rows = list(map(_cleaned, rows))
         try:
@@ -150,6 +158,13 @@ class Columns:
             arrays.append(pa.array(faults, pa.string()))
             fields.append(pa.field(FAULT, pa.string()))
         return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+    def _with_paths(self, row: Row) -> Row:
+        found = {name: value_at(row, name) for name in self.within if name not in row}
+        found = {name: value for name, value in found.items() if value is not None}
+        if not found:
+            return row
+        return FaultyRow(row | found, row.fault) if isinstance(row, FaultyRow) else {**row, **found}
 
     def _take_in(self, kinds: Mapping[str, int]) -> None:
         for key, kind in kinds.items():

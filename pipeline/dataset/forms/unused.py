@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pipeline.dataset.forms.names import COMPRESSED_SUFFIXES, is_image
 
@@ -49,6 +49,17 @@ def unused(names: Iterable[str]) -> list[str]:
     return lines
 
 
+def empty_files(names: Sequence[str]) -> str:
+    """Files without a byte in words.
+
+    Examples
+    --------
+    >>> empty_files(["a.csv", "b.csv"])
+    '2 empty files (a.csv, b.csv)'
+    """
+    return _counted("empty file", names)
+
+
 def suffix_of(name: str) -> str:
     """A name's suffix in lower case, with the one before where it is a compression's.
 
@@ -63,7 +74,10 @@ def suffix_of(name: str) -> str:
 
 
 def _told(suffix: str, files: list[str]) -> str:
+    return _counted(f"{suffix} file" if suffix else "file without a suffix", files)
+
+
+def _counted(kind: str, files: Sequence[str]) -> str:
     shown = ", ".join(files[:_SHOWN]) + (", …" if len(files) > _SHOWN else "")
-    kind = f"{suffix} file" if suffix else "file without a suffix"
     plural = kind if len(files) == 1 else kind.replace("file", "files", 1)
     return f"{len(files)} {plural} ({shown})"

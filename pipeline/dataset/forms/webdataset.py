@@ -62,7 +62,8 @@ class WebDatasetSource:
         self._indexes.folder = folder
 
     def names(self) -> list[str]:
-        return [n for n in self.root.names() if plain_name(n).endswith(TAR_SUFFIXES)]
+        names = [n for n in self.root.names() if plain_name(n).endswith(TAR_SUFFIXES)]
+        return self.root.filled(names)
 
     def files(self) -> list[SourceFile]:
         return [SourceFile(n, self.root.url(n), self.root.version(n)) for n in self.names()]

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset.forms.base import DatasetError, is_binary, is_list, is_string
+from pipeline.dataset.forms.file_metadata import common
 
 _REQUESTS = 16
 _UNITS = ("s", "ms", "us", "ns")
@@ -51,6 +52,7 @@ def common_schema(
         with ThreadPoolExecutor(_REQUESTS) as threads:
             schemas = list(threads.map(found, others))
     for other in schemas:
+        schema = schema.with_metadata(common(schema.metadata, other.metadata))
         if not other.equals(schema):
             schema = _widened(schema, other)
     return schema

@@ -26,6 +26,8 @@ _MAGIC = {
 }
 # The same formats in words.
 KEPT_FORMATS = "JPEG, PNG, WebP, GIF, BMP and TIFF"
+# What layouts in JSON say of a completion.
+PROVENANCE = ("generator", "model", "revision", "score", "seed", "kb_version", "run_id")
 # Ends the name of a column whose own name a layout uses itself.
 IN_SOURCE = "_in_source"
 _IMAGES_A_FOLDER = 1000
@@ -75,7 +77,7 @@ class Writer:
         self.rows = 0
         if columns is None:
             passed = [name for name in schema.names if name not in OWN_COLUMNS]
-            columns = [*passed, "status", "missing"]
+            columns = [*passed, "status", "missing", "reason"]
         self.columns = columns
         self.keys = {name: self._key(name) for name in columns}
 
@@ -89,12 +91,16 @@ class Writer:
 
         Pass-through columns are as JSON has them.
         """
-        names = [name for name in batch.schema.names if name in OWN_COLUMNS]
         passed = [name for name in self.keys if name not in OWN_COLUMNS]
         columns = [json_values(batch.column(name)) for name in passed]
         rest = zip(*columns, strict=True) if columns else [()] * batch.num_rows
-        for own, values in zip(batch.select(names).to_pylist(), rest, strict=True):
-            row = own | dict(zip(passed, values, strict=True))
+        for (own, texts), values in zip(self.own_columns(batch), rest, strict=True):
+            yield own | dict(zip(passed, values, strict=True)), texts
+
+    def own_columns(self, batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any], list[str]]]:
+        """The same without the pass-through columns."""
+        names = [name for name in batch.schema.names if name in OWN_COLUMNS]
+        for row in batch.select(names).to_pylist():
             texts = row["text"] if isinstance(row["text"], list) else [row["text"]]
             yield row, [text for text in texts if text]
             self.rows += 1
@@ -123,7 +129,7 @@ class Writer:
             record["texts"] = texts
         record |= {key: row[name] for name, key in self.keys.items()}
         if self.settings.columns is None:
-            record["provenance"] = _provenance(row)
+            record["provenance"] = provenance_of(row)
         return record
 
     @property
@@ -226,10 +232,10 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _provenance(row: dict[str, Any]) -> dict[str, Any]:
+def provenance_of(row: dict[str, Any]) -> dict[str, Any]:
+    """Where a row's generated half came from, in short: `PROVENANCE` of its completion, and the examples' ids."""
     completion = row["completion"] or dict.fromkeys(field.name for field in COMPLETION)
-    names = ("generator", "model", "revision", "score", "seed", "kb_version", "run_id")
-    told = {name: completion[name] for name in names}
+    told = {name: completion[name] for name in PROVENANCE}
     return {**told, "examples": [example["id"] for example in completion["examples"] or ()]}
 
 

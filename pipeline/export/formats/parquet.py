@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.dataset.forms.file_metadata import of_columns
 from pipeline.dataset.schema import ROW_GROUP_ROWS
 from pipeline.export.formats.base import ShardWriter, code
 
@@ -22,7 +23,7 @@ class ParquetWriter(ShardWriter):
             names = [n for n in names if n in ("id", "image", "text") or n in self.columns]
         self._names = names
         fields = [self.schema.field(name) for name in names]
-        self._schema = pa.schema(fields, metadata=self.schema.metadata)
+        self._schema = pa.schema(fields, metadata=of_columns(self.schema.metadata, names))
         self._file: pq.ParquetWriter | None = None
         self._held: list[pa.RecordBatch] = []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from pathlib import Path
@@ -91,8 +90,8 @@ class TestFilters:
         assert_same_picture(rows[0]["image"], USABLE[0])
         settings = ExportSettings(format="imagefolder", columns=["label"])
         export(completed, tmp_path / "folder", settings)
-        line = (tmp_path / "folder" / "metadata.jsonl").read_text().splitlines()[0]
-        assert list(json.loads(line)) == ["file_name", "id", "text", "label"]
+        names = pq.read_schema(tmp_path / "folder" / "metadata.parquet").names
+        assert names == ["file_name", "id", "text", "label"]
 
     def test_an_unknown_column_is_named_with_those_there_are(
         self, completed: ds.Dataset, tmp_path: Path
@@ -117,7 +116,7 @@ class TestSwap:
     ) -> None:
         export(completed, tmp_path / "out", ExportSettings(format="imagefolder"))
         export(completed, tmp_path / "out", ExportSettings(format="llava"))
-        assert not (tmp_path / "out" / "metadata.jsonl").exists()
+        assert not (tmp_path / "out" / "metadata.parquet").exists()
         assert (tmp_path / "out" / "llava.json").exists()
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

@@ -151,8 +151,8 @@ def test_lists_of_captions_are_kept(tmp_path: Path) -> None:
     assert len(entries) == 2 * len(USABLE)
     assert len({entry["id"] for entry in entries}) == len(entries)
     export(with_lists, tmp_path / "folder", ExportSettings(format="imagefolder"))
-    lines = (tmp_path / "folder" / "metadata.jsonl").read_text().splitlines()
-    assert [json.loads(line)["texts"][1] for line in lines] == [f"second {n}" for n in USABLE]
+    table = pq.read_table(tmp_path / "folder" / "metadata.parquet")
+    assert [texts[1] for texts in table["texts"].to_pylist()] == [f"second {n}" for n in USABLE]
     export(with_lists, tmp_path / "table", ExportSettings(format="open_clip"))
     assert len((tmp_path / "table" / "train.tsv").read_text().splitlines()) == 1 + len(entries)
     export(with_lists, tmp_path / "parquet", ExportSettings())

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config.config import load_config
@@ -226,9 +227,9 @@ class TestExports:
         pointer = json.loads(fs.cat_file(f"{bucket}/exports/imagefolder/latest.json"))
         assert pointer["url"] == urls[-1]
         fs.invalidate_cache()
-        assert [fs.exists(f"{url}/metadata.jsonl") for url in urls] == [False, True, True]
-        lines = fs.cat_file(f"{urls[-1]}/metadata.jsonl").decode().splitlines()
-        assert len(lines) == 43
+        assert [fs.exists(f"{url}/metadata.parquet") for url in urls] == [False, True, True]
+        with fs.open(f"{urls[-1]}/metadata.parquet") as file:
+            assert pq.read_metadata(file).num_rows == 43
         assert all(fs.exists(f"{urls[-1]}/{name}") for name in pointer["files"])
 
 

@@ -114,3 +114,39 @@ def test_a_table_without_a_header_loses_no_row_to_it(tmp_path: Path, first: str)
     (tmp_path / "a.csv").write_text(f"{first}\n002.jpg,a dog\n")
     with pytest.raises(DatasetError, match=r"a\.csv has no header line: its first line holds"):
         open_dataset(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("mark", [";", "|", ",", "\t"])
+@pytest.mark.parametrize("name", ["a.csv", "metadata.csv"])
+def test_the_line_that_tells_a_spreadsheet_the_separator_is_no_header(
+    tmp_path: Path, mark: str, name: str
+) -> None:
+    (tmp_path / "1.png").write_bytes(PNG)
+    table = f"sep={mark}\r\nid,file_name,text\r\n1,1.png,a hat\r\n".replace(",", mark)
+    (tmp_path / name).write_text(table, newline="")
+    (row,) = read(open_dataset(tmp_path))
+    assert (row["id"], row["text"]) == ("1", ["a hat"])
+
+
+def test_columns_without_a_name_pass_through_by_their_place(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(",image,text,,\n7,1.png,a hat,x,\n")
+    (row,) = read(open_dataset(tmp_path))
+    assert row["extra"] == {"unnamed_1": "7", "unnamed_4": "x", "unnamed_5": None}
+
+
+def test_quotes_that_are_part_of_texts_can_be_set(tmp_path: Path) -> None:
+    table = 'id\timage\ttext\n1\t1.png\t"quoted" hat\n2\t2.png\ta 12" ruler\n3\t3.png\t"a\n'
+    path = tmp_path / "a.tsv"
+    with pytest.raises(DatasetError, match=r"line 2: .* or set quotes to none"):
+        texts(path, table)
+    assert texts(path, table, quotes="none") == [['"quoted" hat'], ['a 12" ruler'], ['"a']]
+
+
+def test_rows_of_tabs_that_quotes_may_join_are_not_joined_in_silence(tmp_path: Path) -> None:
+    table = 'id\timage\ttext\n1\t1.png\t"a hat\n2\t2.png\ta cap"\n'
+    path = tmp_path / "a.tsv"
+    with pytest.raises(DatasetError, match=r"lines 2 to 3: .* set quotes to double or none"):
+        texts(path, table)
+    assert texts(path, table, quotes="none") == [['"a hat'], ['a cap"']]
+    assert texts(path, table, quotes="double") == [["a hat\n2\t2.png\ta cap"]]
+    assert texts(path, table.replace("2.png\t", "2.png ")) == [["a hat\n2\t2.png a cap"]]

@@ -1,4 +1,4 @@
-"""JSON Lines and CSV: a row a line, images named by their paths."""
+"""JSON tables: a row a line, or as `pipeline.dataset.forms.json_rows` has them; images named by their paths."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from pipeline.dataset.forms.base import (
     select_rows,
 )
 from pipeline.dataset.forms.compressed import compression, damage_named, plain
-from pipeline.dataset.forms.csv_records import Dialect, Quotes, Record, find_dialect
-from pipeline.dataset.forms.delimiters import find_delimiter, text_tables
-from pipeline.dataset.forms.faulty import FAULT, Faults, FaultyRow, images_in_json
-from pipeline.dataset.forms.json_rows import is_lines, json_rows, picture_tables, with_answer
-from pipeline.dataset.forms.names import is_about, is_image, plain_name
+from pipeline.dataset.forms.faulty import Faults, FaultyRow, images_in_json
+from pipeline.dataset.forms.json_reader import IS_UTF_16, UTF_16
+from pipeline.dataset.forms.json_rows import (
+    JSONL_SUFFIXES,
+    is_lines,
+    json_rows,
+    picture_tables,
+    with_answer,
+)
+from pipeline.dataset.forms.names import is_about, plain_name
 from pipeline.dataset.forms.readings import Readings
 from pipeline.dataset.forms.reasons import NO_OBJECT, NOT_JSON, NOT_UTF8, about
 from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.rows import HEAD_BYTES, HEAD_ROWS, Columns
 from pipeline.dataset.forms.strict_json import parse
-from pipeline.dataset.forms.widening import check_drift
-
-JSONL_SUFFIXES = (".jsonl", ".ndjson")
-CSV_SUFFIXES = (".csv", ".tsv")
 
 # Every so many lines the place in the file is noted, for reading named rows.
 _MARK_EVERY = 256
@@ -56,9 +57,11 @@ class JsonLinesSource:
         names = [n for n in self.root.names() if not is_about(n)]
         lines = [n for n in names if plain_name(n).endswith(JSONL_SUFFIXES)]
         if lines:
-            return lines
+            return self.root.filled(lines)
         # Of files that are called JSON, those that name images, else all.
-        return picture_tables(self.root) or [n for n in names if plain_name(n).endswith(".json")]
+        return picture_tables(self.root) or self.root.filled(
+            n for n in names if plain_name(n).endswith(".json")
+        )
 
     def files(self) -> list[SourceFile]:
         return [SourceFile(n, self.root.url(n), self.root.version(n)) for n in self.names()]
@@ -99,7 +102,7 @@ class JsonLinesSource:
         key = (name, self.root.version(name))
         if key not in self._lines:
             with self.root.open(name) as file:
-                self._lines[key] = compression(file) is None and is_lines(file)
+                self._lines[key] = compression(file) is None and is_lines(file, name)
         return self._lines[key]
 
     def _head(self, name: str) -> Iterator[dict[str, Any]]:
@@ -151,110 +154,9 @@ class JsonLinesSource:
         return np.arange(start, start + len(rows)), batch
 
 
-class CsvSource:
-    """CSV and TSV files with a header. All columns are strings; a field left empty is null.
-
-    `quotes` says how a quote stands within quotes: doubled, after a backslash, or either ("auto").
-    """
-
-    def __init__(
-        self, root: Root, names: Sequence[str] | None = None, quotes: Quotes = "auto"
-    ) -> None:
-        self.root = root
-        self._quotes: Quotes = quotes
-        self._dialects: dict[tuple[str, str], Dialect] = {}
-        self._names = list(names) if names is not None else None
-        self._schema: pa.Schema | None = None
-        self._readings = Readings()
-
-    def names(self) -> list[str]:
-        if self._names is not None:
-            return self._names
-        names = [n for n in self.root.names() if plain_name(n).endswith(CSV_SUFFIXES)]
-        return names or text_tables(self.root)
-
-    def files(self) -> list[SourceFile]:
-        return [SourceFile(n, self.root.url(n), self.root.version(n)) for n in self.names()]
-
-    def schema(self) -> pa.Schema:
-        if self._schema is None:
-            header = self._header(self.names()[0])
-            self._schema = pa.schema([(column, pa.string()) for column in header])
-        return self._schema
-
-    def batches(self, name: str, columns: Sequence[str] | None) -> Iterator[Batch]:
-        columns = self.schema().names if columns is None else columns
-        with self.root.open(name) as file, damage_named(name):
-            records = self._dialect(name).records(name, plain(file))
-            header = _header(name, next(records, []))
-            found = pa.schema([(column, pa.string()) for column in header])
-            check_drift(self.names()[0], self.schema(), name, found)
-            at = [header.index(column) for column in columns]
-            position, size = 0, 0
-            held: list[Record] = []
-            for record in records:
-                held.append(record)
-                size += sum(len(field) for field in record if field)
-                if len(held) == BATCH_ROWS or size >= BATCH_BYTES:
-                    yield _columns(held, at, columns, position)
-                    position, size, held = position + len(held), 0, []
-            if held:
-                yield _columns(held, at, columns, position)
-
-    def take(
-        self, name: str, positions: np.ndarray, columns: Sequence[str] | None
-    ) -> Iterator[Batch]:
-        columns = self.schema().names if columns is None else columns
-        # A line break may stand within quotes, so rows can only be counted from the start.
-        key = (name, self.root.version(name), tuple(columns))
-        yield from self._readings.take(key, positions, lambda: self.batches(name, columns))
-
-    def _header(self, name: str) -> list[str]:
-        with self.root.open(name) as file, damage_named(name):
-            return _header(name, next(self._dialect(name).records(name, plain(file)), []))
-
-    def _dialect(self, name: str) -> Dialect:
-        key = (name, self.root.version(name))
-        if key not in self._dialects:
-            with self.root.open(name) as file, damage_named(name):
-                content = plain(file)
-                delimiter = find_delimiter(name, content)
-                found = find_dialect(name, content, delimiter, self._quotes)
-            self._dialects[key] = found
-        return self._dialects[key]
-
-
-def _header(name: str, record: Record) -> list[str]:
-    header = [(field or "").strip() for field in record]
-    if not header:
-        raise DatasetError(f"{name} has no header line")
-    data = next((field for field in header if is_image(field) or "://" in field), None)
-    if data is not None:
-        raise DatasetError(
-            f"{name} has no header line: its first line holds {data[:60]!r}; write one with the names"
-            " of the columns"
-        )
-    twice = {column for column in header if header.count(column) > 1}
-    if twice:
-        raise DatasetError(f"{name}: column {min(twice)!r} stands twice in the header")
-    return header
-
-
-def _columns(records: list[Record], at: list[int], columns: Sequence[str], position: int) -> Batch:
-    arrays = [
-        pa.array([r.get(c) if isinstance(r, FaultyRow) else r[i] for r in records], pa.string())
-        for i, c in zip(at, columns, strict=True)
-    ]
-    faults = [r.fault if isinstance(r, FaultyRow) else None for r in records]
-    names = [*columns, *[FAULT] * any(faults)]
-    arrays += [pa.array(faults, pa.string())] * any(faults)
-    batch = pa.RecordBatch.from_arrays(arrays, names=names)
-    return np.arange(position, position + len(records)), batch
-
-
 def _rows(name: str, file: IO[bytes]) -> Iterator[tuple[dict[str, Any], int]]:
     """The rows of a file from its beginning, and about how many bytes each takes."""
-    if is_lines(file):
+    if is_lines(file, name):
         yield from _line_rows(name, file, 0)
         return
     for row in json_rows(file, name):
@@ -265,6 +167,8 @@ def _rows(name: str, file: IO[bytes]) -> Iterator[tuple[dict[str, Any], int]]:
 def _line_rows(name: str, file: IO[bytes], first: int) -> Iterator[tuple[dict[str, Any], int]]:
     """The rows of lines, the first of which is so far in the file."""
     faults = Faults(name) if first == 0 else None
+    if first == 0:
+        _check_encoding(name, file)
     for position, line in enumerate(line for line in file if line.strip()):
         row = _object(line, first + position)
         if isinstance(row, FaultyRow) and row.fault.startswith(_OF_CUT) and line[-1:] != b"\n":
@@ -272,6 +176,12 @@ def _line_rows(name: str, file: IO[bytes], first: int) -> Iterator[tuple[dict[st
         if faults is not None:
             faults.count(row)
         yield with_answer(row), len(line)
+
+
+def _check_encoding(name: str, file: IO[bytes]) -> None:
+    if file.read(2) in UTF_16:
+        raise DatasetError(f"{name}: {IS_UTF_16}")
+    file.seek(0)
 
 
 def _object(line: bytes, position: int) -> dict[str, Any]:

@@ -1,0 +1,60 @@
+"""JSON that can't be read is named with the place, and is not passed over for the pictures beside it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline.dataset.dataset import DatasetError
+from tests.pipeline.dataset.forms.small_files import PNG, open_dataset, read, write_jsonl
+
+ROWS = [{"id": str(n), "image": f"{n}.png", "text": f"hat {n}"} for n in range(3)]
+ARRAY = json.dumps(ROWS).encode()
+BAD = ARRAY.replace(b"hat 0", b"hat \xff")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("a.json", BAD, f"not UTF-8 at byte {BAD.index(255)}"),
+        ("a.json.gz", gzip.compress(BAD), f"not UTF-8 at byte {BAD.index(255)}"),
+        ("a.json", ARRAY[:-9], "line 1, character 136 of the file"),
+        (
+            "a.json",
+            ARRAY.replace(b"}, {", b"},\n{").replace(b": ", b":: ", 4),
+            "line 1, character 8 of the file",
+        ),
+        ("a.json", json.dumps({"0.png": "A"}).encode().replace(b"A", b"\xff"), "at byte 11"),
+        ("a.json", ARRAY.decode().encode("utf-16"), "it is UTF-16; write it as UTF-8"),
+        ("a.jsonl", b"\n".join(ARRAY.split(b", {")).decode().encode("utf-16"), "it is UTF-16"),
+    ],
+)
+def test_a_table_beside_pictures_is_refused_by_name_and_place(
+    tmp_path: Path, name: str, data: bytes, said: str
+) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(PNG)
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DatasetError, match=rf"^{re.escape(name)}.*{re.escape(said)}"):
+        read(open_dataset(tmp_path))
+
+
+def test_the_place_counts_from_the_beginning_of_a_large_file(tmp_path: Path) -> None:
+    rows = [json.dumps({"id": str(n), "image": f"{n}.png", "text": "x" * 900}) for n in range(3000)]
+    text = "[" + ",\n".join(rows) + "]"
+    wrong = text.replace('"id": "2900"', '"id": 02900')
+    (tmp_path / "a.json").write_text(wrong)
+    place = wrong.index("02900") + 2  # what follows the zero is one too many
+    with pytest.raises(DatasetError, match=rf"line 2,901, character {place:,} of the file"):
+        read(open_dataset(tmp_path))
+
+
+def test_a_file_of_lines_that_has_one_is_its_row(tmp_path: Path) -> None:
+    boxes = [{"box": [0, 1], "label": "hat"}]
+    write_jsonl(tmp_path / "a.jsonl", [{"id": "1", "text": "a hat", "objects": boxes}])
+    (row,) = read(open_dataset(tmp_path))
+    assert (row["id"], json.loads(row["extra"]["objects"])) == ("1", boxes)

@@ -1,0 +1,65 @@
+"""What may be meant otherwise than it is read is told by init and inspect, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from pipeline.dataset.misread import misread
+from tests import quick_worlds
+from tests.pipeline.dataset.forms.small_files import PNG, open_dataset, write_parquet
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ['["a hat", "a cap"]', None, "[]"],
+        ["['a hat', \"a cap\"]"],
+        ['{"en": "a hat"}'],
+    ],
+)
+def test_lists_that_are_written_out_as_texts(tmp_path: Path, texts: list[str | None]) -> None:
+    write_parquet(tmp_path / "a.parquet", image=[PNG] * len(texts), raw=texts)
+    (line,) = misread(open_dataset(tmp_path))
+    assert line.startswith("the texts in 'raw' are lists or objects that are written out (")
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [["[a hat]", "[a cap]"], ['["a hat"]', "a cap"], [None, None], [["a hat"], []], ["{a} hat"]],
+)
+def test_texts_in_brackets_are_texts(tmp_path: Path, texts: list[Any]) -> None:
+    write_parquet(tmp_path / "a.parquet", image=[PNG] * len(texts), text=texts)
+    assert misread(open_dataset(tmp_path)) == []
+
+
+def test_columns_that_stand_in_the_names_of_folders(tmp_path: Path) -> None:
+    for folder in ("lang=en/year=1999", "lang=de/year=2000"):
+        (tmp_path / folder).mkdir(parents=True)
+        columns = {"image": [PNG], "text": ["a hat"], "year": [1999]}
+        write_parquet(tmp_path / folder / "part-0.parquet", **columns)
+    (line,) = misread(open_dataset(tmp_path))
+    assert line.startswith("the folders lang=… tell values of a column 'lang', which is not read")
+
+
+def test_the_commands_that_look_at_data_say_so(tmp_path: Path) -> None:
+    rows = [r | {"text": json.dumps([r["text"]])} for r in quick_worlds.rows(6, 0, 0)]
+    (tmp_path / "data" / "split=a").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data" / "split=a" / "a.parquet")
+    config = quick_worlds.config(tmp_path)
+    for words in (
+        ["init", str(tmp_path / "data"), "-o", str(tmp_path / "new.yaml")],
+        ["inspect", str(config)],
+    ):
+        answer = CliRunner().invoke(app, words)
+        assert answer.exit_code == 0, answer.output
+        said = " ".join(answer.output.split())
+        assert "lists or objects that are written out" in said
+        assert "the folders split=…" in said
