@@ -1,0 +1,1 @@
+"""A world with the paper's gap: generators that learned from photographs alone, and two targets."""
