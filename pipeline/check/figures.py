@@ -169,4 +169,4 @@ def told(half: str, found: Mapping[str, Any]) -> str:
 
 def _pm(one: Mapping[str, float], digits: int = 3, signed: bool = False) -> str:
     sign = "+" if signed else ""
-    return f"{one['mean']:{sign}.{digits}f} ± {one['half']:.{digits}f}"
+    return f"{one['mean']:{sign}z.{digits}f} ± {one['half']:.{digits}f}"

@@ -24,7 +24,7 @@ class Interval:
         return self.mean + self.half
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} ± {self.half:.3f}"
+        return f"{self.mean:z.3f} ± {self.half:.3f}"
 
 
 def interval(

@@ -38,7 +38,7 @@ class Table:
 
 
 def signed(mean: float, half: float) -> str:
-    return f"{mean:+.3f} ± {half:.3f}"
+    return f"{mean:+z.3f} ± {half:.3f}"
 
 
 def ordering_told(better: str, worse: str, claim: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.check.intervals import interval, paired, share_of
+from pipeline.check.intervals import Interval, interval, paired, share_of
 
 
 def test_the_interval_is_students() -> None:
@@ -58,3 +58,8 @@ def test_pairing_takes_out_what_seeds_share() -> None:
         paired([1, 2], [1, 2, 3])
     with pytest.raises(ValueError, match="at least 2"):
         interval([1.0])
+
+
+def test_what_rounds_to_nothing_has_no_sign() -> None:
+    assert str(Interval(-0.0002, 0.0004)) == "0.000 ± 0.000"
+    assert str(Interval(-0.0006, 0.0004)) == "-0.001 ± 0.000"
