@@ -113,6 +113,12 @@ class Blip2Captioner(CheckpointCaptioner[Blip2Settings, _Job]):
             embeddings, mask = self._inputs(features, [prompts[row].text for row in rows])
             each = torch.tensor([place[job.row] for job in jobs], device=embeddings.device)
             tokens, sound = self._answer(embeddings, mask, each, [job.seed for job in jobs])
+        return self._candidates(jobs, tokens, sound)
+
+    def _candidates(
+        self, jobs: Sequence[_Job], tokens: Any, sound: Sequence[bool]
+    ) -> list[Candidate | Failed]:
+        """What was drawn for each job, [jobs, tokens]; failed where its scores were not `sound`."""
         texts = self._processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [
             Candidate(

@@ -91,17 +91,4 @@ class PhotographCaptioner(Blip2Captioner):
             [job.seed for job in jobs],
             self.settings,
         )
-        texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [
-            Candidate(
-                job.seed,
-                job.prompt.text,
-                text=self._clean(text, job),
-                notes=job.prompt.notes,
-                shown=job.prompt.shown,
-                dropped=job.prompt.dropped,
-            )
-            if fine
-            else self._not_finite()
-            for job, text, fine in zip(jobs, texts, sound, strict=True)
-        ]
+        return self._candidates(jobs, tokens, sound)
