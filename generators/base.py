@@ -89,7 +89,9 @@ class Dropped:
 class CaptionRequest:
     """Ask for ``len(seeds)`` captions of ``image``, with the best example first.
 
-    ``file`` is what the image was decoded from, where that is at hand.
+    ``numbers`` are those of the candidates among all of the row's attempt, of which others may have
+    been asked for before: 0, 1, ... where they are left out. ``file`` is what the image was decoded
+    from, where that is at hand.
     """
 
     row_id: str
@@ -97,6 +99,7 @@ class CaptionRequest:
     examples: tuple[Example, ...]
     seeds: tuple[int, ...]
     file: bytes | None = None
+    numbers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +107,14 @@ class ImageRequest:
     """Ask for ``len(seeds)`` images of ``text``, with the best example first.
 
     ``text`` is all that the row says: of several captions, all of them (`generators.prompts.joined`).
+    ``numbers`` are as in `CaptionRequest`.
     """
 
     row_id: str
     text: str
     examples: tuple[Example, ...]
     seeds: tuple[int, ...]
+    numbers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,12 +66,13 @@ class NearestGenerator:
         return 0
 
     def _answer(self, request: CaptionRequest | ImageRequest) -> Generated:
-        """Candidates of one row; with fewer examples than seeds they start again from the first."""
+        """Candidates of one row; with fewer examples than numbers they start again from the first."""
         usable, dropped = usable_examples(request.examples, self.settings.needs())
         if not usable:
             why = dropped[0].reason if dropped else "none was retrieved"
             return Generated(request.row_id, error=f"no example to answer with: {why}")
-        chosen = [usable[number % len(usable)] for number in range(len(request.seeds))]
+        numbers = request.numbers or range(len(request.seeds))
+        chosen = [usable[number % len(usable)] for number in numbers]
         return Generated(
             request.row_id,
             tuple(

@@ -171,7 +171,8 @@ def _print_work(answer: dict[str, Any]) -> None:
         if not found.get("off"):
             print(f"worth, by the check: {found['verdict']}")
         if drawn := found.get("draws"):
-            print(f"  {drawn['mean']:.1f} of {drawn['most']} candidates a row, by the check")
+            bounds = f"{drawn['least']} to {drawn['most']} at {drawn['min_improvement']:g}"
+            print(f"  {drawn['mean']:.1f} candidates a row, by the check, with {bounds}")
     for what in ("why", "sections"):
         if answer["done"] and answer[what]:
             label = "rows to do" if what == "why" else "settings that changed"

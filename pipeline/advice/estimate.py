@@ -95,8 +95,9 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
     }
     checked = _checked(job, counts)
     asked: dict[str, int] = {half: made[half] + checked[half] for half in MODALITIES}
+    stops = {half: job.check.stops(half, checked[half]) for half in MODALITIES}
     drawn: dict[str, list[int]] = {
-        half: config.generation.draws(made[half], checked[half]) for half in MODALITIES
+        half: config.generation.draws(made[half], checked[half], stops[half]) for half in MODALITIES
     }
     answer |= {
         "made": made,
@@ -117,7 +118,7 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
             )
         from pipeline.advice.timing import measure
 
-        answer["time"] = measure(job, made, external, timed)
+        answer["time"] = measure(job, made, external, stops, timed)
         if size := answer["time"]["bytes_an_image"]:
             more = made["image"] * (int(size) - answer["disk"]["an_image"])
             answer["disk"]["completed"] += more

@@ -40,6 +40,7 @@ def measure(
     job: Job,
     pending: Mapping[str, int],
     external: Mapping[str, int | None],
+    stops: Mapping[Modality, bool],
     used: dict[Modality, Usage] | None = None,
 ) -> dict[str, Any]:
     """Time the encoder and the generators on rows of the dataset.
@@ -56,6 +57,8 @@ def measure(
         Rows to do by missing half.
     external
         Complete pairs of the external datasets; those that were not read (None) are left out.
+    stops
+        By missing half, whether rows end where one more candidate doesn't pay.
     used
         Takes what the generators' servers counted meanwhile, by missing half.
 
@@ -95,11 +98,13 @@ def measure(
     least = most = loading.seconds + embedding
     for missing, (fast, slow) in a_row.items():
         candidate = each[missing] + (judging if missing == "image" else 0.0)
-        judged = each[opposite(missing)] + generation.least * candidate
+        fewest = generation.least if stops[missing] else generation.most
+        fast *= fewest / generation.least
+        judged = each[opposite(missing)] + fewest * candidate
         # Rows are embedded and judged while the generator works, at best: on a processor of its own.
         beside = max(fast, judged) if _on_gpu(job, missing) else fast + judged
         least += pending[missing] * beside
-        judged += (generation.most - generation.least) * candidate
+        judged += (generation.most - fewest) * candidate
         most += pending[missing] * (slow + judged)
     return {
         "rows": timed,

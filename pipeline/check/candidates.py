@@ -106,7 +106,8 @@ class Candidates:
             quality = self._of_each("niqe")
             if np.isfinite(quality[self.valid]).all():
                 quality = -(quality if raw or scales.niqe is None else scales.niqe(quality))
-            else:
+            if not np.isfinite(quality[self.valid]).all() or (scales.niqe is None and not raw):
+                # The selector leaves it out as well.
                 quality = np.zeros(len(cosine))
             cosine = cosine if raw or scales.cosine is None else scales.cosine(cosine)
             return {"lambda1": unit * np.nan_to_num(cosine), "lambda2": np.nan_to_num(quality)}

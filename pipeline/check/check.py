@@ -23,6 +23,7 @@ from kb.fitting import HELD_OUT
 from kb.mapping.held_out import HeldOut
 from kb.pairs import read_pairs
 from pipeline.check.apart import KnowledgeApart
+from pipeline.check.calibrating import FEWEST
 from pipeline.check.choosing import Choice, choose
 from pipeline.check.figures import told, verdict
 from pipeline.check.portion import CheckedParts
@@ -91,6 +92,7 @@ class Check:
         self._shards = {half: SentShards(own, home) for half, own in self.parts.items()}
         self._chosen: dict[Modality, Choice] = {}
         self.planned: dict[Modality, list[ShardPlan]] = {}
+        self._lacking: dict[Modality, int] = {}
 
     def plan(
         self,
@@ -111,6 +113,7 @@ class Check:
         retry_failed : bool
         """
         run, version = self.config.run, self._knowledge.version
+        self._lacking = dict(rows)
         for half, parts in self.parts.items():
             settings = row_dependencies(self.config, parts.models.identity, version, [half])
             choice = self._chosen[half] = self._choose(half, rows[half], settings[half])
@@ -223,22 +226,27 @@ class Check:
         """A digest that changes with what was found."""
         return digest(*(str(self.held(half).get("of")) for half in MODALITIES))[:16]
 
+    def stops(self, half: Modality, checked: int) -> bool:
+        """Whether rows will stop where one more candidate doesn't pay, once so many pairs are checked."""
+        rule = Learned.parse(self.learned(half)).stopping
+        return rule is not None or checked >= FEWEST
+
     def _warn(self, half: Modality) -> None:
         """Say so where too few pairs were checked for what is set."""
+        if not self._lacking.get(half):
+            return
         name, known = "caption" if half == "text" else "image", Learned.parse(self.learned(half))
-        if self._given.scoring[half].floor_confidence is not None and known.calibration is None:
+        scoring, generation = self._given.scoring[half], self._given.generation
+        chosen = self._chosen[half]
+        why = f"the check is {chosen.why}" if chosen.off else "the check held too few pairs"
+        if scoring.floor_confidence is not None and known.calibration is None:
+            logger.warning("selection.%s.floor_confidence rejects nothing: %s", name, why)
+        if scoring.automatic and len(chosen.ids) < FEWEST:
+            weights = ", ".join(scoring.automatic)
+            logger.warning("selection.%s: %s not learned: %s", name, weights, why)
+        if generation.least < generation.most and known.stopping is None:
             logger.warning(
-                "selection.%s.floor_confidence rejects nothing: the check held too few pairs to tell"
-                " confidence by",
-                name,
-            )
-        generation = self._given.generation
-        if generation.min_improvement is not None and known.stopping is None:
-            logger.warning(
-                "generation.n: %d candidates are drawn for every %s: the check held too few pairs to tell"
-                " what one more gains",
-                generation.most,
-                half,
+                "generation.n: %d candidates are drawn for every %s: %s", generation.most, half, why
             )
 
 

@@ -103,7 +103,7 @@ def checked_rows(
         table = pq.read_table(
             ledger.parts / manifest.part,
             columns=["id", "check", *columns],
-            filters=pc.field("id").isin(list(ids)),
+            filters=pc.field("id").isin(pa.array(ids, pa.string())),
         )
         for row in table.to_pylist():
             rows.setdefault(row["id"], row)

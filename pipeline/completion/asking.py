@@ -12,7 +12,12 @@ from pipeline.models.components import Component
 
 
 def requests_of(
-    row: Row, missing: Modality, needs: Needs, seeds: Sequence[int], grounded: Sequence[bool]
+    row: Row,
+    missing: Modality,
+    needs: Needs,
+    numbers: Sequence[int],
+    seeds: Sequence[int],
+    grounded: Sequence[bool],
 ) -> list[CaptionRequest | ImageRequest]:
     """What is asked for a row: candidates from its examples, and some without, if so set.
 
@@ -24,7 +29,7 @@ def requests_of(
     missing : {"image", "text"}
     needs : Needs
         What the generator takes of an example.
-    seeds : sequence of int
+    numbers, seeds : sequence of int
         One for each candidate.
     grounded : sequence of bool
         Which of them are drawn from the examples.
@@ -40,16 +45,16 @@ def requests_of(
     )
     if needs.example and not examples:
         return []
-    parts: dict[bool, list[int]] = {True: [], False: []}
-    for seed, with_them in zip(seeds, grounded, strict=True):
-        parts[with_them and bool(examples)].append(seed)
+    parts: dict[bool, dict[int, int]] = {True: {}, False: {}}
+    for number, seed, with_them in zip(numbers, seeds, grounded, strict=True):
+        parts[with_them and bool(examples)][number] = seed
     observed = row.observed
     return [
-        CaptionRequest(row.id, observed, shown, tuple(drawn), row.file)
+        CaptionRequest(row.id, observed, shown, tuple(own.values()), row.file, tuple(own))
         if missing == "text"
-        else ImageRequest(row.id, joined(observed), shown, tuple(drawn))
-        for shown, drawn in ((examples, parts[True]), ((), parts[False]))
-        if drawn
+        else ImageRequest(row.id, joined(observed), shown, tuple(own.values()), tuple(own))
+        for shown, own in ((examples, parts[True]), ((), parts[False]))
+        if own
     ]
 
 

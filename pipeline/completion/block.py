@@ -7,7 +7,7 @@ What a generator needs stands before it is asked, and what follows needs it no m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from generators.asked import Asked, submit
 from generators.base import Generated, derive_seed, needs_of
@@ -25,8 +25,6 @@ from pipeline.ledger.ledger import Entry
 from pipeline.models.item_errors import embed_each
 from pipeline.models.loaded import LoadedModels
 from selection.scoring import Selector
-
-T = TypeVar("T")
 
 
 class Block:
@@ -146,10 +144,16 @@ class Block:
         rows = self.open_rows()
         if not rows:
             return Asked.answered([])
-        seeds = [self._seeds(row) for row in rows]
+        numbers = [range(row.drawn, self._end(row)) for row in rows]
+        seeds = [
+            [derive_seed(self.config.run.seed, row.id, n, row.attempt) for n in own]
+            for row, own in zip(rows, numbers, strict=True)
+        ]
         requests = [
-            requests_of(row, self.missing, self.needs, own, self._next(row, self.grounded))
-            for row, own in zip(rows, seeds, strict=True)
+            requests_of(
+                row, self.missing, self.needs, own, drawn_by, self.grounded[own.start : own.stop]
+            )
+            for row, own, drawn_by in zip(rows, numbers, seeds, strict=True)
         ]
         asked = submit(
             self.models.generator(self.missing), [one for own in requests for one in own]
@@ -167,16 +171,6 @@ class Block:
             ]
 
         return asked.then(by_row)
-
-    def _seeds(self, row: Row) -> tuple[int, ...]:
-        """Those of a row's next candidates."""
-        seed = self.config.run.seed
-        numbers = self._next(row, range(self.rounds[-1]))
-        return tuple(derive_seed(seed, row.id, n, row.attempt) for n in numbers)
-
-    def _next(self, row: Row, of_candidates: Sequence[T]) -> Sequence[T]:
-        """The part of a row's next round."""
-        return of_candidates[row.drawn : self._end(row)]
 
     def _end(self, row: Row) -> int:
         """How many candidates of its attempt a row has after its next round."""
@@ -200,7 +194,7 @@ class Block:
                 row.lacking.append(answer.error)
             span = range(start, start + len(answer.candidates))
             start = span.stop
-            if not answer.candidates and row.chosen is None:
+            if not answer.candidates and not row.of_attempt():
                 row.error = answer.error or "the generator gave no candidate"
                 continue
             own = {place - span.start: faults[place] for place in span if place in faults}
@@ -221,7 +215,8 @@ class Block:
         row.chosen = None if found.chosen is None else offset + found.chosen
         reason = found.reason
         last = failed or row.drawn == self.rounds[-1]
-        if row.chosen is not None and (last or not self._pays(row)):
+        last = last or (row.chosen is not None and not self._pays(row))
+        if row.chosen is not None and last:
             reason = self._doubt(row)
             row.settled = row.chosen is not None
         if row.settled or not last:

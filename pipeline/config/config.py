@@ -118,6 +118,12 @@ class Config(BaseModel):
                     f"selection.{name}.floor_confidence needs a check, by which confidence is known;"
                     f" got {scoring.floor_confidence:g} with run.check 0"
                 )
+            if scoring.automatic and self.run.check == 0:
+                name = "caption" if half == "text" else "image"
+                raise ValueError(
+                    f"selection.{name}.{scoring.automatic[0]} needs a check to be learned from, or a"
+                    " number; got auto with run.check 0"
+                )
         if self.generation.min_improvement is not None and self.run.check == 0:
             raise ValueError(
                 "generation.n needs a check, by which it is known what one more candidate gains, or a"

@@ -27,7 +27,8 @@ class Sequential(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     least: int = Field(2, ge=1, description="candidates of the first round")
-    most: int = Field(10, ge=1, description="candidates of all rounds together")
+    # What one more gains is summed up in time that grows with its square.
+    most: int = Field(10, ge=1, le=64, description="candidates of all rounds together, at most 64")
     min_improvement: float = Field(
         0.001,
         ge=0,
@@ -98,9 +99,12 @@ class GenerationSettings(BaseModel):
         """Candidates that an attempt has at most."""
         return self.rounds[-1]
 
-    def draws(self, rows: int, checked: int) -> list[int]:
-        """Candidates of so many rows and checked pairs, [least, most]: in one attempt, or in all."""
-        least = self.least * rows + self.most * checked
+    def draws(self, rows: int, checked: int, stops: bool) -> list[int]:
+        """Candidates of so many rows and checked pairs, [least, most]: in one attempt, or in all.
+
+        `stops`: rows end where one more doesn't pay; all their candidates are drawn otherwise.
+        """
+        least = (self.least if stops else self.most) * rows + self.most * checked
         return [least, self.most * self.attempts * (rows + checked)]
 
     @property

@@ -126,6 +126,8 @@ def _values(text: str, given: str) -> list[Any]:
 
 def _full(key: str, config: Config) -> str:
     values = config.model_dump(mode="json")
+    # Without a check, an evaluation draws all that may be.
+    values["generation"]["n"] = config.generation.most
     # The config holds of its parts what was given; their settings have the rest.
     values |= {part.section: part.settings.model_dump(mode="json") for part in config.components()}
     for section in _SECTIONS:

@@ -103,7 +103,7 @@ class Experiment:
             "run_id": run_id,
             **draw.world.facts(),
             "draws": self.settings.draws,
-            "n": self.config.generation.told,
+            "n": self.config.generation.most,
             "judge_selects": draw.world.views.judge_selects,
             "judge": _told(draw.world.views.judge.config.encoder),
             "start": draw.start.settings.model

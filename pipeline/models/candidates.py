@@ -159,8 +159,14 @@ class Remembering:
                 seed: self._memory.find(key, seed, request.examples) for seed, key in own.items()
             }
             held.append({seed: one for seed, one in found.items() if one is not None})
-            if wanted := tuple(seed for seed in request.seeds if seed not in held[place]):
-                asked[place] = replace(request, seeds=wanted)
+            numbers = request.numbers or range(len(request.seeds))
+            wanted = {
+                seed: number
+                for seed, number in zip(request.seeds, numbers, strict=True)
+                if seed not in held[place]
+            }
+            if wanted:
+                asked[place] = replace(request, seeds=tuple(wanted), numbers=tuple(wanted.values()))
         places = list(asked)
         bare = [without_pictures(request) for request in requests]
 

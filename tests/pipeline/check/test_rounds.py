@@ -191,6 +191,7 @@ def test_a_check_of_few_pairs_draws_all_and_says_so(
         quick_worlds.run(path)
     assert {len(row["completion"]["candidates"]) for row in made(path).values()} == {MOST}
     assert "8 candidates are drawn for every text: the check held too few pairs" in caplog.text
+    assert "every image" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from flows.cli import app
 from generators.base import Generated, derive_seed
 from pipeline.advice.estimate import estimate
 from pipeline.config.config import load_config
+from pipeline.job import Job
 from tests import quick_worlds
 from tests.generators.server import Server
 from tests.pipeline.check.checked import PAIRS, config, data
-from tests.pipeline.check.varied import MOST, N, VariedCaptioner, made, world
+from tests.pipeline.check.varied import MOST, N, VariedCaptioner, made, settings, world
 
 
 def test_rows_of_a_block_are_asked_for_together_and_inspect_foresees_how_many(
@@ -48,7 +50,7 @@ def test_rows_of_a_block_are_asked_for_together_and_inspect_foresees_how_many(
     assert foreseen[0] <= sum(drawn.values()) + MOST * PAIRS <= foreseen[1]
     told = CliRunner().invoke(app, ["inspect", str(path)]).output
     mean = summary["check"]["text"]["draws"]["mean"]
-    assert f"{mean:.1f} of 8 candidates a row, by the check" in told
+    assert f"{mean:.1f} candidates a row, by the check, with 2 to 8 at" in told
 
 
 def test_a_server_is_asked_for_no_more_than_is_drawn(tmp_path: Path) -> None:
@@ -92,3 +94,44 @@ def test_a_generator_that_fails_amid_a_row_leaves_it_what_it_has(
     ]
     assert left and all(len(own["candidates"]) == 2 for own in left)
     assert left[0]["candidates"][0]["notes"] == ["others failed: the server said 500"]
+
+
+def test_copies_of_the_nearest_pairs_go_on_with_the_next_one(tmp_path: Path) -> None:
+    texts = []
+    for name, n in (("rounds", N), ("at once", MOST)):
+        folder = tmp_path / name
+        quick_worlds.write(folder / "data" / "a.parquet", data())
+        # Of so few pairs no rule is learned, and all rounds are drawn.
+        path = settings(folder, n, check=30)
+        values = yaml.safe_load(path.read_text()) | {"captioner": {"kind": "nearest"}}
+        path.write_text(yaml.safe_dump(values))
+        quick_worlds.run(path)
+        told = {
+            k: [one["text"] for one in row["completion"]["candidates"]]
+            for k, row in made(path).items()
+        }
+        texts.append(told)
+    assert texts[0] == texts[1]
+    assert {len(own) for own in texts[0].values()} == {MOST}
+    assert any(len(set(own)) == 2 for own in texts[0].values())
+
+
+def test_an_error_after_candidates_that_do_not_hold_ends_the_attempt_alone(tmp_path: Path) -> None:
+    quick_worlds.write(tmp_path / "data" / "a.parquet", data())
+    captioner = {"kind": "tests.pipeline.check.varied:FailingLater"}
+    path = config(
+        tmp_path, captioner=captioner, image_generator=None, generation={"n": N, "attempts": 2}
+    )
+    quick_worlds.run(path)
+    rows = quick_worlds.completed(Job(load_config(path)))
+    asked = [row for row in rows.values() if row["missing"] == "text"]
+    assert {row["status"] for row in asked} == {"rejected"}
+    for row in asked:
+        assert "attempt 1: " in row["reason"] and "attempt 2: " in row["reason"]
+        assert "others failed: HTTP 500" in row["reason"]
+
+
+def test_without_a_rule_to_come_all_that_may_be_are_foreseen(tmp_path: Path) -> None:
+    assert (
+        estimate(load_config(world(tmp_path, N, check=30)))["calls"]["captions"] == [MOST * 50] * 2
+    )

@@ -92,10 +92,11 @@ def test_a_term_never_counts_against_what_it_means_and_a_mute_cosine_leaves_all_
     assert weighing.fit(pairs(100, {"cosine": -1.0, "bleu": 0.5})) is None
 
 
-def test_scores_by_other_weights_are_those_of_the_selector() -> None:
+@pytest.mark.parametrize("quality", [Standard(6.0, 2.0), None])
+def test_scores_by_other_weights_are_those_of_the_selector(quality: Standard | None) -> None:
     generator = np.random.default_rng(3)
     scoring = ImageScoring(lambda2="auto")
-    standards = Standards(Standard(0.3, 0.1), Standard(6.0, 2.0))
+    standards = Standards(Standard(0.3, 0.1), quality)
     images = generator.integers(0, 255, (4, 200, 200, 3)).astype(np.uint8)
     embeddings = generator.normal(size=(4, 8)).astype(np.float32)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from generators.base import Candidate
+from generators.base import Candidate, Generated
 from pipeline.config.config import load_config
 from pipeline.job import Job
 from tests import quick_worlds
@@ -52,3 +52,15 @@ def made(path: Path) -> dict[str, dict[str, Any]]:
     """Rows whose text was made, by id."""
     rows = quick_worlds.completed(Job(load_config(path)))
     return {row_id: row for row_id, row in rows.items() if row["missing"] == "text"}
+
+
+class FailingLater(QuickCaptioner):
+    """Blanks in a row's first round, and an error from then on."""
+
+    def generate(self, requests: Any) -> list[Generated]:
+        return [
+            Generated(one.row_id, error="HTTP 500")
+            if one.numbers[0] >= N["least"]
+            else Generated(one.row_id, tuple(Candidate(seed, "", text=" ") for seed in one.seeds))
+            for one in requests
+        ]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.config import Config, load_config
+from pipeline.config.generation import GenerationSettings
 from pipeline.config.variants import VARIANTS
 from pipeline.evaluation.changes import derive, parse_sweep
 from pipeline.storage.errors import ConfigError
@@ -55,7 +56,10 @@ def test_a_sweep_takes_short_and_joined_keys(config: Config) -> None:
         "knowledge_base.filter.tau_cent": 0.4,
         "knowledge_base.filter.tau_inst": 0.4,
     }
-    assert parse_sweep("n=1,4", config).keys == ("generation.n",)
+    for n in (4, {"least": 2, "most": 10}):
+        generation = GenerationSettings.model_validate({"n": n})
+        drawn = config.model_copy(update={"generation": generation})
+        assert parse_sweep("n=1,4", drawn).keys == ("generation.n",)
     painter = parse_sweep("image_generator.style=bold", config)
     changed = derive(config, painter.points()[0][1], Path("/tmp/out"))
     assert changed.generator_component("image").settings.style == "bold"
