@@ -66,7 +66,7 @@ def forecast(draw: Draw, arms: Sequence[Arm], seeds: int | None, draws: int) -> 
         rows += sum(left.values())
         key = _asked(job)
         if any(left.values()) and key not in pace:
-            asked = {half: left.get(half, 0) for half in MODALITIES}
+            asked: dict[str, int] = {half: left.get(half, 0) for half in MODALITIES}
             found = measure(job, asked, {}, dict.fromkeys(MODALITIES, False))
             generation = job.config.generation
             pace[key] = {

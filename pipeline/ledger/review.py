@@ -257,9 +257,7 @@ def made_halves(parts: Sequence[Path], ids: Sequence[str]) -> dict[str, dict[str
     found = {}
     names = ["id", "image", "text", "status", "missing", "completion"]
     for part in parts:
-        table = pq.read_table(
-            part, columns=names, filters=pc.field("id").isin(pa.array(ids, pa.string()))
-        )
+        table = pq.read_table(part, columns=names, filters=pc.field("id").isin(list(ids)))
         for row in table.to_pylist():
             told = {name: row[name] for name in ("status", "missing")}
             made = row["completion"] or {}
