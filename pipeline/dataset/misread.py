@@ -18,8 +18,7 @@ _LOOKED_AT = 64
 _SHOWN = 40
 # A folder of Spark or Hive that tells a column's value.
 _PARTITION = re.compile(r"([^=/]+)=[^/]*")
-# A list or an object as Python or JSON write it.
-_WRITTEN = re.compile(r"\s*(\[\s*([\"'].*[\"'])?\s*\]|\{\s*[\"'].*:.*\})\s*", re.DOTALL)
+_QUOTES = ('"', "'")
 
 
 def misread(dataset: Dataset) -> list[str]:
@@ -54,8 +53,17 @@ def _written_out(dataset: Dataset) -> Iterator[str]:
         return
     first = batch.column(name).slice(0, _LOOKED_AT)
     texts = [text for text in utf8_strings(pc.drop_null(first), name)[0] if text]
-    if texts and all(map(_WRITTEN.fullmatch, texts)):
+    if texts and all(map(_is_written_out, texts)):
         yield (
             f"the texts in {name!r} are lists or objects that are written out ({texts[0][:_SHOWN]!r}), each of"
             " which counts as one text: write them as lists, in JSON or Parquet"
         )
+
+
+def _is_written_out(text: str) -> bool:
+    """Whether a text is a list or an object as Python or JSON write it: goes through it but once."""
+    text = text.strip()
+    ends, inside = text[:1] + text[1:][-1:], text[1:-1].strip()
+    if ends == "[]":
+        return not inside or (inside.startswith(_QUOTES) and inside[1:].endswith(_QUOTES))
+    return ends == "{}" and inside.startswith(_QUOTES) and ":" in inside

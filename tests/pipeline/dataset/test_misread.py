@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,16 @@ def test_lists_that_are_written_out_as_texts(tmp_path: Path, texts: list[str | N
 def test_texts_in_brackets_are_texts(tmp_path: Path, texts: list[Any]) -> None:
     write_parquet(tmp_path / "a.parquet", image=[PNG] * len(texts), text=texts)
     assert misread(open_dataset(tmp_path)) == []
+
+
+def test_long_texts_are_gone_through_but_once(tmp_path: Path) -> None:
+    blanks = " " * 20_000
+    texts = [f"[{blanks}x", f"{blanks}[{blanks}", f"{{'{':' * 20_000}", f"['{blanks}"] * 16
+    write_parquet(tmp_path / "a.parquet", image=[PNG] * len(texts), text=texts)
+    dataset = open_dataset(tmp_path)
+    before = time.process_time()
+    assert misread(dataset) == []
+    assert time.process_time() - before < 2
 
 
 def test_columns_that_stand_in_the_names_of_folders(tmp_path: Path) -> None:
