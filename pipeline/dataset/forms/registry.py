@@ -61,11 +61,13 @@ def guess_format(root: Root) -> str:
         If they are of no known form, or of more than one.
     """
     names = root.names()
-    if _is_img2dataset(names):
+    if _is_img2dataset(names) and root.filled(filter(_is_list_of_shard, names)):
         return "img2dataset"
-    if any(map(is_metadata, names)):
+    metadata = list(filter(is_metadata, names))
+    if root.filled(metadata):
         return "imagefolder"
-    forms = _by_suffix(names)
+    # Metadata without a byte is of no form: what else is there counts.
+    forms = _by_suffix(root.filled(filter(holds_rows, names)) if metadata else names)
     if len(forms) > 1:
         forms = _by_suffix(root.filled(filter(holds_rows, names))) or forms
     if len(forms) > 1:
@@ -73,7 +75,9 @@ def guess_format(root: Root) -> str:
             f"{root.path} holds files of more than one form ({', '.join(forms)});"
             " set format, or a glob as path"
         )
-    return forms[0] if forms else next(_looked_into(root), "") or _nothing(root)
+    if forms:
+        return forms[0]
+    return next(_looked_into(root), "imagefolder" if metadata else "") or _nothing(root)
 
 
 def _by_suffix(names: Sequence[str]) -> list[str]:
@@ -100,7 +104,7 @@ def _looked_into(root: Root) -> Iterator[str]:
 
 def _is_img2dataset(names: list[str]) -> bool:
     """Whether there are img2dataset's tallies, or its lists of shards beside the shards."""
-    if not any(n.endswith(".parquet") and _SHARD.fullmatch(n[:-8]) for n in names):
+    if not any(map(_is_list_of_shard, names)):
         return False
     tallies = (n.rpartition("/")[2] for n in names if n.lower().endswith("_stats.json"))
     if any(base[:1].isdigit() for base in tallies):
@@ -110,6 +114,10 @@ def _is_img2dataset(names: list[str]) -> bool:
         for end in (".tar", ".parquet")
     ]
     return bool(stems[0]) and stems[0] == stems[1]
+
+
+def _is_list_of_shard(name: str) -> bool:
+    return name.endswith(".parquet") and _SHARD.fullmatch(name[:-8]) is not None
 
 
 def _is_json(name: str) -> bool:

@@ -87,6 +87,10 @@ def _shard(path: Path) -> None:
         ("00001.parquet", "00000.parquet", _shard),
         # Of other forms, one alone is of rows.
         ("b.parquet", "log.csv", _parquet),
+        ("b.parquet", "metadata.csv", _parquet),
+        ("b.csv", "metadata.csv", _csv),
+        ("b.tar", "00000.parquet", _tar),
+        ("00000.tar", "00000.parquet", _tar),
     ],
 )
 def test_it_is_named_and_the_others_are_read(
