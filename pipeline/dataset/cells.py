@@ -78,9 +78,36 @@ def _path_in(told: dict[str, Any]) -> str | None:
 
 
 def without_bytes(text: str | None) -> str | None:
-    """What JSON tells of an image beside its bytes and its place; None where that is nothing."""
+    """What JSON tells of an image beside its bytes and its place; None where that is nothing.
+
+    Other images of the row, and what is told of them, stay.
+    """
     told = None if text is None else loads(text)
+    cell = _cell(told, lambda path: True)
+    shown = cell["path"] if cell else None
+    if isinstance(told, list):
+        if not shown or inline_image(shown) is None:
+            return text
+        rest = _without(told, shown)
+        return dumps(rest) if rest else None
     if not isinstance(told, dict):
-        return text if isinstance(told, list) else None
+        return None
+    if shown and inline_image(shown) is not None:
+        told = _without(told, shown)
     rest = {key: value for key, value in told.items() if key != "bytes" and value is not None}
     return None if not rest or (len(rest) == 1 and _path_in(rest)) else dumps(rest)
+
+
+def _without(told: Any, image: str) -> Any:
+    """A value less an image that is written out at any depth of it, and less what then tells nothing."""
+    if isinstance(told, list):
+        rest = [_without(item, image) for item in told if item != image]
+        return [item for item in rest if item != {}]
+    if not isinstance(told, dict):
+        return told
+    held = image in told.values()
+    return {
+        key: _without(value, image)
+        for key, value in told.items()
+        if value != image and not (held and value is None)
+    }

@@ -154,8 +154,14 @@ def has_fields(field: pa.Field) -> bool:
 
 def _by_name(schema: pa.Schema, names: Sequence[str], fits: Any) -> str | None:
     found = [f for name in names for f in schema if f.name.lower() == name and fits(f)]
-    # A column of which nothing was seen yet gives way to one that holds something.
-    return min(found, key=is_empty).name if found else None
+    # A column of which nothing was seen yet gives way to one that holds something, and one of
+    # objects, which may tell of anything, to one of plain values.
+    return min(found, key=lambda f: (is_empty(f), _is_of_objects(f))).name if found else None
+
+
+def _is_of_objects(field: pa.Field) -> bool:
+    """Whether a column that is JSON text holds nothing that is a path as it stands."""
+    return not _holds(field, STRING | STRING << ITEMS)
 
 
 def image_kind(field: pa.Field) -> str | None:

@@ -11,8 +11,12 @@ from typing import Any
 import pytest
 
 from pipeline.dataset.catalog import Catalog
+from pipeline.dataset.dataset import DatasetError
 from pipeline.dataset.overlooked import overlooked
 from tests.pipeline.dataset.forms.small_files import PNG, open_dataset, read, write_jsonl
+
+WRITTEN = "data:image/png;base64," + base64.b64encode(PNG).decode()
+OTHER = {"bytes": base64.b64encode(PNG * 2).decode(), "path": None}
 
 
 @pytest.mark.parametrize(
@@ -50,6 +54,15 @@ def test_a_name_that_means_more_than_one_file_means_none(tmp_path: Path) -> None
     assert row["image_reason"] == "no such file '1'"
 
 
+def test_labels_that_folders_are_called_by_are_no_images(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.png").write_bytes(PNG)
+    rows = [{"id": str(n), "image": "cat", "text": "a hat"} for n in range(8)]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(DatasetError, match=r"column 'image' holds texts.*'cat'"):
+        open_dataset(tmp_path)
+
+
 def test_names_without_a_suffix_are_no_texts(tmp_path: Path) -> None:
     for number in range(8):
         (tmp_path / f"{number}.png").write_bytes(PNG)
@@ -69,6 +82,11 @@ def test_names_without_a_suffix_are_no_texts(tmp_path: Path) -> None:
         ),
         ({"bytes": base64.b64encode(PNG * 2).decode(), "path": None}, None),
         ([{"file_name": "1.png"}], [{"file_name": "1.png"}]),
+        ({"src": WRITTEN, "alt": "z"}, {"alt": "z"}),
+        ({"path": None, "bytes": WRITTEN, "thumb": WRITTEN}, None),
+        ([{"bytes": WRITTEN, "path": None}], None),
+        # Another image of the row is nowhere else.
+        ([{"bytes": WRITTEN, "alt": "z"}, OTHER, "2.png"], [{"alt": "z"}, OTHER, "2.png"]),
     ],
 )
 def test_an_object_that_names_an_image_is_read_and_the_rest_of_it_kept(
@@ -95,3 +113,13 @@ def test_links_that_lead_out_of_the_folder_are_told_as_such(tmp_path: Path, form
     catalog = Catalog.scan(open_dataset(data), tmp_path / "found")
     (line,) = (line for line in overlooked(catalog) if "1.png" in line)
     assert line.startswith("links that lead out of the dataset's folder are not followed: 1 .png")
+
+
+@pytest.mark.parametrize("told", [[{"w": 1, "h": 2}], {"w": 1, "h": 2}])
+def test_a_column_of_paths_comes_before_one_of_objects(tmp_path: Path, told: Any) -> None:
+    (tmp_path / "1.png").write_bytes(PNG)
+    row = {"id": "1", "file_name": "1.png", "text": "a hat", "images": told}
+    write_jsonl(tmp_path / "rows.jsonl", [row])
+    (read_row,) = read(open_dataset(tmp_path))
+    assert read_row["image"]["bytes"] == PNG
+    assert json.loads(read_row["extra"]["images"]) == told
