@@ -20,10 +20,6 @@ _LONGEST = 1 << 28
 _SPACE = " \t\r\n"
 
 
-class MoreFollows(DatasetError):
-    """A JSON text has ended and its file has not, as where files were put together."""
-
-
 class JsonReader:
     """Goes through one JSON text from its beginning.
 
@@ -109,10 +105,10 @@ class JsonReader:
 
         Raises
         ------
-        MoreFollows
+        DatasetError
         """
         if self.peek():
-            raise MoreFollows(
+            raise DatasetError(
                 f"{self.name}: more follows the end of its JSON; keep one array, or an object a line"
             )
 

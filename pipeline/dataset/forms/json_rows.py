@@ -7,6 +7,7 @@ or one that says by the names of images what their captions are.
 from __future__ import annotations
 
 import json
+import posixpath
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
@@ -16,7 +17,7 @@ from pipeline.dataset.forms.base import DatasetError
 from pipeline.dataset.forms.called import is_called
 from pipeline.dataset.forms.compressed import damage_named, plain
 from pipeline.dataset.forms.faulty import Faults, FaultyRow, images_in_json
-from pipeline.dataset.forms.json_reader import UTF_16, JsonReader, MoreFollows
+from pipeline.dataset.forms.json_reader import UTF_16, JsonReader
 from pipeline.dataset.forms.names import is_about, is_image, plain_name
 from pipeline.dataset.forms.reasons import NO_OBJECT, about
 from pipeline.dataset.forms.root import Root
@@ -36,10 +37,15 @@ _OF_DETECTION = {"images", "annotations", "categories", "licenses"}
 _TEXTS = {"text", "caption", "captions", "txt", "texts"}
 
 
+class NoTable(DatasetError):
+    """JSON that is well-formed, and no table."""
+
+
 def is_lines(file: IO[bytes], name: str) -> bool:
     """Whether a JSON file has an object a line; it is at its beginning afterwards.
 
-    One line may be an object that holds the rows, unless the file's name says that it is one.
+    One line may be an object that holds the rows, unless it is a row itself by the file's name and by
+    what its columns are called.
     """
     head = file.read(_HEAD)
     file.seek(0)
@@ -47,14 +53,28 @@ def is_lines(file: IO[bytes], name: str) -> bool:
     line, _, rest = start.partition(b"\n")
     if not start.startswith(b"{"):
         return not start.startswith(b"[")
+    named = _names_an_image(line.decode("utf-8", "replace"))
     try:
-        whole = isinstance(json.loads(line), dict)
+        whole = json.loads(line)
     except (ValueError, RecursionError):
         # A line may be longer than what was read of it, but not one of several of an object.
-        return not rest and not _names_an_image(line.decode("utf-8", "replace"))
-    named = _names_an_image(line.decode("utf-8", "replace"))
-    called = plain_name(name).endswith(JSONL_SUFFIXES)
-    return bool(whole) and (called or bool(rest.strip()) or not (named or b"[{" in line))
+        return not rest and not named
+    if not isinstance(whole, dict):
+        return False
+    if rest.strip() or not (named or b"[{" in line):
+        return True
+    return plain_name(name).endswith(JSONL_SUFFIXES) and any(
+        _is_half(*held) for held in whole.items()
+    )
+
+
+def _is_half(key: str, value: Any) -> bool:
+    """Whether an object is a row by a column of it, which is called as a half and holds no rows itself."""
+    items = value if isinstance(value, list) and key in _OF_DETECTION else []
+    told = (item for item in items if isinstance(item, dict))
+    if any(_is_text(k, v) for item in told for k, v in item.items()):
+        return False
+    return is_called("image", key) or is_called("text", key)
 
 
 def _names_an_image(text: str) -> bool:
@@ -68,7 +88,9 @@ def json_rows(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
     Raises
     ------
     DatasetError
-        The file is not JSON, or holds no rows.
+        The file is not JSON.
+    NoTable
+        It is, and what of it the rows are can't be told.
     """
     reader = JsonReader(file, name)
     if reader.peek() == "[":
@@ -84,7 +106,7 @@ def json_rows(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
         else:
             for row in _table(reader, key):
                 if table not in (None, key):
-                    raise DatasetError(
+                    raise NoTable(
                         f"{name} holds more than one list, {table!r} and {key!r}; keep one"
                     )
                 table = key
@@ -163,11 +185,33 @@ def with_answer(row: dict[str, Any]) -> dict[str, Any]:
 
 def picture_tables(root: Root) -> list[str]:
     """The JSON files below a root whose first rows name images by their paths."""
+    return [n for n, is_sound in _tables(root) if is_sound]
+
+
+def wrong_tables(root: Root) -> list[str]:
+    """The files that would be `picture_tables` if they were JSON, by the images below the root that they name.
+
+    Reading them tells what is wrong, lest a table is passed over for a byte.
+    """
+    return [n for n, is_sound in _tables(root) if not is_sound]
+
+
+def _tables(root: Root) -> Iterator[tuple[str, bool]]:
+    """The JSON files that name images, and whether they can be read as far as they were."""
     names = [n for n in root.names() if plain_name(n).endswith(".json") and not is_about(n)]
-    return [n for n in names if len(names) <= _MOST_FILES and _names_images(root, n)]
+    for name in names if len(names) <= _MOST_FILES else ():
+        is_sound, named = _images_named(root, name)
+        if is_sound:
+            if named:
+                yield name, True
+        elif not {_base(n) for n in named}.isdisjoint(
+            _base(n) for n in root.names() if is_image(n)
+        ):
+            yield name, False
 
 
-def _names_images(root: Root, name: str) -> bool:
+def _images_named(root: Root, name: str) -> tuple[bool, list[str]]:
+    """Whether the beginning of a file is JSON, and images that it names."""
     rows: list[Any] = []
     head = b""
     try:
@@ -175,18 +219,22 @@ def _names_images(root: Root, name: str) -> bool:
             content = plain(file)
             head = content.read(_HEAD)
             content.seek(0)
-            if head.startswith(UTF_16):  # which the reading will tell of
-                return bool(images_in_json(head.decode("utf-16", "replace")))
-            if is_lines(content, name):
+            if not head.startswith(UTF_16) and is_lines(content, name):
                 line = content.readline()
                 rows += [json.loads(line)] if line.strip() else []
             else:
-                rows.extend(islice(json_rows(content, name), _LOOKED_AT))
-    except MoreFollows:
-        pass  # which the reading will tell of
+                # Of a file that is not large all is looked at, for a second list may follow the first.
+                most = _LOOKED_AT if len(head) == _HEAD else None
+                rows.extend(islice(json_rows(content, name), most))
+    except NoTable:
+        return True, []
     except (DatasetError, ValueError, RecursionError):
-        # The reading will tell of that too, lest a table is passed over for a byte.
-        text = head.decode("utf-8", "replace")
-        return bool(images_in_json(text)) or _names_an_image(text)
-    found = [row for row in rows if isinstance(row, dict)]
-    return any(isinstance(v, str) and is_image(v) for row in found for v in row.values())
+        text = head.decode("utf-16" if head.startswith(UTF_16) else "utf-8", "replace")
+        first = text.partition('"')[2].partition('"')[0]
+        return False, [first, *images_in_json(text).values()]
+    found = [row for row in rows[:_LOOKED_AT] if isinstance(row, dict)]
+    return True, [v for row in found for v in row.values() if isinstance(v, str) and is_image(v)]
+
+
+def _base(name: str) -> str:
+    return posixpath.basename(name.replace("\\", "/")).lower()

@@ -25,6 +25,7 @@ from pipeline.dataset.forms.json_rows import (
     json_rows,
     picture_tables,
     with_answer,
+    wrong_tables,
 )
 from pipeline.dataset.forms.names import is_about, plain_name
 from pipeline.dataset.forms.readings import Readings
@@ -59,9 +60,12 @@ class JsonLinesSource:
         if lines:
             return self.root.filled(lines)
         # Of files that are called JSON, those that name images, else all.
-        return picture_tables(self.root) or self.root.filled(
-            n for n in names if plain_name(n).endswith(".json")
+        self._names = (
+            picture_tables(self.root)
+            or wrong_tables(self.root)
+            or self.root.filled(n for n in names if plain_name(n).endswith(".json"))
         )
+        return self._names
 
     def files(self) -> list[SourceFile]:
         return [SourceFile(n, self.root.url(n), self.root.version(n)) for n in self.names()]

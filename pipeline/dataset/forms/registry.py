@@ -12,10 +12,11 @@ from pipeline.dataset.forms.base import DatasetError, Source
 from pipeline.dataset.forms.coco import captions_files
 from pipeline.dataset.forms.csv_records import Quotes
 from pipeline.dataset.forms.delimiters import text_tables
-from pipeline.dataset.forms.json_rows import picture_tables
+from pipeline.dataset.forms.json_rows import picture_tables, wrong_tables
 from pipeline.dataset.forms.metadata import is_metadata
 from pipeline.dataset.forms.names import holds_rows, is_about, is_image, plain_name
 from pipeline.dataset.forms.root import Root
+from pipeline.dataset.forms.sidecars import Sidecars
 from pipeline.dataset.forms.unused import by_suffix
 
 SOURCES: dict[str, str] = {
@@ -96,6 +97,8 @@ def _looked_into(root: Root) -> Iterator[str]:
         ("coco", captions_files),
         ("jsonl", picture_tables),
         ("csv", text_tables),
+        # What can't be read is refused only where nothing else tells of the pictures.
+        ("jsonl", lambda root: wrong_tables(root) and not _has_sidecars(root)),
         ("imagefolder", lambda root: pictures),
         ("jsonl", lambda root: any(_is_json(n) for n in root.names())),
     ]
@@ -114,6 +117,10 @@ def _is_img2dataset(names: list[str]) -> bool:
         for end in (".tar", ".parquet")
     ]
     return bool(stems[0]) and stems[0] == stems[1]
+
+
+def _has_sidecars(root: Root) -> bool:
+    return bool(Sidecars(root, [n for n in root.names() if is_image(n)]).names)
 
 
 def _is_list_of_shard(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""JSON that can't be read is named with the place, and is not passed over for the pictures beside it."""
+"""JSON that can't be read is named with the place, and is passed over only for what else tells of pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.dataset.catalog import Catalog
 from pipeline.dataset.dataset import DatasetError
+from pipeline.dataset.overlooked import overlooked
 from tests.pipeline.dataset.forms.small_files import PNG, open_dataset, read, write_jsonl
 
 ROWS = [{"id": str(n), "image": f"{n}.png", "text": f"hat {n}"} for n in range(3)]
@@ -58,3 +60,66 @@ def test_a_file_of_lines_that_has_one_is_its_row(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", [{"id": "1", "text": "a hat", "objects": boxes}])
     (row,) = read(open_dataset(tmp_path))
     assert (row["id"], json.loads(row["extra"]["objects"])) == ("1", boxes)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+@pytest.mark.parametrize(
+    "held",
+    [
+        {"data": ROWS},
+        {"info": "of hats", "rows": ROWS},
+        {"images": [{"file_name": row["image"], "caption": row["text"]} for row in ROWS]},
+        {row["image"]: row["text"] for row in ROWS},
+    ],
+)
+def test_one_line_that_holds_all_rows_is_read_whatever_it_is_called(
+    tmp_path: Path, held: dict[str, object], name: str
+) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(PNG)
+    write_jsonl(tmp_path / name, [held])
+    rows = read(open_dataset(tmp_path))
+    assert [row["text"] for row in rows] == [[f"hat {n}"] for n in range(3)]
+    assert {row["image"]["bytes"] for row in rows} == {PNG}
+
+
+def _splits(rows: int) -> str:
+    files = [{"file": f"{n % 3}.png"} for n in range(rows)]
+    return json.dumps({"train": files, "test": files})
+
+
+@pytest.mark.parametrize("told_by", ["sidecars", "data.json"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("splits.json", _splits(2)),
+        ("splits.json", _splits(200)),
+        ("config.json", '{\n  // of the page\n  "logo": "logo.png"\n}'),
+        ("config.json", '{\n  // of the page\n  "logo": "0.png"\n}'),
+        ("0.json", json.dumps({"file": "0.png", "boxes": [{"x": 1}], "regions": [{"y": 2}]})),
+    ],
+)
+def test_json_that_is_no_table_is_named_where_something_else_tells_of_the_pictures(
+    tmp_path: Path, name: str, text: str, told_by: str
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for number in range(3):
+        (data / f"{number}.png").write_bytes(PNG)
+        if told_by == "sidecars":
+            (data / f"{number}.txt").write_text(f"hat {number}")
+    if told_by != "sidecars":
+        (data / told_by).write_bytes(ARRAY)
+    (data / name).write_text(text)
+    dataset = open_dataset(data)
+    assert [row["text"] for row in read(dataset)] == [[f"hat {n}"] for n in range(3)]
+    told = overlooked(Catalog.scan(dataset, tmp_path / "found"))
+    assert told == [f"1 .json file ({name}) is not used"]
+
+
+@pytest.mark.parametrize("text", [_splits(2), _splits(200), '{\n  // a\n  "logo": "logo.png"\n}'])
+def test_json_that_is_no_table_leaves_the_pictures_beside_it(tmp_path: Path, text: str) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(PNG)
+    (tmp_path / "a.json").write_text(text)
+    assert [row["image"]["bytes"] for row in read(open_dataset(tmp_path))] == [PNG] * 3
