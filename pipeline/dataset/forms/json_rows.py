@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
@@ -32,6 +33,8 @@ _DIALOGUES = (
     ("conversations", "from", "value", "gpt"),
     ("messages", "role", "content", "assistant"),
 )
+# An object that begins with a list of objects.
+_LIST = re.compile(rb'\{\s*"([^"\\]*)"\s*:\s*\[\s*\{')
 # What lists for detectors hold; those of captions are COCO's form.
 _OF_DETECTION = {"images", "annotations", "categories", "licenses"}
 _TEXTS = {"text", "caption", "captions", "txt", "texts"}
@@ -58,7 +61,7 @@ def is_lines(file: IO[bytes], name: str) -> bool:
         whole = json.loads(line)
     except (ValueError, RecursionError):
         # A line may be longer than what was read of it, but not one of several of an object.
-        return not rest and not named
+        return not rest and not named and not _starts_a_list(line, name)
     if not isinstance(whole, dict):
         return False
     if rest.strip() or not (named or b"[{" in line):
@@ -66,6 +69,14 @@ def is_lines(file: IO[bytes], name: str) -> bool:
     return plain_name(name).endswith(JSONL_SUFFIXES) and any(
         _is_half(*held) for held in whole.items()
     )
+
+
+def _starts_a_list(line: bytes, name: str) -> bool:
+    """Whether a line that is not whole starts with a list of objects that are the rows."""
+    found = _LIST.match(line)
+    key = found[1].decode("utf-8", "replace") if found else ""
+    is_row = plain_name(name).endswith(JSONL_SUFFIXES) and _is_half(key, None)
+    return found is not None and not is_row
 
 
 def _is_half(key: str, value: Any) -> bool:

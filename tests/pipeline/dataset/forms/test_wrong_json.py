@@ -83,6 +83,14 @@ def test_one_line_that_holds_all_rows_is_read_whatever_it_is_called(
     assert {row["image"]["bytes"] for row in rows} == {PNG}
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_one_line_that_holds_all_rows_may_be_long(tmp_path: Path, name: str) -> None:
+    (tmp_path / "0.png").write_bytes(PNG)
+    rows = [{"image": "0.png", "text": "x" * 1000, "id": n} for n in range(1200)]
+    write_jsonl(tmp_path / name, [{"data": rows}])
+    assert [row["id"] for row in read(open_dataset(tmp_path))] == [str(n) for n in range(1200)]
+
+
 def _splits(rows: int) -> str:
     files = [{"file": f"{n % 3}.png"} for n in range(rows)]
     return json.dumps({"train": files, "test": files})
