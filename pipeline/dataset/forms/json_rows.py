@@ -34,7 +34,7 @@ _DIALOGUES = (
     ("messages", "role", "content", "assistant"),
 )
 # An object that begins with a list of objects.
-_LIST = re.compile(rb'\{\s*"([^"\\]*)"\s*:\s*\[\s*\{')
+_LIST = re.compile(rb'\{\s*"[^"\\]*"\s*:\s*\[\s*\{')
 # What lists for detectors hold; those of captions are COCO's form.
 _OF_DETECTION = {"images", "annotations", "categories", "licenses"}
 _TEXTS = {"text", "caption", "captions", "txt", "texts"}
@@ -57,26 +57,18 @@ def is_lines(file: IO[bytes], name: str) -> bool:
     if not start.startswith(b"{"):
         return not start.startswith(b"[")
     named = _names_an_image(line.decode("utf-8", "replace"))
+    called = plain_name(name).endswith(JSONL_SUFFIXES)
     try:
         whole = json.loads(line)
     except (ValueError, RecursionError):
         # A line may be longer than what was read of it, but not one of several of an object.
-        return not rest and not named and not _starts_a_list(line, name)
+        is_list = _LIST.match(line) is not None and not called
+        return not rest and not named and not is_list
     if not isinstance(whole, dict):
         return False
     if rest.strip() or not (named or b"[{" in line):
         return True
-    return plain_name(name).endswith(JSONL_SUFFIXES) and any(
-        _is_half(*held) for held in whole.items()
-    )
-
-
-def _starts_a_list(line: bytes, name: str) -> bool:
-    """Whether a line that is not whole starts with a list of objects that are the rows."""
-    found = _LIST.match(line)
-    key = found[1].decode("utf-8", "replace") if found else ""
-    is_row = plain_name(name).endswith(JSONL_SUFFIXES) and _is_half(key, None)
-    return found is not None and not is_row
+    return called and any(_is_half(*held) for held in whole.items())
 
 
 def _is_half(key: str, value: Any) -> bool:

@@ -83,12 +83,17 @@ def test_one_line_that_holds_all_rows_is_read_whatever_it_is_called(
     assert {row["image"]["bytes"] for row in rows} == {PNG}
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
-def test_one_line_that_holds_all_rows_may_be_long(tmp_path: Path, name: str) -> None:
+def test_one_line_that_holds_all_rows_may_be_long(tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes(PNG)
     rows = [{"image": "0.png", "text": "x" * 1000, "id": n} for n in range(1200)]
-    write_jsonl(tmp_path / name, [{"data": rows}])
+    write_jsonl(tmp_path / "a.json", [{"data": rows}])
     assert [row["id"] for row in read(open_dataset(tmp_path))] == [str(n) for n in range(1200)]
+
+
+def test_a_long_line_of_a_file_of_lines_that_begins_with_a_list_is_its_row(tmp_path: Path) -> None:
+    row = {"objects": [{"box": [0, 1]}], "text": "a hat", "other": "x" * (1 << 20)}
+    write_jsonl(tmp_path / "a.jsonl", [row | {"id": n} for n in range(2)])
+    assert [row["id"] for row in read(open_dataset(tmp_path))] == ["0", "1"]
 
 
 def _splits(rows: int) -> str:
