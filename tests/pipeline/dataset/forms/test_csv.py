@@ -150,3 +150,16 @@ def test_rows_of_tabs_that_quotes_may_join_are_not_joined_in_silence(tmp_path: P
     assert texts(path, table, quotes="none") == [['"a hat'], ['a cap"']]
     assert texts(path, table, quotes="double") == [["a hat\n2\t2.png\ta cap"]]
     assert texts(path, table.replace("2.png\t", "2.png ")) == [["a hat\n2\t2.png a cap"]]
+
+
+def test_a_quote_that_is_a_character_makes_no_line_more_than_a_faulty_row(tmp_path: Path) -> None:
+    content = 'text,note\na hat,1\na 12" ruler,2,3\n' + "a cap,4\n" * 20
+    (tmp_path / "a.csv").write_text(content)
+    dataset = open_dataset(tmp_path, columns={"id": "none", "image": "none"}, quotes="none")
+    rows = read(dataset)
+    assert len(rows) == 22
+    assert [row["text_reason"] or "" for row in rows if not row["text"]] != []
+
+
+def test_lines_of_one_column_of_tabs_may_be_one_text(tmp_path: Path) -> None:
+    assert texts(tmp_path / "a.tsv", 'text\n"a\nb"\nc\n') == [["a\nb"], ["c"]]
