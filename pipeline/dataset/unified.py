@@ -171,8 +171,12 @@ class Unified:
         """The path of an image from the root that a path from a table's folder leads to, if to any."""
         if not path.strip() or "://" in path or path.startswith(("/", "data:")):
             return None
-        beside = posixpath.join(folder, path)
-        return None if self._images.find(beside) is None else beside
+        beside, find = posixpath.join(folder, path), self._images.find
+        if find(beside, loosely=False) is not None:
+            return beside
+        # What lies closely by the name elsewhere is meant before what is called otherwise here.
+        closer = find(path, loosely=False) is not None
+        return None if closer or find(beside) is None else beside
 
     def is_there(self, folder: str, path: str) -> bool:
         """Whether a path that a table in a folder names, or what is written in its place, is an image's."""

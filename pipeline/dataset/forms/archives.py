@@ -30,12 +30,12 @@ class Archives:
         self._open: dict[str, _Archive | None] = {}
         self._lock = threading.Lock()
 
-    def find(self, path: str) -> tuple[str, str] | None:
+    def find(self, path: str, loosely: bool = True) -> tuple[str, str] | None:
         """The zip and the member that a path means; None where none does, or more than one."""
         found = set()
         for name in self.names:
             archive = self._archive(name)
-            member = archive and archive.find(path)
+            member = archive and archive.find(path, loosely)
             if member:
                 found.add((name, member))
         return found.pop() if len(found) == 1 else None
@@ -86,14 +86,15 @@ class _Archive:
         self._top = tops.pop() if len(tops) == 1 else None
         self._lock = threading.Lock()
 
-    def find(self, path: str) -> str | None:
+    def find(self, path: str, loosely: bool) -> str | None:
         within = [
             posixpath.relpath(path, folder) if folder else path
             for folder in (self._folder, self._stem)
         ]
         inside = [p for p in within if not p.startswith("../")]
         tried = inside + [f"{self._top}/{p}" for p in inside if self._top]
-        return next(filter(None, map(self._alike.find, tried)), None)
+        held = (self._alike.find(one, loosely) for one in tried)
+        return next(filter(None, held), None)
 
     def read(self, member: str) -> tuple[bytes | None, str | None]:
         if self.zip.getinfo(member).file_size > MAX_IMAGE_BYTES:

@@ -164,7 +164,17 @@ def _is_kept(kind: pa.DataType) -> bool:
 
 
 def _plain_field(field: pa.Field) -> pa.Field:
-    return field.with_type(_plain_type(field.type))
+    return of_type(field, _plain_type(field.type))
+
+
+def of_type(field: pa.Field, kind: pa.DataType) -> pa.Field:
+    """A field in another type, without the mark of an extension that is stored in its own."""
+    stored = field.type
+    stored = stored.storage_type if isinstance(stored, pa.BaseExtensionType) else stored
+    if kind == stored or not field.metadata:
+        return field.with_type(kind)
+    told = {k: v for k, v in field.metadata.items() if not k.startswith(b"ARROW:extension:")}
+    return field.with_type(kind).with_metadata(told)
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:

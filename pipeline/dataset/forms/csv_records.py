@@ -118,7 +118,7 @@ class Dialect:
                 record: Record = fields
                 if len(fields) != len(header):
                     said = f"line {first}: {len(fields)} fields, where the header has {len(header)}"
-                    if '"' in part:
+                    if self._mark is not None and self._mark in part:
                         raise BadCsv(
                             f"{name}, {said} (separated by {self.delimiter!r})",
                             number,
@@ -139,7 +139,9 @@ class Dialect:
 
     def _are_records(self, held: str, header: list[str | None]) -> bool:
         """Whether each line has the fields of the header if quotes are none."""
-        return all(len(self._plain(one)) == len(header) for one in held.splitlines())
+        return len(header) > 1 and all(
+            len(self._plain(one)) == len(header) for one in held.splitlines()
+        )
 
     def _plain(self, line: str) -> list[str | None]:
         fields = line.rstrip("\r\n").split(self.delimiter)

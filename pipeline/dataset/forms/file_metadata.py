@@ -36,13 +36,9 @@ def portable(metadata: Metadata | None) -> dict[bytes, bytes]:
 
 
 def common(one: Metadata | None, other: Metadata | None) -> dict[bytes, bytes]:
-    """What two files say alike, and what the first says of its columns to `datasets`."""
+    """What two files, or two columns, say alike."""
     theirs = other or {}
-    return {
-        key: value
-        for key, value in (one or {}).items()
-        if key == b"huggingface" or theirs.get(key) == value
-    }
+    return {key: value for key, value in (one or {}).items() if theirs.get(key) == value}
 
 
 def of_columns(metadata: Metadata | None, names: Sequence[str]) -> dict[bytes, bytes]:

@@ -210,15 +210,16 @@ class ImageFolderSource:
     def _beside_text(self, name: str) -> Answer:
         return self._sidecars.read(name) if is_image(name) else self._sidecars.text(name)
 
-    def _place(self, path: str) -> str:
+    def _place(self, path: str, loosely: bool = True) -> str:
         """The image of the folder that a path in the metadata means."""
         name = path.removeprefix(f"{self.root.path}/")
-        return name if name in self.root else self._alike.find(name) or name
+        return name if name in self.root else self._alike.find(name, loosely) or name
 
     def _located(self, folder: str, path: str) -> str:
         """A path in the metadata of a folder from the root; some are from there, and lead nowhere else."""
         either = path_from(folder, path), path_from("", path)
-        return next((one for one in either if self._place(one) in self.root), either[0])
+        found = (p for how in (False, True) for p in either if self._place(p, how) in self.root)
+        return next(found, either[0])
 
     def _file(self, name: str, version: str, images: dict[str, str]) -> SourceFile:
         folder = posixpath.dirname(name)

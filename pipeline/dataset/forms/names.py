@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 import re
 import unicodedata
@@ -16,8 +17,6 @@ IMAGE_SUFFIXES = (
     *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
     *(".tga", ".icb", ".vda", ".vst", ".heic", ".heif", ".hif", ".jxl", ".svg"),
 )
-
-_JPEG = (".jpg", ".jpeg", ".jpe")
 
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 
@@ -123,8 +122,8 @@ def same_name(name: str) -> str:
 class AlikeNames:
     """Finds a name by another that means the same.
 
-    It may have other separators, another normal form, percent signs for characters, blanks around it,
-    or another case; of an image it may lack the suffix, or write that of JPEG otherwise.
+    It may have other separators, another normal form, or another case; and less closely, percent signs
+    for characters or blanks around it, or of an image no suffix.
 
     Parameters
     ----------
@@ -133,32 +132,38 @@ class AlikeNames:
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._found: dict[str, list[str]] = {}
+        self._close: dict[str, list[str]] = {}
+        self._loose: dict[str, list[str]] = {}
         for name in names:
-            self._found.setdefault(_key(same_name(name)), []).append(name)
+            close = same_name(name).casefold()
+            self._close.setdefault(close, []).append(name)
+            if (loose := _loosened(name)) != close:
+                self._loose.setdefault(loose, []).append(name)
 
-    def find(self, name: str) -> str | None:
+    def find(self, name: str, loosely: bool = True) -> str | None:
         """The one name that means the same; None where there is none, or more than one.
 
-        A difference in case counts only where nothing else fits, and one in the suffix after that.
+        A difference in case counts only where nothing else fits, and a less close one after that, if
+        it is to count. Whoever looks in several places looks closely in all of them first.
         """
         wanted = same_name(name)
-        held = self._found.get(_key(wanted)) or self._of_stem(wanted)
+        held = self._close.get(wanted.casefold()) or (self._loosely(wanted) if loosely else [])
         exact = [n for n in held if same_name(n) == wanted] or held
         return exact[0] if len(exact) == 1 else None
 
-    def _of_stem(self, name: str) -> list[str]:
-        """The images of a name without its suffix, if that is none of an image or one of JPEG."""
-        stem, suffix = posixpath.splitext(_key(name))
-        if suffix in _JPEG:
-            tried = [f"{stem}{other}" for other in _JPEG]
-        elif not is_image(name):
-            tried = [f"{_key(name)}{other}" for other in IMAGE_SUFFIXES]
-        else:
-            return []
-        return [found for one in tried for found in self._found.get(one, ())]
+    def _loosely(self, name: str) -> list[str]:
+        key = _loosened(name)
+        suffixes = () if is_image(key) else IMAGE_SUFFIXES
+        for tried in ([key], [f"{key}{suffix}" for suffix in suffixes]):
+            held = (self._close, self._loose)
+            if found := [n for one in tried for names in held for n in names.get(one, ())]:
+                return found
+        return []
 
 
-def _key(name: str) -> str:
+def _loosened(name: str) -> str:
     """What names have in common that mean the same, but for their suffix."""
-    return unquote(name).strip().casefold()
+    # Escapes of another encoding, or signs that are none, would all be one and the same character.
+    with contextlib.suppress(UnicodeDecodeError):
+        name = unquote(name, errors="strict")
+    return same_name(name).strip().casefold()

@@ -54,12 +54,16 @@ class Pictures:
             return self._archives.version(place)
         return None if place is None else self.root.looked_at(place)
 
-    def find(self, path: str) -> str | tuple[str, str] | None:
-        """The file that a path means, or the zip and its member; None where there is neither."""
+    def find(self, path: str, loosely: bool = True) -> str | tuple[str, str] | None:
+        """The file that a path means, or the zip and its member; None where there is neither.
+
+        `loosely`: also what means the same less closely (`AlikeNames`), where nothing is closer.
+        """
         path = self._own(path)
         name = path.removeprefix(f"{self.root.path}/")
         if self.root.local:
-            if os.path.lexists(os.path.join(self.root.path, path)):
+            place = os.path.join(self.root.path, path)
+            if os.path.lexists(place) and not os.path.isdir(place):
                 return name
         elif posixpath.normpath(name) in self.root:
             return posixpath.normpath(name)
@@ -67,7 +71,11 @@ class Pictures:
             return None
         only = self._only_folder
         tried = [name] if only is None else [name, posixpath.join(only, name)]
-        return next(filter(None, map(self._alike.find, tried)), None) or self._archives.find(name)
+        for how in (False, True)[: 1 + loosely]:
+            held = (self._alike.find(one, how) for one in tried)
+            if found := next(filter(None, held), None) or self._archives.find(name, how):
+                return found
+        return None
 
     def read_image(self, path: str) -> Answer:
         """Read a picture that the data names: its bytes, or why there are none.
@@ -115,7 +123,7 @@ class Pictures:
 
     def _read(self, path: str) -> Answer:
         answer = self._read_local(path) if self.root.local else self._read_remote(path)
-        if answer[1] != reasons.NO_FILE:
+        if answer[1] not in (reasons.NO_FILE, reasons.NOT_A_FILE):
             return answer
         place = self.find(path)
         if isinstance(place, tuple):

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from pipeline.dataset.forms.base import DatasetError, is_binary, is_list, is_string
 from pipeline.dataset.forms.file_metadata import common
+from pipeline.dataset.schema import features_of, with_features
 
 _REQUESTS = 16
 _UNITS = ("s", "ms", "us", "ns")
@@ -52,10 +53,27 @@ def common_schema(
         with ThreadPoolExecutor(_REQUESTS) as threads:
             schemas = list(threads.map(found, others))
     for other in schemas:
-        schema = schema.with_metadata(common(schema.metadata, other.metadata))
+        schema = _said_alike(schema, other)
         if not other.equals(schema):
             schema = _widened(schema, other)
     return schema
+
+
+def _said_alike(schema: pa.Schema, other: pa.Schema) -> pa.Schema:
+    """A schema with what two files say alike, of themselves and of each column.
+
+    What one alone tells `datasets` of a column stays: the other does not gainsay it.
+    """
+    fields = [
+        field.with_metadata(common(field.metadata, other.field(field.name).metadata))
+        if field.metadata and other.names.count(field.name) == 1
+        else field
+        for field in schema
+    ]
+    said = pa.schema(fields, metadata=common(schema.metadata, other.metadata))
+    theirs = features_of(other)
+    features = {n: one for n, one in features_of(schema).items() if theirs.get(n, one) == one}
+    return said if features_of(said) == features else with_features(said, features)
 
 
 def _widened(schema: pa.Schema, other: pa.Schema) -> pa.Schema:

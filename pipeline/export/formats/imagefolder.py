@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.dataset.forms.base import is_list
+from pipeline.dataset.forms.base import is_list, of_type
 from pipeline.dataset.schema import COMPLETION, features_of, with_features
 from pipeline.export.formats.base import (
     IN_SOURCE,
@@ -47,7 +47,7 @@ class ImageFolderWriter(Writer):
             pa.field("text", pa.string()),
             *([pa.field("texts", pa.list_(pa.string()))] if self._lists else []),
             *(
-                field.with_name(self.keys[name]).with_type(_read_type(field.type))
+                of_type(field.with_name(self.keys[name]), _read_type(field.type))
                 for name, field in passed.items()
             ),
             *([pa.field("provenance", _PROVENANCE)] if self.settings.columns is None else []),
@@ -110,11 +110,11 @@ class ImageFolderWriter(Writer):
 
     def _schema(self) -> pa.Schema:
         """Of the metadata, and what `datasets` knows of its columns beside images."""
-        fields = [f.with_type(pa.string()) if f.name in self._as_text else f for f in self._fields]
+        fields = [of_type(f, pa.string()) if f.name in self._as_text else f for f in self._fields]
         features = {
             self.keys[name]: told
             for name, told in features_of(self.schema).items()
-            if name in self.keys and "Image" not in json.dumps(told)
+            if name in self.keys and not _opens(told)
         }
         return with_features(pa.schema(fields), features)
 
@@ -132,6 +132,7 @@ class ImageFolderWriter(Writer):
                 " them from here as they are: those that Python has no value for. Parquet has them as"
                 " they came."
             )
+        read += "\n\nIt takes `datasets` 3.4 or later: earlier ones do not look into `metadata.parquet`."
         return read + said_of_images(KEPT_FORMATS) + told
 
 
@@ -145,11 +146,19 @@ def _read_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_dictionary(kind):
         return _read_type(kind.value_type)
     if pa.types.is_struct(kind):
-        return pa.struct([f.with_name(_key(f.name)).with_type(_read_type(f.type)) for f in kind])
+        return pa.struct([of_type(f.with_name(_key(f.name)), _read_type(f.type)) for f in kind])
     if not is_list(kind):
         return kind
-    inner = kind.value_field.with_type(_read_type(kind.value_type))
+    inner = of_type(kind.value_field, _read_type(kind.value_type))
     return pa.large_list(inner) if pa.types.is_large_list(kind) else pa.list_(inner)
+
+
+def _opens(told: Any) -> bool:
+    """Whether `datasets` would open files for what it is told of a column."""
+    if isinstance(told, dict):
+        media = told.get("_type") in ("Image", "Audio", "Video", "Pdf", "Nifti")
+        return media or any(map(_opens, told.values()))
+    return isinstance(told, list) and any(map(_opens, told))
 
 
 def _key(name: str) -> str:

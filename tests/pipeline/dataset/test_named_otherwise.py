@@ -28,7 +28,6 @@ OTHER = {"bytes": base64.b64encode(PNG * 2).decode(), "path": None}
         (" 1.png\n", "1.png"),
         ("1", "1.png"),
         ("2020.01.31", "2020.01.31.jpg"),
-        ("1.jpg", "1.JPEG"),
     ],
 )
 @pytest.mark.parametrize("form", ["rows.jsonl", "metadata.jsonl", "zip"])
@@ -61,6 +60,63 @@ def test_labels_that_folders_are_called_by_are_no_images(tmp_path: Path) -> None
     write_jsonl(tmp_path / "rows.jsonl", rows)
     with pytest.raises(DatasetError, match=r"column 'image' holds texts.*'cat'"):
         open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("named", "there"),
+    [
+        # Another row's, as like as not.
+        ("1.jpg", "1.jpeg"),
+        # Escapes of Latin-1, and percent signs that are none.
+        ("caf%E9.png", "caf%E8.png"),
+        ("50%AB.png", "50%AC.png"),
+    ],
+)
+@pytest.mark.parametrize("name", ["rows.jsonl", "metadata.jsonl"])
+def test_another_file_of_a_like_name_is_not_taken(
+    tmp_path: Path, named: str, there: str, name: str
+) -> None:
+    (tmp_path / there).write_bytes(PNG)
+    rows = [{"id": n, "file_name": n, "text": "a hat"} for n in (named, there)]
+    write_jsonl(tmp_path / name, rows)
+    first, second = read(open_dataset(tmp_path))
+    assert first["image_reason"] == f"no such file '{named}'"
+    assert second["image"]["bytes"] == PNG
+
+
+@pytest.mark.parametrize("form", ["rows.jsonl", "metadata.jsonl", "zip"])
+def test_what_is_called_so_elsewhere_is_meant_before_what_is_called_otherwise_here(
+    tmp_path: Path, form: str
+) -> None:
+    (tmp_path / "train").mkdir()
+    if form == "zip":
+        (tmp_path / "a%20b.png").write_bytes(PNG * 2)
+        with zipfile.ZipFile(tmp_path / "images.zip", "w") as packed:
+            packed.writestr("a b.png", PNG)
+        table = tmp_path / "rows.jsonl"
+    else:
+        (tmp_path / "a b.png").write_bytes(PNG)
+        (tmp_path / "train" / "a%20b.png").write_bytes(PNG * 2)
+        table = tmp_path / "train" / form
+    write_jsonl(table, [{"id": "1", "file_name": "a b.png", "text": "a hat"}])
+    (row,) = (row for row in read(open_dataset(tmp_path)) if row["text"])
+    assert row["image"]["bytes"] == PNG
+
+
+def test_a_difference_in_case_is_less_than_one_in_percent_signs(tmp_path: Path) -> None:
+    (tmp_path / "A b.png").write_bytes(PNG)
+    (tmp_path / "a%20b.png").write_bytes(PNG * 2)
+    write_jsonl(tmp_path / "rows.jsonl", [{"id": "1", "image": "a b.png", "text": "a hat"}])
+    (row,) = read(open_dataset(tmp_path))
+    assert row["image"]["bytes"] == PNG
+
+
+def test_a_folder_does_not_stand_for_an_image_that_is_called_like_it(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat.png").write_bytes(PNG)
+    write_jsonl(tmp_path / "rows.jsonl", [{"id": "1", "image": "cat", "text": "a hat"}])
+    (row,) = read(open_dataset(tmp_path))
+    assert row["image"]["bytes"] == PNG
 
 
 def test_names_without_a_suffix_are_no_texts(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ KINDS = pa.schema(
         ("part", pa.struct([("day", pa.date32()), ("mask_file_name", pa.string())])),
     ]
 )
-NAMES = {"class": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+NAMES = {"class": {"names": ["Image", "dog"], "_type": "ClassLabel"}}
 
 
 def test_values_of_columns_are_the_same_by_datasets_and_by_ourselves(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_values_of_columns_are_the_same_by_datasets_and_by_ourselves(tmp_path: P
     found = loaded["train"]
     assert {name: found[0][name] for name in HELD} == expected
     assert (found[0]["id"], found[0]["text"]) == ("2021-02-03", "2020-05-06")
-    assert found.features["class"].names == ["cat", "dog"]
+    assert found.features["class"].names == ["Image", "dog"]
     assert all(found[1][name] is None for name in ("day", "when", "days", "raw", "look"))
     dataset = Dataset.open(DatasetSettings(path="out"), tmp_path)
     (own, _) = (r for f in dataset.files for b in dataset.batches(f) for r in b.to_pylist())

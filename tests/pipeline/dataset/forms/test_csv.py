@@ -150,3 +150,15 @@ def test_rows_of_tabs_that_quotes_may_join_are_not_joined_in_silence(tmp_path: P
     assert texts(path, table, quotes="none") == [['"a hat'], ['a cap"']]
     assert texts(path, table, quotes="double") == [["a hat\n2\t2.png\ta cap"]]
     assert texts(path, table.replace("2.png\t", "2.png ")) == [["a hat\n2\t2.png a cap"]]
+
+
+def test_a_quote_that_is_a_character_makes_no_line_more_than_a_faulty_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('id,text\n0,a\n1,a 12" ruler,b\n2,b\n')
+    first, faulty, last = read(open_dataset(path, quotes="none"))
+    assert [row["text"] for row in (first, faulty, last)] == [["a"], [], ["b"]]
+    assert "line 3: 3 fields, where the header has 2" in faulty["text_reason"]
+
+
+def test_lines_of_one_column_of_tabs_may_be_one_text(tmp_path: Path) -> None:
+    assert texts(tmp_path / "a.tsv", 'text\n"a\nb"\nc\n') == [["a\nb"], ["c"]]

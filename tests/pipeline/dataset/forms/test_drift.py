@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.dataset.dataset import DatasetError
+from pipeline.dataset.schema import features_of, with_features
 from tests import quick_worlds
 from tests.pipeline.dataset.forms.small_files import open_dataset, read
 
@@ -160,3 +161,19 @@ def test_files_of_several_types_are_completed_to_one_schema_with_their_values(
     given = [row["id"] for row in rows]
     assert found == dict(zip(given, [*range(20), *range(20)], strict=True))
     assert {pq.read_schema(p).field("n").type for p in job.ledger.files()} == {pa.float64()}
+
+
+@pytest.mark.parametrize("theirs", [["dog", "cat"], ["cat", "dog"]])
+def test_what_files_say_differently_of_a_column_is_said_of_none(
+    tmp_path: Path, theirs: list[str]
+) -> None:
+    for name, unit, classes in (("a", "m", ["cat", "dog"]), ("b", "ft", theirs)):
+        field = pa.field("h", pa.int64(), metadata={"unit": unit, "axis": "up"})
+        schema = pa.schema([("text", pa.string()), field, ("kind", pa.int64())])
+        told = {"kind": {"names": classes, "_type": "ClassLabel"}}
+        table = pa.table({"text": [name], "h": [1], "kind": [0]}, with_features(schema, told))
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    found = open_dataset(tmp_path).extra_schema
+    assert found.field("h").metadata == {b"axis": b"up"}
+    same = {"kind": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    assert features_of(found) == (same if theirs == ["cat", "dog"] else {})
