@@ -39,7 +39,7 @@ def world(folder: Path, captioner: dict[str, Any]) -> Path:
 def timed(path: Path) -> dict[str, Any]:
     job = Job(load_config(path))
     job.home.refresh(job.run_id)
-    return measure(job, {"text": 3, "image": 0}, {})
+    return measure(job, {"text": 3, "image": 0}, {}, {"text": False, "image": False})
 
 
 def shape(seen: Seen) -> tuple[Any, ...]:
