@@ -104,11 +104,10 @@ class Candidates:
         if isinstance(self.scoring, ImageScoring):
             scales, raw = self._standards, not self.scoring.standardise
             quality = self._of_each("niqe")
-            if np.isfinite(quality[self.valid]).all():
-                quality = -(quality if raw or scales.niqe is None else scales.niqe(quality))
-            if not np.isfinite(quality[self.valid]).all() or (scales.niqe is None and not raw):
-                # The selector leaves it out as well.
-                quality = np.zeros(len(cosine))
+            # Where the selector leaves it out, so does this.
+            there = np.isfinite(quality[self.valid]).all() and (raw or scales.niqe is not None)
+            scaled = quality if raw or scales.niqe is None else scales.niqe(quality)
+            quality = -scaled if there else np.zeros(len(cosine))
             cosine = cosine if raw or scales.cosine is None else scales.cosine(cosine)
             return {"lambda1": unit * np.nan_to_num(cosine), "lambda2": np.nan_to_num(quality)}
         found = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -295,6 +295,6 @@ class Dataset:
                     self._by_path |= any(c and c["bytes"] is None and c["path"] for c in cells)
                     self._by_path |= image_kind(batch.schema.field(0)) == "path"
                     folder = posixpath.dirname(name)
-                    check_images(self.columns.image, cells, self.images, folder)
+                    check_images(self.columns.image, cells, partial(self._unified.is_there, folder))
                 return
         raise without_rows(self.source, self.settings.path)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import posixpath
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from pipeline.dataset.forms.base import DatasetError
 from pipeline.dataset.forms.faulty import FAULT
 from pipeline.dataset.forms.inline import inline_image
 from pipeline.dataset.forms.names import is_image
-from pipeline.dataset.forms.pictures import Pictures
 from pipeline.dataset.forms.strict_json import dumps, loads
 from pipeline.dataset.images import UndecodableImage, decode
 
@@ -84,26 +82,11 @@ def in_cell(cell: Cell) -> tuple[bytes | None, str | None]:
     return None, cell.get("reason") or reasons.NO_IMAGE
 
 
-def check_images(column: str | None, cells: list[Cell], images: Pictures, folder: str) -> None:
-    """Raise a `DatasetError` if the first cells of an image column show that it holds none.
-
-    Parameters
-    ----------
-    column
-        Its name.
-    cells
-    images
-        Where what paths name lies.
-    folder
-        Of the table, from the root.
-    """
+def check_images(column: str | None, cells: list[Cell], is_there: Callable[[str], bool]) -> None:
+    """Raise a `DatasetError` if the first cells of an image column show that it holds none."""
     paths = [c["path"] for c in cells if c and c["bytes"] is None and c["path"]]
     strange = [p for p in paths if not is_image(p) and "://" not in p and not _like_path(p)]
-    if (
-        len(paths) >= 4
-        and len(strange) == len(paths)
-        and not any(_is_file(images, folder, p) for p in strange)
-    ):
+    if len(paths) >= 4 and len(strange) == len(paths) and not any(map(is_there, strange)):
         raise DatasetError(
             f"column {column!r} holds texts, not images or paths of images"
             f" (the first: {strange[0][:60]!r}); set columns.image"
@@ -111,17 +94,6 @@ def check_images(column: str | None, cells: list[Cell], images: Pictures, folder
     held = [c["bytes"] for c in cells if c and c["bytes"]]
     if len(held) >= 8 and not any(_like_image(data) for data in held):
         raise DatasetError(f"column {column!r} holds bytes that are no images; set columns.image")
-
-
-def _is_file(images: Pictures, folder: str, path: str) -> bool:
-    """Whether a path from the root or from a table's folder means a file: a label may be a folder's name."""
-    for place in (images.find(path), images.find(posixpath.join(folder, path))):
-        if isinstance(place, tuple):
-            return True
-        full = None if place is None else os.path.join(images.root.path, place)
-        if full is not None and not (images.root.local and os.path.isdir(full)):
-            return True
-    return False
 
 
 def _blank_reason(captions: list[str | None] | None) -> str:
