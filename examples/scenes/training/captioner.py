@@ -18,7 +18,8 @@ import numpy as np
 
 from examples.scenes.training.blip2 import QUERIES, learn_processor, new_captioner, prompt_with
 from examples.scenes.training.lessons import School
-from examples.scenes.training.loop import Schedule, train
+from examples.scenes.training.loop import Schedule, save_atomically, train
+from examples.scenes.training.means import Means
 from examples.scenes.training.pool import Pool, load_pool
 from examples.scenes.training.sight import ask, augmented, open_eyes
 from examples.scenes.training.texts import foreign_words
@@ -37,82 +38,92 @@ NOISE = 0.8
 FORETOLD = 0.3
 
 
-def look_at_all(eyes: Any, pool: Pool, cache: Path) -> torch.Tensor:
-    """Give the Q-Former's answers (n, queries, width) to all pictures, augmented; kept on disk."""
+def look_at_all(eyes: Any, pool: Pool, means: Means, state: Path, cache: Path) -> torch.Tensor:
+    """Give the Q-Former's answers (n, queries, width) to all pictures, augmented.
+
+    They are kept on disk until the eyes' `state` is newer than they are.
+    """
     import torch
 
-    if not cache.is_file():
+    if not cache.is_file() or cache.stat().st_mtime < state.stat().st_mtime:
         rng = np.random.default_rng(0)
+        take, eyes = means.hold(pool.pictures), eyes.to(means.device)
         with torch.no_grad():
             seen = [
-                ask(eyes, augmented(pool.pictures[rows], rng, 1.4))[0].half()
+                ask(eyes, augmented(take(rows), rng, 1.4))[0].half().cpu()
                 for rows in np.array_split(np.arange(len(pool.scenes)), len(pool.scenes) // 64)
             ]
-        torch.save(torch.cat(seen), cache)
+        save_atomically(torch.cat(seen), cache)
         logger.info("captioner: looked at %d pictures", len(pool.scenes))
-    answers: torch.Tensor = torch.load(cache, weights_only=True)
-    return answers
+    answers: torch.Tensor = torch.load(cache, weights_only=True, map_location="cpu")
+    return answers.to(means.device)
 
 
-def doubt(queries: torch.Tensor, spread: float, rng: np.random.Generator) -> torch.Tensor:
-    """Make queries (n, queries, width) uncertain, each row by as much as chance has it."""
+def doubt(queries: torch.Tensor, spread: float, noise: torch.Tensor) -> torch.Tensor:
+    """Make queries (n, queries, width) uncertain, each row by as much as `noise` (n,) has it."""
     import torch
 
-    noise = torch.from_numpy(rng.random((len(queries), 1, 1), dtype=np.float32))
-    return queries + NOISE * spread * noise * torch.randn_like(queries)
+    return queries + NOISE * spread * noise[:, None, None] * torch.randn_like(queries)
 
 
 def tokens_of(
-    tokenizer: Any, examples: list[str], answer: str
-) -> tuple[list[int], list[int], list[float]]:
-    """Give the ids of a lesson, and for each how much its being foretold counts."""
-    prompt = tokenizer(prompt_with(examples)).input_ids
-    weights = [0.0] * len(prompt)
-    if len(examples) > 1:
-        first = tokenizer(prompt_with(examples).split(" Caption 2:")[0]).input_ids
-        weights[len(first) :] = [FORETOLD] * (len(prompt) - len(first))
-    said = tokenizer(f" {answer}", add_special_tokens=False).input_ids + [tokenizer.eos_token_id]
-    return prompt, said, weights + [1.0] * len(said)
+    tokenizer: Any, lessons: list[tuple[list[str], str]]
+) -> list[tuple[list[int], list[float]]]:
+    """Give each lesson's ids, and how much the foretelling of each counts."""
+    prompts = [prompt_with(examples) for examples, _ in lessons]
+    asked = tokenizer(prompts).input_ids
+    starts = tokenizer([prompt.split(" Caption 2:")[0] for prompt in prompts]).input_ids
+    answers = tokenizer([f" {answer}" for _, answer in lessons], add_special_tokens=False).input_ids
+    result = []
+    for (examples, _), prompt, first, answer in zip(lessons, asked, starts, answers, strict=True):
+        free = len(first) if len(examples) > 1 else len(prompt)
+        said = [*answer, tokenizer.eos_token_id]
+        weights = [0.0] * free + [FORETOLD] * (len(prompt) - free) + [1.0] * len(said)
+        result.append((prompt + said, weights))
+    return result
 
 
-def train_captioner(
-    work: Path, folder: Path, seed: int, steps: int, minutes: float, scenes: int
-) -> None:
+def train_captioner(work: Path, folder: Path, seed: int, means: Means) -> None:
     """Train the captioner and write it, with its processor, to `folder`."""
     import torch
     from torch.nn import functional
 
     processor = learn_processor(work / "processor", work)
     tokenizer = processor.tokenizer
-    pool = load_pool(work, scenes)
+    padding = tokenizer.pad_token_id
+    pool = load_pool(work, means.scenes)
     school = School(pool, foreign_words(work))
     torch.manual_seed(seed)
     captioner: Any = new_captioner(processor)
     eyes = open_eyes(captioner, len(pool.things), work)
-    seen = look_at_all(eyes, pool, work / "pool" / str(scenes) / "seen.pt")
+    cache = work / "pool" / str(means.scenes) / "seen.pt"
+    seen = look_at_all(eyes, pool, means, work / "state" / "sight.pt", cache)
+    eyes.to("cpu")
     spread = float(seen[:2000].float().std())
-    image_tokens = [tokenizer.convert_tokens_to_ids("<image>")] * QUERIES
+    image_token = tokenizer.convert_tokens_to_ids("<image>")
 
-    def loss(model: Any, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    def batch(rng: np.random.Generator) -> dict[str, Any]:
         # As many examples throughout the batch: rows of one length are hardly padded.
         count = int(rng.choice(len(COUNTS), p=COUNTS))
-        chosen = school.draw_rows(BATCH, count, rng)
-        sequences, counted = [], []
-        for row in chosen:
-            prompt, said, weights = tokens_of(tokenizer, *school.lesson(int(row), count, rng))
-            sequences.append(image_tokens + prompt + said)
-            counted.append([0.0] * QUERIES + weights)
-        width = max(map(len, sequences))
-        ids = torch.full((BATCH, width), tokenizer.pad_token_id)
-        matters = torch.zeros((BATCH, width))
-        for k, (sequence, weights) in enumerate(zip(sequences, counted, strict=True)):
-            ids[k, : len(sequence)] = torch.tensor(sequence)
-            matters[k, : len(sequence)] = torch.tensor(weights)
-        queries = doubt(seen[chosen].float(), spread, rng)
+        chosen = school.draw_rows(means.rows(BATCH), count, rng)
+        lessons = tokens_of(tokenizer, [school.lesson(int(row), count, rng) for row in chosen])
+        width = QUERIES + max(len(sequence) for sequence, _ in lessons)
+        ids = np.full((len(chosen), width), padding)
+        ids[:, :QUERIES] = image_token
+        matters = np.zeros((len(chosen), width), np.float32)
+        for k, (sequence, weights) in enumerate(lessons):
+            ids[k, QUERIES : QUERIES + len(sequence)] = sequence
+            matters[k, QUERIES : QUERIES + len(sequence)] = weights
+        noise = rng.random(len(chosen), dtype=np.float32)
+        return {"rows": chosen, "ids": ids, "matters": matters, "noise": noise, "count": count}
+
+    def loss(model: Any, given: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        ids, matters, count = given["ids"], given["matters"], given["count"]
+        queries = doubt(seen[given["rows"]].float(), spread, given["noise"])
         words = model["language_model"].get_input_embeddings()(ids)
         words = torch.cat([model["language_projection"](queries), words[:, QUERIES:]], dim=1)
         read = model["language_model"].model(
-            inputs_embeds=words, attention_mask=(ids != tokenizer.pad_token_id).long()
+            inputs_embeds=words, attention_mask=(ids != padding).long()
         )
         kept = matters[:, 1:] > 0
         logits = model["language_model"].lm_head(read.last_hidden_state[:, :-1][kept])
@@ -121,13 +132,13 @@ def train_captioner(
         value = (weight * errors).sum() / weight.sum()
         answers = weight == 1
         right = (logits.detach()[answers].argmax(1) == ids[:, 1:][kept][answers]).float().mean()
-        told = float(errors.detach()[answers].mean())
-        return value, {f"{count} examples": told, f"{count} right": float(right)}
+        told = errors.detach()[answers].mean()
+        return value, {f"{count} examples": told, f"{count} right": right}
 
     def export(model: Any) -> None:
         beside = folder.with_name(folder.name + ".new")
         shutil.rmtree(beside, ignore_errors=True)
-        whole = copy.deepcopy(captioner)
+        whole = copy.deepcopy(captioner).to("cpu")
         whole.language_model.load_state_dict(model["language_model"].state_dict())
         whole.language_projection.load_state_dict(model["language_projection"].state_dict())
         whole.half().save_pretrained(beside)
@@ -137,5 +148,7 @@ def train_captioner(
 
     speech = ("language_projection", "language_model")
     model = torch.nn.ModuleDict({name: getattr(captioner, name) for name in speech})
-    schedule = Schedule(steps, 2e-3, minutes, warmup=200, average=0.998, weight_decay=0.03)
-    train("captioner", model, loss, schedule, work, seed, export)
+    schedule = Schedule(
+        means.steps, 2e-3, means.minutes, warmup=200, average=0.998, weight_decay=0.03
+    )
+    train("captioner", model, loss, schedule, work, seed, export, batch=batch, **means.how())

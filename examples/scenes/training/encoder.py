@@ -20,6 +20,7 @@ from examples.scenes.scenes import Scene
 from examples.scenes.things import GROUNDS
 from examples.scenes.training import augment
 from examples.scenes.training.loop import Schedule, train
+from examples.scenes.training.means import Means, draw_seed
 from examples.scenes.training.pool import Pool, load_pool
 from examples.scenes.training.texts import foreign_words, learn_tokenizer, made_up_dialect
 from examples.scenes.training.towers import (
@@ -66,7 +67,7 @@ def contrast(
     from torch.nn import functional
 
     logits = scale * a @ b.T
-    target = torch.eye(len(a))
+    target = torch.eye(len(a), device=a.device)
     if alike is not None:
         target = (1 - SHARED) * target + SHARED * alike / alike.sum(1, keepdim=True)
     ahead = functional.cross_entropy(logits, target, label_smoothing=0.02)
@@ -108,11 +109,11 @@ class Answers:
                 self.things[row, place[group.thing]] = 1 / len(scene.groups)
         self.quarters = quarters(pool.cells, len(pool.things))
 
-    def draw(self, rng: np.random.Generator, scenes: int) -> np.ndarray:
+    def draw(self, rng: np.random.Generator, scenes: int, rows: int) -> np.ndarray:
         """Draw a batch of the first `scenes` scenes, all on a few grounds."""
         grounds = rng.choice(len(GROUNDS), GROUNDS_AT_ONCE, replace=False)
         found = np.flatnonzero(np.isin(self.grounds[:scenes], grounds))
-        return rng.choice(found, min(BATCH, len(found)), replace=False)
+        return rng.choice(found, min(rows, len(found)), replace=False)
 
 
 def new_heads(things: int) -> nn.ModuleDict:
@@ -169,77 +170,86 @@ def texts_of(
     return [PLAIN.tell(scene) for scene in scenes[:known]], strange, again
 
 
-def train_encoder(
-    name: str, work: Path, folder: Path, seed: int, steps: int, minutes: float, scenes: int
-) -> None:
+def train_encoder(name: str, work: Path, folder: Path, seed: int, means: Means) -> None:
     """Train one encoder on a pool of scenes and write it to `folder`."""
     import torch
     from torch.nn import functional
 
     tokenizer = learn_tokenizer(work / "tokenizer", work)
     foreign = foreign_words(work)
+    scenes = means.scenes
     pool = load_pool(work, scenes)
     answers = Answers(pool)
+    take = means.hold(pool.pictures)
+    things = torch.from_numpy(answers.things).to(means.device)
+    grounds = torch.from_numpy(answers.grounds).to(means.device)
+    cells = torch.from_numpy(quarter(pool.cells)).to(means.device)
+    held_by_quarters = torch.from_numpy(answers.quarters).to(means.device)
 
-    def text_embeddings(model: Any, texts: list[str]) -> torch.Tensor:
-        tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt").input_ids
-        return functional.normalize(encode_text(model, tokens), dim=-1)
-
-    def loss(module: Any, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        model, heads = module["encoder"], module["heads"]
-        first = answers.draw(rng, scenes)
-        rows = np.concatenate([first, first + scenes])
-        x = augment.to_tensor(pool.pictures[rows])
-        x = augment.move(x, rng, 4, (0.9, 1.12), 0.04, False, "edge")
-        x = augment.recolour(x, rng, 0.4)
-        if rng.random() < BLURRED:
-            x = augment.blur(x, rng, 0.3)
-        images, parts, quarter_parts = look_whole(
-            model.visual, normalise(augment.blot(x, rng, 0.1))
-        )
-        images = functional.normalize(images, dim=-1)
-        a, b = images.chunk(2)
+    def batch(rng: np.random.Generator) -> dict[str, Any]:
+        first = answers.draw(rng, scenes, means.rows(BATCH))
         # A scene is told as one of its two pictures shows it: their colours may differ.
         style = rng.integers(0, 2, len(first)) * scenes
         told_of = [pool.scenes[i] for i in first + style]
-        plain, strange, again = (
-            text_embeddings(model, texts) for texts in texts_of(told_of, rng, foreign)
-        )
-        text = torch.cat([plain, strange])
-        scale = model.logit_scale.exp().clamp(max=50)
-        there = torch.from_numpy(answers.things[rows].astype(np.float32))
-        alike = there[: len(first)] @ there[: len(first)].T
-        contrasts = contrast(a, text, scale, alike) + contrast(b, text, scale, alike)
-        contrasts = contrasts + contrast(a, b, scale, alike)
-        same = contrast(strange, again, scale)
-        ground = torch.from_numpy(answers.grounds[rows])
-        seen = told(heads, images, there, ground)
-        read = told(heads, plain, there[: len(plain)], ground[: len(plain)])
-        labels = torch.from_numpy(quarter(pool.cells[rows]).astype(np.int64))
-        shown = functional.cross_entropy(heads["part"](parts), labels, ignore_index=-1)
-        held = torch.from_numpy(answers.quarters[rows].astype(np.float32)).flatten(0, 1)
+        tokens = [
+            tokenizer(texts, padding=True, truncation=True, return_tensors="pt").input_ids
+            for texts in texts_of(told_of, rng, foreign)
+        ]
+        rows = np.concatenate([first, first + scenes])
+        return {"rows": rows, "tokens": tokens, "seed": draw_seed(rng)}
+
+    def loss(module: Any, given: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        model, heads = module["encoder"], module["heads"]
+        rows, rng = given["rows"], np.random.default_rng(given["seed"])
+        x = augment.move(take(rows), rng, 4, (0.9, 1.12), 0.04, False, "edge")
+        x = augment.recolour(x, rng, 0.4)
+        if rng.random() < BLURRED:
+            x = augment.blur(x, rng, 0.3)
+        x = normalise(augment.blot(x, rng, 0.1))
+        images, parts, quarter_parts = look_whole(model.visual, x)
+        read_texts = [encode_text(model, tokens) for tokens in given["tokens"]]
+        # What is compared is compared in full precision.
+        with torch.autocast(x.device.type, enabled=False):
+            images = functional.normalize(images.float(), dim=-1)
+            plain, strange, again = (
+                functional.normalize(text.float(), dim=-1) for text in read_texts
+            )
+            a, b = images.chunk(2)
+            text = torch.cat([plain, strange])
+            scale = model.logit_scale.exp().clamp(max=50)
+            there, ground = things[rows].float(), grounds[rows]
+            alike = there[: len(a)] @ there[: len(a)].T
+            contrasts = contrast(a, text, scale, alike) + contrast(b, text, scale, alike)
+            contrasts = contrasts + contrast(a, b, scale, alike)
+            same = contrast(strange, again, scale)
+            seen = told(heads, images, there, ground)
+            read = told(heads, plain, there[: len(plain)], ground[: len(plain)])
+        labels = cells[rows].long()
+        part_logits = heads["part"](parts)
+        shown = functional.cross_entropy(part_logits, labels, ignore_index=-1)
+        held = held_by_quarters[rows].float().flatten(0, 1)
         spoken = heads["quarter"](quarter_parts).flatten(2).transpose(1, 2).flatten(0, 1)
         there_is = held.sum(1) > 0
         shown = shown + functional.cross_entropy(spoken[there_is], held[there_is])
         value = contrasts / 3 + 0.3 * same + seen + 0.5 * read + 0.4 * shown
         with torch.no_grad():
-            hits = (a[: len(plain)] @ plain.T).argmax(1) == torch.arange(len(plain))
-            kept = labels >= 0
-            right = (heads["part"](parts).argmax(1) == labels)[kept].float().mean()
+            own = torch.arange(len(plain), device=plain.device)
+            hits = (a[: len(plain)] @ plain.T).argmax(1) == own
+            right = (part_logits.argmax(1) == labels)[labels >= 0].float().mean()
             best = (images @ functional.normalize(heads["things"].weight, dim=-1).T).argmax(1)
             first_right = (there.gather(1, best[:, None]) > 0).float().mean()
         figures = {
-            "hits": float(hits.float().mean()),
-            "same": float(same.detach()),
-            "seen": float(seen.detach()),
-            "read": float(read.detach()),
-            "parts": float(right),
-            "first": float(first_right),
+            "hits": hits.float().mean(),
+            "same": same.detach(),
+            "seen": seen.detach(),
+            "read": read.detach(),
+            "parts": right,
+            "first": first_right,
         }
         return value, figures
 
     def export(module: Any) -> None:
-        settle_statistics(module["encoder"].visual, pool.pictures)
+        settle_statistics(module["encoder"].visual, take, len(pool.scenes), means.device)
         write_encoder(module["encoder"], tokenizer, folder)
 
     torch.manual_seed(seed)
@@ -249,5 +259,7 @@ def train_encoder(
     # A quarter faster on a CPU, with as few channels as these.
     encoder.visual.to(memory_format=torch.channels_last)
     module = torch.nn.ModuleDict({"encoder": encoder, "heads": new_heads(len(pool.things))})
-    schedule = Schedule(steps, 2e-3, minutes, warmup=60, average=0.995, weight_decay=0.05)
-    train(name, module, loss, schedule, work, seed, export)
+    schedule = Schedule(
+        means.steps, 2e-3, means.minutes, warmup=60, average=0.995, weight_decay=0.05
+    )
+    train(name, module, loss, schedule, work, seed, export, batch=batch, **means.how())

@@ -10,7 +10,7 @@ from examples.scenes.grammar import PLAIN
 from examples.scenes.scenes import Scene
 from examples.scenes.things import Thing, load_things
 from examples.scenes.training.pool import Pool
-from examples.scenes.training.texts import as_shown, made_up_dialect
+from examples.scenes.training.texts import as_shown, made_up_dialect, made_up_word
 
 # How an example is found: by a thing of the scene on the same ground, by a thing, by the ground;
 # in the rest of the draws it has nothing to do with the scene.
@@ -88,6 +88,6 @@ class School:
         dialect = made_up_dialect(rng, sorted(names), self.foreign, share)
         # Things beyond the target's have no name of their own: their word is always the example's.
         other = [name for name, thing in sorted(names.items()) if thing not in self.known]
-        words = made_up_dialect(rng, other, self.foreign, 1.0).names
+        words = {name: made_up_word(rng, self.foreign) for name in other}
         dialect = as_shown(dialect, shown).with_names({**dialect.names, **words})
         return [dialect.tell(one) for one in shown], as_shown(dialect, shown).tell(scene)

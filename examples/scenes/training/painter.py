@@ -147,7 +147,7 @@ def write_pipeline(
     )
     halves = {}
     for name in ("vae", "unet", "text_encoder", "text_encoder_2"):
-        halves[name] = copy.deepcopy(getattr(pipeline, name)).half()
+        halves[name] = copy.deepcopy(getattr(pipeline, name)).to("cpu").half()
     half = StableDiffusionXLPipeline(
         **halves,
         tokenizer=tokenizer,

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import logging
 import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from examples.scenes.grounds import SIDE
 from examples.scenes.names import load_concepts
 from examples.scenes.scenes import Composer, Scene
 from examples.scenes.sources import WORK
@@ -113,22 +116,38 @@ def vary(thing: Thing, sprite: Sprite, rng: np.random.Generator) -> Sprite:
     return Sprite(changed, told_colour(thing, changed))
 
 
-def training_composers(work: Path = WORK, variants: int = VARIANTS) -> list[Composer]:
+def vary_all(thing: Thing, sprites: Sequence[Sprite], variants: int) -> list[tuple[Sprite, ...]]:
+    """Vary a thing's sprite of each style; chance is seeded by its name."""
+    rng = np.random.default_rng([1, int(2**32 * share(f"vary {thing.name}"))])
+    return [tuple(vary(thing, sprite, rng) for _ in range(variants)) for sprite in sprites]
+
+
+def training_composers(
+    work: Path = WORK, variants: int = VARIANTS, processes: int = 1
+) -> list[Composer]:
     """Give a composer for each training style, on the same things."""
     things = training_things(work)
     styles = [load_sprites(things, style, work) for style in TRAINING_STYLES]
     common = [thing for thing in things if all(thing in sprites for sprites in styles)]
     known = set(load_things())
     chance = {thing: 1.0 if thing in known else OTHERS for thing in common}
-    rng = np.random.default_rng(1)
-    result = []
-    for sprites in styles:
-        varied = {
-            thing: tuple(vary(thing, sprites[thing][0], rng) for _ in range(variants))
-            for thing in common
-        }
-        result.append(Composer(varied, chance))
-    return result
+    given = [(thing, [sprites[thing][0] for sprites in styles], variants) for thing in common]
+    with spread(processes) as apply:
+        varied = apply(vary_all, given)
+    return [
+        Composer({thing: by[style] for thing, by in zip(common, varied, strict=True)}, chance)
+        for style in range(len(styles))
+    ]
+
+
+@contextmanager
+def spread(processes: int) -> Iterator[Callable[[Callable[..., Any], Sequence[Any]], list[Any]]]:
+    """Give what applies a function to tuples of arguments, in order, in so many processes."""
+    if processes < 2:
+        yield lambda function, given: [function(*one) for one in given]
+        return
+    with get_context("fork").Pool(processes) as pool:
+        yield lambda function, given: pool.starmap(function, given, chunksize=4)
 
 
 def cells_of(owners: np.ndarray, cells: int) -> np.ndarray:
@@ -171,31 +190,51 @@ class Pool:
     cells: np.ndarray
 
 
-def load_pool(work: Path, count: int = SCENES) -> Pool:
-    """Draw the pool, or read what lies in the work folder."""
+def draw_scenes(
+    half: int, plans: Sequence[tuple[int, Scene]]
+) -> tuple[list[Scene], np.ndarray, np.ndarray]:
+    """Draw planned scenes in one style; chance is seeded by the style and the scene's number.
+
+    Returns
+    -------
+    scenes : list of Scene
+    pictures : uint8 array of shape (n, 64, 64, 3)
+    cells : int16 array of shape (n, 8, 8)
+    """
+    composer = COMPOSERS[half]
+    place = {thing: i for i, thing in enumerate(composer.sprites)}
+    scenes, pictures, cells = [], [], []
+    for number, plan in plans:
+        rng = np.random.default_rng([2, half, number])
+        scene = composer.cast(plan, rng)
+        picture, owners = composer.draw(scene, rng)
+        labels = np.asarray([place[group.thing] for group in scene.groups] + [-1], np.int16)
+        scenes.append(scene)
+        pictures.append(picture)
+        cells.append(labels[cells_of(owners, CELLS)])
+    return scenes, np.stack(pictures), np.stack(cells)
+
+
+# What `draw_scenes` draws with; processes that draw are forked and find it here.
+COMPOSERS: list[Composer] = []
+
+
+def load_pool(work: Path, count: int = SCENES, processes: int = 1) -> Pool:
+    """Draw the pool in so many processes, or read what lies in the work folder."""
     folder = work / "pool" / str(count)
     if not (folder / "scenes.pickle").is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        composers = training_composers(work, VARIANTS if count >= 1000 else 1)
-        things = tuple(composers[0].sprites)
-        place = {thing: i for i, thing in enumerate(things)}
+        COMPOSERS[:] = training_composers(work, VARIANTS if count >= 1000 else 1, processes)
+        things = tuple(COMPOSERS[0].sprites)
         rng = np.random.default_rng(2)
-        scenes: list[Scene] = []
-        shape = (2 * count, SIDE, SIDE, 3)
-        pictures = np.lib.format.open_memmap(folder / "pictures.npy", "w+", np.uint8, shape)
-        cells = np.full((2 * count, CELLS, CELLS), -1, np.int16)
-        plans = [composers[0].plan(rng) for _ in range(count)]
-        for half, composer in enumerate(composers):
-            for i, plan in enumerate(plans):
-                scene = composer.cast(plan, rng)
-                picture, owners = composer.draw(scene, rng)
-                row = half * count + i
-                pictures[row] = picture
-                labels = np.asarray([place[group.thing] for group in scene.groups] + [-1])
-                cells[row] = labels[cells_of(owners, CELLS)]
-                scenes.append(scene)
-        pictures.flush()
-        np.save(folder / "cells.npy", cells)
+        plans = [(number, COMPOSERS[0].plan(rng)) for number in range(count)]
+        parts = [plans[first : first + 100] for first in range(0, count, 100)]
+        with spread(processes) as apply:
+            drawn = apply(draw_scenes, [(half, part) for half in range(2) for part in parts])
+        COMPOSERS.clear()
+        scenes = [scene for part in drawn for scene in part[0]]
+        np.save(folder / "pictures.npy", np.concatenate([part[1] for part in drawn]))
+        np.save(folder / "cells.npy", np.concatenate([part[2] for part in drawn]))
         beside = folder / "scenes.new"
         beside.write_bytes(pickle.dumps((things, scenes)))
         beside.rename(folder / "scenes.pickle")

@@ -19,6 +19,7 @@ from examples.scenes.things import COLOURS, GROUNDS
 from examples.scenes.training import augment
 from examples.scenes.training.blip2 import WIDTH, learn_processor, new_captioner
 from examples.scenes.training.loop import Schedule, train
+from examples.scenes.training.means import Means, draw_seed
 from examples.scenes.training.pool import CELLS, Pool, load_pool
 from examples.scenes.training.towers import EMBED_DIM, PARTS, look, normalise
 
@@ -76,7 +77,7 @@ class Lessons:
     ground : Tensor of shape (n,)
     """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, device: str) -> None:
         import torch
 
         n = len(pool.scenes)
@@ -91,82 +92,87 @@ class Lessons:
                 count[row, k] = group.count
                 if group.colour:
                     colour[row, k] = SHADES.index(group.colour)
-        self.thing, self.count = torch.from_numpy(thing), torch.from_numpy(count)
-        self.colour = torch.from_numpy(colour)
-        ground = [GROUNDS.index(scene.ground) for scene in pool.scenes]
-        self.ground = torch.tensor(ground)
+        ground = np.asarray([GROUNDS.index(scene.ground) for scene in pool.scenes])
+        self.thing, self.count, self.colour, self.ground = (
+            torch.from_numpy(part).to(device) for part in (thing, count, colour, ground)
+        )
 
 
-def augmented(pictures: np.ndarray, rng: np.random.Generator, strength: float) -> torch.Tensor:
-    """Give normalised pictures (n, 3, h, w), moved, recoloured and blurred as `strength` says."""
-    x = augment.to_tensor(pictures)
+def augmented(x: torch.Tensor, rng: np.random.Generator, strength: float) -> torch.Tensor:
+    """Give pictures on [0, 1] normalised, moved, recoloured and blurred as `strength` says."""
     x = augment.move(x, rng, 4, (0.9, 1.12), 0.04, False, "edge")
     x = augment.recolour(x, rng, 0.5 * strength)
     return normalise(augment.blot(augment.blur(x, rng, 0.3 * strength), rng, 0.1 * strength))
 
 
-def train_sight(
-    work: Path, encoder: Path, seed: int, steps: int, minutes: float, scenes: int
-) -> None:
+def train_sight(work: Path, encoder: Path, seed: int, means: Means) -> None:
     """Train the eyes of a captioner; `open_eyes` gives them to one."""
     import open_clip
     import torch
     from torch.nn import functional
 
-    pool = load_pool(work, scenes)
-    lessons = Lessons(pool)
+    pool = load_pool(work, means.scenes)
+    lessons = Lessons(pool, means.device)
+    take = means.hold(pool.pictures)
     teacher: Any = open_clip.create_model_and_transforms(f"local-dir:{encoder}")[0]
-    teacher = teacher.visual.float().eval()
-    cells = torch.from_numpy(pool.cells.astype(np.int64)).flatten(1)
+    teacher = teacher.visual.float().eval().to(means.device)
     nothing = len(pool.things)
-    cells[cells < 0] = nothing
+    cells = np.where(pool.cells < 0, nothing, pool.cells).astype(np.int64)
+    cells_shown = torch.from_numpy(cells).flatten(1).to(means.device)
     # Three places in five, and patches in four, show nothing.
-    rare = torch.ones(nothing + 1)
+    rare = torch.ones(nothing + 1, device=means.device)
     rare[nothing] = 0.2
 
-    def loss(eyes: Any, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        rows = np.sort(rng.choice(len(pool.scenes), BATCH))
-        x = augmented(pool.pictures[rows], rng, 1.0)
+    def batch(rng: np.random.Generator) -> dict[str, Any]:
+        rows = np.sort(rng.choice(len(pool.scenes), means.rows(BATCH)))
+        return {"rows": rows, "seed": draw_seed(rng)}
+
+    def loss(eyes: Any, given: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        at = given["rows"]
+        x = augmented(take(at), np.random.default_rng(given["seed"]), 1.0)
         answers, patches = ask(eyes, x)
         with torch.no_grad():
             whole, parts = look(teacher, x)
-        at = torch.from_numpy(rows)
         spoken = answers[:, 1 : 1 + len(ASKED)].flatten(0, 1)
-        named = functional.cross_entropy(
-            eyes["thing"](spoken), lessons.thing[at].flatten(), rare, label_smoothing=0.03
-        )
+        things = lessons.thing[at].flatten()
+        thing_logits = eyes["thing"](spoken)
+        named = functional.cross_entropy(thing_logits, things, rare, label_smoothing=0.03)
         counted = functional.cross_entropy(eyes["count"](spoken), lessons.count[at].flatten())
         coloured = functional.cross_entropy(eyes["colour"](spoken), lessons.colour[at].flatten())
         ground = functional.cross_entropy(eyes["ground"](answers[:, 0]), lessons.ground[at])
         shown = functional.cross_entropy(
-            eyes["patch"](patches).flatten(0, 1), cells[at].flatten(), rare
+            eyes["patch"](patches).flatten(0, 1), cells_shown[at].flatten(), rare
         )
         square = patches.transpose(1, 2).unflatten(2, (CELLS, CELLS))
         square = functional.avg_pool2d(square, 2).flatten(2).transpose(1, 2)
         alike = functional.cosine_similarity(
-            eyes["part"](square), parts.flatten(2).transpose(1, 2), dim=-1
+            eyes["part"](square).float(), parts.float().flatten(2).transpose(1, 2), dim=-1
         )
-        agrees = functional.cosine_similarity(eyes["whole"](answers.mean(1)), whole, dim=-1)
+        agrees = functional.cosine_similarity(
+            eyes["whole"](answers.mean(1)).float(), whole.float(), dim=-1
+        )
         taught = (1 - alike).mean() + (1 - agrees).mean()
         value = 2 * named + 0.7 * counted + 0.7 * coloured + 0.3 * ground + shown + taught
         with torch.no_grad():
-            there = lessons.thing[at].flatten() != nothing
-            right = eyes["thing"](spoken).argmax(1) == lessons.thing[at].flatten()
+            right = (thing_logits.argmax(1) == things)[things != nothing]
         figures = {
-            "named": float(named.detach()),
-            "hits": float(right[there].float().mean()),
-            "counted": float(counted.detach()),
-            "coloured": float(coloured.detach()),
-            "shown": float(shown.detach()),
-            "taught": float(taught.detach()),
+            "named": named.detach(),
+            "hits": right.float().mean(),
+            "counted": counted.detach(),
+            "coloured": coloured.detach(),
+            "shown": shown.detach(),
+            "taught": taught.detach(),
         }
         return value, figures
 
     torch.manual_seed(seed)
     captioner = new_captioner(learn_processor(work / "processor", work))
     eyes = new_eyes(captioner, nothing)
-    schedule = Schedule(steps, 1.5e-3, minutes, warmup=200, average=0.997, weight_decay=0.03)
-    train("sight", eyes, loss, schedule, work, seed, lambda model: None)
+    schedule = Schedule(
+        means.steps, 1.5e-3, means.minutes, warmup=200, average=0.997, weight_decay=0.03
+    )
+    how = means.alone().how()
+    train("sight", eyes, loss, schedule, work, seed, lambda model: None, batch=batch, **how)
 
 
 def open_eyes(captioner: Any, things: int, work: Path) -> nn.Module:
@@ -174,7 +180,7 @@ def open_eyes(captioner: Any, things: int, work: Path) -> nn.Module:
     import torch
 
     eyes = new_eyes(captioner, things)
-    state = torch.load(work / "state" / "sight.pt", weights_only=False)
+    state = torch.load(work / "state" / "sight.pt", weights_only=False, map_location="cpu")
     learned = torch.optim.swa_utils.AveragedModel(eyes, use_buffers=True)
     learned.load_state_dict(state["average"])
     eyes.load_state_dict(learned.module.state_dict())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,8 @@ def normalise(x: torch.Tensor) -> torch.Tensor:
     """Apply the encoder's mean and deviation to pictures on [0, 1]."""
     import torch
 
-    return (x - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    mean, deviation = (torch.tensor(part, device=x.device)[:, None, None] for part in (MEAN, STD))
+    return (x - mean) / deviation
 
 
 def encode_text(model: Any, tokens: torch.Tensor) -> torch.Tensor:
@@ -102,15 +104,22 @@ def encode_text(model: Any, tokens: torch.Tensor) -> torch.Tensor:
     x = model.token_embedding(tokens) + model.positional_embedding[:length]
     x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
     first = (tokens == model.text_eos_id).int().argmax(dim=-1)
-    pooled: torch.Tensor = x[torch.arange(len(x)), first] @ model.text_projection
+    pooled: torch.Tensor = x[torch.arange(len(x), device=x.device), first] @ model.text_projection
     return pooled
 
 
-def settle_statistics(tower: nn.Module, pictures: np.ndarray) -> None:
+def settle_statistics(
+    tower: nn.Module, take: Callable[[np.ndarray], torch.Tensor], count: int, device: str
+) -> None:
     """Measure the batch normalisations' statistics anew, on pictures nearly as they are.
 
     What training kept is of augmented batches, and plain pictures differ from those enough to ruin
     retrieval across styles.
+
+    Parameters
+    ----------
+    take : callable
+        Given positions among `count` pictures, gives them on the device.
     """
     import torch
 
@@ -119,13 +128,13 @@ def settle_statistics(tower: nn.Module, pictures: np.ndarray) -> None:
         if isinstance(module, torch.nn.BatchNorm2d):
             module.reset_running_stats()
             module.momentum = None
-    tower.train()
-    order = np.sort(rng.permutation(len(pictures))[:1536])
+    tower.to(device).train()
+    order = np.sort(rng.permutation(count)[:1536])
     with torch.no_grad():
         for rows in np.array_split(rng.permutation(order), max(1, len(order) // 128)):
-            x = augment.to_tensor(pictures[np.sort(rows)])
+            x = take(np.sort(rows))
             tower(normalise(augment.move(x, rng, 2, (0.95, 1.05), 0.02, False, "edge")))
-    tower.eval()
+    tower.to("cpu").eval()
 
 
 def look(tower: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from examples.scenes.grammar import PLAIN
-from examples.scenes.training import augment
 from examples.scenes.training.lessons import School
-from examples.scenes.training.loop import Schedule, train
+from examples.scenes.training.loop import Schedule, save_atomically, train
+from examples.scenes.training.means import Means
 from examples.scenes.training.painter import (
     SCHEDULER,
     adopt_text_tower,
@@ -45,19 +45,24 @@ STRANGE_BELOW = 800
 MISLED_BELOW = 500
 
 
-def encode_pictures(vae: AutoencoderKL, pool: Pool, cache: Path) -> torch.Tensor:
-    """Give the mean latents (n, c, 8, 8) of all pictures, kept on disk in half precision."""
+def encode_pictures(vae: AutoencoderKL, pool: Pool, means: Means, cache: Path) -> torch.Tensor:
+    """Give the mean latents (n, c, 8, 8) of all pictures, in half precision.
+
+    They are kept on disk until the autoencoder's folder is newer than they are.
+    """
     import torch
 
-    if not cache.is_file():
+    made = cache.stat().st_mtime if cache.is_file() else 0.0
+    if made < (cache.parents[2] / "models" / "vae" / "config.json").stat().st_mtime:
         parts = []
+        take, vae = means.hold(pool.pictures), vae.to(means.device)
         with torch.no_grad():
             for rows in np.array_split(np.arange(len(pool.scenes)), len(pool.scenes) // 64):
-                x = augment.to_tensor(pool.pictures[rows]) * 2 - 1
-                parts.append(vae.encode(x).latent_dist.mean.half())
-        torch.save(torch.cat(parts), cache)
-    latents: torch.Tensor = torch.load(cache, weights_only=True)
-    return latents
+                parts.append(vae.encode(take(rows) * 2 - 1).latent_dist.mean.half().cpu())
+        vae.to("cpu")
+        save_atomically(torch.cat(parts), cache)
+    latents: torch.Tensor = torch.load(cache, weights_only=True, map_location="cpu")
+    return latents.to(means.device)
 
 
 def scale_pooled(tower: Any, tokenizer: Any, texts: list[str]) -> None:
@@ -77,24 +82,25 @@ def padded(tokenizer: Any, texts: list[str]) -> torch.Tensor:
     return tokens
 
 
-def train_unet(work: Path, out: Path, seed: int, steps: int, minutes: float, scenes: int) -> None:
-    """Train the U-Net and write `out/sdxl`."""
+def train_unet(work: Path, out: Path, seed: int, means: Means) -> None:
+    """Train the U-Net on latents of the pool and write the pipeline to `out/sdxl`."""
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler
     from safetensors.torch import load_file
 
     tokenizer = learn_tokenizer(work / "tokenizer", work)
     foreign = foreign_words(work)
+    scenes = means.scenes
     pool = load_pool(work, scenes)
     school = School(pool, foreign)
     vae = AutoencoderKL.from_pretrained(work / "models" / "vae").float().eval()
-    latent = encode_pictures(vae, pool, work / "pool" / str(scenes) / "latents.pt")
+    latent = encode_pictures(vae, pool, means, work / "pool" / str(scenes) / "latents.pt")
     sample = latent[:: max(1, len(latent) // 4000)].float()
     mean, deviation = sample.mean((0, 2, 3)), sample.std((0, 2, 3))
     vae.register_to_config(latents_mean=mean.tolist(), latents_std=deviation.tolist())
     shift, scale = mean[:, None, None], deviation[:, None, None]
-    alphas = DDIMScheduler(**SCHEDULER).alphas_cumprod
-    time_ids = torch.tensor([[64.0, 64, 0, 0, 64, 64]]).expand(BATCH, -1)
+    alphas = DDIMScheduler(**SCHEDULER).alphas_cumprod.to(means.device)
+    time_ids = torch.tensor([[64.0, 64, 0, 0, 64, 64]], device=means.device)
     # The first half of the pool is of one style.
     drawn = school.familiar[school.familiar < scenes]
     drawn = drawn if len(drawn) else np.arange(scenes)
@@ -106,6 +112,8 @@ def train_unet(work: Path, out: Path, seed: int, steps: int, minutes: float, sce
     adopt_text_tower(model["text_encoder_2"], weights)
     few = [PLAIN.tell(scene) for scene in pool.scenes[:500]]
     scale_pooled(model["text_encoder_2"], tokenizer, few)
+    for part in ("text_encoder", "text_encoder_2"):
+        model[part].to(means.device).eval()
 
     def text_of(row: int, strange: bool, rng: np.random.Generator) -> str:
         scene = pool.scenes[row]
@@ -114,36 +122,47 @@ def train_unet(work: Path, out: Path, seed: int, steps: int, minutes: float, sce
         names = [group.thing.name for group in scene.groups]
         return made_up_dialect(rng, names, foreign, float(rng.choice([0.35, 0.7]))).tell(scene)
 
-    def loss(net: nn.Module, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        timesteps = np.where(
-            rng.random(BATCH) < 0.45, rng.integers(600, 1000, BATCH), rng.integers(0, 1000, BATCH)
-        )
-        strange = (timesteps < STRANGE_BELOW) & (rng.random(BATCH) < 0.5)
-        rows = np.where(strange, rng.integers(0, len(pool.scenes), BATCH), rng.choice(drawn, BATCH))
-        astray = strange & (timesteps < MISLED_BELOW) & (rng.random(BATCH) < 0.3)
-        told = np.where(astray, rng.choice(drawn, BATCH), rows)
+    def batch(rng: np.random.Generator) -> dict[str, Any]:
+        n = means.rows(BATCH)
+        late = rng.random(n) < 0.45
+        timesteps = np.where(late, rng.integers(600, 1000, n), rng.integers(0, 1000, n))
+        strange = (timesteps < STRANGE_BELOW) & (rng.random(n) < 0.5)
+        rows = np.where(strange, rng.integers(0, len(pool.scenes), n), rng.choice(drawn, n))
+        astray = strange & (timesteps < MISLED_BELOW) & (rng.random(n) < 0.3)
+        told = np.where(astray, rng.choice(drawn, n), rows)
         texts = [text_of(int(row), bool(odd), rng) for row, odd in zip(told, strange, strict=True)]
         texts = ["" if rng.random() < WITHOUT_TEXT else text for text in texts]
+        asked = np.asarray([bool(text) for text in texts], np.float32)
+        tokens = padded(tokenizer, texts)
+        return {"rows": rows, "t": timesteps, "strange": strange, "asked": asked, "tokens": tokens}
+
+    def loss(
+        net: nn.Module, given: dict[str, Any]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
+        t, strange, asked = given["t"], given["strange"], given["asked"]
         with torch.no_grad():
-            states, pooled = encode_prompts(model, padded(tokenizer, texts))
-        # The pipeline gives zeros for an empty negative prompt.
-        asked = torch.tensor([float(bool(text)) for text in texts])
-        clean = (latent[rows].float() - shift) / scale
+            states, pooled = encode_prompts(model, given["tokens"])
+        clean = (latent[given["rows"]].float() - shift) / scale
         clean = clean.contiguous(memory_format=torch.channels_last)
-        t = torch.from_numpy(timesteps)
         alpha = alphas[t][:, None, None, None]
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * torch.randn_like(clean)
-        conditions = {"text_embeds": pooled * asked[:, None], "time_ids": time_ids}
+        # The pipeline gives zeros for an empty negative prompt.
+        conditions = {
+            "text_embeds": pooled * asked[:, None],
+            "time_ids": time_ids.expand(len(t), -1),
+        }
         result = net(noisy, t, states * asked[:, None, None], added_cond_kwargs=conditions).sample
-        errors = (result - clean).square().mean((1, 2, 3))
+        errors = (result.float() - clean).square().mean((1, 2, 3))
         weight = (1 / (1 - alpha[:, 0, 0, 0]).clamp(min=0.2)).float()
-        kinds = {"late": t > 900, "strange": torch.from_numpy(strange)}
+        kinds = {"late": t > 900, "strange": strange}
         shown = {key: errors.detach()[kept] for key, kept in kinds.items()}
-        figures = {key: float(part.mean()) if len(part) else 0.5 for key, part in shown.items()}
+        figures = {key: part.mean() if len(part) else 0.5 for key, part in shown.items()}
         return (weight * errors).mean(), figures
 
     def export(net: nn.Module) -> None:
         write_pipeline({**model, "unet": net}, vae, tokenizer, out / "sdxl")
 
-    schedule = Schedule(steps, 1.5e-3, minutes, warmup=200, average=0.995, weight_decay=0.01)
-    train("unet", model["unet"], loss, schedule, work, seed, export)
+    schedule = Schedule(
+        means.steps, 1.5e-3, means.minutes, warmup=200, average=0.995, weight_decay=0.01
+    )
+    train("unet", model["unet"], loss, schedule, work, seed, export, batch=batch, **means.how())

@@ -12,6 +12,7 @@ import numpy as np
 from examples.scenes.grounds import SIDE
 from examples.scenes.training import augment
 from examples.scenes.training.loop import Schedule, train
+from examples.scenes.training.means import Means, draw_seed
 from examples.scenes.training.pool import load_pool
 
 if TYPE_CHECKING:
@@ -65,26 +66,36 @@ def write_folder(model: nn.Module, folder: Path) -> None:
     beside.rename(folder)
 
 
-def train_vae(work: Path, seed: int, steps: int, minutes: float, scenes: int) -> AutoencoderKL:
+def train_vae(work: Path, seed: int, means: Means) -> AutoencoderKL:
     """Train the autoencoder on a pool of scenes and write `work/models/vae`."""
+    import torch
     from diffusers import AutoencoderKL
 
-    pool = load_pool(work, scenes)
+    pool = load_pool(work, means.scenes)
+    take = means.hold(pool.pictures)
 
-    def loss(model: Any, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        x = augment.to_tensor(pool.pictures[np.sort(rng.choice(len(pool.pictures), BATCH))])
-        x = augment.recolour(augment.move(x, rng, 0, (0.95, 1.1), 0.03, True, "edge"), rng, 0.4)
-        batch = x * 2 - 1
-        posterior = model.encode(batch).latent_dist
-        error = reconstruction_loss(model.decode(posterior.sample()).sample, batch)
-        divergence = posterior.kl().mean() / posterior.mean[0].numel()
-        return error + 5e-4 * divergence, {"kl": float(divergence.detach())}
+    def batch(rng: np.random.Generator) -> dict[str, Any]:
+        rows = np.sort(rng.choice(len(pool.pictures), means.rows(BATCH)))
+        return {"rows": rows, "seed": draw_seed(rng)}
+
+    def loss(model: Any, given: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        rng = np.random.default_rng(given["seed"])
+        x = augment.move(take(given["rows"]), rng, 0, (0.95, 1.1), 0.03, True, "edge")
+        wanted = augment.recolour(x, rng, 0.4) * 2 - 1
+        # Half precision would show as bands of colour.
+        with torch.autocast(x.device.type, enabled=False):
+            posterior = model.encode(wanted).latent_dist
+            error = reconstruction_loss(model.decode(posterior.sample()).sample, wanted)
+            divergence = posterior.kl().mean() / posterior.mean[0].numel()
+        return error + 5e-4 * divergence, {"kl": divergence.detach()}
 
     def export(model: nn.Module) -> None:
         write_folder(model, work / "models" / "vae")
 
-    schedule = Schedule(steps, 3e-3, minutes, warmup=100, average=0.995, weight_decay=0.0)
-    model = new_vae()
-    trained = train("vae", model, loss, schedule, work, seed, export)
+    schedule = Schedule(
+        means.steps, 3e-3, means.minutes, warmup=100, average=0.995, weight_decay=0.0
+    )
+    how = means.alone().how()
+    trained = train("vae", new_vae(), loss, schedule, work, seed, export, batch=batch, **how)
     assert isinstance(trained, AutoencoderKL)
     return trained
