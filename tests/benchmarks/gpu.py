@@ -3,7 +3,8 @@
 Each part runs in a process of its own, ends when its time is up, and takes none of the others with
 it: full-size BLIP-2 and SDXL of random weights beside bare loops of transformers and diffusers,
 an open_clip encoder beside a bare DataLoader, faiss's index and the alignment's neighbours on the GPU
-beside the CPU, the training of the mapping, a whole job, and the most memory that each took. It prints one table, for the pages that say "not measured".
+beside the CPU, the training of the mapping, a whole job, and the most memory that each took. It
+prints one table, for the pages that say "not measured".
 
     python -m tests.benchmarks.gpu            # on a machine with a GPU
     python -m tests.benchmarks.gpu --small    # the same parts at toy size on a CPU, to know that they run
@@ -16,8 +17,11 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
+
+from tests.benchmarks import gpu_generators
+from tests.benchmarks.gpu_timing import Figures, peak, seconds
 
 # Seconds that each part may take at most.
 BUDGETS = {
@@ -29,146 +33,6 @@ BUDGETS = {
     "mapping": 60,
     "job": 110,
 }
-Figures = Iterator[tuple[str, float, str]]
-
-
-def seconds(run: Callable[[], Any], times: int = 1) -> float:
-    """Seconds of a run, after one that warms up; the GPU is waited for."""
-    import torch
-
-    def wait() -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-
-    run()
-    wait()
-    started = time.perf_counter()
-    for _ in range(times):
-        run()
-    wait()
-    return (time.perf_counter() - started) / times
-
-
-def peak() -> int:
-    """Most bytes so far: torch's on a GPU, else this process's."""
-    import torch
-
-    from kb.stopwatch import peak_bytes
-
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_bytes()
-
-
-def forget_peak() -> None:
-    """Count the most bytes on a GPU from here on."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-
-
-def captions(device: str, small: bool) -> Figures:
-    """BLIP-2 OPT-2.7B: captions a second, ours and a bare loop's, in batches of 16."""
-    import torch
-
-    from generators.base import CaptionRequest, Example
-    from generators.blip2 import Blip2Captioner, Blip2Settings
-    from tests.benchmarks.generators_speed import pictures
-
-    rows, each, tokens = (2, 2, 4) if small else (8, 4, 40)
-    dtype = torch.float32 if device == "cpu" else torch.float16
-    model, processor = full_size().blip2(device, dtype, small)
-    settings = Blip2Settings(model="built", max_new_tokens=tokens, batch_size=rows * each // 2)
-    ours = Blip2Captioner(settings, {})
-    ours._model, ours._processor, ours._dtype = model, processor, str(dtype)
-    ours._prepare()
-    model.language_model.generation_config.eos_token_id = None
-    yield "weights", ours.memory() / 1e9, "GB"
-    images, pair = pictures(rows, 480), Example("pair", "a red hat on a tree")
-    requests = [
-        CaptionRequest(f"row-{n}", image, (pair,), tuple(range(each)))
-        for n, image in enumerate(images)
-    ]
-    processor.tokenizer.padding_side = "left"
-    prompt = ours.prompt([pair]).text
-
-    def bare() -> None:
-        for start in range(0, rows, rows // 2):
-            part = images[start : start + rows // 2]
-            inputs = processor(
-                images=part, text=[prompt] * len(part), padding=True, return_tensors="pt"
-            )
-            model.generate(
-                **inputs.to(device, dtype),
-                do_sample=True,
-                top_p=0.9,
-                top_k=0,
-                num_return_sequences=each,
-                min_new_tokens=tokens,
-                max_new_tokens=tokens,
-            )
-
-    with torch.inference_mode():
-        yield "bare loop", rows * each / seconds(bare), "captions/s"
-    yield "blip2", rows * each / seconds(lambda: _drawn(ours, *requests)), "captions/s"
-
-
-def images(device: str, small: bool) -> Figures:
-    """SDXL at 1024 pixels: images a minute, ours and a bare loop's, and in halves of a batch."""
-    import torch
-    from diffusers import AutoPipelineForImage2Image
-
-    from generators.base import Example, ImageRequest
-    from generators.sdxl import SdxlImageGenerator
-    from generators.sdxl_settings import SdxlSettings
-    from tests.benchmarks.generators_speed import pictures
-
-    count, steps, side = (2, 2, 64) if small else (4, 30, 1024)
-    dtype = torch.float32 if device == "cpu" else torch.float16
-    pipe = full_size().sdxl(device, dtype, small)
-
-    class Built(SdxlImageGenerator):
-        def _read(self, dtype: Any) -> tuple[Any, Any]:
-            return pipe, AutoPipelineForImage2Image.from_pipe(pipe)
-
-    values = {"model": "built", "steps": steps, "batch_size": count, "device": device, "size": side}
-
-    def made(**others: Any) -> SdxlImageGenerator:
-        generator = Built(SdxlSettings.model_validate(values | others), {})
-        generator.load()
-        return generator
-
-    ours, grounded = made(grounding="none"), made(grounding="img2img")
-    yield "weights", ours.memory() / 1e9, "GB"
-    text, seeds = "a red hat on a tree", tuple(range(count))
-    request = ImageRequest("row", text, (), seeds)
-    example = Example("pair", "a blue boat", pictures(1, 640)[0])
-    with_example = ImageRequest("row", text, (example,), seeds)
-
-    def bare() -> None:
-        pipe(
-            prompt=[text] * count,
-            generator=[torch.Generator("cpu").manual_seed(n) for n in range(count)],
-            num_inference_steps=steps,
-            guidance_scale=ours.settings.guidance_scale,
-            height=side,
-            width=side,
-        )
-
-    with torch.inference_mode():
-        yield "bare loop", 60 * count / seconds(bare), "images/min"
-    forget_peak()
-    yield "sdxl", 60 * count / seconds(lambda: _drawn(ours, request)), "images/min"
-    yield "sdxl, most memory", peak() / 1e9, "GB"
-    strength = grounded.settings.strength
-    name = f"sdxl from an example's picture at {strength:g}"
-    yield name, 60 * count / seconds(lambda: _drawn(grounded, with_example)), "images/min"
-
-
-def _drawn(generator: Any, *requests: Any) -> None:
-    """Generate, and raise where a row failed: an error's time is no generator's."""
-    for answer in generator.generate(requests):
-        if answer.error is not None:
-            raise ValueError(answer.error)
 
 
 def encoding(device: str, small: bool) -> Figures:
@@ -240,15 +104,9 @@ def _unit(count: int, width: int, seed: int = 0) -> Any:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def full_size() -> Any:
-    from tests.benchmarks import full_size
-
-    return full_size
-
-
 PARTS: dict[str, Callable[[str, bool], Figures]] = {
-    "captions": captions,
-    "images": images,
+    "captions": gpu_generators.captions,
+    "images": gpu_generators.images,
     "encoding": encoding,
     "index": index,
     "neighbours": neighbours,
