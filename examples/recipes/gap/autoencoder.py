@@ -71,8 +71,9 @@ class TinyAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     Parameters
     ----------
-    latents_mean, latents_std : sequence of float, optional
-        Of each channel, by which a pipeline standardises latents.
+    channel_means, channel_deviations : sequence of float, optional
+        By which latents are standardised here: diffusers' pipelines know such moments of four channels
+        alone.
     """
 
     @register_to_config
@@ -81,8 +82,8 @@ class TinyAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         latent_channels: int = LATENT_CHANNELS,
         block_out_channels: Sequence[int] = (WIDTH,) * 4,
         scaling_factor: float = 1.0,
-        latents_mean: Sequence[float] | None = None,
-        latents_std: Sequence[float] | None = None,
+        channel_means: Sequence[float] = (0.0,) * LATENT_CHANNELS,
+        channel_deviations: Sequence[float] = (1.0,) * LATENT_CHANNELS,
         force_upcast: bool = False,
     ) -> None:
         super().__init__()
@@ -102,16 +103,30 @@ class TinyAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         )
 
     def encode(self, x: torch.Tensor, return_dict: bool = True) -> Any:
-        """The distribution of latents of pictures in -1..1; it has hardly any spread."""
-        mean = self.encoder((x + 1) / 2)
+        """The distribution of latents of pictures in -1..1; it has hardly any spread.
+
+        Latents stay as they are: SDXL's pipelines know those of four channels alone, and ask for others
+        to be encoded again.
+        """
+        mean = x
+        if x.shape[1] != self.config.latent_channels:
+            middle, deviation = self._moments(x)
+            mean = (self.encoder((x + 1) / 2) - middle) / deviation
         spread = torch.full_like(mean, CERTAIN)
         found = DiagonalGaussianDistribution(torch.cat([mean, spread], dim=1))
         return AutoencoderKLOutput(latent_dist=found) if return_dict else (found,)
 
     def decode(self, z: torch.Tensor, return_dict: bool = True, generator: Any = None) -> Any:
         """Pictures in -1..1 of latents."""
-        pixels = self.decoder(z) * 2 - 1
+        middle, deviation = self._moments(z)
+        pixels = self.decoder(z * deviation + middle) * 2 - 1
         return DecoderOutput(sample=pixels) if return_dict else (pixels,)
+
+    def _moments(self, like: torch.Tensor) -> list[torch.Tensor]:
+        return [
+            torch.tensor(moment, device=like.device, dtype=like.dtype)[:, None, None]
+            for moment in (self.config.channel_means, self.config.channel_deviations)
+        ]
 
 
 def open_autoencoder(folder: Path) -> TinyAutoencoder:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SIDE, CONTEXT, VOCABULARY = 128, 64, 4000
+SIDE, QUICK_SIDE, CONTEXT, VOCABULARY = 128, 64, 64, 4000
 STEPS, BATCH, SEED, RATE = 30000, 32, 2, 4e-4
 # Of a U-Net, and of the two text encoders.
 WIDTHS, TEXT_WIDTHS, POOLED = (96, 192), (64, 192), 192
@@ -87,18 +87,18 @@ def new_painter(
 
 
 def encode_views(
-    vae: Any, pixels: torch.Tensor, views: int, device: str, seed: int = SEED
+    vae: Any, pixels: torch.Tensor, side: int, views: int, device: str
 ) -> torch.Tensor:
-    """Latents of views of photographs, float16 [views, n, channels, h, w] on the device."""
+    """Latents of views of a side, float16 [views, n, channels, h, w] on the device."""
     import torch
 
-    rng, found = np.random.default_rng(seed), []
+    rng, found = np.random.default_rng(SEED), []
     vae = vae.to(device)
     with torch.no_grad():
         for number in range(views):
             parts = []
             for some in pixels.split(ENCODED_AT_ONCE):
-                x = view(some.to(device), SIDE, number, rng) * 2 - 1
+                x = view(some.to(device), side, number, rng) * 2 - 1
                 parts.append(vae.encode(x).latent_dist.mean.half())
             found.append(torch.cat(parts))
             logger.info("images: view %d of %d encoded", number + 1, views)
@@ -111,7 +111,7 @@ def standardise(vae: Any, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Te
     sample = latents[0, :4000].float()
     mean, deviation = sample.mean((0, 2, 3)), sample.std((0, 2, 3)).clamp(min=1e-3)
     vae.register_to_config(
-        latents_mean=mean.cpu().tolist(), latents_std=deviation.cpu().tolist()
+        channel_means=mean.cpu().tolist(), channel_deviations=deviation.cpu().tolist()
     )
     return mean[:, None, None], deviation[:, None, None]
 
@@ -150,7 +150,7 @@ def train_painter(
     views : int
         Of each photograph, encoded beforehand; see `photographs.view`.
     quick : bool
-        A tiny U-Net, for tests.
+        A tiny U-Net for smaller pictures, for tests.
     """
     import torch
     from diffusers import DDIMScheduler
@@ -159,6 +159,7 @@ def train_painter(
 
     begun = time.monotonic()
     work, out = folder / "work", folder / "images"
+    side = QUICK_SIDE if quick else SIDE
     vae = open_autoencoder(autoencoder)
     pictures, captions = read_learned(folder)
     tokenizer = learn_clip_tokenizer(
@@ -168,7 +169,8 @@ def train_painter(
         CONTEXT,
     )
     tokens, starts = token_rows(tokenizer, captions)
-    latents = encode_views(vae, pixels_of(pictures), views, device)
+    logger.info("images: %d photographs are read", len(pictures))
+    latents = encode_views(vae, pixels_of(pictures), side, views, device)
     mean, deviation = standardise(vae, latents)
     taught = len(pictures) - held_out(len(pictures))
     torch.manual_seed(SEED)
@@ -178,7 +180,7 @@ def train_painter(
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.items()}
     logger.info("images: millions of parameters: %s", {k: v / 1e6 for k, v in counts.items()})
     alphas = DDIMScheduler(**VELOCITY).alphas_cumprod.to(device)
-    time_ids = torch.tensor([[SIDE, SIDE, 0, 0, SIDE, SIDE]], dtype=torch.float32, device=device)
+    time_ids = torch.tensor([[side, side, 0, 0, side, side]], dtype=torch.float32, device=device)
 
     def draw(rng: np.random.Generator, rows: np.ndarray, without: float) -> dict[str, np.ndarray]:
         own = starts[rows] + np.floor(rng.random(len(rows)) * (starts[rows + 1] - starts[rows]))
@@ -237,6 +239,15 @@ def train_painter(
     left = time_left(minutes, begun)
     schedule = Schedule(steps, rate, left, warmup=min(300, steps), average=0.9985)
     train(
-        "images", model, loss, schedule, work, SEED, export, save_every, batch=prepare, device=device
+        "images",
+        model,
+        loss,
+        schedule,
+        work,
+        SEED,
+        export,
+        save_every,
+        batch=prepare,
+        device=device,
     )
     return out

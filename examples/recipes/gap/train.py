@@ -8,6 +8,7 @@ resumes from its state, and a SIGTERM saves it and stops. What is learned lies i
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import logging
 import math
@@ -59,8 +60,12 @@ def look_at_all(
 
     from examples.recipes.gap.eyes import open_eyes
 
-    eyes = open_eyes(name)
-    eyes.network.to(device)
+    @functools.cache
+    def eyes() -> Any:
+        opened = open_eyes(name)
+        opened.network.to(device)
+        return opened
+
     rng, found = np.random.default_rng(SEED), []
     for number in range(views):
         parts = []
@@ -70,8 +75,8 @@ def look_at_all(
             if kept and part.is_file():
                 parts.append(torch.from_numpy(np.load(part)))
                 continue
-            x = eyes.standardised(view(some.to(device), eyes.side, number, rng))
-            parts.append(eyes.cells(x).half())
+            x = view(some.to(device), eyes().side, number, rng)
+            parts.append(eyes().cells(eyes().standardised(x)).half())
             if kept:
                 cache.mkdir(parents=True, exist_ok=True)
                 beside = part.with_suffix(".new")
@@ -240,7 +245,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="what `examples.recipes.gap.worlds` wrote")
     parser.add_argument("--part", choices=("captioner", "images"), default="captioner")
     parser.add_argument("--eyes", default="lite0", help="lite0, lite2, or package.module:function")
-    parser.add_argument("--autoencoder", type=Path, help="weights of taef2; FOLDER/taef2 by default")
+    parser.add_argument(
+        "--autoencoder", type=Path, help="weights of taef2; FOLDER/taef2 by default"
+    )
     parser.add_argument("--steps", type=int, help="of the optimizer, at most")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--rate", type=float, help="peak of the learning rate")
@@ -258,6 +265,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     # Vanishing gradients of the first steps are subnormal, which slows products ten times.
     torch.set_flush_denormal(True)
+    # Pictures of one size alone: the quickest way to convolve them is worth a trial.
+    torch.backends.cudnn.benchmark = True
     names = ("steps", "batch", "rate", "views")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     common = {name: getattr(options, name) for name in ("minutes", "device", "quick", "save_every")}
