@@ -170,6 +170,8 @@ def test_a_config_evaluates_its_world(world: Path, name: str) -> None:
     assert given.captioner["kind"].endswith(":PhotographCaptioner")
     assert given.evaluation.judge["image"]["network"] != given.encoder["image"]["network"]
     values = yaml.safe_load((GAP / f"{name}.yaml").read_text())
+    # Texts alone are missing.
+    assert values.pop("image_generator")["model"] == "../../../data/gap/images"
     quick: dict[str, Any] = {
         "encoder": ENCODER,
         "captioner": values["captioner"] | {"max_new_tokens": 6},
