@@ -27,7 +27,50 @@ def run(folder: Path, steps: int, **more: Any) -> torch.nn.Module:
     model = torch.nn.Linear(3, 1)
     schedule = Schedule(steps, 0.1, warmup=2, average=0.5)
     given: dict[str, Any] = {"loss": loss, "export": lambda model: None, **more}
-    return train("line", model, given["loss"], schedule, folder, 7, given["export"])
+    how = {key: given[key] for key in ("batch", "device", "workers") if key in given}
+    return train("line", model, given["loss"], schedule, folder, 7, given["export"], **how)
+
+
+def prepare(rng: np.random.Generator) -> dict[str, Any]:
+    """Prepare noisy points, with what numpy and what torch draw."""
+    x = torch.from_numpy(rng.normal(size=(8, 3)).astype(np.float32))
+    return {"points": [x, torch.randn(8, 1)], "sum": x.numpy().sum(1), "name": "points"}
+
+
+def fit(
+    model: torch.nn.Module, prepared: dict[str, Any]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Fit a line to prepared points, with noise of the device's own."""
+    x, noise = prepared["points"]
+    assert prepared["name"] == "points"
+    target = prepared["sum"][:, None] + 0.01 * noise + 0.01 * torch.randn_like(noise)
+    value = (model(x) - target).square().mean()
+    return value, {"error": value.detach().sqrt()}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_prepared_by_other_processes_give_the_same_losses(
+    tmp_path: Path, workers: int
+) -> None:
+    def losses(folder: Path, count: int, stop: int | None = None) -> list[float]:
+        seen: list[float] = []
+
+        def note(model: torch.nn.Module, prepared: dict[str, Any]) -> Any:
+            value, parts = fit(model, prepared)
+            seen.append(float(value.detach()))
+            if len(seen) == stop:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return value, parts
+
+        run(folder, 12, loss=note, batch=prepare, workers=count)
+        return seen
+
+    alone = losses(tmp_path / "alone", 0)
+    assert len(set(alone)) == 12
+    assert losses(tmp_path / "helped", workers) == alone
+    with pytest.raises(SystemExit):
+        losses(tmp_path / "parts", workers, stop=4)
+    assert losses(tmp_path / "parts", workers) == alone[4:]
 
 
 def test_a_run_stopped_by_a_signal_resumes_to_the_same_weights(tmp_path: Path) -> None:
