@@ -44,8 +44,10 @@ def blip2(device: str, dtype: Any, small: bool, layers: int | None = None) -> tu
         OPTConfig,
     )
 
-    tokenizer, queries = byte_tokenizer("opt"), 4 if small else 32
-    side = 32 if small else 224
+    vocabulary = 512 if small else 50304
+    # Whatever it draws is a word then; the last is the processor's own.
+    tokenizer = byte_tokenizer("opt", words=vocabulary - 1)
+    queries, side = (4, 32) if small else (32, 224)
     # It adds the token that stands for the picture.
     processor = Blip2Processor(
         BlipImageProcessor(size={"height": side, "width": side}),
@@ -66,7 +68,7 @@ def blip2(device: str, dtype: Any, small: bool, layers: int | None = None) -> tu
         text_config=OPTConfig(
             **text,
             word_embed_proj_dim=text["hidden_size"],
-            vocab_size=512 if small else 50304,
+            vocab_size=vocabulary,
             max_position_embeddings=2048,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,

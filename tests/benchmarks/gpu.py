@@ -2,8 +2,9 @@
 
 Each part runs in a process of its own, ends when its time is up, and takes none of the others with
 it: full-size BLIP-2 and SDXL of random weights beside bare loops of transformers and diffusers,
-faiss's index and the alignment's neighbours on the GPU beside the CPU, the training of the mapping,
-and the most memory that each took. It prints one table, for the pages that say "not measured".
+an open_clip encoder beside a bare DataLoader, faiss's index and the alignment's neighbours on the GPU
+beside the CPU, the training of the mapping, a whole job, and the most memory that each took. It
+prints one table, for the pages that say "not measured".
 
     python -m tests.benchmarks.gpu            # on a machine with a GPU
     python -m tests.benchmarks.gpu --small    # the same parts at toy size on a CPU, to know that they run
@@ -16,110 +17,46 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-# Seconds that each part may take; 460 in all.
-BUDGETS = {"captions": 120, "images": 170, "index": 80, "neighbours": 40, "mapping": 50}
-Figures = Iterator[tuple[str, float, str]]
+from tests.benchmarks import gpu_generators
+from tests.benchmarks.gpu_timing import Figures, peak, seconds
+
+# Seconds that each part may take at most.
+BUDGETS = {
+    "captions": 60,
+    "images": 100,
+    "encoding": 50,
+    "index": 70,
+    "neighbours": 30,
+    "mapping": 60,
+    "job": 110,
+}
 
 
-def seconds(run: Callable[[], Any], times: int = 1) -> float:
-    """Seconds of a run, after one that warms up; the GPU is waited for."""
-    import torch
+def encoding(device: str, small: bool) -> Figures:
+    """Pictures of 640 x 480 from JPEGs on disk through ViT-B-32, ours and a DataLoader's."""
+    import tempfile
+    from pathlib import Path
 
-    def wait() -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+    from tests.benchmarks import build_speed
 
-    run()
-    wait()
-    started = time.perf_counter()
-    for _ in range(times):
-        run()
-    wait()
-    return (time.perf_counter() - started) / times
-
-
-def captions(device: str, small: bool) -> Figures:
-    """BLIP-2 OPT-2.7B: captions a second, ours and a bare loop's, in batches of 16."""
-    import torch
-
-    from generators.base import CaptionRequest, Example
-    from generators.blip2 import Blip2Captioner, Blip2Settings
-    from tests.benchmarks.generators_speed import pictures
-
-    rows, each, tokens = (2, 2, 4) if small else (8, 4, 40)
-    dtype = torch.float32 if device == "cpu" else torch.float16
-    model, processor = full_size().blip2(device, dtype, small)
-    settings = Blip2Settings(model="built", max_new_tokens=tokens, batch_size=rows * each // 2)
-    ours = Blip2Captioner(settings, {})
-    ours._model, ours._processor, ours._dtype = model, processor, str(dtype)
-    ours._prepare()
-    model.language_model.generation_config.eos_token_id = None
-    yield "weights", ours.memory() / 1e9, "GB"
-    images, pair = pictures(rows, 480), Example("pair", "a red hat on a tree")
-    requests = [
-        CaptionRequest(f"row-{n}", image, (pair,), tuple(range(each)))
-        for n, image in enumerate(images)
-    ]
-    processor.tokenizer.padding_side = "left"
-    prompt = ours.prompt([pair]).text
-
-    def bare() -> None:
-        for start in range(0, rows, rows // 2):
-            part = images[start : start + rows // 2]
-            inputs = processor(
-                images=part, text=[prompt] * len(part), padding=True, return_tensors="pt"
-            )
-            model.generate(
-                **inputs.to(device, dtype),
-                do_sample=True,
-                top_p=0.9,
-                top_k=0,
-                num_return_sequences=each,
-                min_new_tokens=tokens,
-                max_new_tokens=tokens,
-            )
-
-    with torch.inference_mode():
-        yield "bare loop", rows * each / seconds(bare), "captions/s"
-    yield "blip2", rows * each / seconds(lambda: ours.generate(requests)), "captions/s"
+    count = 16 if small else 1024
+    with tempfile.TemporaryDirectory() as made:
+        model = Path(made) / "model"
+        build_speed.write_model(model, "tiny" if small else "ViT-B-32")
+        paths = build_speed.write_pictures(Path(made) / "pictures", count, (640, 480))
+        found = build_speed.rates(Path(made), paths, model, build_speed.BATCH, 1, alone=False)
+    for name, rates in found.items():
+        yield name, rates[0], "pictures/s"
 
 
-def images(device: str, small: bool) -> Figures:
-    """SDXL at 1024 pixels: images a minute, ours and a bare loop's, and in halves of a batch."""
-    import torch
+def job(device: str, small: bool) -> Figures:
+    """A run of models on disk, from the scan to the summary."""
+    from tests.benchmarks.gpu_job import figures
 
-    from generators.base import ImageRequest
-    from generators.sdxl import SdxlImageGenerator
-    from generators.sdxl_settings import SdxlSettings
-
-    count, steps = (2, 2) if small else (4, 30)
-    dtype = torch.float32 if device == "cpu" else torch.float16
-    pipe = full_size().sdxl(device, dtype, small)
-
-    class Built(SdxlImageGenerator):
-        def _read(self, dtype: Any) -> tuple[Any, Any]:
-            return pipe, None
-
-    values = {"model": "built", "grounding": "none", "steps": steps, "batch_size": count}
-    ours = Built(SdxlSettings.model_validate(values | {"device": device}), {})
-    ours.load()
-    yield "weights", ours.memory() / 1e9, "GB"
-    request = ImageRequest("row", "a red hat on a tree", (), tuple(range(count)))
-
-    def bare() -> None:
-        pipe(
-            prompt=[request.text] * count,
-            generator=[torch.Generator("cpu").manual_seed(n) for n in range(count)],
-            num_inference_steps=steps,
-            guidance_scale=6.0,
-        )
-
-    with torch.inference_mode():
-        yield "bare loop", 60 * count / seconds(bare), "images/min"
-    yield "sdxl", 60 * count / seconds(lambda: ours.generate([request])), "images/min"
+    return figures(device, small)
 
 
 def index(device: str, small: bool) -> Figures:
@@ -167,18 +104,14 @@ def _unit(count: int, width: int, seed: int = 0) -> Any:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def full_size() -> Any:
-    from tests.benchmarks import full_size
-
-    return full_size
-
-
 PARTS: dict[str, Callable[[str, bool], Figures]] = {
-    "captions": captions,
-    "images": images,
+    "captions": gpu_generators.captions,
+    "images": gpu_generators.images,
+    "encoding": encoding,
     "index": index,
     "neighbours": neighbours,
     "mapping": mapping,
+    "job": job,
 }
 
 
@@ -186,13 +119,10 @@ def run_part(name: str, small: bool) -> None:
     """Do one part and print each figure as it is known, as JSON."""
     import torch
 
-    from generators.device import STATUS, _kilobytes
-
     device = "cuda" if torch.cuda.is_available() and not small else "cpu"
     for figure in PARTS[name](device, small):
         print(json.dumps(figure), flush=True)
-    peak = torch.cuda.max_memory_allocated() if device == "cuda" else _kilobytes(STATUS, "VmHWM")
-    print(json.dumps(("most memory", peak / 1e9, "GB")), flush=True)
+    print(json.dumps(("most memory", peak() / 1e9, "GB")), flush=True)
 
 
 def measure(small: bool, budgets: dict[str, int] | None = None) -> list[dict[str, Any]]:
@@ -205,6 +135,7 @@ def measure(small: bool, budgets: dict[str, int] | None = None) -> list[dict[str
             done = subprocess.run(command, capture_output=True, text=True, timeout=budget)
             out, why = done.stdout, None
             if done.returncode:
+                print(done.stderr, file=sys.stderr)
                 why = (done.stderr.strip().splitlines() or ["no message"])[-1]
         except subprocess.TimeoutExpired as error:
             # What was printed until then comes as bytes, whatever was asked for.

@@ -118,7 +118,7 @@ def test_a_finished_training_looks_at_nothing_again(
 ) -> None:
     folder = world / "data" / "gap"
     before = (folder / "captioner" / "model.safetensors").read_bytes()
-    seen = np.load(folder / "work" / EYES.replace(":", "-") / "cells.npy")
+    seen = np.load(folder / "work" / EYES.replace(":", "-") / "cells-00000.npy")
     assert seen.shape == (40, 16, 12) and seen.dtype == np.float16
     monkeypatch.setattr("tests.examples.gap_eyes.small_eyes", None)
     train_captioner(folder, EYES, steps=3, minutes=5, batch=4, quick=True)
@@ -170,6 +170,8 @@ def test_a_config_evaluates_its_world(world: Path, name: str) -> None:
     assert given.captioner["kind"].endswith(":PhotographCaptioner")
     assert given.evaluation.judge["image"]["network"] != given.encoder["image"]["network"]
     values = yaml.safe_load((GAP / f"{name}.yaml").read_text())
+    # Texts alone are missing.
+    assert values.pop("image_generator")["model"] == "../../../data/gap/images"
     quick: dict[str, Any] = {
         "encoder": ENCODER,
         "captioner": values["captioner"] | {"max_new_tokens": 6},

@@ -62,15 +62,16 @@ def test_examples_are_captions_of_other_photographs_mostly_of_those_alike() -> N
     assert likes > 70
     lesson = school.lesson(2, 2, rng)
     assert len(lesson.examples) == 2 and lesson.row == 2
-    assert school.seen([0, 1, 0], rng, 1).shape == (3, 4, 6)
+    assert school.changed(torch.from_numpy(cells[[0, 1, 0]]), 1).shape == (3, 4, 6)
 
 
 def test_a_mirrored_picture_has_its_columns_swapped() -> None:
     cells = np.arange(4 * 4 * 6, dtype=np.float16).reshape(4, 4, 6)
     school = School(cells, CAPTIONS)
     school.spread = 0.0
-    seen = school.seen([0] * 20, np.random.default_rng(0), 0)
-    kinds = {tuple(one[:, 0]) for one in seen}
+    torch.manual_seed(0)
+    seen = school.changed(torch.from_numpy(cells[[0] * 20]), 0)
+    kinds = {tuple(one[:, 0].tolist()) for one in seen}
     assert kinds == {(0.0, 6.0, 12.0, 18.0), (6.0, 0.0, 18.0, 12.0)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,8 +21,11 @@ def corpus() -> Iterable[str]:
     yield "Please write two captions of the image. Caption 1: a red hat Caption 2:"
 
 
-def byte_tokenizer(kind: str, vocabulary: int = 400):
-    """A byte-level BPE tokenizer with the special tokens of a model family."""
+def byte_tokenizer(kind: str, vocabulary: int = 400, words: int = 0):
+    """A byte-level BPE tokenizer with the special tokens of a model family.
+
+    Made-up words that no text has fill it up to so many `words`, for a model of that vocabulary.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -41,6 +45,11 @@ def byte_tokenizer(kind: str, vocabulary: int = 400):
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         ),
     )
+    if words:
+        learned = json.loads(tokenizer.to_str())
+        known = learned["model"]["vocab"]
+        known |= {f"Ġw{number}": number for number in range(len(known), words)}
+        tokenizer = Tokenizer.from_str(json.dumps(learned))
     template = {"opt": "</s> $A", "t5": "$A </s>", "llama": "$A"}[kind]
     tokenizer.post_processor = processors.TemplateProcessing(
         single=template,

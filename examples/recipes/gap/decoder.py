@@ -7,6 +7,7 @@ that a word that stands only in an example can be taken from where the example s
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -241,12 +242,12 @@ class SightedDecoder(nn.Module):
         return tokens[: tokens.index(end)] if end in tokens else tokens
 
     def save(self, folder: Path) -> None:
-        """Write weights and shape; the folder is made."""
+        """Write weights, in half precision, and shape; the folder is made."""
         from safetensors.torch import save_model
 
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG).write_text(json.dumps(asdict(self.shape), indent=2) + "\n")
-        save_model(self, str(folder / WEIGHTS))
+        save_model(copy.deepcopy(self).half(), str(folder / WEIGHTS))
 
     @classmethod
     def from_folder(cls, folder: Path) -> SightedDecoder:

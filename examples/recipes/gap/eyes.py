@@ -59,6 +59,14 @@ class Eyes:
         standardised = (np.asarray(small, np.float32) / 255 - MEAN) / DEVIATION
         return np.ascontiguousarray(standardised.transpose(2, 0, 1))
 
+    def standardised(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Pictures [n, 3, side, side] in 0..1 as the network takes them."""
+        mean, deviation = (
+            torch.from_numpy(moment).to(pictures.device)[:, None, None]
+            for moment in (MEAN, DEVIATION)
+        )
+        return (pictures - mean) / deviation
+
     def maps(self, pixels: torch.Tensor) -> torch.Tensor:
         """Maps [n, channels, height, width] of standardised pictures."""
         with torch.inference_mode():

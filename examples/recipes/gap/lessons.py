@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from examples.recipes.gap.words import telling, tidied, with_made_up_words
 from kb.embeddings import normalise
@@ -40,12 +41,16 @@ class Lesson:
     answer: str
 
 
-def nearest(rows: np.ndarray, count: int) -> np.ndarray:
-    """The rows nearest to each of unit rows [n, d] but itself, int [n, count], best first."""
+def nearest(rows: np.ndarray, count: int, among: int | None = None) -> np.ndarray:
+    """The rows nearest to each of unit rows [n, d] but itself, int [n, count], best first.
+
+    They are the first `among` ones', where that is said.
+    """
     found = []
     for start in range(0, len(rows), 512):
-        likeness = rows[start : start + 512] @ rows.T
-        likeness[np.arange(len(likeness)), np.arange(start, start + len(likeness))] = -np.inf
+        likeness = rows[start : start + 512] @ rows[:among].T
+        own = np.arange(start, min(start + len(likeness), likeness.shape[1]))
+        likeness[own - start, own] = -np.inf
         best = np.argpartition(-likeness, count - 1, axis=1)[:, :count]
         order = np.take_along_axis(likeness, best, 1).argsort(axis=1)[:, ::-1]
         found.append(np.take_along_axis(best, order, 1))
@@ -75,16 +80,21 @@ class School:
     cells : [n, cells, channels]
         What the eyes see of each photograph.
     captions : n lists of str
+    taught : int, optional
+        Photographs that serve as examples are the first so many; all by default.
     """
 
-    def __init__(self, cells: np.ndarray, captions: Sequence[Sequence[str]]) -> None:
-        self.cells = cells
+    def __init__(
+        self, cells: np.ndarray, captions: Sequence[Sequence[str]], taught: int | None = None
+    ) -> None:
+        self.taught = len(captions) if taught is None else taught
         self.captions = [[tidied(text) for text in own] for own in captions]
         pictures = normalise(cells.mean(axis=1, dtype=np.float32))
         words = word_vectors(self.captions)
-        count = min(NEIGHBOURS, len(captions) - 1)
-        self.by_picture = nearest(pictures, count)
-        self.by_both = nearest(np.concatenate([pictures, words], axis=1) / np.sqrt(2), count)
+        count = min(NEIGHBOURS, self.taught - 1)
+        both = np.concatenate([pictures, words], axis=1) / np.sqrt(2)
+        self.by_picture = nearest(pictures, count, self.taught)
+        self.by_both = nearest(both, count, self.taught)
         some = np.asarray(cells[:: max(1, len(cells) // 500)], np.float32)
         self.spread = float(some.std())
 
@@ -96,7 +106,7 @@ class School:
             # The nearest most often: retrieval shows the best that it has.
             found = int(near[min(int(rng.exponential(len(near) / 4)), len(near) - 1)])
         else:
-            found = int(rng.integers(len(self.captions)))
+            found = int(rng.integers(self.taught))
         own = self.captions[found]
         return own[int(rng.integers(len(own)))]
 
@@ -110,21 +120,29 @@ class School:
             shown, answer = with_made_up_words(shown, answer, share, rng)
         return Lesson(row, shown, answer)
 
-    def seen(self, rows: Sequence[int], rng: np.random.Generator, examples: int) -> np.ndarray:
-        """What is seen of photographs, some mirrored, uncertain or strange, float32 [n, cells, channels].
+    def changed(self, cells: torch.Tensor, examples: int) -> torch.Tensor:
+        """What is seen of photographs, some mirrored, uncertain or strange, float32, as `cells`.
 
-        Without an example none is strange: there would be nothing to go by.
+        Without an example none is strange: there would be nothing to go by. What is drawn is torch's.
+
+        Parameters
+        ----------
+        cells : [n, cells, channels]
+            What the eyes saw; it stays as it is.
+        examples : int
+            That the lessons of these photographs show.
         """
-        seen = np.asarray(self.cells[np.asarray(rows)], np.float32)
-        count, cells, channels = seen.shape
-        side = round(cells**0.5)
-        mirrored = rng.random(count) < 0.5
-        grid = seen.reshape(count, side, side, channels)
-        grid[mirrored] = grid[mirrored][:, :, ::-1]
-        seen = grid.reshape(count, cells, channels)
-        noise = rng.standard_normal(seen.shape, np.float32)
-        seen += NOISE * self.spread * rng.random((count, 1, 1), np.float32) * noise
+        count, places, channels = cells.shape
+        side = round(places**0.5)
+        grid = cells.float().reshape(count, side, side, channels)
+
+        def draw(*shape: int) -> torch.Tensor:
+            return torch.rand(shape, device=cells.device)
+
+        seen = torch.where(draw(count, 1, 1, 1) < 0.5, grid.flip(2), grid).flatten(1, 2)
+        noise = torch.randn(seen.shape, device=cells.device)
+        seen = seen + NOISE * self.spread * draw(count, 1, 1) * noise
         if examples:
-            for place in np.flatnonzero(rng.random(count) < STRANGE):
-                seen[place] = seen[place][:, rng.permutation(channels)]
+            order = draw(count, 1, channels).argsort(dim=-1).expand(seen.shape)
+            seen = torch.where(draw(count, 1, 1) < STRANGE, seen.gather(2, order), seen)
         return seen

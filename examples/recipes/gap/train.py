@@ -1,73 +1,92 @@
-"""Train the captioner that knows photographs alone: `python -m examples.recipes.gap.train data/gap`.
+"""Train a generator that knows photographs alone: `python -m examples.recipes.gap.train data/gap`.
 
-The pictures are looked at once and kept; the training resumes from its state, and a SIGTERM saves it
-and stops. What is learned lies in `captioner/` under the folder at every save.
+`--part` says which, the captioner or the image generator. The pictures are looked at once; the training
+resumes from its state, and a SIGTERM saves it and stops. What is learned lies in `captioner/` or
+`images/` under the folder at every save.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import logging
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from examples.recipes.gap.lessons import COUNTS, School
+from examples.recipes.gap.photographs import (
+    held_out,
+    pixels_of,
+    read_learned,
+    time_left,
+    view,
+)
 from examples.recipes.gap.words import learn_tokenizer, tidied
-from examples.scenes.training.loop import Schedule, train
+from examples.scenes.training.loop import Schedule, as_tensor, convert, train
 from generators.blip2_settings import Blip2Settings
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
-STEPS, BATCH, SEED = 16000, 32, 1
+STEPS, BATCH, SEED, RATE = 16000, 32, 1, 1e-3
 # The words of examples are learned as well, for what they are as sentences.
 SENTENCE = 0.2
 # Those of so many lessons of a batch: scores over a whole vocabulary are what takes the time.
 SENTENCES_OF = 8
 LOOKED_AT = 64
+# Steps from one look at the photographs kept out to the next.
+LOOK_EVERY = 50
 QUICK = {"width": 32, "layers": 1, "heads": 2, "pointer": 16}
 
 
-def look_at_all(parquet: Path, name: str, cache: Path) -> np.ndarray:
-    """What the eyes see of all pictures, float16 [n, cells, channels], kept on disk as it grows."""
-    from examples.recipes.gap.eyes import open_eyes, stacked
+def look_at_all(
+    pixels: torch.Tensor, name: str, cache: Path, views: int = 1, device: str = "cpu"
+) -> torch.Tensor:
+    """What the eyes see of all views, float16 [views, n, cells, channels], on the device.
 
-    whole = cache / "cells.npy"
-    if whole.is_file():
-        return np.load(whole, mmap_mode="r")
+    On a CPU, where it takes long, the first view is kept on disk as it grows.
+    """
     import torch
 
-    cache.mkdir(parents=True, exist_ok=True)
-    eyes = open_eyes(name)
-    parts = []
-    for number, pictures in enumerate(_pictures(parquet)):
-        part = cache / f"cells-{number:05d}.npy"
-        if not part.is_file():
-            pixels = stacked([eyes.pixels(picture) for picture in pictures], torch.empty(0))
-            beside = part.with_suffix(".new")
-            with beside.open("wb") as file:
-                np.save(file, eyes.cells(pixels).half().numpy())
-            os.replace(beside, part)
-            logger.info("looked at %d pictures", number * LOOKED_AT + len(pictures))
-        parts.append(part)
-    beside = whole.with_suffix(".new")
-    with beside.open("wb") as file:
-        np.save(file, np.concatenate([np.load(part) for part in parts]))
-    os.replace(beside, whole)
-    for part in parts:
-        part.unlink()
-    return np.load(whole, mmap_mode="r")
+    from examples.recipes.gap.eyes import open_eyes
 
+    @functools.cache
+    def eyes() -> Any:
+        opened = open_eyes(name)
+        opened.network.to(device)
+        return opened
 
-def _pictures(parquet: Path) -> Iterator[list[bytes]]:
-    for batch in pq.ParquetFile(parquet).iter_batches(LOOKED_AT, columns=["image"]):
-        yield [image["bytes"] for image in batch["image"].to_pylist()]
+    rng, found = np.random.default_rng(SEED), []
+    for number in range(views):
+        parts = []
+        for at, some in enumerate(pixels.split(LOOKED_AT)):
+            part = cache / f"cells-{at:05d}.npy"
+            kept = number == 0 and device == "cpu"
+            if kept and part.is_file():
+                parts.append(torch.from_numpy(np.load(part)))
+                continue
+            x = view(some.to(device), eyes().side, number, rng)
+            parts.append(eyes().cells(eyes().standardised(x)).half())
+            if kept:
+                cache.mkdir(parents=True, exist_ok=True)
+                beside = part.with_suffix(".new")
+                with beside.open("wb") as file:
+                    np.save(file, parts[-1].numpy())
+                os.replace(beside, part)
+                logger.info("looked at %d pictures", at * LOOKED_AT + len(some))
+        found.append(torch.cat(parts))
+        logger.info("captioner: view %d of %d seen", number + 1, views)
+    return torch.stack(found)
 
 
 def sequences(
@@ -87,16 +106,31 @@ def sequences(
 
 
 def train_captioner(
-    folder: Path, eyes: str, steps: int, minutes: float, batch: int = BATCH, quick: bool = False
+    folder: Path,
+    eyes: str,
+    steps: int,
+    minutes: float,
+    batch: int = BATCH,
+    rate: float = RATE,
+    views: int = 1,
+    device: str = "cpu",
+    workers: int = 0,
+    quick: bool = False,
+    save_every: float = 180.0,
 ) -> Path:
-    """Train on `photographs/learned.parquet` of a folder, and write `captioner/` there.
+    """Train on the learned half of a folder, and write `captioner/` there.
 
     Parameters
     ----------
     folder : Path
-        As `worlds.make` wrote it; state and what was looked at are kept under `work/`.
+        As `worlds.make` or `photographs.pack` wrote it; state and what was looked at are kept under
+        `work/`.
     eyes : str
         See `eyes.open_eyes`.
+    minutes : float
+        Time bound, what is prepared counted in.
+    views : int
+        Of each photograph, looked at beforehand; see `photographs.view`.
     quick : bool
         A tiny decoder, for tests.
     """
@@ -104,19 +138,21 @@ def train_captioner(
 
     from examples.recipes.gap.decoder import Shape, SightedDecoder
 
-    learned, out = folder / "photographs" / "learned.parquet", folder / "captioner"
-    work = folder / "work"
-    captions = pq.read_table(learned, columns=["text"])["text"].to_pylist()
+    begun = time.monotonic()
+    out, work = folder / "captioner", folder / "work"
+    pictures, captions = read_learned(folder)
     tokenizer = learn_tokenizer(
         (tidied(text) for own in captions for text in own), work / "tokenizer"
     )
-    cells = look_at_all(learned, eyes, work / eyes.replace(":", "-"))
-    school = School(cells, captions)
+    cache = work / eyes.replace(":", "-")
+    cells = look_at_all(pixels_of(pictures), eyes, cache, views, device)
+    taught = len(captions) - held_out(len(captions))
+    school = School(cells[0].cpu().numpy(), captions, taught)
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     shape = Shape(
         eyes=eyes,
-        channels=cells.shape[2],
-        cells=cells.shape[1],
+        channels=cells.shape[3],
+        cells=cells.shape[2],
         vocabulary=len(tokenizer),
         end=end,
         pad=pad,
@@ -126,28 +162,56 @@ def train_captioner(
     model = SightedDecoder(shape)
     logger.info("captioner: %.2f M parameters", sum(p.numel() for p in model.parameters()) / 1e6)
 
-    def loss(model: Any, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    def teach(rng: np.random.Generator, rows: np.ndarray, count: int) -> dict[str, Any]:
+        lessons = [school.lesson(int(row), count, rng) for row in rows]
+        tokens, part = sequences(tokenizer, lessons, pad, end)
+        drawn = rng.integers(0, views, len(rows))
+        return {"count": count, "rows": rows, "views": drawn, "tokens": tokens, "part": part}
+
+    def prepare(rng: np.random.Generator) -> dict[str, Any]:
         # As many examples throughout the batch: rows of one length are hardly padded.
         count = int(rng.choice(len(COUNTS), p=COUNTS))
-        rows = rng.integers(0, len(captions), batch)
-        lessons = [school.lesson(int(row), count, rng) for row in rows]
-        seen = torch.from_numpy(school.seen(rows, rng, count))
-        tokens, part = map(torch.from_numpy, sequences(tokenizer, lessons, pad, end))
+        return teach(rng, rng.integers(0, taught, batch), count)
+
+    unseen = [
+        convert(
+            teach(np.random.default_rng(SEED), np.arange(taught, len(captions)), count),
+            lambda leaf: as_tensor(leaf, device),
+        )
+        for count in range(len(COUNTS))
+    ]
+
+    def errors(model: Any, given: dict[str, Any], seen: torch.Tensor) -> Any:
+        """Of an answer's token, and the states that foretell each token."""
+        tokens, part = given["tokens"], given["part"]
         states = model.read(seen, tokens, part > 0).last_hidden_state
         memory = model.remember(states, tokens, part == 1)
         foretelling = states[:, -tokens.shape[1] - 1 : -1]
         # Answers end the rows: the last places hold all of them.
         first = int((part == 2).float().argmax(dim=1).min())
         told = model.tell_of(foretelling[:, first:], memory, tokens[:, first:])
-        answers = part[:, first:] == 2
-        value = -told[answers].mean()
-        figures = {f"{count} examples": float(value.detach())}
+        return -told[part[:, first:] == 2].mean(), foretelling
+
+    looks = itertools.count()
+
+    def loss(model: Any, given: Any) -> tuple[torch.Tensor, dict[str, float | torch.Tensor]]:
+        count = given["count"]
+        seen = school.changed(cells[given["views"], given["rows"]], count)
+        value, foretelling = errors(model, given, seen)
+        figures: dict[str, float | torch.Tensor] = {f"{count} examples": value.detach()}
         if count:
-            spoken = part == 1
+            spoken = given["part"] == 1
             spoken[SENTENCES_OF:] = False
             own = model.decoder.lm_head(foretelling[spoken])
-            sentence = torch.nn.functional.cross_entropy(own, tokens[spoken])
-            return value + SENTENCE * sentence, figures
+            sentence = torch.nn.functional.cross_entropy(own.float(), given["tokens"][spoken])
+            value = value + SENTENCE * sentence
+        if next(looks) % LOOK_EVERY == 0:
+            model.eval()
+            with torch.no_grad():
+                for one in unseen:
+                    told, _ = errors(model, one, cells[0, one["rows"]].float())
+                    figures[f"kept out, {one['count']}"] = told.detach()
+            model.train()
         return value, figures
 
     def export(model: Any) -> None:
@@ -158,19 +222,42 @@ def train_captioner(
         shutil.rmtree(out, ignore_errors=True)
         beside.rename(out)
 
-    schedule = Schedule(steps, 1e-3, minutes, warmup=min(200, steps), weight_decay=0.05)
-    train("captioner", model, loss, schedule, work, SEED, export)
+    left = time_left(minutes, begun)
+    schedule = Schedule(steps, rate, left, warmup=min(200, steps), weight_decay=0.05)
+    train(
+        "captioner",
+        model,
+        loss,
+        schedule,
+        work,
+        SEED,
+        export,
+        save_every,
+        batch=prepare,
+        device=device,
+        workers=workers,
+    )
     return out
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="what `examples.recipes.gap.worlds` wrote")
+    parser.add_argument("--part", choices=("captioner", "images"), default="captioner")
     parser.add_argument("--eyes", default="lite0", help="lite0, lite2, or package.module:function")
-    parser.add_argument("--steps", type=int, help=f"{STEPS} by default")
+    parser.add_argument(
+        "--autoencoder", type=Path, help="weights of taef2; FOLDER/taef2 by default"
+    )
+    parser.add_argument("--steps", type=int, help="of the optimizer, at most")
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--rate", type=float, help="peak of the learning rate")
     parser.add_argument("--minutes", type=float, default=math.inf, help="time bound")
+    parser.add_argument("--views", type=int, help="of each photograph, prepared beforehand")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--workers", type=int, default=0, help="processes that prepare lessons")
+    parser.add_argument("--save-every", type=float, default=180.0, help="seconds")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--quick", action="store_true", help="a few steps of a tiny decoder")
+    parser.add_argument("--quick", action="store_true", help="a few steps of tiny networks")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     import torch
@@ -178,19 +265,26 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     # Vanishing gradients of the first steps are subnormal, which slows products ten times.
     torch.set_flush_denormal(True)
-    steps = options.steps or (4 if options.quick else STEPS)
+    # Pictures of one size alone: the quickest way to convolve them is worth a trial.
+    torch.backends.cudnn.benchmark = True
+    names = ("steps", "batch", "rate", "views")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    common = {name: getattr(options, name) for name in ("minutes", "device", "quick", "save_every")}
+    if options.quick:
+        given = {"steps": 4, "batch": 4, **given}
     try:
-        out = train_captioner(
-            options.folder,
-            options.eyes,
-            steps,
-            options.minutes,
-            batch=4 if options.quick else BATCH,
-            quick=options.quick,
-        )
+        if options.part == "images":
+            from examples.recipes.gap.painter import STEPS as PAINTED
+            from examples.recipes.gap.painter import train_painter
+
+            weights = options.autoencoder or options.folder / "taef2"
+            out = train_painter(options.folder, weights, **{"steps": PAINTED, **common, **given})
+        else:
+            more = {"steps": STEPS, "workers": options.workers, **common, **given}
+            out = train_captioner(options.folder, options.eyes, **more)
     except (ValueError, OSError) as error:
         raise SystemExit(f"train: {error}") from None
-    print(f"captioner: {out}")
+    print(f"{options.part}: {out}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from examples.scenes.training.texts import CONTEXT
@@ -12,7 +14,7 @@ from examples.scenes.training.vae import LATENT_CHANNELS
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import AutoencoderKL, StableDiffusionXLPipeline
+    from diffusers import StableDiffusionXLPipeline
     from torch import nn
 
 SCHEDULER = {
@@ -128,7 +130,11 @@ def encode_prompts(model: Any, tokens: torch.Tensor) -> tuple[torch.Tensor, torc
 
 
 def write_pipeline(
-    model: Any, vae: AutoencoderKL, tokenizer: Any, folder: Path
+    model: Any,
+    vae: Any,
+    tokenizer: Any,
+    folder: Path,
+    scheduler: Mapping[str, Any] = MappingProxyType(SCHEDULER),
 ) -> StableDiffusionXLPipeline:
     """Write the pipeline's folder in half precision, swapped in whole."""
     import copy
@@ -142,7 +148,7 @@ def write_pipeline(
         text_encoder_2=model["text_encoder_2"],
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
-        scheduler=DDIMScheduler(**SCHEDULER),
+        scheduler=DDIMScheduler(**scheduler),
         add_watermarker=False,
     )
     halves = {}

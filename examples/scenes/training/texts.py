@@ -7,7 +7,7 @@ of the plain dialect, as a large model's vocabulary is. No text of the target's 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +34,7 @@ BETWEEN = (("", " ", ""), ("", " (", ")"), ("", ": ", ""), ("[", " ", "]"))
 INTROS = ("", "", "", "a picture of ", "here: ", "see ", "view, ", "no. 7: ")
 
 
-def corpus(work: Path = WORK) -> list[str]:
+def corpus(work: Path = WORK) -> Iterator[str]:
     """Give the texts that the vocabulary is learned from."""
     names, keywords = [], []
     for concept in load_concepts(work):
@@ -43,7 +43,7 @@ def corpus(work: Path = WORK) -> list[str]:
     plain = [*PLAIN.grounds.values(), *PLAIN.places.values(), *COLOURS, "grey", "and a", "an"]
     plain += [thing.name for thing in load_things() if not thing.novel]
     plain += ["two three four x2 x3 x4 ( ) ; : , / + - [ ]"]
-    return names + keywords + plain * 20
+    yield from names + keywords + plain * 20
 
 
 @lru_cache(maxsize=2)
@@ -142,6 +142,13 @@ def as_shown(dialect: Dialect, scenes: Sequence[Scene]) -> Dialect:
 
 
 def learn_tokenizer(folder: Path, work: Path = WORK) -> CLIPTokenizer:
+    """Learn the scenes' vocabulary in CLIP's tokenizer format, or read what lies in the folder."""
+    return learn_clip_tokenizer(corpus(work), folder, VOCABULARY, CONTEXT)
+
+
+def learn_clip_tokenizer(
+    texts: Iterable[str], folder: Path, vocabulary_size: int, context: int
+) -> CLIPTokenizer:
     """Learn a byte-pair vocabulary in CLIP's tokenizer format, or read what lies in the folder.
 
     Returns
@@ -161,13 +168,13 @@ def learn_tokenizer(folder: Path, work: Path = WORK) -> CLIPTokenizer:
             ]
         )
         trainer = trainers.BpeTrainer(
-            vocab_size=VOCABULARY - 2,
+            vocab_size=vocabulary_size - 2,
             end_of_word_suffix="</w>",
             show_progress=False,
             initial_alphabet=[],
             min_frequency=2,
         )
-        learner.train_from_iterator(corpus(work), trainer)
+        learner.train_from_iterator(texts, trainer)
         learned = json.loads(learner.to_str())["model"]
         vocabulary = dict(learned["vocab"])
         letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -179,7 +186,7 @@ def learn_tokenizer(folder: Path, work: Path = WORK) -> CLIPTokenizer:
         tokenizer = CLIPTokenizer(
             vocab=vocabulary,
             merges=[tuple(pair) for pair in learned["merges"]],
-            model_max_length=CONTEXT,
+            model_max_length=context,
         )
         folder.mkdir(parents=True, exist_ok=True)
         tokenizer.save_pretrained(folder)
