@@ -129,6 +129,7 @@ def measure(small: bool, budgets: dict[str, int] | None = None) -> list[dict[str
     """The figures of all parts; a part that failed or ran out of time says so in the place of one."""
     found: list[dict[str, Any]] = []
     for name, budget in (budgets or BUDGETS).items():
+        before = len(found)
         command = [sys.executable, "-m", "tests.benchmarks.gpu", "--part", name]
         command += ["--small"] * small
         try:
@@ -147,6 +148,8 @@ def measure(small: bool, budgets: dict[str, int] | None = None) -> list[dict[str
                 found.append({"part": name, "what": what, "value": value, "unit": unit})
         if why is not None:
             found.append({"part": name, "what": "failed", "value": None, "unit": why})
+        # What is known stays known if somebody ends the whole.
+        print(table(found[before:]), file=sys.stderr, flush=True)
     return found
 
 
