@@ -113,7 +113,7 @@ class School:
             # The nearest most often: retrieval shows the best that it has.
             found = int(near[min(int(rng.exponential(len(near) / 4)), len(near) - 1)])
         else:
-            found = int(rng.integers(self.taught))
+            found = int((row + rng.integers(1, self.taught)) % self.taught)
         own = self.captions[found]
         return own[int(rng.integers(len(own)))]
 
