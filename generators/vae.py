@@ -27,6 +27,25 @@ logger = logging.getLogger(__name__)
 DECODED_PIXELS = 1024 * 1024
 
 
+def _upcast(vae: Any) -> None:
+    """To float32; diffusers' own `to` warns of modules that this can't hurt."""
+    import torch
+
+    torch.nn.Module.to(vae, torch.float32)
+
+
+def _certain(latents: torch.Tensor) -> Any:
+    """What an encoder says that is sure of its latents."""
+    import torch
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+    from diffusers.models.modeling_outputs import AutoencoderKLOutput
+
+    # The logarithm of a variance, the least that diffusers takes.
+    spread = torch.full_like(latents, -30.0)
+    moments = torch.cat([latents, spread], dim=1)
+    return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(moments))
+
+
 class Vae:
     """Stands between a pipeline and its VAE, for as long as the pipeline lives.
 
@@ -54,13 +73,20 @@ class Vae:
         self._encode = vae.encode
         self._decode: Callable[..., Any] = vae.decode
         if getattr(vae.config, "force_upcast", False) and vae.dtype == torch.float16:
-            vae.to(torch.float32)
+            _upcast(vae)
         vae.encode, vae.decode = self.encode, self.decode
 
     def encode(self, pixels: torch.Tensor, *rest: Any, **named: Any) -> Any:
-        """What the VAE says of pixels [n, 3, height, width], in the precision that they came in."""
+        """What the VAE says of pixels [n, 3, height, width], in the precision that they came in.
+
+        Latents that a pipeline was given stay what they are: SDXL's know those of four channels
+        alone, and ask for any others to be encoded.
+        """
         import torch
 
+        channels = getattr(self.vae.config, "latent_channels", 3)
+        if pixels.shape[1] == channels != 3:
+            return _certain(pixels / self.vae.config.scaling_factor)
         encoded = self._encode(pixels.to(self.vae.dtype), *rest, **named)
         distribution = getattr(encoded, "latent_dist", None)
         if distribution is None:
@@ -191,7 +217,7 @@ class Vae:
 
         if self.vae.dtype != torch.float32:
             logger.warning("the VAE overflows in %s; it goes on in float32", self.vae.dtype)
-            self.vae.to(torch.float32)
+            _upcast(self.vae)
 
     def tile_above(self, pixels: int) -> None:
         """Decode and encode in tiles from this many pixels a picture on, where the VAE can."""

@@ -27,6 +27,8 @@ THINNEST = 32
 # A JPEG is decoded at the smallest of its own scales that is this many times the side that it is then
 # scaled to. At least; see `tests/benchmarks/kb.md` for what it changes.
 JPEG_MARGIN = 2
+# Texts are sorted by length among so many batches.
+BATCHES_OF_TEXTS = 16
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
 
@@ -114,7 +116,7 @@ class BatchedEncoder:
         ----------
         items : iterable
             Strings; or pictures, each a PIL image, the bytes of a file, a path, or what `prepare`
-            made of one. May be a generator: at most three batches are held at once.
+            made of one. May be a generator: at most three batches of pictures are held at once.
         modality : "image" or "text"
 
         Returns
@@ -124,11 +126,30 @@ class BatchedEncoder:
         self.load()
         blocks = []
         source = self._prepared(items, modality)
-        while batch := list(islice(source, self.settings.batch_size)):
-            blocks.append(self._encode(batch, modality))
+        size = self.settings.batch_size
+        while some := list(islice(source, size * (BATCHES_OF_TEXTS if modality == "text" else 1))):
+            blocks.append(self._in_batches(some, modality))
         if not blocks:
             return np.empty((0, self.dimension(modality)), dtype=np.float32)
         return normalise(np.concatenate(blocks))
+
+    def _in_batches(self, prepared: list[Any], modality: Modality) -> np.ndarray:
+        """Their embeddings in order; texts of about one length share a batch.
+
+        A batch takes as long as its longest text, which others are padded to.
+        """
+        order = list(range(len(prepared)))
+        if all(isinstance(item, str) for item in prepared):
+            order.sort(key=lambda place: len(prepared[place]))
+        size = self.settings.batch_size
+        parts = [
+            self._encode([prepared[place] for place in order[start : start + size]], modality)
+            for start in range(0, len(order), size)
+        ]
+        found = np.concatenate(parts)
+        ordered = np.empty_like(found)
+        ordered[order] = found
+        return ordered
 
     def prepare(self, picture: ImageItem) -> Prepared:
         """A picture as the model takes it; in any thread, once the encoder is loaded."""

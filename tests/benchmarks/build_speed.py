@@ -124,13 +124,12 @@ def rates(
     files = Files(paths, encoder._preprocess)
     # Two workers on two cores; as many as cores elsewhere, as ours takes.
     loader = DataLoader(files, batch, num_workers=os.cpu_count() or 2, persistent_workers=True)
-    weights = next(encoder._model.parameters())
 
     def bare() -> np.ndarray:
         made = []
         with torch.inference_mode():
             for tensors in loader:
-                there = tensors.to(weights.device, weights.dtype)
+                there = tensors.to(encoder._device, encoder._dtype)
                 found = encoder._model.encode_image(there, normalize=True)
                 made.append(found.float().cpu().numpy())
         return np.concatenate(made)

@@ -63,7 +63,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
 def draw(world: Path, *examples: Image.Image, **settings: Any) -> Image.Image:
     """A picture of a text by a run's `sdxl`."""
     values = {
-        "kind": "sdxl",
+        "kind": "examples.recipes.gap.image_generator:PhotographPainter",
         "model": str(world / "images"),
         "steps": 4,
         "device": "cpu",

@@ -62,7 +62,32 @@ def test_examples_are_captions_of_other_photographs_mostly_of_those_alike() -> N
     assert likes > 70
     lesson = school.lesson(2, 2, rng)
     assert len(lesson.examples) == 2 and lesson.row == 2
-    assert school.changed(torch.from_numpy(cells[[0, 1, 0]]), 1).shape == (3, 4, 6)
+
+
+def test_a_strange_picture_has_its_channels_shuffled_and_an_example_of_its_own() -> None:
+    cells = np.arange(3 * 4 * 6, dtype=np.float16).reshape(3, 4, 6)
+    captions = [["one of a", "two of a"], ["one of b", "two of b"], ["one of c", "two of c"]]
+    school = School(cells, captions)
+    school.spread = 0.0
+    rng = np.random.default_rng(0)
+    lessons = [school.lesson(0, 1, rng) for _ in range(300)]
+    strange = [lesson for lesson in lessons if lesson.strange]
+    assert 80 < len(strange) < 160
+    assert not any(school.lesson(0, 0, rng).strange for _ in range(50))
+    # What words are made up apart, the example is the picture's other caption in most of them.
+    told = [(one.answer, *one.examples) for one in strange if one.answer in captions[0]]
+    own = [pair for pair in told if pair[1] in captions[0]]
+    assert len(own) > len(told) / 3
+    assert all(answer != example for answer, example in own)
+    kept, shuffled = school.changed(
+        torch.from_numpy(cells[[1, 1]]), torch.tensor([False, True])
+    ).numpy()
+    assert sorted(kept[:, 0]) == sorted(cells[1, :, 0])
+    assert not np.array_equal(kept, shuffled)
+    ordered = np.sort(shuffled, axis=1)
+    assert any(
+        (ordered == np.sort(way, axis=1)).all() for way in (cells[1], cells[1][[1, 0, 3, 2]])
+    )
 
 
 def test_a_mirrored_picture_has_its_columns_swapped() -> None:
@@ -70,7 +95,7 @@ def test_a_mirrored_picture_has_its_columns_swapped() -> None:
     school = School(cells, CAPTIONS)
     school.spread = 0.0
     torch.manual_seed(0)
-    seen = school.changed(torch.from_numpy(cells[[0] * 20]), 0)
+    seen = school.changed(torch.from_numpy(cells[[0] * 20]), torch.zeros(20, dtype=torch.bool))
     kinds = {tuple(one[:, 0].tolist()) for one in seen}
     assert kinds == {(0.0, 6.0, 12.0, 18.0), (6.0, 0.0, 18.0, 12.0)}
 

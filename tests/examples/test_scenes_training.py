@@ -20,6 +20,9 @@ from examples.scenes.things import GROUNDS, Sprite, Thing, load_things
 from examples.scenes.training.blip2 import prompt_with
 from examples.scenes.training.lessons import School
 from examples.scenes.training.pool import Pool, content_words, training_things
+from generators.base import Example, ImageRequest
+from generators.sdxl import SdxlImageGenerator
+from generators.sdxl_settings import SdxlSettings
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "examples" / "emoji" / "checkpoints"
 TEXTS = ["red apple", "face with tongue", "a", "woman and man holding hands, couple, love, hug"]
@@ -149,6 +152,26 @@ def test_nothing_that_is_held_back_is_learned_from() -> None:
         }
 
 
+def test_a_standardised_autoencoder_draws_the_same_from_latents_that_vary_by_one() -> None:
+    import torch
+
+    from examples.scenes.training.vae import LATENT_CHANNELS, new_vae, standardise
+
+    torch.manual_seed(0)
+    plain, changed = new_vae().eval(), new_vae().eval()
+    changed.load_state_dict(plain.state_dict())
+    pictures = torch.rand(6, 3, 64, 64) * 2 - 1
+    mean, deviation = torch.randn(LATENT_CHANNELS), torch.rand(LATENT_CHANNELS) + 0.5
+    standardise(changed, mean, deviation)
+    with torch.no_grad():
+        before, after = (vae.encode(pictures).latent_dist for vae in (plain, changed))
+        shift, scale = mean[:, None, None], deviation[:, None, None]
+        torch.testing.assert_close(after.mean, (before.mean - shift) / scale, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(after.std, before.std / scale, atol=1e-4, rtol=1e-3)
+        drawn, expected = changed.decode(after.mean).sample, plain.decode(before.mean).sample
+    torch.testing.assert_close(drawn, expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.slow
 def test_every_stage_runs_and_leaves_checkpoints_that_load(tmp_path: Path) -> None:
     if not (WORK / "unpacked").is_dir():
@@ -157,10 +180,14 @@ def test_every_stage_runs_and_leaves_checkpoints_that_load(tmp_path: Path) -> No
     command = [sys.executable, "-m", "examples.scenes.train", "all", "--quick"]
     command += ["--work", str(tmp_path), "--out", str(tmp_path / "out")]
     subprocess.run(command, cwd=HERE.parents[1], check=True, timeout=600)
-    from diffusers import StableDiffusionXLPipeline
     from transformers import Blip2ForConditionalGeneration
 
-    StableDiffusionXLPipeline.from_pretrained(tmp_path / "out" / "sdxl", add_watermarker=False)
+    settings = SdxlSettings(model="sdxl", grounding="img2img", steps=4)
+    painter = SdxlImageGenerator(settings, {"model": tmp_path / "out" / "sdxl"})
+    example = Example("pair", "two red apples", Image.new("RGB", (64, 64), "red"))
+    for shown in ((), (example,)):
+        (answer,) = painter.generate([ImageRequest("row", "a grey knife", shown, (1, 2))])
+        assert answer.error is None and len(answer.candidates) == 2
     Blip2ForConditionalGeneration.from_pretrained(tmp_path / "out" / "captioner")
     for which in ("encoder", "encoder-judge"):
         assert (tmp_path / "out" / which / "open_clip_model.safetensors").is_file()

@@ -13,7 +13,9 @@ from PIL import Image
 
 from generators.base import ImageRequest
 from generators.device import Peak
+from generators.pictures import covering
 from generators.vae import Vae, images_of
+from tests.generators import tiny_sdxl
 from tests.generators.sdxl_requests import alike, generator, requests_for
 
 
@@ -245,3 +247,31 @@ def test_a_picture_above_a_megapixel_is_decoded_in_tiles(
 
     assert largest(64) == 8
     assert largest(128) == 8
+
+
+def test_latents_of_other_than_four_channels_start_from_an_example_too(
+    tmp_path: Path, examples: Callable[..., Any]
+) -> None:
+    wide = tiny_sdxl.sdxl(tmp_path / "wide", channels=6)
+    raw = own_vae(wide)
+    with torch.no_grad():
+        raw.quant_conv.weight[6:], raw.quant_conv.bias[6:] = 0, -30  # sure of its latents
+    raw.save_pretrained(wide / "vae")
+    painter = generator(wide, grounding="img2img")
+    painter.load()
+    scheduler, begun = painter._with_picture.scheduler, []
+    add_noise = scheduler.add_noise
+
+    def watched(latents: torch.Tensor, *rest: Any) -> torch.Tensor:
+        begun.append(latents)
+        return add_noise(latents, *rest)
+
+    scheduler.add_noise = watched
+    (request,) = requests_for(examples, (1,))
+    (answer,) = painter.generate([request])
+    assert answer.error is None
+    start = covering(request.examples[0].image, (64, 64))
+    (posterior,) = Vae(own_vae(wide), 8).posterior([start])
+    expected = posterior[0] * raw.config.scaling_factor
+    for latents in torch.cat(begun):
+        torch.testing.assert_close(latents[None], expected, atol=1e-5, rtol=1e-4)

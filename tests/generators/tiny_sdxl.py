@@ -8,7 +8,9 @@ from tests.generators.tiny_pipelines import clip_config
 from tests.generators.tiny_tokenizers import clip_tokenizer
 
 
-def sdxl(folder: Path, force_upcast: bool = True, variant: str | None = None) -> Path:
+def sdxl(
+    folder: Path, force_upcast: bool = True, variant: str | None = None, channels: int = 4
+) -> Path:
     """An SDXL that draws 64 x 64 pixels by 8 x 8 latents."""
     import torch
     from diffusers import (
@@ -27,8 +29,8 @@ def sdxl(folder: Path, force_upcast: bool = True, variant: str | None = None) ->
             block_out_channels=(32, 64),
             layers_per_block=1,
             sample_size=8,
-            in_channels=4,
-            out_channels=4,
+            in_channels=channels,
+            out_channels=channels,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
             attention_head_dim=(2, 4),
@@ -46,7 +48,7 @@ def sdxl(folder: Path, force_upcast: bool = True, variant: str | None = None) ->
             out_channels=3,
             down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4,
-            latent_channels=4,
+            latent_channels=channels,
             norm_num_groups=8,
             sample_size=64,
             force_upcast=force_upcast,

@@ -103,15 +103,9 @@ class TinyAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         )
 
     def encode(self, x: torch.Tensor, return_dict: bool = True) -> Any:
-        """The distribution of latents of pictures in -1..1; it has hardly any spread.
-
-        Latents stay as they are: SDXL's pipelines know those of four channels alone, and ask for others
-        to be encoded again.
-        """
-        mean = x
-        if x.shape[1] != self.config.latent_channels:
-            middle, deviation = self._moments(x)
-            mean = (self.encoder((x + 1) / 2) - middle) / deviation
+        """The distribution of latents of pictures in -1..1; it has hardly any spread."""
+        middle, deviation = self._moments(x)
+        mean = (self.encoder((x + 1) / 2) - middle) / deviation
         spread = torch.full_like(mean, CERTAIN)
         found = DiagonalGaussianDistribution(torch.cat([mean, spread], dim=1))
         return AutoencoderKLOutput(latent_dist=found) if return_dict else (found,)

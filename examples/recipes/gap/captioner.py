@@ -9,7 +9,8 @@ Prompts, budget and draws are those of `blip2`, whose settings it takes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     import torch
 
 
+# Pictures of which is kept what was seen: some 40 kB each.
+MOST_LOOKED_AT = 8192
+
+
 class PhotographCaptionerSettings(Blip2Settings):
     """What may stand under `captioner`: all that `blip2` takes."""
 
@@ -37,6 +42,10 @@ class PhotographCaptioner(Blip2Captioner):
     """Captions by a `SightedDecoder`."""
 
     Settings = PhotographCaptionerSettings
+
+    def __init__(self, settings: Any, paths: Mapping[str, Path]) -> None:
+        super().__init__(settings, paths)
+        self._looked_at: dict[bytes, torch.Tensor] = {}
 
     def _read(self, folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
         from transformers import PreTrainedTokenizerFast
@@ -67,18 +76,22 @@ class PhotographCaptioner(Blip2Captioner):
         return room if most is None else min(room, most)
 
     def _image_features(self, rows: Sequence[int]) -> torch.Tensor:
-        """What is seen of each row's picture, [rows, cells, channels]; looked at once a row."""
+        """What is seen of each row's picture, [rows, cells, channels]; looked at once."""
         import torch
 
         from examples.recipes.gap.eyes import stacked
 
-        new = [row for row in rows if row not in self._seen]
-        self._seen = {row: self._seen[row] for row in rows if row in self._seen}
+        pictures = [self._eyes.pixels(self._requests[row].image) for row in rows]
+        names = [hashlib.sha256(picture.tobytes()).digest() for picture in pictures]
+        new = {n: p for n, p in zip(names, pictures, strict=True) if n not in self._looked_at}
         if new:
-            pixels = [self._eyes.pixels(self._requests[row].image) for row in new]
-            like = next(self._model.parameters())
-            self._seen.update(zip(new, self._eyes.cells(stacked(pixels, like)), strict=True))
-        return torch.stack([self._seen[row] for row in rows])
+            pixels = stacked(list(new.values()), next(self._model.parameters()))
+            self._looked_at.update(zip(new, self._eyes.cells(pixels).half(), strict=True))
+        found = torch.stack([self._looked_at[name] for name in names])
+        # The oldest go first: an evaluation asks for each row again, variant by variant.
+        while len(self._looked_at) > MOST_LOOKED_AT:
+            del self._looked_at[next(iter(self._looked_at))]
+        return found.to(next(self._model.parameters()).dtype)
 
     def _draw(self, jobs: list[Any]) -> list[Candidate | Failed]:
         tokenizer = self._processor.tokenizer

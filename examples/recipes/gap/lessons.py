@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from examples.recipes.gap.words import telling, tidied, with_made_up_words
+from generators.blip2_settings import Blip2Settings
 from kb.embeddings import normalise
 
 # Of none, one and two examples.
@@ -26,19 +28,24 @@ NEIGHBOURS = 12
 BY_BOTH, BY_PICTURE = 0.6, 0.3
 # Lessons with examples in which words are made up, and the shares of the words.
 MADE_UP, SHARES = 0.5, (0.3, 0.6, 1.0)
-# Pictures whose channels are shuffled: nothing of what was learned is to be seen in them.
-STRANGE = 0.15
+# Lessons with examples whose picture's channels are shuffled: nothing of what was learned is to be seen
+# in it. In so many of them an example is of that picture, and alone tells what it shows.
+STRANGE, OF_ITS_OWN = 0.4, 0.6
 # Noise on what the eyes say, at most, as a share of its deviation.
 NOISE = 0.8
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A photograph by its row, the examples beside it, and what is to be said of it."""
+    """A photograph by its row, the examples beside it, and what is to be said of it.
+
+    Where it is `strange`, nothing can be recognised in it.
+    """
 
     row: int
     examples: list[str]
     answer: str
+    strange: bool = False
 
 
 def nearest(rows: np.ndarray, count: int, among: int | None = None) -> np.ndarray:
@@ -106,31 +113,35 @@ class School:
             # The nearest most often: retrieval shows the best that it has.
             found = int(near[min(int(rng.exponential(len(near) / 4)), len(near) - 1)])
         else:
-            found = int(rng.integers(self.taught))
+            found = int((row + rng.integers(1, self.taught)) % self.taught)
         own = self.captions[found]
         return own[int(rng.integers(len(own)))]
 
     def lesson(self, row: int, examples: int, rng: np.random.Generator) -> Lesson:
         """One of the photograph's captions to be said, after some examples."""
         own = self.captions[row]
-        answer = own[int(rng.integers(len(own)))]
+        said = int(rng.integers(len(own)))
+        answer, others = own[said], own[:said] + own[said + 1 :]
         shown = [self.find_example(row, rng) for _ in range(examples)]
+        strange = bool(shown) and rng.random() < STRANGE
+        if strange and others and rng.random() < OF_ITS_OWN:
+            shown[int(rng.integers(examples))] = others[int(rng.integers(len(others)))]
         if shown and rng.random() < MADE_UP:
             share = float(rng.choice(SHARES))
             shown, answer = with_made_up_words(shown, answer, share, rng)
-        return Lesson(row, shown, answer)
+        return Lesson(row, shown, answer, strange)
 
-    def changed(self, cells: torch.Tensor, examples: int) -> torch.Tensor:
+    def changed(self, cells: torch.Tensor, strange: torch.Tensor) -> torch.Tensor:
         """What is seen of photographs, some mirrored, uncertain or strange, float32, as `cells`.
 
-        Without an example none is strange: there would be nothing to go by. What is drawn is torch's.
+        What is drawn is torch's.
 
         Parameters
         ----------
         cells : [n, cells, channels]
             What the eyes saw; it stays as it is.
-        examples : int
-            That the lessons of these photographs show.
+        strange : bool [n]
+            In which nothing is to be recognised.
         """
         count, places, channels = cells.shape
         side = round(places**0.5)
@@ -142,7 +153,21 @@ class School:
         seen = torch.where(draw(count, 1, 1, 1) < 0.5, grid.flip(2), grid).flatten(1, 2)
         noise = torch.randn(seen.shape, device=cells.device)
         seen = seen + NOISE * self.spread * draw(count, 1, 1) * noise
-        if examples:
-            order = draw(count, 1, channels).argsort(dim=-1).expand(seen.shape)
-            seen = torch.where(draw(count, 1, 1) < STRANGE, seen.gather(2, order), seen)
-        return seen
+        order = draw(count, 1, channels).argsort(dim=-1).expand(seen.shape)
+        return torch.where(strange[:, None, None], seen.gather(2, order), seen)
+
+
+def sequences(
+    tokenizer: Any, lessons: Sequence[Lesson], pad: int, end: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens int [n, length], and what each is: 0 nothing, 1 of the prompt, 2 of the answer."""
+    prompts = [tokenizer(Blip2Settings().render(one.examples)).input_ids for one in lessons]
+    answers = [tokenizer(f" {one.answer}").input_ids + [end] for one in lessons]
+    length = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
+    tokens = np.full((len(lessons), length), pad)
+    part = np.zeros((len(lessons), length), np.int64)
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        stop = len(prompt) + len(answer)
+        tokens[row, :stop] = prompt + answer
+        part[row, : len(prompt)], part[row, len(prompt) : stop] = 1, 2
+    return tokens, part

@@ -15,13 +15,12 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from examples.recipes.gap.lessons import COUNTS, School
+from examples.recipes.gap.lessons import COUNTS, School, sequences
 from examples.recipes.gap.photographs import (
     held_out,
     pixels_of,
@@ -31,7 +30,6 @@ from examples.recipes.gap.photographs import (
 )
 from examples.recipes.gap.words import learn_tokenizer, tidied
 from examples.scenes.training.loop import Schedule, as_tensor, convert, train
-from generators.blip2_settings import Blip2Settings
 
 if TYPE_CHECKING:
     import torch
@@ -89,22 +87,6 @@ def look_at_all(
     return torch.stack(found)
 
 
-def sequences(
-    tokenizer: Any, lessons: Sequence[Any], pad: int, end: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens int [n, length], and what each is: 0 nothing, 1 of the prompt, 2 of the answer."""
-    prompts = [tokenizer(Blip2Settings().render(one.examples)).input_ids for one in lessons]
-    answers = [tokenizer(f" {one.answer}").input_ids + [end] for one in lessons]
-    length = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
-    tokens = np.full((len(lessons), length), pad)
-    part = np.zeros((len(lessons), length), np.int64)
-    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        stop = len(prompt) + len(answer)
-        tokens[row, :stop] = prompt + answer
-        part[row, : len(prompt)], part[row, len(prompt) : stop] = 1, 2
-    return tokens, part
-
-
 def train_captioner(
     folder: Path,
     eyes: str,
@@ -117,6 +99,7 @@ def train_captioner(
     workers: int = 0,
     quick: bool = False,
     save_every: float = 180.0,
+    begin: Path | None = None,
 ) -> Path:
     """Train on the learned half of a folder, and write `captioner/` there.
 
@@ -133,6 +116,8 @@ def train_captioner(
         Of each photograph, looked at beforehand; see `photographs.view`.
     quick : bool
         A tiny decoder, for tests.
+    begin : Path, optional
+        A captioner of the same tokens to go on from, where there is no state.
     """
     import torch
 
@@ -159,14 +144,22 @@ def train_captioner(
         **(QUICK if quick else {}),  # type: ignore[arg-type]
     )
     torch.manual_seed(SEED)
-    model = SightedDecoder(shape)
+    model = SightedDecoder.from_folder(begin).float() if begin else SightedDecoder(shape)
+    if model.shape != shape:
+        raise ValueError(f"{begin} holds a captioner of another shape: {model.shape}")
     logger.info("captioner: %.2f M parameters", sum(p.numel() for p in model.parameters()) / 1e6)
 
     def teach(rng: np.random.Generator, rows: np.ndarray, count: int) -> dict[str, Any]:
         lessons = [school.lesson(int(row), count, rng) for row in rows]
         tokens, part = sequences(tokenizer, lessons, pad, end)
-        drawn = rng.integers(0, views, len(rows))
-        return {"count": count, "rows": rows, "views": drawn, "tokens": tokens, "part": part}
+        return {
+            "count": count,
+            "rows": rows,
+            "views": rng.integers(0, views, len(rows)),
+            "strange": np.array([lesson.strange for lesson in lessons]),
+            "tokens": tokens,
+            "part": part,
+        }
 
     def prepare(rng: np.random.Generator) -> dict[str, Any]:
         # As many examples throughout the batch: rows of one length are hardly padded.
@@ -196,7 +189,7 @@ def train_captioner(
 
     def loss(model: Any, given: Any) -> tuple[torch.Tensor, dict[str, float | torch.Tensor]]:
         count = given["count"]
-        seen = school.changed(cells[given["views"], given["rows"]], count)
+        seen = school.changed(cells[given["views"], given["rows"]], given["strange"])
         value, foretelling = errors(model, given, seen)
         figures: dict[str, float | torch.Tensor] = {f"{count} examples": value.detach()}
         if count:
@@ -255,6 +248,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, help="of each photograph, prepared beforehand")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare lessons")
+    parser.add_argument("--begin", type=Path, help="a captioner to go on from")
     parser.add_argument("--save-every", type=float, default=180.0, help="seconds")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="a few steps of tiny networks")
@@ -281,6 +275,7 @@ def main() -> None:
             out = train_painter(options.folder, weights, **{"steps": PAINTED, **common, **given})
         else:
             more = {"steps": STEPS, "workers": options.workers, **common, **given}
+            more["begin"] = options.begin
             out = train_captioner(options.folder, options.eyes, **more)
     except (ValueError, OSError) as error:
         raise SystemExit(f"train: {error}") from None

@@ -32,6 +32,7 @@ from examples.scenes.training.texts import (
     learn_tokenizer,
     made_up_dialect,
 )
+from examples.scenes.training.vae import standardise
 
 if TYPE_CHECKING:
     import torch
@@ -97,7 +98,7 @@ def train_unet(work: Path, out: Path, seed: int, means: Means) -> None:
     latent = encode_pictures(vae, pool, means, work / "pool" / str(scenes) / "latents.pt")
     sample = latent[:: max(1, len(latent) // 4000)].float()
     mean, deviation = sample.mean((0, 2, 3)), sample.std((0, 2, 3))
-    vae.register_to_config(latents_mean=mean.tolist(), latents_std=deviation.tolist())
+    standardise(vae, mean, deviation)
     shift, scale = mean[:, None, None], deviation[:, None, None]
     alphas = DDIMScheduler(**SCHEDULER).alphas_cumprod.to(means.device)
     time_ids = torch.tensor([[64.0, 64, 0, 0, 64, 64]], device=means.device)

@@ -44,6 +44,24 @@ def new_vae() -> AutoencoderKL:
     )
 
 
+def standardise(vae: AutoencoderKL, mean: torch.Tensor, deviation: torch.Tensor) -> None:
+    """Have its latents come out, and be taken, less the `mean` and over the `deviation` [channels].
+
+    Its 1 x 1 convolutions do it: diffusers' pipelines know such moments of four channels alone.
+    """
+    import torch
+
+    held: tuple[Any, Any] = (vae.quant_conv, vae.post_quant_conv)
+    into, out_of = held
+    with torch.no_grad():
+        into.bias[: len(mean)] -= mean
+        into.bias[: len(mean)] /= deviation
+        into.weight[: len(mean)] /= deviation[:, None, None, None]
+        into.bias[len(mean) :] -= 2 * deviation.log()
+        out_of.bias += out_of.weight[:, :, 0, 0] @ mean
+        out_of.weight *= deviation[None, :, None, None]
+
+
 def reconstruction_loss(out: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Sum L1, squared error and L1 of the gradients, so that edges stay sharp."""
     difference = out - x

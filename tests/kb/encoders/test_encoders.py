@@ -5,6 +5,7 @@ import io
 import json
 import resource
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -215,6 +216,29 @@ def test_text_pooling_leaves_padding_out(bert_folder: Path) -> None:
     alone = encoder.encode(["cat"], "text")
     padded = encoder.encode(["cat", "a dog on the red house"], "text")
     np.testing.assert_allclose(alone[0], padded[0], atol=1e-5)
+
+
+def test_texts_of_about_one_length_share_a_batch(
+    bert_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = TransformersSettings(model=str(bert_folder), modalities=["text"], batch_size=4)
+    encoder = TransformersEncoder(settings, {"model": bert_folder})
+    texts = ["red " * (20 if number % 4 == 0 else 2) + TEXTS[number % 5] for number in range(16)]
+    alone = np.concatenate([encoder.encode([text], "text") for text in texts])
+    padded: list[tuple[int, int]] = []
+    stack = encoder._stack
+
+    def watched(*arguments: Any) -> Any:
+        stacked = stack(*arguments)
+        mask = stacked["attention_mask"]
+        padded.append((int(mask.numel()), int(mask.sum())))
+        return stacked
+
+    monkeypatch.setattr(encoder, "_stack", watched)
+    np.testing.assert_allclose(encoder.encode(iter(texts), "text"), alone, atol=1e-5)
+    assert len(padded) == 4
+    # As they come, each batch would hold a long one, and be filled up to it.
+    assert sum(places for places, _ in padded) < 1.3 * sum(tokens for _, tokens in padded)
 
 
 def test_a_modality_that_the_model_lacks_is_refused(bert_folder: Path) -> None:
