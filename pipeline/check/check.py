@@ -264,7 +264,8 @@ def _as_checked(config: Config) -> Config:
     look = config.generation.second_look
     if look is not None:
         # Whatever is expected of a pair: what the others would have gained is known then too.
-        look = look.model_copy(update={"below": math.inf})
+        drawn = look.candidates or config.generation.least
+        look = look.model_copy(update={"below": math.inf, "candidates": drawn})
     generation = config.generation.model_copy(
         update={"n": config.generation.most, "second_look": look}
     )

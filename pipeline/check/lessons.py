@@ -139,7 +139,9 @@ def learn(
     if look is not None:
         doubted = np.array([part.then.doubted[place] for place, part in enumerate(own)])
         rows_of = None if known is None else len(pairs)
-        told["second_look"] = looking.told(look, generation.least, rows_of, doubted, first, choices)
+        told["second_look"] = looking.told(
+            look, config.drawn_again(half), rows_of, doubted, first, choices
+        )
     if price is not None:
         seen = [part.pairs[place] for place, part in enumerate(own)]
         told["draws"] = {

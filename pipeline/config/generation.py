@@ -63,6 +63,12 @@ class SecondLook(BaseModel):
         " looked at again",
     )
     examples: int = Field(3, ge=1, description="pairs that such a row is shown, none of them again")
+    candidates: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="drawn then; by default as many as n says, least of it in rounds",
+    )
 
 
 def _form(value: Any) -> str:
@@ -154,8 +160,9 @@ class GenerationSettings(BaseModel):
         return self.second_look if any(self.grounded_of(missing, needs)) else None
 
     def drawn_again(self, missing: Modality, needs: Needs) -> int:
-        """Candidates of a second look: as many as the first round has."""
-        return 0 if self.look_of(missing, needs) is None else self.least
+        """Candidates of a second look."""
+        look = self.look_of(missing, needs)
+        return 0 if look is None else look.candidates or self.least
 
     def identity(self, missing: Modality, needs: Needs) -> dict[str, Any]:
         """What the candidates of rows that lack this half depend on, but for `attempts`."""
