@@ -1,8 +1,7 @@
 """The recipe's image generator: `sdxl` over the tiny autoencoder, a class that diffusers has to be told of.
 
-    image_generator:
-      kind: "examples.recipes.gap.image_generator:PhotographPainter"
-      model: ../../../data/gap/images   # what examples.recipes.gap.train --part images wrote
+A config names it as `examples.recipes.gap.image_generator:PhotographPainter`, and as `model` the folder
+that `examples.recipes.gap.train --part images` wrote.
 """
 
 from __future__ import annotations
