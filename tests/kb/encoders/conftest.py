@@ -8,14 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "cat", "dog", "red", "house", "on", "the"]
-
-
-def save_tokenizer(folder: Path) -> None:
-    from transformers import BertTokenizerFast
-
-    vocabulary = {word: number for number, word in enumerate(WORDS)}
-    BertTokenizerFast(vocab=vocabulary, model_max_length=16).save_pretrained(folder)
+from tests.kb.encoders.tiny_tokenizer import save_tokenizer
 
 
 @pytest.fixture(scope="session")

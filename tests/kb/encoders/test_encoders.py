@@ -18,6 +18,7 @@ from kb.encoders.base import open_image
 from kb.encoders.open_clip import OpenClipEncoder, OpenClipSettings
 from kb.encoders.pair import PairEncoder, PairSettings
 from kb.encoders.transformers import TransformersEncoder, TransformersSettings
+from tests.kb.encoders.tiny_tokenizer import save_tokenizer
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 32)) -> Image.Image:
