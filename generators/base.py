@@ -89,8 +89,8 @@ class Dropped:
 class CaptionRequest:
     """Ask for ``len(seeds)`` captions of ``image``, with the best example first.
 
-    ``numbers`` are those of the candidates among all of the row's attempt, of which others may have
-    been asked for before: 0, 1, ... where they are left out. ``file`` is what the image was decoded
+    ``numbers`` are those of the candidates among all that the row's attempt is to have from these
+    examples or without any, of which others may have been asked for before: 0, 1, ... where they are left out. ``file`` is what the image was decoded
     from, where that is at hand.
     """
 

@@ -71,6 +71,11 @@ class Excluded:
             most += int(shared[counts[modality]].max(initial=0))
         return cls(held, own, counts, min(most, MOST_LEFT_OUT))
 
+    @classmethod
+    def nothing(cls) -> Excluded:
+        """Nothing yet; see `and_rows`."""
+        return cls({}, {}, {}, 0)
+
     def and_rows(self, named: np.ndarray) -> Excluded:
         """These, and for each query some rows more, int64 [q, w] with -1 for none."""
         most = int((named >= 0).sum(axis=1).max(initial=0))

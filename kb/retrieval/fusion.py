@@ -96,7 +96,7 @@ class FusionRetriever:
             return 1.0
         return float(self.settings.alpha)
 
-    def _mode(self, modality: Modality) -> str:
+    def mode_of(self, modality: Modality) -> str:
         """How it retrieves from `modality`: without a mapping that says anything, by intra alone."""
         mode = self.settings.mode
         nothing = self.mapping is not None and self.mapping.constant_[modality]
@@ -176,7 +176,7 @@ class FusionRetriever:
         """`crossing` is what is compared with the other modality."""
         other = opposite(modality)
         k = max(self.k, m)
-        mode = self._mode(modality)
+        mode = self.mode_of(modality)
         if mode in ("cross", "pseudo"):
             if crossing is None:
                 raise ValueError(f"mode {mode} needs a mapping or encoders that share a space")

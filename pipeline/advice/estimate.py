@@ -97,7 +97,10 @@ def estimate(config: Config, progress: Progress = quiet, time: bool = False) -> 
     asked: dict[str, int] = {half: made[half] + checked[half] for half in MODALITIES}
     stops = {half: job.check.stops(half, checked[half]) for half in MODALITIES}
     drawn: dict[str, list[int]] = {
-        half: config.generation.draws(made[half], checked[half], stops[half]) for half in MODALITIES
+        half: config.generation.draws(
+            made[half], checked[half], stops[half], config.drawn_again(half)
+        )
+        for half in MODALITIES
     }
     answer |= {
         "made": made,
@@ -223,7 +226,8 @@ def _disk(job: Job, pending: Mapping[str, int]) -> dict[str, int]:
     if job.config.run.remember and pending["image"]:
         # Every candidate, as it was drawn.
         each_kept = _encoded_bytes(job, ImageFormat(lossless=True))
-        kept = pending["image"] * job.config.generation.most * each_kept
+        most = job.config.generation.most + job.config.drawn_again("image")
+        kept = pending["image"] * most * each_kept
     completed = int(
         images * each
         + pending["image"] * drawn

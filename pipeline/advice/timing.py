@@ -104,8 +104,10 @@ def measure(
         # Rows are embedded and judged while the generator works, at best: on a processor of its own.
         beside = max(fast, judged) if _on_gpu(job, missing) else fast + judged
         least += pending[missing] * beside
-        judged += (generation.most - fewest) * candidate
-        most += pending[missing] * (slow + judged)
+        # Rows may be looked at again, all of them at most.
+        again = job.config.drawn_again(missing)
+        judged += (generation.most - fewest + again) * candidate
+        most += pending[missing] * (slow * (1 + again / generation.most) + judged)
     return {
         "rows": timed,
         "seconds_a_row": a_row,

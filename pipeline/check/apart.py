@@ -27,6 +27,7 @@ from kb.knowledge_base import KnowledgeBase
 from kb.mapping.held_out import HeldOut
 from kb.retrieval import Hit
 from kb.retrieval.excluded import MOST_LEFT_OUT, Excluded
+from kb.retrieval.second_look import search_again
 from pipeline.dataset.settings import INTERNAL
 from pipeline.knowledge.standing import Pair, StandingKnowledge
 from selection.scoring import Selector
@@ -77,13 +78,36 @@ class KnowledgeApart:
         self, embeddings: np.ndarray, observed: Modality, ids: Sequence[str]
     ) -> list[list[Hit]]:
         """The pairs that ground each row, best first: none that tells of it."""
-        retriever, held = self.base.retriever, self._of_base
-        rows = held.rows(ids)
-        own = {m: held.digests[m][rows] for m in MODALITIES}
-        left_out = Excluded.among(held.digests, own).and_rows(self._near(rows))
-        pseudo = self.pseudo(embeddings, observed, ids)
+        retriever = self.base.retriever
+        pseudo, left_out = self.pseudo(embeddings, observed, ids), self._telling(ids)
         found = retriever.search(embeddings, observed, ids, pseudo=pseudo, without=left_out)
         return found.hits(retriever.ids)
+
+    def retrieve_again(
+        self,
+        embeddings: np.ndarray,
+        observed: Modality,
+        ids: Sequence[str],
+        candidates: np.ndarray,
+        seen: np.ndarray,
+        count: int,
+    ) -> list[list[Hit]]:
+        """As `StandingKnowledge.retrieve_again`: none that tells of a row."""
+        retriever, left_out = self.base.retriever, self._telling(ids, seen)
+        pseudo = self.pseudo(embeddings, observed, ids)
+        found = search_again(
+            retriever, embeddings, observed, candidates, ids, left_out, count, pseudo
+        )
+        return found.hits(retriever.ids)
+
+    def _telling(self, ids: Sequence[str], seen: np.ndarray | None = None) -> Excluded:
+        """What tells of rows, and what else they are not to see, int64 [n, w] with -1 for none."""
+        held = self._of_base
+        rows = held.rows(ids)
+        own = {m: held.digests[m][rows] for m in MODALITIES}
+        near = self._near(rows)
+        named = near if seen is None else np.concatenate([near, seen], axis=1)
+        return Excluded.among(held.digests, own).and_rows(named)
 
     def _near(self, rows: np.ndarray) -> np.ndarray:
         """Rows whose pictures are near-duplicates of those of some rows, int64 [n, w]; -1 for none."""

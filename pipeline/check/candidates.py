@@ -1,4 +1,4 @@
-"""The candidates of a checked pair: what was found of each, how like the truth it is, and how alike they are.
+"""The candidates of a look at a checked pair: what was found of each, how like the truth it is, and how alike they are.
 
 Which of the first few would have been chosen follows from them without drawing anew: a row drawn in rounds
 is a prefix of the row drawn at once.
@@ -43,9 +43,14 @@ class Choice:
     truth: float
     evidence: np.ndarray
 
+    @property
+    def score(self) -> float:
+        """The chosen one's; NaN where it has none."""
+        return float(self.evidence[EVIDENCE.index("score")])
+
 
 class Candidates:
-    """The candidates of the attempt that gave a pair its half.
+    """The candidates of a look of the attempt that gave a pair its half.
 
     Parameters
     ----------
@@ -56,6 +61,8 @@ class Candidates:
         As it is set; they were scored by its fixed weights.
     standards : Standards
         By which pictures were scored.
+    look : int
+        0 for the first one, 1 for the second, which must have a choice.
 
     Attributes
     ----------
@@ -68,16 +75,17 @@ class Candidates:
         What is chosen of all of them.
     """
 
-    def __init__(self, row: Mapping[str, Any], scoring: Scoring, standards: Standards) -> None:
-        held, check = row["completion"], row["check"]
-        attempt = held["candidates"][held["chosen"]]["attempt"]
-        own = [n for n, one in enumerate(held["candidates"]) if one["attempt"] == attempt]
+    def __init__(
+        self, row: Mapping[str, Any], scoring: Scoring, standards: Standards, look: int = 0
+    ) -> None:
+        held, check = row["completion"]["candidates"], row["check"]
+        chosen = check["looks"][look]
+        of = held[chosen["place"]]["attempt"], held[chosen["place"]]["second_look"]
+        own = [n for n, one in enumerate(held) if (one["attempt"], one["second_look"]) == of]
         self._first = own[0]
         self.scoring = scoring
         self._standards = standards
-        self._judgements = [
-            Judgement(**{name: held["candidates"][n][name] for name in _FIELDS}) for n in own
-        ]
+        self._judgements = [Judgement(**{name: held[n][name] for name in _FIELDS}) for n in own]
         self._likeness = np.array(check["likeness"], np.float64)[np.ix_(own, own)]
         self.truth = np.array(check["candidates"], np.float64)[own]
         places = originals(self._judgements, self._likeness)
@@ -89,9 +97,9 @@ class Candidates:
         self._weight = fixed.get("agreement", 0.0)
         # What of a score depends on no other candidate.
         self._alone = self._of_each("score") - self._weight * self._of_each("agreement")
-        known = np.array(check["evidence"], np.float64)
+        known = np.array(chosen["evidence"], np.float64)
         self._example = float(known[EVIDENCE.index("example")])
-        self.chosen = Choice(len(own), held["chosen"], check["chosen"], known)
+        self.chosen = Choice(len(own), chosen["place"], chosen["chosen"], known)
 
     def _of_each(self, name: str) -> np.ndarray:
         """A figure of each candidate, that of the first where it repeats one; NaN where it has none."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -193,7 +194,8 @@ class Check:
             path.unlink(missing_ok=True)
             return
         ledger = Ledger(folder).load()
-        given = str(self._given.generation.n), *self._given.scoring[half].automatic
+        generation = self._given.generation
+        given = str(generation.n), str(generation.second_look), *self._given.scoring[half].automatic
         of = digest(ledger.version(), choice.why or "", repr(given), *sorted(choice.ids))
         if (read_json(path) or {}).get("of") == of:
             return
@@ -244,6 +246,10 @@ class Check:
         if scoring.automatic and len(chosen.ids) < FEWEST:
             weights = ", ".join(scoring.automatic)
             logger.warning("selection.%s: %s not learned: %s", name, weights, why)
+        if generation.second_look is not None and not self._given.drawn_again(half):
+            logger.warning("generation.second_look: no %s: its generator takes no examples", half)
+        elif generation.second_look is not None and known.looking is None:
+            logger.warning("generation.second_look: no %s is looked at again: %s", half, why)
         if generation.least < generation.most and known.stopping is None:
             logger.warning(
                 "generation.n: %d candidates are drawn for every %s: %s", generation.most, half, why
@@ -255,7 +261,14 @@ def _as_checked(config: Config) -> Config:
         name: getattr(config.selection, name).fixed().model_copy(update={"floor_confidence": None})
         for name in ("caption", "image")
     }
-    generation = config.generation.model_copy(update={"n": config.generation.most})
+    look = config.generation.second_look
+    if look is not None:
+        # Whatever is expected of a pair: what the others would have gained is known then too.
+        drawn = look.candidates or config.generation.least
+        look = look.model_copy(update={"below": math.inf, "candidates": drawn})
+    generation = config.generation.model_copy(
+        update={"n": config.generation.most, "second_look": look}
+    )
     selection = config.selection.model_copy(update=scoring)
     return config.model_copy(update={"selection": selection, "generation": generation})
 

@@ -108,13 +108,17 @@ def wilson(count: int, of: int) -> Figure:
 
 
 def verdict(half: str, found: Mapping[str, Any]) -> str:
-    """Whether a half pays, in a sentence with its figures.
+    """Whether a half pays, in a sentence with its figures, and what second looks gain where there are any.
 
     It pays where what is generated is more like the truth than the nearest pair's is, by more than the
     interval; it is not worth keeping where it is less like it, or no more so than a random one.
     """
     if "why" in found:
         return f"{half}s: not known: {found['why']}"
+    return f"{_worth(half, found)}{_again(found.get('second_look'))}"
+
+
+def _worth(half: str, found: Mapping[str, Any]) -> str:
     way, similarity, random = found["way"], found["similarity"], found["random"]
     said = (
         f"{half}s: {_pm(way, 2)} of the way from random to the truth (similarity"
@@ -133,6 +137,17 @@ def verdict(half: str, found: Mapping[str, Any]) -> str:
     if gain["mean"] < -gain["half"]:
         return f"{said}: {told}, leave them out or take the example itself (kind: nearest)"
     return f"{said}: {told}, not shown to pay"
+
+
+def _again(look: Mapping[str, Any] | None) -> str:
+    """What second looks gained the pairs that had one, in a clause; none where it is not known."""
+    if not look or "gain" not in look:
+        return ""
+    pays = "" if look["pays"] else ", not shown to pay"
+    return (
+        f"; a second look at the {look['share']:.0%} below {look['below']:g} gains them"
+        f" {_pm(look['gain'], signed=True)}{pays}"
+    )
 
 
 def told(half: str, found: Mapping[str, Any]) -> str:
@@ -161,6 +176,11 @@ def told(half: str, found: Mapping[str, Any]) -> str:
             f"{drawn['mean']:.1f} of {drawn['most']} candidates drawn, which costs"
             f" {_pm(drawn['loss'])}"
         )
+    if found.get("second_look"):
+        look = found["second_look"]
+        of = f"{look['looked']} of {found['generated']} pairs were looked at again"
+        gain = f", which gains them {_pm(look['gain'], signed=True)}" if "gain" in look else ""
+        parts.append(f"{of}{gain}")
     if found.get("calibration"):
         known = found["calibration"]
         parts.append(f"confidence is off by {known['error']:.3f} ({known['chance']:.3f} by chance)")

@@ -1,8 +1,9 @@
-"""What checked pairs teach of a half: weights of the score, and when one more candidate pays.
+"""What checked pairs teach of a half: weights of the score, when one more candidate pays, and a second look.
 
 All that may be drawn is drawn of a checked pair, and scored by the fixed weights; what would have been chosen
 by others, or of fewer, follows from that. What a pair is judged by was fitted on the four folds that it is
-not in, weights first and then the rule on pairs as those weigh them; rows are judged and drawn for by
+not in, weights first, then the rule on pairs as those weigh them, then who gets a second look
+(`pipeline.check.looking`) by what they stopped at; rows are judged and drawn for by
 what was fitted on all pairs. The folds are those of the calibration, which comes last and holds to them too.
 Whether learned weights are used at all is told by all pairs together: that is no fit to any.
 """
@@ -16,12 +17,14 @@ from typing import Any
 import numpy as np
 
 from kb.embeddings import Modality
-from pipeline.check import stopping, weighing
+from pipeline.check import looking, stopping, weighing
 from pipeline.check.calibrating import FEWEST, FOLDS, folds
 from pipeline.check.candidates import Candidates, Choice
 from pipeline.check.intervals import interval, paired
+from pipeline.check.looking import Looked, looked
 from pipeline.check.stopping import Gains
 from pipeline.check.weighing import Weights
+from pipeline.completion.confidence import Calibration
 from pipeline.completion.stopping import Stopping
 from pipeline.config.config import Config
 from selection.scales import Standards
@@ -37,12 +40,16 @@ class Lessons:
         Of the score, for rows; None: the fixed ones.
     stopping : Stopping or None
         Fitted on all pairs, for rows; None where they are too few, and all candidates are drawn.
+    looking : Calibration or None
+        Fitted on all pairs after a first look, for rows; None where they are too few or none is to get a
+        second one.
     whole, choices : list of Choice
         What each pair would have by these, and by what was fitted without its fold.
     without : list of list of Choice
         By what was fitted without each fold.
     told : dict
-        `weights` (`pipeline.check.weighing.Weighing`) and `draws`, each None where nothing is to be learned.
+        `weights` (`pipeline.check.weighing.Weighing`), `draws` and `second_look`
+        (`pipeline.check.looking.told`), each None where nothing is to be learned.
         `draws` are `least`, `most` and `min_improvement` as they were set; `rows` that the rule was fitted
         on, None without one; `mean`, how many candidates a pair has, and `saved`, the share of `most` that
         it has not; `loss`, by how much its half is less like the truth than the best of all, with `half`
@@ -51,6 +58,7 @@ class Lessons:
 
     weights: Weights | None
     stopping: Stopping | None
+    looking: Calibration | None
     whole: list[Choice]
     choices: list[Choice]
     without: list[list[Choice]]
@@ -59,11 +67,13 @@ class Lessons:
 
 @dataclass(frozen=True)
 class _Fit:
-    """Pairs by weights, and what they would have by a rule that was fitted on some of them."""
+    """Pairs by weights, and what they would have by a rule that was fitted on some of them, at first and after
+    second looks."""
 
     pairs: list[Candidates]
     rule: Stopping | None
-    choices: list[Choice]
+    first: list[Choice]
+    then: Looked
 
 
 def learn(
@@ -83,9 +93,16 @@ def learn(
     """
     generation, seed, scoring = config.generation, config.run.seed, config.scoring[half]
     price, ends = generation.min_improvement, generation.rounds
-    if len(rows) < 2 or (price is None and not scoring.automatic):
+    look = generation.second_look if config.drawn_again(half) else None
+    if len(rows) < 2 or (price is None and look is None and not scoring.automatic):
         return None
     pairs = [Candidates(row, scoring, standards) for row in rows]
+    seconds = [
+        Candidates(row, scoring, standards, 1) if len(row["check"]["looks"]) > 1 else None
+        for row in rows
+    ]
+    middle = np.array([row["check"]["middle"] for row in rows], np.float64)
+    known = look if len(pairs) >= FEWEST else None
     fold = folds(len(pairs), seed)
     weighed = weighing.weigh(pairs, fold)
 
@@ -100,7 +117,9 @@ def learn(
         if wanted:
             gains = of_fixed if weights is None else gains_of(own)
             rule = stopping.fit([gains[n] for n in np.flatnonzero(kept)])
-        return _Fit(own, rule, [stopping.stopped(pair, rule, ends, price or 0.0) for pair in own])
+        first = [stopping.stopped(pair, rule, ends, price or 0.0) for pair in own]
+        again = [None if one is None else one.weighed(weights) for one in seconds]
+        return _Fit(own, rule, first, looked(first, again, middle, kept, known))
 
     weights = None if weighed is None else weighed.whole
     whole = fitted(np.ones(len(pairs), bool), weights, price is not None and len(pairs) >= FEWEST)
@@ -110,8 +129,19 @@ def learn(
         for n in range(FOLDS)
     ]
     own = [parts[number] for number in fold]
-    choices = [part.choices[place] for place, part in enumerate(own)]
-    told = {"weights": None if weighed is None else weighed.told, "draws": None}
+    first = [part.first[place] for place, part in enumerate(own)]
+    choices = [part.then.choices[place] for place, part in enumerate(own)]
+    told: dict[str, Any] = {
+        "weights": None if weighed is None else weighed.told,
+        "draws": None,
+        "second_look": None,
+    }
+    if look is not None:
+        doubted = np.array([part.then.doubted[place] for place, part in enumerate(own)])
+        rows_of = None if known is None else len(pairs)
+        told["second_look"] = looking.told(
+            look, config.drawn_again(half), rows_of, doubted, first, choices
+        )
     if price is not None:
         seen = [part.pairs[place] for place, part in enumerate(own)]
         told["draws"] = {
@@ -119,10 +149,16 @@ def learn(
             "most": generation.most,
             "min_improvement": price,
             "rows": None if whole.rule is None else whole.rule.rows,
-            **_drawn(seen, choices, ends),
+            **_drawn(seen, first, ends),
         }
     return Lessons(
-        weights, whole.rule, whole.choices, choices, [part.choices for part in parts], told
+        weights,
+        whole.rule,
+        whole.then.looking,
+        whole.then.choices,
+        choices,
+        [part.then.choices for part in parts],
+        told,
     )
 
 

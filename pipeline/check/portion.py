@@ -21,7 +21,8 @@ from pipeline.models.item_errors import embed_each
 
 # Of a checked pair the cosines, by the run's encoder, of its true half to what was `chosen`, to that of
 # the `example` (the best retrieved pair), to random halves in the mean and in the `middle`, and to each
-# candidate, in their order; the candidates' `likeness` to one another; and the `evidence` of the chosen one.
+# candidate, in their order; the candidates' `likeness` to one another; and the `evidence` of the chosen one;
+# the same of what each of its `looks` has chosen, with its number among the candidates.
 # Null and NaN where there is none.
 CHECK = pa.struct(
     [
@@ -32,6 +33,18 @@ CHECK = pa.struct(
         ("candidates", pa.list_(pa.float32())),
         ("likeness", pa.list_(pa.list_(pa.float32()))),
         ("evidence", pa.list_(pa.float64())),
+        (
+            "looks",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("place", pa.int32()),
+                        ("chosen", pa.float32()),
+                        ("evidence", pa.list_(pa.float64())),
+                    ]
+                )
+            ),
+        ),
     ]
 )
 
@@ -117,7 +130,15 @@ def _row(row: Row, truth: np.ndarray, apart: KnowledgeApart, missing: Modality) 
         "middle": float(np.median(random)) if len(random) else None,
         "candidates": [_cosine(tried.embedding, truth) for tried in row.tried],
         "likeness": likeness(row.tried).tolist(),
-        "evidence": None if row.best is None else evidence_of(row).tolist(),
+        "evidence": None if row.chosen is None else evidence_of(row, row.chosen).tolist(),
+        "looks": [
+            {
+                "place": place,
+                "chosen": _cosine(row.tried[place].embedding, truth),
+                "evidence": evidence_of(row, place).tolist(),
+            }
+            for place in row.looks
+        ],
     }
 
 

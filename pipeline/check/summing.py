@@ -52,8 +52,8 @@ def sum_up(
     -------
     dict
         `figures` (`pipeline.check.figures`, with `calibration` as
-        `pipeline.check.calibrating.Calibrated` tells of it, and `weights` and `draws` as
-        `pipeline.check.lessons.Lessons` does), `learned` as `pipeline.completion.learned.Learned.parse`
+        `pipeline.check.calibrating.Calibrated` tells of it, and `weights`, `draws` and
+        `second_look` as `pipeline.check.lessons.Lessons` does), `learned` as `pipeline.completion.learned.Learned.parse`
         takes it, and `shown`, ids from the worst to the best as they were drawn at once.
     """
     rows = checked_rows(ledger, ids, ["status", "text", "completion"])
@@ -81,6 +81,9 @@ def sum_up(
         | ({} if lessons is None else lessons.told),
         "learned": {
             "calibration": None if calibrated is None else calibrated.calibration.dump(),
+            "looking": None
+            if lessons is None or lessons.looking is None
+            else lessons.looking.dump(),
             "stopping": None if rule is None else rule.dump(),
             "weights": None if lessons is None else lessons.weights,
         },

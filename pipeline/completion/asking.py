@@ -41,13 +41,15 @@ def requests_of(
             example.picture if needs.image else None,
             example.pair.encoded if needs.image else None,
         )
-        for example in row.examples
+        for example in row.grounds
     )
     if needs.example and not examples:
         return []
     parts: dict[bool, dict[int, int]] = {True: {}, False: {}}
+    # A second look begins with the best of its own examples.
+    first = numbers[0] if row.second_look else 0
     for number, seed, with_them in zip(numbers, seeds, grounded, strict=True):
-        parts[with_them and bool(examples)][number] = seed
+        parts[with_them and bool(examples)][number - first] = seed
     observed = row.observed
     return [
         CaptionRequest(row.id, observed, shown, tuple(own.values()), row.file, tuple(own))

@@ -13,24 +13,28 @@ from pipeline.completion.stopping import state
 from selection.judgement import DUPLICATE, Judgement
 
 
-def evidence_of(row: Row) -> np.ndarray:
-    """The evidence of a row with a chosen candidate, float64 [`EVIDENCE`]; NaN where it isn't known."""
-    assert row.best is not None
-    attempt = row.best.attempt
+def evidence_of(row: Row, chosen: int) -> np.ndarray:
+    """The evidence of one of a row's candidates, float64 [`EVIDENCE`]; NaN where it isn't known.
+
+    Its rivals are those of its own look; `example` is of the first look whichever that is.
+    """
+    best = row.tried[chosen]
     rivals = [
         tried.judgement.score
         for number, tried in enumerate(row.tried)
-        if number != row.chosen and tried.attempt == attempt and tried.judgement.score is not None
+        if number != chosen
+        and (tried.attempt, tried.second_look) == (best.attempt, best.second_look)
+        and tried.judgement.score is not None
     ]
     example = row.examples[0].hit.score if row.examples else math.nan
-    return evidence(row.best.judgement, rivals, example)
+    return evidence(best.judgement, rivals, example)
 
 
 def evidence(chosen: Judgement, rivals: Sequence[float], example: float) -> np.ndarray:
     """The evidence of a chosen candidate, float64 [`EVIDENCE`]; NaN where it isn't known.
 
     `score` and `cosine` (to the pseudo-embedding) are the candidate's, `margin` is by how much its score
-    is above the next one of its attempt, `agreement` its mean cosine to the row's other candidates,
+    is above the next one of its look, `agreement` its mean cosine to the row's other candidates,
     `hubness` that of a text to the pictures that it suits best, and `example` the score of the best
     retrieved pair.
     """
@@ -51,7 +55,7 @@ def _known(value: float | None) -> float:
 
 
 def state_of(tried: Sequence[Tried]) -> np.ndarray:
-    """What the candidates of an attempt, of which one at least is sound, are like (`state`)."""
+    """What the candidates of a look, of which one at least is sound, are like (`state`)."""
     judgements, alike = [one.judgement for one in tried], likeness(tried)
     places = originals(judgements, alike)
     sound = [number for number, place in enumerate(places) if place is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -54,6 +55,7 @@ def drawn(
     embeddings: np.ndarray,
     faults: Mapping[int, str],
     refused: set[int],
+    second_look: bool = False,
 ) -> list[Tried]:
     """Candidates [n] with their embeddings [n, d], not judged yet; faults that are known by number."""
     return [
@@ -63,15 +65,26 @@ def drawn(
             UNJUDGED,
             embedding,
             fault=REFUSED if number in refused else faults.get(number),
+            second_look=second_look,
         )
         for number, (candidate, embedding) in enumerate(zip(candidates, embeddings, strict=True))
     ]
 
 
+def better(tried: Sequence[Tried], numbers: Sequence[int]) -> int:
+    """Of some candidates, by number, the one that scores highest; the first of those that are level."""
+
+    def score(number: int) -> float:
+        found = tried[number].judgement.score
+        return -math.inf if found is None else found
+
+    return max(numbers, key=score)
+
+
 def judged(
     row: Row, tried: Sequence[Tried], missing: Modality, selector: Selector
 ) -> tuple[list[Tried], Judged]:
-    """Judge all candidates of an attempt at once; what depends on none of the others is not measured again."""
+    """Judge all candidates of a look at once; what depends on none of the others is not measured again."""
     candidates = [one.candidate for one in tried]
     embeddings = np.stack([one.embedding for one in tried])
     known = {number: one.fault for number, one in enumerate(tried) if one.fault is not None}

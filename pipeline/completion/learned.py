@@ -1,4 +1,4 @@
-"""What the run's check has taught of a half: how candidates are scored, when one more pays, how sure a row is."""
+"""What the run's check has taught of a half: how candidates are scored, when more of them pay, how sure a row is."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ class Learned:
     ----------
     calibration : Calibration or None
         Their confidence.
+    looking : Calibration or None
+        Their confidence after a first look, by which they get a second one.
     stopping : Stopping or None
         Whether one more candidate is worth it.
     weights : mapping or None
@@ -25,6 +27,7 @@ class Learned:
     """
 
     calibration: Calibration | None = None
+    looking: Calibration | None = None
     stopping: Stopping | None = None
     weights: Mapping[str, float] | None = None
 
@@ -32,9 +35,14 @@ class Learned:
     def parse(cls, values: Mapping[str, Any] | None) -> Self:
         """Of what JSON holds, each under its name."""
         held = values or {}
-        calibration, stopping = held.get("calibration"), held.get("stopping")
+        stopping = held.get("stopping")
+        calibration, looking = (
+            None if held.get(name) is None else Calibration.parse(held[name])
+            for name in ("calibration", "looking")
+        )
         return cls(
-            None if calibration is None else Calibration.parse(calibration),
+            calibration,
+            looking,
             None if stopping is None else Stopping.parse(stopping),
             held.get("weights"),
         )

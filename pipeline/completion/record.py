@@ -62,6 +62,7 @@ class Recorder:
             "prompt": best.candidate.prompt if best else None,
             "seed": best.candidate.seed if best else None,
             "attempt": best.attempt if best else None,
+            "second_look": best.second_look if best else None,
             "kb_version": self._knowledge.base.version,
             "examples": [_example(example, given) for example in row.shown(of)],
             "dropped": _dropped(row),
@@ -97,7 +98,7 @@ def _dropped(row: Row) -> list[dict[str, Any]]:
     said = {one.id: one.reason for candidate in candidates for one in candidate.dropped}
     left = [
         (example, said.get(example.pair.id, "not shown"))
-        for example in row.examples
+        for example in row.retrieved
         if candidates and example.pair.id not in shown
     ]
     return [
@@ -117,6 +118,7 @@ def _candidate(tried: Tried) -> dict[str, Any]:
         "text": tried.candidate.text,
         "seed": tried.candidate.seed,
         "attempt": tried.attempt,
+        "second_look": tried.second_look,
         "cosine": judgement.cosine,
         "bleu": judgement.bleu,
         "niqe": judgement.niqe,

@@ -129,6 +129,11 @@ class Config(BaseModel):
                 "generation.n needs a check, by which it is known what one more candidate gains, or a"
                 f" number; got {self.generation.told} with run.check 0"
             )
+        if self.generation.second_look is not None and self.run.check == 0:
+            raise ValueError(
+                "generation.second_look needs a check, by which confidence is known;"
+                f" got below {self.generation.second_look.below:g} with run.check 0"
+            )
         return self
 
     # Set by `load_config`: relative paths start here.
@@ -178,6 +183,13 @@ class Config(BaseModel):
         }[missing]
         assert values is not None
         return Component.choose(GENERATORS[missing], values, known)
+
+    def drawn_again(self, missing: Modality) -> int:
+        """Candidates of a second look at a row that lacks this half; 0 where it gets none."""
+        if missing not in self.made or self.generation.second_look is None:
+            return 0
+        needs = needs_of(self.generator_component(missing).settings)
+        return self.generation.drawn_again(missing, needs)
 
     @property
     def prices(self) -> dict[Modality, Price | None]:
@@ -256,7 +268,19 @@ def make_config(values: dict[str, Any], base: str | Path = ".") -> Config:
                 f"generation.grounded: must be true, since {component.section} {component.kind}"
                 " makes nothing without an example; got False"
             )
+    if config.generation.second_look is not None and not any(map(config.drawn_again, config.made)):
+        raise ConfigError(
+            "generation.second_look: needs a generator that takes examples, for it shows other ones;"
+            f" got {_without_examples(config)}"
+        )
     return config
+
+
+def _without_examples(config: Config) -> str:
+    if not config.generation.grounded:
+        return "generation.grounded False"
+    made = map(config.generator_component, config.made)
+    return " and ".join(f"{component.section} {component.kind}" for component in made)
 
 
 def _check_names(section: str, names: list[str]) -> None:

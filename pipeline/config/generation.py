@@ -51,6 +51,26 @@ class Sequential(BaseModel):
         return tuple(ends)
 
 
+class SecondLook(BaseModel):
+    """Candidates drawn once more, from other examples, for rows of which little is expected."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    below: float = Field(
+        ge=-1,
+        le=1,
+        description="rows below this confidence, the cosine to the truth that is expected of them, are"
+        " looked at again",
+    )
+    examples: int = Field(3, ge=1, description="pairs that such a row is shown, none of them again")
+    candidates: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="drawn then; by default as many as n says, least of it in rounds",
+    )
+
+
 def _form(value: Any) -> str:
     return "dict" if isinstance(value, (dict, Sequential)) else "int"
 
@@ -79,6 +99,11 @@ class GenerationSettings(BaseModel):
         " misleads; none where a generator makes nothing without one; paper: none",
     )
 
+    second_look: SecondLook | None = Field(
+        None,
+        description="{below}: retrieve anew for rows below so much confidence, by the best candidate too,"
+        " draw `n` more (`least`, in rounds), and keep the better of both; needs the run's check",
+    )
     image_format: ImageFormat = Field(
         default_factory=lambda: ImageFormat(),
         description="how generated pictures are written, and judged: as they are read back",
@@ -99,13 +124,14 @@ class GenerationSettings(BaseModel):
         """Candidates that an attempt has at most."""
         return self.rounds[-1]
 
-    def draws(self, rows: int, checked: int, stops: bool) -> list[int]:
+    def draws(self, rows: int, checked: int, stops: bool, again: int = 0) -> list[int]:
         """Candidates of so many rows and checked pairs, [least, most]: in one attempt, or in all.
 
-        `stops`: rows end where one more doesn't pay; all their candidates are drawn otherwise.
+        `stops`: rows end where one more doesn't pay; all their candidates are drawn otherwise. `again`:
+        those of a second look, which every checked pair gets (`drawn_again`).
         """
-        least = (self.least if stops else self.most) * rows + self.most * checked
-        return [least, self.most * self.attempts * (rows + checked)]
+        least = (self.least if stops else self.most) * rows + (self.most + again) * checked
+        return [least, (self.most + again) * self.attempts * (rows + checked)]
 
     @property
     def told(self) -> str:
@@ -129,11 +155,23 @@ class GenerationSettings(BaseModel):
         without = [int(count * share) for count in range(self.most + 1)]
         return tuple(before == after for before, after in pairwise(without))
 
+    def look_of(self, missing: Modality, needs: Needs) -> SecondLook | None:
+        """How rows that lack this half are looked at again; None where no candidate takes an example."""
+        return self.second_look if any(self.grounded_of(missing, needs)) else None
+
+    def drawn_again(self, missing: Modality, needs: Needs) -> int:
+        """Candidates of a second look."""
+        look = self.look_of(missing, needs)
+        return 0 if look is None else look.candidates or self.least
+
     def identity(self, missing: Modality, needs: Needs) -> dict[str, Any]:
         """What the candidates of rows that lack this half depend on, but for `attempts`."""
         written = {"image_format": self.image_format.identity()} if missing == "image" else {}
+        look = self.look_of(missing, needs)
+        again = {} if look is None else {"second_look": look.model_dump()}
         return {
             "n": self.n if isinstance(self.n, int) else self.n.model_dump(),
             "from examples": self.grounded_of(missing, needs),
             **written,
+            **again,
         }

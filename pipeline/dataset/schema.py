@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 ROW_GROUP_ROWS = 100
 # What is read at once by whoever reads a row group; of more than 2 GB Arrow would read none.
 ROW_GROUP_BYTES = 256 << 20
@@ -49,11 +49,13 @@ DROPPED = pa.struct(
     ]
 )
 
+# `second_look`: it was drawn once more for a row of which little was expected, from other examples.
 CANDIDATE = pa.struct(
     [
         ("text", pa.string()),
         ("seed", pa.int64()),
         ("attempt", pa.int32()),
+        ("second_look", pa.bool_()),
         ("cosine", pa.float32()),
         ("bleu", pa.float32()),
         ("niqe", pa.float32()),
@@ -69,7 +71,7 @@ CANDIDATE = pa.struct(
 
 # `confidence` is the expected cosine to the true half, and `gain_probability` the probability that it is
 # higher than that of the median random half: see `pipeline.completion.confidence`. Both are null where the
-# run's check held too few pairs.
+# run's check held too few pairs. `second_look`: what was chosen is of a second look; null where nothing was.
 COMPLETION = pa.struct(
     [
         ("generator", pa.string()),
@@ -78,6 +80,7 @@ COMPLETION = pa.struct(
         ("prompt", pa.string()),
         ("seed", pa.int64()),
         ("attempt", pa.int32()),
+        ("second_look", pa.bool_()),
         ("kb_version", pa.string()),
         ("examples", pa.list_(EXAMPLE)),
         ("dropped", pa.list_(DROPPED)),

@@ -53,7 +53,7 @@ def derive(config: Config, changes: Mapping[str, Any], output: Path) -> Config:
     # The truth is known of all that it completes, and what a check teaches is for rows of which it isn't:
     # without one all candidates are drawn.
     values["run"]["check"] = 0
-    values["generation"]["n"] = config.generation.most
+    values["generation"] |= {"n": config.generation.most, "second_look": None}
     for scoring in values["selection"].values():
         scoring["floor_confidence"] = None
     # Another generator is none for a half that is not made.
@@ -126,8 +126,8 @@ def _values(text: str, given: str) -> list[Any]:
 
 def _full(key: str, config: Config) -> str:
     values = config.model_dump(mode="json")
-    # Without a check, an evaluation draws all that may be.
-    values["generation"]["n"] = config.generation.most
+    # Without a check, an evaluation draws all that may be, and looks at none again.
+    values["generation"] |= {"n": config.generation.most, "second_look": None}
     # The config holds of its parts what was given; their settings have the rest.
     values |= {part.section: part.settings.model_dump(mode="json") for part in config.components()}
     for section in _SECTIONS:

@@ -55,8 +55,19 @@ def checked(check: Mapping[str, Mapping[str, Any]]) -> str:
     calibrated = (
         f" On pairs that it was not fitted on it is off {', '.join(errors)}." if errors else ""
     )
+    again = [
+        f"of {half}s {look['looked']:,} pairs, which gained {look['gain']['mean']:+.3f} ± {look['gain']['half']:.3f}"
+        for half, found in known.items()
+        if "gain" in (look := found.get("second_look") or {})
+    ]
+    looked = (
+        " Where little was expected of a half it was drawn once more from other examples, and the better by"
+        f" score was kept: {', '.join(again)}."
+        if again
+        else ""
+    )
     figures = table(("half", "pairs", *_COLUMNS.values()), rows)
-    return f"{said}\n\n{figures}\n\n{_CONFIDENCE}{calibrated}"
+    return f"{said}{looked}\n\n{figures}\n\n{_CONFIDENCE}{calibrated}"
 
 
 def _cell(found: Mapping[str, Any], name: str) -> str:

@@ -38,6 +38,21 @@ class Knowledge(Protocol):
         """The pairs that ground each row, best first, by the embeddings [n, d] of its observed half."""
         ...
 
+    def retrieve_again(
+        self,
+        embeddings: np.ndarray,
+        observed: Modality,
+        ids: Sequence[str],
+        candidates: np.ndarray,
+        seen: np.ndarray,
+        count: int,
+    ) -> list[list[Hit]]:
+        """So many pairs for each row, best first, by a candidate [n, d] for its missing half too.
+
+        `seen`: pairs of each row that are not to be retrieved again, int64 [n, w], -1 for none.
+        """
+        ...
+
     def pairs(
         self, rows: Sequence[int], with_images: bool, longest_side: int | None = None
     ) -> dict[int, Pair]:

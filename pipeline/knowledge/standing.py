@@ -19,6 +19,8 @@ from kb.embeddings import Modality, normalise, take
 from kb.encoders.ahead import ahead, usable_cores
 from kb.knowledge_base import KnowledgeBase
 from kb.retrieval import Hit
+from kb.retrieval.excluded import Excluded
+from kb.retrieval.second_look import search_again
 from kb.storage import DamagedKnowledgeBase, read_manifest, version_of
 from pipeline.dataset.images import UndecodableImage, decode
 from pipeline.dataset.settings import INTERNAL
@@ -213,6 +215,21 @@ class StandingKnowledge:
     ) -> list[list[Hit]]:
         """The pairs that ground each row, best first; never a row's own."""
         return self.base.retriever.retrieve(embeddings, observed, ids=ids)
+
+    def retrieve_again(
+        self,
+        embeddings: np.ndarray,
+        observed: Modality,
+        ids: Sequence[str],
+        candidates: np.ndarray,
+        seen: np.ndarray,
+        count: int,
+    ) -> list[list[Hit]]:
+        """So many pairs for each row, best first, by a candidate too; see `kb.retrieval.second_look`."""
+        retriever = self.base.retriever
+        without = Excluded.nothing().and_rows(seen)
+        found = search_again(retriever, embeddings, observed, candidates, ids, without, count)
+        return found.hits(retriever.ids)
 
     def pairs(
         self, rows: Sequence[int], with_images: bool, longest_side: int | None = None

@@ -34,12 +34,18 @@ def row(judged: Judged, alike: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
     """A checked pair as it is kept."""
     assert judged.chosen is not None
     check = {
-        "chosen": float(truth[judged.chosen]),
         "candidates": truth.tolist(),
         "likeness": alike.tolist(),
-        "evidence": [0.25] * len(EVIDENCE),
+        "looks": [
+            {
+                "place": judged.chosen,
+                "chosen": float(truth[judged.chosen]),
+                "evidence": [0.25] * len(EVIDENCE),
+            }
+        ],
     }
-    candidates = [{**vars(one), "attempt": 1} for one in judged.judgements]
+    told = {"attempt": 1, "second_look": False}
+    candidates = [vars(one) | told for one in judged.judgements]
     return {"completion": {"candidates": candidates, "chosen": judged.chosen}, "check": check}
 
 

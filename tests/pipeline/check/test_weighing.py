@@ -43,18 +43,14 @@ def _row(generator: np.random.Generator, matters: dict[str, float]) -> dict[str,
     truth = sum(weight * values[name] for name, weight in matters.items())
     truth = truth + generator.normal(0, 0.02, 6) + generator.uniform(-0.5, 0.5)
     score = values["cosine"] - 0.5 * values["hubness"] + 0.2 * values["agreement"]
-    shared = {"valid": True, "reason": None, "niqe": None, "attempt": 1}
+    shared = {"valid": True, "reason": None, "niqe": None, "attempt": 1, "second_look": False}
     candidates = [
         shared | {name: float(own[n]) for name, own in (values | {"score": score}).items()}
         for n in range(6)
     ]
     chosen = int(np.argmax(score))
-    check = {
-        "chosen": float(truth[chosen]),
-        "candidates": truth.tolist(),
-        "likeness": alike.tolist(),
-        "evidence": [0.0] * len(EVIDENCE),
-    }
+    look = {"place": chosen, "chosen": float(truth[chosen]), "evidence": [0.0] * len(EVIDENCE)}
+    check = {"candidates": truth.tolist(), "likeness": alike.tolist(), "looks": [look]}
     return {"completion": {"candidates": candidates, "chosen": chosen}, "check": check}
 
 
@@ -105,13 +101,14 @@ def test_scores_by_other_weights_are_those_of_the_selector(quality: Standard | N
     row = {
         "completion": {
             "chosen": judged.chosen,
-            "candidates": [{**vars(one), "attempt": 1} for one in judged.judgements],
+            "candidates": [
+                {**vars(one), "attempt": 1, "second_look": False} for one in judged.judgements
+            ],
         },
         "check": {
-            "chosen": 0.0,
             "candidates": [0.0] * 4,
             "likeness": (embeddings @ embeddings.T).tolist(),
-            "evidence": [0.0] * len(EVIDENCE),
+            "looks": [{"place": judged.chosen, "chosen": 0.0, "evidence": [0.0] * len(EVIDENCE)}],
         },
     }
     pair = Candidates(row, scoring, standards)
