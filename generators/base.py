@@ -90,8 +90,8 @@ class CaptionRequest:
     """Ask for ``len(seeds)`` captions of ``image``, with the best example first.
 
     ``numbers`` are those of the candidates among all that the row's attempt is to have from these
-    examples or without any, of which others may have been asked for before: 0, 1, ... where they are left out. ``file`` is what the image was decoded
-    from, where that is at hand.
+    examples or without any, of which others may have been asked for before: 0, 1, ... where they are
+    left out. ``file`` is what the image was decoded from, where that is at hand.
     """
 
     row_id: str

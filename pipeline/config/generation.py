@@ -102,7 +102,7 @@ class GenerationSettings(BaseModel):
     second_look: SecondLook | None = Field(
         None,
         description="{below}: retrieve anew for rows below so much confidence, by the best candidate too,"
-        " draw `n` more (`least`, in rounds), and keep the better of both; needs the run's check",
+        " draw more, and keep the better of both; needs the run's check",
     )
     image_format: ImageFormat = Field(
         default_factory=lambda: ImageFormat(),

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from generators.base import derive_seed
+from generators.base import Needs, derive_seed
 from pipeline.advice.estimate import estimate
 from pipeline.check.intervals import paired
 from pipeline.completion.confidence import EVIDENCE, Calibration
 from pipeline.config.config import load_config, make_config
+from pipeline.config.generation import GenerationSettings
 from pipeline.export.checked import checked as card
 from pipeline.job import Job
 from pipeline.ledger.summary import told
@@ -271,3 +272,15 @@ def test_what_can_not_be_is_refused_in_a_line(
     with pytest.raises(ConfigError, match=message) as error:
         make_config(values | changes)
     assert "\n" not in str(error.value)
+
+
+def test_as_many_are_drawn_again_as_is_said_or_else_as_the_first_round_has() -> None:
+    needs = Needs(text=True, image=False)
+    for look, n, again in (
+        ({"below": 0.4, "candidates": 5}, 4, 5),
+        ({"below": 0.4}, 4, 4),
+        ({"below": 0.4}, {"least": 2, "most": 6}, 2),
+        (None, 4, 0),
+    ):
+        settings = GenerationSettings.model_validate({"n": n, "second_look": look})
+        assert settings.drawn_again("text", needs) == again
