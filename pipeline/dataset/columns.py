@@ -32,7 +32,7 @@ class ColumnSettings(BaseModel):
     id: str | None = Field(
         default=None,
         description="Column of unique ids; found by name if left out; 'none': a digest of the row."
-        " A column within another is named by its path, as in caption.en.",
+        " A column within another is named by its path, as in caption.en, also of a map by its key.",
     )
     image: str | None = Field(
         default=None,

@@ -15,6 +15,7 @@ from pipeline.dataset.elsewhere import HALVES
 from pipeline.dataset.forms.names import is_about, is_image
 from pipeline.dataset.forms.reasons import NO_STRING, OUTSIDE
 from pipeline.dataset.forms.unused import by_suffix, empty_files, unused
+from pipeline.dataset.nested import paths_within
 from pipeline.dataset.opening import empty_tables, table_names
 
 logger = logging.getLogger(__name__)
@@ -124,13 +125,18 @@ def _columns(catalog: Catalog, in_use: bool) -> Iterator[str]:
             kinds = sorted({type_in_words(field)[:_TYPE] for field in others})
             names = [field.name for field in others]
             within = next((field.name for field in others if has_fields(field)), None)
-            named = (
-                f", or name a field within it (columns.{half}: {within}.FIELD)" if within else ""
-            )
+            named = f", or {_to_name(catalog.dataset, within, half)}" if within else ""
             yield (
                 f"every row counts as without {half}, which may lie in {_shown(names)}"
                 f" ({', '.join(kinds)}); no {half} is read of that: make it {_READ[half]}{named}"
             )
+
+
+def _to_name(dataset: Dataset, column: str, half: str) -> str:
+    """What lets a field within a column be read, with the paths that there are."""
+    first, *others = paths_within(dataset, column, half) or [f"{column}.FIELD"]
+    besides = f"; there is {' and '.join(others)} too" if others else ""
+    return f"name a field within it (columns.{half}: {first}{besides})"
 
 
 def doubtful(catalog: Catalog) -> list[str]:
@@ -159,8 +165,8 @@ def _no_strings(catalog: Catalog) -> Iterator[str]:
     if rows := catalog.reasons()["text"].get(NO_STRING):
         yield (
             f"rows whose {name!r} is neither a text nor a list of texts, such as texts by language or"
-            f" lists within lists: {rows}; no text is read of them: name a field within it"
-            f" (columns.text: {name}.FIELD), or write a string or a list of strings"
+            f" lists within lists: {rows}; no text is read of them:"
+            f" {_to_name(catalog.dataset, str(name), 'text')}, or write a string or a list of strings"
         )
 
 

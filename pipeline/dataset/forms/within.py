@@ -1,7 +1,8 @@
 """Columns that lie within others, named by a path: `caption.en` of texts by language, `sentences.raw` of a list.
 
-A path goes through objects by the names of their fields, and through lists to that field of every
-item. A column that is called like a path counts before it.
+A path goes through objects by the names of their fields, through maps by their keys, and through
+lists to that field of every item, or by a number to one item (`turns.1.value`). A column that is
+called like a path counts before it, and so does a field.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.dataset.forms.base import Batch, Source, SourceFile, is_list
+from pipeline.dataset.forms.base import Batch, Source, SourceFile, is_list, is_string
+
+# The fields of a map's entries, as they are stored.
+_ENTRY = ("key", "value")
+_NOTHING = object()
 
 
 def value_at(row: Mapping[str, Any], name: str) -> Any:
@@ -23,16 +28,33 @@ def value_at(row: Mapping[str, Any], name: str) -> Any:
     --------
     >>> value_at({"sentences": [{"raw": "a hat"}, {"raw": "a cap"}]}, "sentences.raw")
     ['a hat', 'a cap']
+    >>> value_at({"sentences": [{"raw": "a hat"}, {"raw": "a cap"}]}, "sentences.1.raw")
+    'a cap'
     """
-    return row[name] if name in row else _at(row, name.split("."))
+    found = row[name] if name in row else _at(row, name.split("."))
+    return None if found is _NOTHING else found
 
 
 def _at(value: Any, parts: Sequence[str]) -> Any:
+    """What lies at a path; `_NOTHING` where it leads nowhere."""
     if not parts:
         return value
-    if isinstance(value, list):
-        return [_at(item, parts) for item in value]
-    return _at(value.get(parts[0]), parts[1:]) if isinstance(value, Mapping) else None
+    if isinstance(value, Mapping):
+        names = ((".".join(parts[:end]), parts[end:]) for end in range(1, len(parts) + 1))
+        tried = (_at(value[name], rest) for name, rest in names if name in value)
+        return next((found for found in tried if found is not _NOTHING), _NOTHING)
+    if not isinstance(value, list):
+        return _NOTHING
+    first, rest = parts[0], parts[1:]
+    found = [_at(item, parts) for item in value]
+    if (not value and not first.isdecimal()) or any(one is not _NOTHING for one in found):
+        return [None if one is _NOTHING else one for one in found]
+    entries = (i for i in value if isinstance(i, Mapping) and set(i) == set(_ENTRY))
+    entry = next((entry for entry in entries if str(entry["key"]) == first), None)
+    if entry is not None:
+        return _at(entry["value"], rest)
+    is_place = first.isdecimal() and int(first) < len(value)
+    return _at(value[int(first)], rest) if is_place else _NOTHING
 
 
 class Within:
@@ -72,7 +94,7 @@ class Within:
         """The fields that paths lead to."""
         found: dict[str, pa.Field] = {}
         for name in self._names:
-            base, *parts = name.split(".")
+            base, parts = _column_of(name, schema.names)
             if name not in schema.names and base in schema.names:
                 kind = _type_at(schema.field(base).type, parts)
                 if kind is not None:
@@ -82,7 +104,8 @@ class Within:
     def _asked(self, columns: Sequence[str] | None) -> list[str]:
         schema = self._source.schema()
         found, asked = self._found(schema), schema.names if columns is None else columns
-        return list(dict.fromkeys(n.split(".")[0] if n in found else n for n in asked))
+        bases = (_column_of(n, schema.names)[0] if n in found else n for n in asked)
+        return list(dict.fromkeys(bases))
 
     def _read(self, batches: Iterator[Batch], columns: Sequence[str] | None) -> Iterator[Batch]:
         schema = self._source.schema()
@@ -93,7 +116,7 @@ class Within:
             arrays, fields = [], []
             for name in asked:
                 if name in found:
-                    base, *parts = name.split(".")
+                    base, parts = _column_of(name, schema.names)
                     arrays.append(_array_at(batch[base], parts))
                     fields.append(found[name])
                 else:
@@ -102,24 +125,70 @@ class Within:
             yield positions, pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
 
+def _column_of(path: str, columns: Sequence[str]) -> tuple[str, list[str]]:
+    """The column that a path begins with, and what is left of the path."""
+    parts = path.split(".")
+    bases = (".".join(parts[:end]) for end in range(1, len(parts)))
+    base = next((base for base in bases if base in columns), parts[0])
+    return base, parts[base.count(".") + 1 :]
+
+
 def _type_at(kind: pa.DataType, parts: Sequence[str]) -> pa.DataType | None:
     if not parts:
         return kind
     if is_list(kind):
         inner = _type_at(kind.value_type, parts)
-        return None if inner is None else pa.list_(inner)
-    if not pa.types.is_struct(kind) or kind.get_field_index(parts[0]) < 0:
-        return None
-    return _type_at(kind.field(parts[0]).type, parts[1:])
+        if inner is not None:
+            return pa.list_(inner)
+        held = kind.value_type
+        if _is_entry(held):
+            return _type_at(held.field("value").type, parts[1:])
+        return _type_at(held, parts[1:]) if parts[0].isdecimal() else None
+    name, rest = _field_of(kind, parts)
+    return None if name is None else _type_at(kind.field(name).type, rest)
+
+
+def _field_of(kind: pa.DataType, parts: Sequence[str]) -> tuple[str | None, Sequence[str]]:
+    """The field of a struct that a path goes on to, and what is left of the path."""
+    for end in range(1, len(parts) + 1) if pa.types.is_struct(kind) else ():
+        name = ".".join(parts[:end])
+        if kind.get_field_index(name) >= 0:
+            inner = _type_at(kind.field(name).type, parts[end:])
+            if inner is not None:
+                return name, parts[end:]
+    return None, parts
+
+
+def _is_entry(kind: pa.DataType) -> bool:
+    """Whether values are entries of a map whose keys can be named."""
+    if not pa.types.is_struct(kind) or tuple(field.name for field in kind) != _ENTRY:
+        return False
+    key = kind.field("key").type
+    return is_string(key) or pa.types.is_integer(key)
 
 
 def _array_at(array: pa.Array, parts: Sequence[str]) -> pa.Array:
     if not parts:
         return array
     if pa.types.is_struct(array.type):
+        name, rest = _field_of(array.type, parts)
         # Its null rows are null in the field too.
-        return _array_at(array.flatten()[array.type.get_field_index(parts[0])], parts[1:])
-    items = _array_at(array.flatten(), parts)
+        return _array_at(array.flatten()[array.type.get_field_index(name)], rest)
+    items = array.flatten()
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
-    ends = pa.array(np.cumsum([0, *lengths]), pa.int32())
-    return pa.ListArray.from_arrays(ends, items, mask=array.is_null())
+    ends = np.cumsum([0, *lengths])
+    if _type_at(items.type, parts) is not None:
+        found = _array_at(items, parts)
+        return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), found, mask=array.is_null())
+    if _is_entry(items.type):
+        keys, values = items.flatten()
+        named = pc.equal(keys.cast(pa.string()), parts[0])
+        hits = np.flatnonzero(pc.fill_null(named, False).to_numpy(zero_copy_only=False))
+        rows = np.searchsorted(ends, hits, side="right") - 1
+        # Of a key that stands twice the first counts.
+        (rows, first), items = np.unique(rows, return_index=True), values
+        at, there = np.zeros(len(array), np.int64), np.zeros(len(array), bool)
+        at[rows], there[rows] = hits[first], True
+    else:
+        at, there = ends[:-1] + int(parts[0]), lengths > int(parts[0])
+    return _array_at(items.take(pa.array(at, mask=~there)), parts[1:])

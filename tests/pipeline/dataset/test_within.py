@@ -97,7 +97,49 @@ def test_what_is_no_text_among_texts_passes_through(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["rows.jsonl", "parquet"])
 def test_captions_within_objects_are_told_with_how_to_name_them(tmp_path: Path, form: str) -> None:
     catalog = Catalog.scan(open_dataset(write(tmp_path, form, caption=TEXTS)), tmp_path / "found")
-    assert any("(columns.text: caption.FIELD)" in line for line in overlooked(catalog))
+    (told,) = (line for line in overlooked(catalog) if "columns.text" in line)
+    assert told.endswith("(columns.text: caption.de; there is caption.en too)")
+
+
+def _maps(folder: Path, form: str, texts: list[Any]) -> Path:
+    """Captions in a map by language, whose type knows none of the keys."""
+    kind = pa.map_(pa.string(), pa.string())
+    maps = pa.array([text and list(text.items()) for text in texts], kind)
+    table = pa.table({"id": ["0", "1", "2"], "image": [PNG] * 3, "caption": maps})
+    if form == "arrow":
+        with pa.ipc.new_file(str(folder / "rows.arrow"), table.schema) as writer:
+            writer.write_table(table)
+    else:
+        pq.write_table(table, folder / "rows.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_a_value_of_a_map_is_chosen_by_its_key_and_all_are_kept(tmp_path: Path, form: str) -> None:
+    folder = _maps(tmp_path, form, TEXTS)
+    dataset = open_dataset(folder, columns={"text": "caption.de"})
+    assert [row["text"] for row in read(dataset)] == [["ein Hut"], ["eine Mütze"], []]
+    held = [{e["key"]: e["value"] for e in row["extra"]["caption"] or ()} for row in read(dataset)]
+    assert held == [TEXTS[0], TEXTS[1], {}]
+    assert dataset.fetch(dataset.files[0], [2, 1])["text"].to_pylist() == [[], ["eine Mütze"]]
+    told = overlooked(Catalog.scan(open_dataset(folder), tmp_path / "found"))
+    assert any("columns.text: caption.de; there is caption.en too" in line for line in told)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_key_may_hold_a_dot_and_a_number_names_an_item(tmp_path: Path, form: str) -> None:
+    said = [[{"from": "human", "value": "?"}, {"from": "gpt", "value": f"hat {n}"}] for n in (0, 1)]
+    meta = [{"caption.en": "a"}, {"caption.en": "b"}]
+    folder = write(tmp_path, form, said=[*said, []], meta=[*meta, None])
+    for path, texts in (("said.1.value", ["hat 0", "hat 1"]), ("meta.caption.en", ["a", "b"])):
+        rows = read(open_dataset(folder, columns={"text": path}))
+        assert [row["text"] for row in rows] == [[texts[0]], [texts[1]], []]
+
+
+def test_a_path_through_a_list_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path, "rows.jsonl", sentences=[[{"raw": "a hat"}], [{"raw": "a cap"}]])
+    with pytest.raises(DatasetError, match=r"columns\.text: there is no column 'sentences\.row'"):
+        Catalog.scan(open_dataset(folder, columns={"text": "sentences.row"}), tmp_path / "found")
 
 
 def test_a_run_completes_and_exports_texts_of_a_path(tmp_path: Path) -> None:
