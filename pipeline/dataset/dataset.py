@@ -115,7 +115,7 @@ class Dataset:
         """
         root = Root.of(settings.path, base)
         format = settings.format if settings.format != "auto" else guess_format(root)
-        source = open_source(format, root, settings.quotes, folder)
+        source = open_source(format, root, settings.quotes, folder, settings.image_prefix)
         source = with_paths(source, settings.columns)
         check_tables(source, root, settings.path, format)
         schema = known_schema(source, settings.columns)
@@ -123,7 +123,8 @@ class Dataset:
             raise DatasetError(f"path {settings.path!r} has no rows")
         columns = resolve_columns(guess_halves(settings.columns, source), schema)
         images = Root.of(settings.image_root, base) if settings.image_root else root
-        dataset = cls(settings, format, source, columns, Pictures(images), root)
+        pictures = Pictures(images, settings.image_prefix)
+        dataset = cls(settings, format, source, columns, pictures, root)
         dataset.excluded = excluded_ids(settings.exclude, base)
         dataset._look()
         dataset.learn("", known or {})

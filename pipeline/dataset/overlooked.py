@@ -12,9 +12,10 @@ from pipeline.dataset.catalog import Catalog
 from pipeline.dataset.columns import NONE, has_fields, may_hold, text_kind, type_in_words
 from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.elsewhere import HALVES
-from pipeline.dataset.forms.names import is_about, is_image
+from pipeline.dataset.forms.names import is_image
 from pipeline.dataset.forms.reasons import NO_STRING, OUTSIDE
-from pipeline.dataset.forms.unused import by_suffix, empty_files, unused
+from pipeline.dataset.forms.unused import by_suffix, empty_files, may_hold_data, unused
+from pipeline.dataset.moved import moved
 from pipeline.dataset.nested import paths_within
 from pipeline.dataset.opening import empty_tables, table_names
 
@@ -42,7 +43,7 @@ def overlooked(catalog: Catalog, in_use: bool = False) -> list[str]:
     said = {*empty, *out}
     files = unused(name for name in left if name not in said)
     told = [*_empty(empty), *_links(out), *files]
-    return [*told, *_within(catalog), *_columns(catalog, in_use)]
+    return [*moved(catalog), *told, *_within(catalog), *_columns(catalog, in_use)]
 
 
 def _empty(names: Sequence[str]) -> Iterator[str]:
@@ -81,7 +82,7 @@ def _unused(dataset: Dataset, named: Iterable[str]) -> list[str]:
         Paths of the images that rows name.
     """
     used = set(getattr(dataset.source, "used", lambda: table_names(dataset.source))())
-    left = [n for n in dataset.root.names() if n not in used and not is_about(n)]
+    left = [n for n in may_hold_data(dataset.root.names()) if n not in used]
     if not left:
         return []
     known, own = set(dataset.root.names()), dataset.images.root.path == dataset.root.path
@@ -96,8 +97,8 @@ def _unused(dataset: Dataset, named: Iterable[str]) -> list[str]:
     inside = [
         f"{name}/{member}"
         for name, members in packed.items()
-        for member in dataset.images.packed(name)
-        if own and member not in members and not is_about(member)
+        for member in may_hold_data(dataset.images.packed(name))
+        if own and member not in members
     ]
     return [name for name in left if name not in used] + inside
 

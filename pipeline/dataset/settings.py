@@ -63,12 +63,18 @@ class DatasetSettings(BaseModel):
         description="Folder that paths of images are relative to and may not leave;"
         " the dataset's own folder if left out.",
     )
+    image_prefix: str | None = Field(
+        default=None,
+        min_length=1,
+        description="What paths of images begin with that were written elsewhere, such as"
+        " /home/ann/photos or https://host/images: left off, the rest is below image_root.",
+    )
     exclude: str | None = Field(
         default=None,
         description="Text file with the ids of rows to leave out, one a line.",
     )
 
-    @field_validator("path", "image_root", "exclude")
+    @field_validator("path", "image_root", "image_prefix", "exclude")
     @classmethod
     def _without_password(cls, value: str | None) -> str | None:
         return without_password(value)

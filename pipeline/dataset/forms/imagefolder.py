@@ -30,7 +30,8 @@ from pipeline.dataset.forms.csv_records import Quotes
 from pipeline.dataset.forms.faulty import FAULT, add_faults, utf8_strings
 from pipeline.dataset.forms.kinds import json_kinds, loose_strings
 from pipeline.dataset.forms.metadata import is_metadata, open_metadata, path_from, strings_of
-from pipeline.dataset.forms.names import AlikeNames, is_image
+from pipeline.dataset.forms.names import is_image
+from pipeline.dataset.forms.pictures import Pictures
 from pipeline.dataset.forms.reasons import is_visible
 from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.rows import Columns
@@ -52,7 +53,7 @@ _UNREAD = "rows that can't be read, which may be of pictures that no other row n
 class ImageFolderSource:
     """All image files below a root, with their metadata."""
 
-    def __init__(self, root: Root, quotes: Quotes = "auto") -> None:
+    def __init__(self, root: Root, quotes: Quotes = "auto", prefix: str | None = None) -> None:
         self.root = root
         names = root.names()
         self._metadata = root.filled(n for n in names if is_metadata(n))
@@ -60,7 +61,8 @@ class ImageFolderSource:
         self._sidecars = Sidecars(root, [n for f in pictured for n in root.images(f)])
         self._folders = sorted({*pictured, *self._sidecars.alone})
         self._table = open_metadata(root, self._metadata, quotes)
-        self._alike = AlikeNames(n for n in names if is_image(n))
+        # What reads the pictures finds them too, lest one that is named is a row of its own.
+        self._pictures = Pictures(root, prefix)
         self._named: tuple[set[str], Left] | None = None
         self._rest_of: tuple[str, list[str]] | None = None
 
@@ -212,8 +214,9 @@ class ImageFolderSource:
 
     def _place(self, path: str, loosely: bool = True) -> str:
         """The image of the folder that a path in the metadata means."""
-        name = path.removeprefix(f"{self.root.path}/")
-        return name if name in self.root else self._alike.find(name, loosely) or name
+        place = self._pictures.find(path, loosely)
+        name = posixpath.normpath(place) if isinstance(place, str) else path
+        return name if name in self.root else path
 
     def _located(self, folder: str, path: str) -> str:
         """A path in the metadata of a folder from the root; some are from there, and lead nowhere else."""
@@ -240,6 +243,10 @@ class ImageFolderSource:
         first = next((folder for folder in self._folders if self._unnamed(folder)), None)
         told = first == posixpath.dirname(name)
         return {_UNREAD: self._names_in_metadata()[1]} if told else {}
+
+    def described(self) -> set[str]:
+        """The images that the metadata names."""
+        return self._names_in_metadata()[0]
 
     def _names_in_metadata(self) -> tuple[set[str], Left]:
         """The images that the metadata names, and its rows that can't be read and name none."""

@@ -29,8 +29,9 @@ _BESIDE_DATA = frozenset(
 )
 
 # What tells of data and holds none: nobody misses it.
+_OF_ALL = r"(readme|licen[cs]e|copying|notice|citation|changelog|contributing|authors|version)\b.*"
 _ABOUT = re.compile(
-    r"(readme|licen[cs]e|copying|notice|citation|changelog|contributing|authors|version)\b.*"
+    rf"{_OF_ALL}"
     r"|(sha\d+|md5|check)sums?(\.\w+)?|.*_stats\.json"
     r"|(dataset_infos?|dataset_dict|state|croissant)\.json"
     r"|.*\.(md|rst|bib|cff|sha\d+|md5|sfv|crc32?|log|lock|tmp|py|ipynb|sh|bat|js|css|html?"
@@ -67,6 +68,11 @@ def is_about(name: str) -> bool:
     if is_image(base) or holds_rows(base):
         return False
     return _ABOUT.fullmatch(base) is not None
+
+
+def tells_of_all(name: str) -> bool:
+    """Whether a file is called as one that tells of all that lies beside it."""
+    return re.fullmatch(_OF_ALL, posixpath.basename(name), re.IGNORECASE) is not None
 
 
 def holds_rows(name: str) -> bool:
@@ -117,6 +123,20 @@ def same_name(name: str) -> str:
     True
     """
     return posixpath.normpath(unicodedata.normalize("NFC", name).replace("\\", "/"))
+
+
+def without_prefix(path: str, prefix: str | None) -> str:
+    """A path less what it begins with, whole folders, whatever separates them; as it is where it does not.
+
+    Examples
+    --------
+    >>> without_prefix("C:\\\\photos\\\\a\\\\1.png", "C:/photos")
+    'a\\\\1.png'
+    """
+    start = f"{prefix.replace(chr(92), '/').rstrip('/')}/" if prefix else ""
+    if not start or not path.replace("\\", "/").startswith(start):
+        return path
+    return path[len(start) :].lstrip("/\\")
 
 
 class AlikeNames:

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from pipeline.dataset.forms import reasons
 from pipeline.dataset.forms.archives import Archives
 from pipeline.dataset.forms.base import MAX_IMAGE_BYTES
-from pipeline.dataset.forms.names import AlikeNames, is_image
+from pipeline.dataset.forms.names import AlikeNames, is_image, without_prefix
 from pipeline.dataset.forms.root import Root
 
 _REQUESTS = 16
@@ -36,9 +36,12 @@ class Pictures:
     ----------
     root
         Its pattern does not matter: rows may name what lies beside them.
+    prefix
+        What paths begin with that were written elsewhere, and have to be without here.
     """
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Root, prefix: str | None = None) -> None:
+        self._prefix = prefix
         self.root = Root(root.fs, root.path) if root.pattern is not None else root
         self._bounds = [self.root.path, *filter(None, [_blobs(self.root)])]
 
@@ -59,7 +62,9 @@ class Pictures:
 
         `loosely`: also what means the same less closely (`AlikeNames`), where nothing is closer.
         """
-        path = self._own(path)
+        return self._find(self._own(path), loosely)
+
+    def _find(self, path: str, loosely: bool = True) -> str | tuple[str, str] | None:
         name = path.removeprefix(f"{self.root.path}/")
         if self.root.local:
             place = os.path.join(self.root.path, path)
@@ -96,7 +101,8 @@ class Pictures:
         return data, reason and reasons.about(reason, given)
 
     def _own(self, path: str) -> str:
-        """The path of a picture that is named by its URL, if that leads into the root."""
+        """A path without the prefix; and of a URL, if that leads into the root, the path."""
+        path = without_prefix(path, self._prefix)
         if "://" not in path:
             return path
         if self.root.local:
@@ -125,7 +131,7 @@ class Pictures:
         answer = self._read_local(path) if self.root.local else self._read_remote(path)
         if answer[1] not in (reasons.NO_FILE, reasons.NOT_A_FILE):
             return answer
-        place = self.find(path)
+        place = self._find(path)
         if isinstance(place, tuple):
             return self._archives.read(place)
         if place is None:

@@ -6,6 +6,7 @@ import importlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.dataset.forms.arrow import ARROW_SUFFIXES
 from pipeline.dataset.forms.base import DatasetError, Source
@@ -42,12 +43,22 @@ _SHARD = re.compile(r"(?:.*/)?\d+")
 
 
 def open_source(
-    form: str, root: Root, quotes: Quotes = "auto", folder: Path | None = None
+    form: str,
+    root: Root,
+    quotes: Quotes = "auto",
+    folder: Path | None = None,
+    prefix: str | None = None,
 ) -> Source:
-    """The source of a form, over a root; `quotes` is for CSV, `folder` for what spares a reading."""
+    """The source of a form, over a root.
+
+    `quotes` is for CSV, `folder` for what spares a reading, and `prefix` is what paths of images begin with
+    that were written elsewhere.
+    """
     module, _, name = SOURCES[form].partition(":")
     made = getattr(importlib.import_module(module), name)
-    source: Source = made(root, quotes=quotes) if form in ("csv", "imagefolder") else made(root)
+    asked: dict[str, Any] = {"quotes": quotes} if form in ("csv", "imagefolder") else {}
+    asked |= {"prefix": prefix} if form == "imagefolder" else {}
+    source: Source = made(root, **asked)
     if folder is not None and (keep_in := getattr(source, "keep_in", None)):
         keep_in(folder)
     return source

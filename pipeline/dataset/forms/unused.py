@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Sequence
 
-from pipeline.dataset.forms.names import COMPRESSED_SUFFIXES, is_image
+from pipeline.dataset.forms.names import COMPRESSED_SUFFIXES, is_about, is_image, tells_of_all
 
 _SHOWN = 2
 _KINDS = 6
@@ -15,6 +15,31 @@ _UNREADABLE = (
     *(".tfrecord", ".tfrecords", ".lmdb", ".mdb", ".h5", ".hdf5", ".npz", ".npy", ".pkl"),
     *(".pickle", ".pt", ".xlsx", ".xls", ".mat", ".db", ".sqlite", ".beton", ".mds"),
 )
+
+
+# Texts that tell of a dataset, but for those that are called as a picture beside them.
+_TEXTS = (".md", ".rst", ".htm", ".html", ".yml", ".yaml", ".toml", ".log")
+
+
+def may_hold_data(names: Sequence[str]) -> list[str]:
+    """Those of some files that may hold data: of what only tells of it, the texts beside pictures.
+
+    Examples
+    --------
+    >>> may_hold_data(["1.md", "1.png", "2.png.md", "2.png", "README.md", "notes.md"])
+    ['1.md', '1.png', '2.png.md', '2.png']
+    """
+    pictures = {name for name in names if is_image(name)}
+    stems = pictures | set(map(_stem, pictures))
+    return [n for n in names if not is_about(n) or (_is_text(n) and _stem(n) in stems)]
+
+
+def _is_text(name: str) -> bool:
+    return name.lower().endswith(_TEXTS) and not tells_of_all(name)
+
+
+def _stem(name: str) -> str:
+    return posixpath.splitext(name)[0]
 
 
 def by_suffix(names: Iterable[str]) -> list[str]:
@@ -45,6 +70,8 @@ def unused(names: Iterable[str]) -> list[str]:
             )
         elif suffix in _UNREADABLE:
             line += "; that form is not read: write Parquet, JSON Lines, CSV or WebDataset of it"
+        elif suffix in _TEXTS:
+            line += "; texts beside pictures are read of .txt files"
         lines.append(line)
     return lines
 

@@ -54,6 +54,15 @@ def test_files_that_no_form_reads_are_counted_by_suffix(tmp_path: Path) -> None:
     ]
 
 
+def test_texts_of_other_suffixes_beside_pictures_are_named(tmp_path: Path) -> None:
+    put(tmp_path, [*(f"{n}.png" for n in range(4)), "README.png"], PNG)
+    put(tmp_path, ["0.md", "1.png.md", "2.html", "README.md", "notes.md", "3.py"], b"a hat")
+    assert overlooked(catalog_of(tmp_path)) == [
+        "2 .md files (0.md, 1.png.md) are not used; texts beside pictures are read of .txt files",
+        "1 .html file (2.html) is not used; texts beside pictures are read of .txt files",
+    ]
+
+
 def test_pictures_that_no_row_names_are_counted_and_those_it_names_are_not(tmp_path: Path) -> None:
     put(tmp_path, [f"images/{n}.png" for n in range(5)], PNG)
     rows = [{"image": f"images\\{n}.PNG", "text": "x"} for n in range(3)]
