@@ -82,8 +82,7 @@ class Dataset:
         self.format = format
         self.excluded: frozenset[str] = frozenset()
         self.source = source
-        self.images = images
-        self.root = root
+        self.images, self.root = images, root
         self._asked_for = guess_halves(settings.columns, source)
         self._read = known_schema(source, self._asked_for)
         self._unified_columns = Unified(columns, self._read, images)
@@ -122,8 +121,8 @@ class Dataset:
         if not schema.names:
             raise DatasetError(f"path {settings.path!r} has no rows")
         columns = resolve_columns(guess_halves(settings.columns, source), schema)
-        images = Root.of(settings.image_root, base) if settings.image_root else root
-        pictures = Pictures(images, settings.image_prefix)
+        place = Root.of(settings.image_root, base) if settings.image_root else root
+        pictures = Pictures(place, settings.image_prefix)
         dataset = cls(settings, format, source, columns, pictures, root)
         dataset.excluded = excluded_ids(settings.exclude, base)
         dataset._look()

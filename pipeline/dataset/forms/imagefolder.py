@@ -1,9 +1,8 @@
 """Folders of image files, described by `metadata.jsonl`, `.csv` or `.parquet` beside them.
 
 The metadata's `file_name` is relative to the metadata's own folder, as Hugging Face has it, or to the
-root where no such image is there. Images
-that no metadata names are rows as well. A text that the metadata has not may lie in a file beside its
-image (see `pipeline.dataset.forms.sidecars`).
+root where no such image is there. Images that no metadata names are rows as well. A text that the
+metadata has not may lie in a file beside its image (see `pipeline.dataset.forms.sidecars`).
 """
 
 from __future__ import annotations
@@ -226,14 +225,8 @@ class ImageFolderSource:
 
     def _file(self, name: str, version: str, images: dict[str, str]) -> SourceFile:
         folder = posixpath.dirname(name)
-        below = digest(
-            *(
-                part
-                for inner, listing in images.items()
-                if not folder or inner == folder or inner.startswith(f"{folder}/")
-                for part in (inner, listing)
-            )
-        )
+        inside = (i for i in images if not folder or i == folder or i.startswith(f"{folder}/"))
+        below = digest(*(part for inner in inside for part in (inner, images[inner])))
         return SourceFile(name, self.root.url(name), f"{version}+{below}")
 
     def left(self, name: str) -> dict[str, Left]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fnmatch
 import os
 import posixpath
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipeline.dataset.forms.base import DatasetError
+from pipeline.dataset.forms.compressed import damage_named, plain
 from pipeline.dataset.forms.names import is_beside_data, is_image, readable
 from pipeline.storage.digests import digest
 
+# A file of no more bytes is looked into for whether it holds any, as an empty one that is packed has some.
+_BLANK = 512
 # What stands in a file's place where Git LFS was to fetch it and has not.
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -154,7 +158,7 @@ class Root:
         return [name for name in names if not self.is_empty(name)]
 
     def is_empty(self, name: str) -> bool:
-        """Whether a file has no byte; looked at once."""
+        """Whether a file has no byte, also unpacked, or only white space; looked at once."""
         if name not in self._empty:
             try:
                 size = (
@@ -164,8 +168,19 @@ class Root:
                 )
             except OSError:  # opening it will tell why
                 size = None
-            self._empty[name] = size == 0
+            self._empty[name] = size == 0 or (
+                size is not None and size <= _BLANK and self._is_blank(name)
+            )
         return self._empty[name]
+
+    def _is_blank(self, name: str) -> bool:
+        """Whether a small file holds nothing that shows."""
+        try:
+            with self.open(name) as file, damage_named(name):
+                held = plain(file).read(_BLANK)
+        except (DatasetError, OSError):  # reading it will tell why
+            return False
+        return not held.removeprefix(codecs.BOM_UTF8).strip()
 
     def listing_version(self, names: list[str]) -> str:
         """One version for many files; one that cannot be looked at (a broken link) counts too."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -106,6 +109,32 @@ def test_it_is_named_and_the_others_are_read(
     assert [line for line in told if empty in line] == [
         f"1 empty file ({empty}): nothing is read of it; copy or write again what should hold rows"
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "held"),
+    [
+        ("a.csv.gz", gzip.compress(b"")),
+        ("c.csv.xz", lzma.compress(b"")),
+        ("a.csv", b"\n\n"),
+        ("c.csv", b"\xef\xbb\xbf"),
+        ("c.jsonl.bz2", bz2.compress(b"\n")),
+        ("a.tar.gz", gzip.compress(b"")),
+        ("c.tar.zst", bytes(pa.compress(b"", "zstd", asbytes=True))),
+    ],
+)
+def test_so_is_one_that_is_empty_once_it_is_unpacked_or_blank(
+    tmp_path: Path, name: str, held: bytes
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    form = name[1:].partition(".")[2].split(".")[0]
+    {"csv": _csv, "jsonl": _jsonl, "tar": _tar}[form](data / f"b.{form}")
+    (data / name).write_bytes(held)
+    dataset = open_dataset(data)
+    assert [row["text"] for row in read(dataset)] == [["a hat"]]
+    told = overlooked(Catalog.scan(dataset, tmp_path / "found"))
+    assert [line.split(":")[0] for line in told if name in line] == [f"1 empty file ({name})"]
 
 
 def test_a_dataset_of_nothing_else_is_refused_by_their_names(tmp_path: Path) -> None:
