@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pyarrow.compute as pc
 
@@ -25,7 +25,7 @@ def moved(catalog: Catalog) -> list[str]:
     Only pictures count that no row has found: those of other rows are other pictures.
     """
     dataset = catalog.dataset
-    paths = _not_found(catalog)
+    paths = paths_told(catalog, _NOT_FOUND)
     if not paths:
         return []
     # The pictures of an image folder that no metadata names are rows of their own, and free.
@@ -43,12 +43,12 @@ def moved(catalog: Catalog) -> list[str]:
     ]
 
 
-def _not_found(catalog: Catalog) -> Counter[str]:
-    """The paths of images that rows name and that lead to no file, as their reasons tell them."""
+def paths_told(catalog: Catalog, kinds: Collection[str]) -> Counter[str]:
+    """The paths of images that reasons of some kinds tell of, and how many rows each; at most some thousands."""
     found: Counter[str] = Counter()
     for item in pc.value_counts(catalog.table["image_reason"]).to_pylist():
         kind, _, path = (item["values"] or "").partition(" '")
-        if kind in _NOT_FOUND and path.endswith("'"):
+        if kind in kinds and path.endswith("'"):
             found[path[:-1]] += item["counts"]
         if len(found) >= _LOOKED_AT:
             break

@@ -13,12 +13,14 @@ from pipeline.dataset.columns import NONE, has_fields, may_hold, text_kind, type
 from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.elsewhere import HALVES
 from pipeline.dataset.forms.names import is_image
-from pipeline.dataset.forms.reasons import NO_STRING, OUTSIDE
+from pipeline.dataset.forms.reasons import EMPTY_FILE, NO_STRING, NOT_ALLOWED, OUTSIDE, TOO_LARGE
 from pipeline.dataset.forms.unused import by_suffix, empty_files, may_hold_data, unused
-from pipeline.dataset.moved import moved
+from pipeline.dataset.moved import moved, paths_told
 from pipeline.dataset.nested import paths_within
 from pipeline.dataset.opening import empty_tables, table_names
 
+# Why a picture has no bytes that a row names, and that is there.
+_UNREAD = (EMPTY_FILE, TOO_LARGE, NOT_ALLOWED)
 logger = logging.getLogger(__name__)
 
 _COLUMNS = 8
@@ -38,7 +40,7 @@ def overlooked(catalog: Catalog, in_use: bool = False) -> list[str]:
     and that no row names. What only tells of data, a README or a list of checksums, is none of them.
     """
     empty = empty_tables(catalog.dataset.root)
-    left = _unused(catalog.dataset, catalog.image_paths())
+    left = _unused(catalog.dataset, [*catalog.image_paths(), *paths_told(catalog, _UNREAD)])
     out = _leading_out(catalog, left)
     said = {*empty, *out}
     files = unused(name for name in left if name not in said)

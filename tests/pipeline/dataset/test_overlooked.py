@@ -54,6 +54,20 @@ def test_files_that_no_form_reads_are_counted_by_suffix(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("table", ["rows.jsonl", "metadata.jsonl", "0.txt"])
+def test_an_empty_picture_that_a_row_names_is_named_as_that_alone(
+    tmp_path: Path, table: str
+) -> None:
+    put(tmp_path, ["0.png"], PNG)
+    put(tmp_path, ["1.png"], b"")
+    rows = [{"file_name": f"{n}.png", "text": "a hat"} for n in range(2)]
+    held = "a hat" if table == "0.txt" else "".join(json.dumps(row) + "\n" for row in rows)
+    put(tmp_path, [table], held.encode())
+    catalog = catalog_of(tmp_path)
+    assert catalog.reasons()["image"] == {"empty file '1.png'": 1}
+    assert overlooked(catalog) == []
+
+
 def test_texts_of_other_suffixes_beside_pictures_are_named(tmp_path: Path) -> None:
     put(tmp_path, [*(f"{n}.png" for n in range(4)), "README.png"], PNG)
     put(tmp_path, ["0.md", "1.png.md", "2.html", "README.md", "notes.md", "3.py"], b"a hat")
