@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import posixpath
-import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
@@ -33,8 +32,6 @@ _DIALOGUES = (
     ("conversations", "from", "value", "gpt"),
     ("messages", "role", "content", "assistant"),
 )
-# An object that begins with a list of objects.
-_LIST = re.compile(rb'\{\s*"[^"\\]*"\s*:\s*\[\s*\{')
 # What lists for detectors hold; those of captions are COCO's form.
 _OF_DETECTION = {"images", "annotations", "categories", "licenses"}
 _TEXTS = {"text", "caption", "captions", "txt", "texts"}
@@ -61,14 +58,53 @@ def is_lines(file: IO[bytes], name: str) -> bool:
     try:
         whole = json.loads(line)
     except (ValueError, RecursionError):
-        # A line may be longer than what was read of it, but not one of several of an object.
-        is_list = _LIST.match(line) is not None and not called
-        return not rest and not named and not is_list
+        if rest.strip():
+            # One of several of an object, or a row that can't be read.
+            return called and rest.lstrip().startswith(b"{")
+        # A line may be longer than what was read of it.
+        return not named and not (_is_alone(file) and _holds_rows(file, name, called))
     if not isinstance(whole, dict):
         return False
     if rest.strip() or not (named or b"[{" in line):
         return True
     return called and any(_is_half(*held) for held in whole.items())
+
+
+def _is_alone(file: IO[bytes]) -> bool:
+    """Whether nothing follows the first line of a file."""
+    file.seek(0)
+    ended = False
+    while block := file.read(_HEAD):
+        before, end, after = block.partition(b"\n")
+        if (block if ended else after).strip():
+            file.seek(0)
+            return False
+        ended = ended or bool(end)
+    file.seek(0)
+    return True
+
+
+def _holds_rows(file: IO[bytes], name: str, called: bool) -> bool:
+    """Whether a file that is one long object holds the rows, and is none itself; it is at its beginning after."""
+    reader, found = JsonReader(file, name), False
+    try:
+        for key in reader.entries():
+            if reader.peek() != "[":
+                reader.value()
+                held: Any = None
+            else:
+                items = reader.array()
+                held = list(islice(items, 1))
+                deque(items, maxlen=0)
+                found = found or isinstance(next(iter(held), None), dict)
+            if called and _is_half(key, held):
+                return False
+    except DatasetError:
+        # Reading it tells what is wrong.
+        return found or not called
+    finally:
+        file.seek(0)
+    return found
 
 
 def _is_half(key: str, value: Any) -> bool:
@@ -228,15 +264,23 @@ def _images_named(root: Root, name: str) -> tuple[bool, list[str]]:
             else:
                 # Of a file that is not large all is looked at, for a second list may follow the first.
                 most = _LOOKED_AT if len(head) == _HEAD else None
-                rows.extend(islice(json_rows(content, name), most))
+                for row in islice(json_rows(content, name), most):
+                    rows.append(row)
     except NoTable:
-        return True, []
+        # Where its rows have captions, reading it tells what has to be changed.
+        described = any(_is_text(k, v) for row in rows[:_LOOKED_AT] for k, v in row.items())
+        return not described, _images_of(rows) if described else []
     except (DatasetError, ValueError, RecursionError):
         text = head.decode("utf-16" if head.startswith(UTF_16) else "utf-8", "replace")
         first = text.partition('"')[2].partition('"')[0]
         return False, [first, *images_in_json(text).values()]
+    return True, _images_of(rows)
+
+
+def _images_of(rows: list[Any]) -> list[str]:
+    """Images that the first rows name."""
     found = [row for row in rows[:_LOOKED_AT] if isinstance(row, dict)]
-    return True, [v for row in found for v in row.values() if isinstance(v, str) and is_image(v)]
+    return [v for row in found for v in row.values() if isinstance(v, str) and is_image(v)]
 
 
 def _base(name: str) -> str:

@@ -83,11 +83,45 @@ def test_one_line_that_holds_all_rows_is_read_whatever_it_is_called(
     assert {row["image"]["bytes"] for row in rows} == {PNG}
 
 
-def test_one_line_that_holds_all_rows_may_be_long(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.jsonl.gz", "metadata.jsonl"])
+@pytest.mark.parametrize("first", [{}, {"info": {"by": "us"}}, {"info": "x" * (2 << 20)}])
+def test_one_line_that_holds_all_rows_may_be_long(
+    tmp_path: Path, name: str, first: dict[str, object]
+) -> None:
     (tmp_path / "0.png").write_bytes(PNG)
     rows = [{"image": "0.png", "text": "x" * 1000, "id": n} for n in range(1200)]
-    write_jsonl(tmp_path / "a.json", [{"data": rows}])
+    held = json.dumps(first | {"data": rows}).encode() + b"\n"
+    (tmp_path / name).write_bytes(gzip.compress(held) if name.endswith(".gz") else held)
     assert [row["id"] for row in read(open_dataset(tmp_path))] == [str(n) for n in range(1200)]
+
+
+def test_a_long_line_that_holds_all_rows_and_has_a_bad_byte_is_refused_by_its_place(
+    tmp_path: Path,
+) -> None:
+    rows = [{"image": "0.png", "text": "x" * 1000, "id": n} for n in range(1200)]
+    held = json.dumps({"info": 1, "data": rows}).encode()
+    bad = held.replace(b"xxx", b"x\xffx", 1)
+    (tmp_path / "a.json").write_bytes(bad)
+    with pytest.raises(DatasetError, match=f"^a.json: .* at byte {bad.index(255)}"):
+        read(open_dataset(tmp_path))
+
+
+def test_the_first_line_of_several_that_is_not_json_fails_alone(tmp_path: Path) -> None:
+    lines = [json.dumps(row) for row in ROWS]
+    (tmp_path / "a.jsonl").write_text("\n".join([lines[0][:-9], *lines[1:], ""]))
+    assert [row["text"] for row in read(open_dataset(tmp_path))] == [[], ["hat 1"], ["hat 2"]]
+
+
+@pytest.mark.parametrize("rows", [1, 20])
+def test_two_lists_of_captions_are_refused_rather_than_passed_over(
+    tmp_path: Path, rows: int
+) -> None:
+    (tmp_path / "0.png").write_bytes(PNG)
+    (tmp_path / "a.json").write_text(json.dumps({"train": ROWS[:1] * rows, "test": ROWS[1:]}))
+    with pytest.raises(
+        DatasetError, match=r"^a\.json holds more than one list, 'train' and 'test'"
+    ):
+        read(open_dataset(tmp_path))
 
 
 def test_a_long_line_of_a_file_of_lines_that_begins_with_a_list_is_its_row(tmp_path: Path) -> None:
