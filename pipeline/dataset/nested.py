@@ -38,10 +38,9 @@ def paths_within(dataset: Dataset, column: str, half: str) -> list[str]:
         # A path counts once a row, however many items of a list it leads to.
         found.update(set(_leaves(value, column, half, _DEPTH)))
     named = [path for path in found if path != column]
-    # A field is told before the language that it is in, and what more rows have before the rest.
-    return sorted(
-        named, key=lambda path: (not may_be_called(half, path.rpartition(".")[2]), -found[path])
-    )[:_SHOWN]
+    # What is called as the half comes before the rest, and what more rows have before what fewer have.
+    calls = {path: not may_be_called(half, path.rpartition(".")[2]) for path in named}
+    return sorted(named, key=lambda path: (calls[path], -found[path], path))[:_SHOWN]
 
 
 def _first_values(dataset: Dataset, column: str) -> Iterator[Any]:
@@ -71,11 +70,12 @@ def _leaves(value: Any, path: str, half: str, depth: int) -> Iterator[str]:
         for key, inner in value.items():
             yield from _leaves(inner, f"{path}.{key}", half, depth - 1)
     elif isinstance(value, list):
-        for item in value:
+        for place, item in enumerate(value):
             if isinstance(item, dict) and list(item) == ["key", "value"]:
                 yield from _leaves(item["value"], f"{path}.{item['key']}", half, depth - 1)
-            elif not isinstance(item, list):  # no half is a list of lists
-                yield from _leaves(item, path, half, depth - 1)
+            else:  # no half is a list of lists
+                inner = f"{path}.{place}" if isinstance(item, list) else path
+                yield from _leaves(item, inner, half, depth - 1)
     elif isinstance(value, str):
         if value.strip() and is_image(value) == (half == "image"):
             yield path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import posixpath
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from pipeline.dataset.catalog import Catalog
 from pipeline.dataset.columns import NONE, has_fields, may_hold, text_kind, type_in_words
 from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.elsewhere import HALVES
+from pipeline.dataset.forms.called import is_called
 from pipeline.dataset.forms.names import is_image
 from pipeline.dataset.forms.reasons import EMPTY_FILE, NO_STRING, NOT_ALLOWED, OUTSIDE, TOO_LARGE
 from pipeline.dataset.forms.unused import by_suffix, empty_files, may_hold_data, unused
@@ -45,7 +47,8 @@ def overlooked(catalog: Catalog, in_use: bool = False) -> list[str]:
     said = {*empty, *out}
     files = unused(name for name in left if name not in said)
     told = [*_empty(empty), *_links(out), *files]
-    return [*moved(catalog), *told, *_within(catalog), *_columns(catalog, in_use)]
+    apart = _apart(catalog)
+    return [*moved(catalog), *apart, *told, *_within(catalog), *_columns(catalog, in_use)]
 
 
 def _empty(names: Sequence[str]) -> Iterator[str]:
@@ -66,6 +69,24 @@ def _leading_out(catalog: Catalog, names: Sequence[str]) -> list[str]:
 def _links(names: Sequence[str]) -> Iterator[str]:
     for line in by_suffix(names):
         yield f"links that lead out of the dataset's folder are not followed: {line}; copy what they lead to"
+
+
+def _apart(catalog: Catalog) -> Iterator[str]:
+    """Samples of tars that are called alike in different folders, one a picture and one a text."""
+    if catalog.dataset.format != "webdataset" or not catalog.dataset.has_id:
+        return
+    names: dict[str, dict[str, str]] = {}
+    for half in HALVES:
+        lacking = catalog.table.filter(pc.equal(catalog.table["missing"], half))
+        names[half] = {posixpath.basename(key): key for key in lacking["id"].to_pylist()}
+    both = sorted(names["text"].keys() & names["image"].keys())
+    if both:
+        shown = f"{names['text'][both[0]]}, {names['image'][both[0]]}"
+        yield (
+            "samples of tars that are called alike in different folders, one with a picture alone and one"
+            f" with a text alone: {len(both)} ({shown}); they are rows of their own: pack both halves of"
+            " a row in one folder"
+        )
 
 
 def _within(catalog: Catalog) -> Iterator[str]:
@@ -116,7 +137,11 @@ def _columns(catalog: Catalog, in_use: bool) -> Iterator[str]:
             continue
         if getattr(catalog.dataset.settings.columns, half) == NONE and in_use:
             continue
-        found = [f for f in catalog.dataset.passed if text_kind(f) or may_hold(f.type, half)]
+        found = [
+            field
+            for field in catalog.dataset.passed
+            if text_kind(field) or may_hold(field.type, half) or is_called(half, field.name)
+        ]
         told = [field.name for field in found if text_kind(field)]
         if told:
             yield (

@@ -99,7 +99,7 @@ def _header(name: str, record: Record) -> list[str]:
     if not header:
         raise DatasetError(f"{name} has no header line; write one with the names of the columns")
     # Such as an index that pandas wrote, or what spreadsheets fill up lines with.
-    header = [field or f"unnamed_{place + 1}" for place, field in enumerate(header)]
+    header = [field or _unnamed(place, header) for place, field in enumerate(header)]
     data = next((field for field in header if is_image(field) or "://" in field), None)
     if data is not None:
         raise DatasetError(
@@ -110,6 +110,14 @@ def _header(name: str, record: Record) -> list[str]:
     if twice:
         raise DatasetError(f"{name}: column {min(twice)!r} stands twice in the header")
     return header
+
+
+def _unnamed(place: int, header: list[str]) -> str:
+    """What a column without a name is called: for its place, and as no other is."""
+    name = f"unnamed_{place + 1}"
+    while name in header:
+        name += "_"
+    return name
 
 
 def _columns(records: list[Record], at: list[int], columns: Sequence[str], position: int) -> Batch:

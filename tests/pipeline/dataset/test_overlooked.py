@@ -68,6 +68,15 @@ def test_an_empty_picture_that_a_row_names_is_named_as_that_alone(
     assert overlooked(catalog) == []
 
 
+@pytest.mark.parametrize("texts", [[12, 1955], [1.5, 2.5], [True, False]])
+def test_texts_that_are_no_strings_are_named(tmp_path: Path, texts: list[object]) -> None:
+    (tmp_path / "data").mkdir()
+    columns = {"image": [PNG] * 2, "nr": [1, 2], "text": texts}
+    pq.write_table(pa.table(columns), tmp_path / "data" / "a.parquet")
+    (line,) = overlooked(catalog_of(tmp_path))
+    assert line.startswith("every row counts as without text, which may lie in 'text' (")
+
+
 def test_texts_of_other_suffixes_beside_pictures_are_named(tmp_path: Path) -> None:
     put(tmp_path, [*(f"{n}.png" for n in range(4)), "README.png"], PNG)
     put(tmp_path, ["0.md", "1.png.md", "2.html", "README.md", "notes.md", "3.py"], b"a hat")
@@ -107,6 +116,14 @@ def test_arrays_and_empty_pictures_of_a_sample_are_named(tmp_path: Path) -> None
     assert catalog.reasons()["image"] == {"empty file 'c.png'": 1, "no image in the row": 1}
     (line,) = overlooked(catalog)
     assert line.startswith("rows without image in 'image' that have one in 'npy': 1; ")
+
+
+def test_halves_of_samples_in_different_folders_of_a_tar_are_named(tmp_path: Path) -> None:
+    members = {"imgs/a.png": PNG, "txt/a.txt": b"x", "imgs/b.png": PNG, "txt/c.txt": b"y"}
+    (tmp_path / "data").mkdir()
+    write_tar(tmp_path / "data" / "0.tar", list(members.items()))
+    (line,) = overlooked(catalog_of(tmp_path))
+    assert "one with a text alone: 1 (imgs/a, txt/a); they are rows of their own" in line
 
 
 def test_what_coco_says_of_captions_besides_is_named(tmp_path: Path) -> None:

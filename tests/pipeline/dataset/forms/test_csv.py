@@ -134,6 +134,12 @@ def test_columns_without_a_name_pass_through_by_their_place(tmp_path: Path) -> N
     assert row["extra"] == {"unnamed_1": "7", "unnamed_4": "x", "unnamed_5": None}
 
 
+def test_a_column_without_a_name_is_called_as_no_other_is(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("unnamed_4,image,text,\n7,1.png,a hat,x\n")
+    (row,) = read(open_dataset(tmp_path))
+    assert row["extra"] == {"unnamed_4": "7", "unnamed_4_": "x"}
+
+
 def test_quotes_that_are_part_of_texts_can_be_set(tmp_path: Path) -> None:
     table = 'id\timage\ttext\n1\t1.png\t"quoted" hat\n2\t2.png\ta 12" ruler\n3\t3.png\t"a\n'
     path = tmp_path / "a.tsv"
