@@ -144,12 +144,13 @@ def type_in_words(field: pa.Field) -> str:
 
 
 def has_fields(field: pa.Field) -> bool:
-    """Whether a column holds objects, or lists of them, of which a field can be named by a path."""
-    kind, kinds = field.type, json_kinds(field)
+    """Whether a column holds objects, or lists of them or of lists of texts, of which a path can name one."""
+    kind, kinds, depth = field.type, json_kinds(field), 0
     while is_list(kind):
-        kind = kind.value_type
-    objects = OBJECT | OBJECT << ITEMS
-    return pa.types.is_struct(kind) if kinds is None else bool(kinds & objects)
+        kind, depth = kind.value_type, depth + 1
+    if kinds is not None:
+        return bool(kinds & (OBJECT | OBJECT << ITEMS))
+    return pa.types.is_struct(kind) or (depth > 1 and is_string(kind))
 
 
 def _by_name(schema: pa.Schema, names: Sequence[str], fits: Any) -> str | None:

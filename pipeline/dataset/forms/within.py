@@ -8,7 +8,7 @@ called like a path counts before it, and so does a field.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -46,10 +46,12 @@ def _at(value: Any, parts: Sequence[str]) -> Any:
     if not isinstance(value, list):
         return _NOTHING
     first, rest = parts[0], parts[1:]
-    found = [_at(item, parts) for item in value]
-    if (not value and not first.isdecimal()) or any(one is not _NOTHING for one in found):
-        return [None if one is _NOTHING else one for one in found]
-    entries = (i for i in value if isinstance(i, Mapping) and set(i) == set(_ENTRY))
+    objects = [item for item in value if isinstance(item, Mapping)]
+    if objects or not first.isdecimal():
+        found = [_at(item, parts) for item in value]
+        if not value or any(one is not _NOTHING for one in found):
+            return [None if one is _NOTHING else one for one in found]
+    entries = (item for item in objects if set(item) == set(_ENTRY))
     entry = next((entry for entry in entries if str(entry["key"]) == first), None)
     if entry is not None:
         return _at(entry["value"], rest)
@@ -137,13 +139,12 @@ def _type_at(kind: pa.DataType, parts: Sequence[str]) -> pa.DataType | None:
     if not parts:
         return kind
     if is_list(kind):
-        inner = _type_at(kind.value_type, parts)
-        if inner is not None:
-            return pa.list_(inner)
-        held = kind.value_type
-        if _is_entry(held):
-            return _type_at(held.field("value").type, parts[1:])
-        return _type_at(held, parts[1:]) if parts[0].isdecimal() else None
+        held, way = kind.value_type, _way(kind.value_type, parts)
+        if way == "each":
+            inner = _type_at(held, parts)
+            return None if inner is None else pa.list_(inner)
+        held = held.field("value").type if way == "key" else held
+        return _type_at(held, parts[1:])
     name, rest = _field_of(kind, parts)
     return None if name is None else _type_at(kind.field(name).type, rest)
 
@@ -157,6 +158,18 @@ def _field_of(kind: pa.DataType, parts: Sequence[str]) -> tuple[str | None, Sequ
             if inner is not None:
                 return name, parts[end:]
     return None, parts
+
+
+def _way(held: pa.DataType, parts: Sequence[str]) -> Literal["each", "key", "place"]:
+    """How a path goes on through a list: to a field of each item, to a map's value, or to an item by its place."""
+    is_number = parts[0].isdecimal()
+    if is_number and not pa.types.is_struct(held):
+        return "place"
+    if _type_at(held, parts) is not None:
+        return "each"
+    if _is_entry(held):
+        return "key"
+    return "place" if is_number else "each"
 
 
 def _is_entry(kind: pa.DataType) -> bool:
@@ -177,10 +190,11 @@ def _array_at(array: pa.Array, parts: Sequence[str]) -> pa.Array:
     items = array.flatten()
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     ends = np.cumsum([0, *lengths])
-    if _type_at(items.type, parts) is not None:
+    way = _way(items.type, parts)
+    if way == "each":
         found = _array_at(items, parts)
         return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), found, mask=array.is_null())
-    if _is_entry(items.type):
+    if way == "key":
         keys, values = items.flatten()
         named = pc.equal(keys.cast(pa.string()), parts[0])
         hits = np.flatnonzero(pc.fill_null(named, False).to_numpy(zero_copy_only=False))

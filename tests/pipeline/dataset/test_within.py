@@ -136,12 +136,13 @@ def test_a_key_may_hold_a_dot_and_a_number_names_an_item(tmp_path: Path, form: s
         assert [row["text"] for row in rows] == [[texts[0]], [texts[1]], []]
 
 
-def test_lists_within_lists_are_told_with_how_to_name_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["rows.jsonl", "parquet"])
+def test_lists_within_lists_are_told_with_how_to_name_one(tmp_path: Path, form: str) -> None:
     (tmp_path / "data").mkdir()
     texts = [[["a", "b"], ["c"]], [["d"], []]]
-    folder = write(tmp_path / "data", "rows.jsonl", captions=texts)
-    (told,) = overlooked(Catalog.scan(open_dataset(folder), tmp_path / "found"))
-    assert "(columns.text: captions.0; there is captions.1 too)" in told
+    folder = write(tmp_path / "data", form, captions=texts)
+    told = overlooked(Catalog.scan(open_dataset(folder), tmp_path / "found"))
+    assert any("(columns.text: captions.0; there is captions.1 too)" in line for line in told)
     rows = read(open_dataset(folder, columns={"text": "captions.0"}))
     assert [row["text"] for row in rows] == [["a", "b"], ["d"]]
 
