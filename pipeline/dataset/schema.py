@@ -21,6 +21,8 @@ ROW_GROUP_BYTES = 256 << 20
 STATUSES = ("observed", "completed", "rejected", "failed")
 
 HUGGINGFACE = b"huggingface"
+# Where the schema's version stands.
+OWN = b"rag4dmc"
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -148,7 +150,7 @@ def completed_schema(text_is_list: bool, extra: pa.Schema | None = None) -> pa.S
         pa.field("completion", COMPLETION),
     ]
     told = {k: v for k, v in ((extra and extra.metadata) or {}).items() if k != HUGGINGFACE}
-    version = {**told, b"rag4dmc": json.dumps({"schema_version": SCHEMA_VERSION}).encode()}
+    version = {**told, OWN: json.dumps({"schema_version": SCHEMA_VERSION}).encode()}
     features = {"image": {"_type": "Image"}} | (features_of(extra) if extra else {})
     return with_features(pa.schema(fields, metadata=version), features)
 

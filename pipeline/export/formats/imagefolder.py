@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.dataset.forms.base import is_list, of_type
-from pipeline.dataset.schema import COMPLETION, features_of, with_features
+from pipeline.dataset.forms.file_metadata import of_columns
+from pipeline.dataset.schema import COMPLETION, HUGGINGFACE, OWN, features_of, with_features
 from pipeline.export.formats.base import (
     IN_SOURCE,
     KEPT_FORMATS,
@@ -109,14 +110,17 @@ class ImageFolderWriter(Writer):
             self._held.close()
 
     def _schema(self) -> pa.Schema:
-        """Of the metadata, and what `datasets` knows of its columns beside images."""
+        """Of the metadata, with what the source says of its columns, and what `datasets` knows of them."""
         fields = [of_type(f, pa.string()) if f.name in self._as_text else f for f in self._fields]
         features = {
             self.keys[name]: told
             for name, told in features_of(self.schema).items()
             if name in self.keys and not _opens(told)
         }
-        return with_features(pa.schema(fields), features)
+        as_they_were = [n for n, key in self.keys.items() if n == key and n not in self._as_text]
+        said = of_columns(self.schema.metadata, as_they_were)
+        said = {key: value for key, value in said.items() if key not in (HUGGINGFACE, OWN)}
+        return with_features(pa.schema(fields, metadata=said), features)
 
     def usage(self) -> str:
         read = code(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -37,6 +38,27 @@ KINDS = pa.schema(
     ]
 )
 NAMES = {"class": {"names": ["Image", "dog"], "_type": "ClassLabel"}}
+
+
+def test_what_files_and_columns_say_of_themselves_arrives(tmp_path: Path) -> None:
+    unit = {b"unit": b"m"}
+    geo = {"version": "1.1.0", "primary_column": "place"}
+    geo["columns"] = {"place": {"encoding": "WKB", "geometry_types": []}}
+    kinds = pa.schema(
+        [pa.field("place", pa.binary(), metadata=unit)],
+        metadata={"geo": json.dumps(geo), "survey": "of 1999"},
+    )
+    schema = completed_schema(False, kinds)
+    row = {"id": "1", "image": {"bytes": image_bytes(0)}, "text": "a", "place": b"\1"}
+    pq.write_table(
+        pa.Table.from_pylist([row | {"status": "observed"}], schema=schema), tmp_path / "a.parquet"
+    )
+    completed = ds.dataset([str(tmp_path / "a.parquet")], schema=schema)
+    export(completed, tmp_path / "out", ExportSettings(format="imagefolder"))
+    found = pq.read_schema(tmp_path / "out" / "metadata.parquet")
+    assert found.field("place").metadata == unit
+    assert found.metadata.keys() == {b"geo", b"survey"}
+    assert json.loads(found.metadata[b"geo"]) == geo
 
 
 def test_values_of_columns_are_the_same_by_datasets_and_by_ourselves(tmp_path: Path) -> None:
