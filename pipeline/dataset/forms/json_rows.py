@@ -21,6 +21,7 @@ from pipeline.dataset.forms.json_reader import UTF_16, JsonReader
 from pipeline.dataset.forms.names import is_about, is_image, plain_name
 from pipeline.dataset.forms.reasons import NO_OBJECT, about
 from pipeline.dataset.forms.root import Root
+from pipeline.dataset.forms.strict_json import parse
 
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 # More JSON files than this are something else: one for each picture, say.
@@ -60,7 +61,8 @@ def is_lines(file: IO[bytes], name: str) -> bool:
     except (ValueError, RecursionError):
         if rest.strip():
             # One of several of an object, or a row that can't be read.
-            return called and rest.lstrip().startswith(b"{")
+            following = parse(rest.lstrip().partition(b"\n")[0].decode("utf-8", "replace"))
+            return called and type(following) is dict
         # A line may be longer than what was read of it.
         return not named and not (_is_alone(file) and _holds_rows(file, name, called))
     if not isinstance(whole, dict):

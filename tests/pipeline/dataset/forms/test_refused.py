@@ -76,7 +76,9 @@ class TestRefusedBeforeTheStart:
 
     def test_an_empty_jsonl(self, tmp_path: Path) -> None:
         (tmp_path / "a.jsonl").write_text("\n")
-        with pytest.raises(DatasetError, match="has no rows"):
+        with pytest.raises(
+            DatasetError, match=r"no file of format jsonl but 1 empty file \(a\.jsonl\)"
+        ):
             open_dataset(tmp_path)
 
     def test_an_image_root_that_is_not_there(self, tmp_path: Path) -> None:
