@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,9 @@ def write_report(
     return {"rows": chosen.seen, "cards": len(shown), "bytes": path.stat().st_size}
 
 
+@cache
 def environment() -> Any:
-    """The templates, with the filters that they use."""
+    """The templates, with the filters that they use: compiled once, however many pages a process writes."""
     from jinja2 import ChainableUndefined, Environment, PackageLoader
 
     environment = Environment(
