@@ -12,7 +12,16 @@ from pipeline.dataset.schema import STATUSES
 from pipeline.export.card import COPYING
 from pipeline.ledger.review import Verdict, state
 from pipeline.report.charts import Curve, Histogram, clouds, curve, histogram
-from pipeline.report.gallery import PARTS, Figures, Row, Sample, StoredRow, Thumbnails, card
+from pipeline.report.gallery import (
+    PARTS,
+    Figures,
+    Row,
+    Sample,
+    StoredRow,
+    StoredRows,
+    Thumbnails,
+    card,
+)
 from pipeline.report.projection import Projection
 from pipeline.storage.files import write_whole
 
@@ -99,8 +108,12 @@ def write_report(
             row = {**found, "review": state(verdicts[found["id"]], found)}
         figures.add(row)
         chosen.add(row)
-    thumbnails = Thumbnails()
-    shown = [card(row, thumbnails, example_image) for row in chosen.rows()]
+    thumbnails, stored = Thumbnails(), StoredRows()
+    shown = []
+    for row in chosen.rows():
+        if "stored" in row:
+            row = {**stored.read(row["stored"]), "review": row.get("review")}
+        shown.append(card(row, thumbnails, example_image))
     data = {
         "run": summary.get("name"),
         "run_id": summary.get("run_id"),
