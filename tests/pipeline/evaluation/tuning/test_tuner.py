@@ -23,7 +23,8 @@ def world(folder: Path, **changes: object) -> Path:
     others = [quick_worlds.row(number) | {"id": f"x{number}"} for number in range(100, 150)]
     quick_worlds.write(folder / "others" / "a.parquet", others)
     external = [{"name": "others", "path": "others", "licence": "CC0"}]
-    return quick_worlds.config(folder, external=external, **changes)
+    knowledge = {"knowledge_base": quick_worlds.UNDECIDED}
+    return quick_worlds.config(folder, external=external, **(knowledge | changes))
 
 
 @pytest.fixture(scope="module")
