@@ -36,6 +36,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tuned]:
     return path, Tuner(load_config(path), share=0.5).run()
 
 
+@pytest.mark.slow
 def test_everything_is_tried_on_rows_whose_truth_is_known(tuned: tuple[Path, Tuned]) -> None:
     path, found = tuned
     assert (found.rows, found.pairs) == (50, 100)
