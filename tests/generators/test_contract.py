@@ -16,6 +16,18 @@ from generators import CAPTIONERS, IMAGE_GENERATORS
 from generators.base import Candidate, Generated
 from tests.generators.cases import CASES, class_of
 
+# Each has the pipeline of one case that stays, and the grounding of another.
+SLOW = (
+    "diffusers-stable_diffusion/prompt",
+    "diffusers-stable_diffusion_3/none",
+    "diffusers-sdxl/img2img",
+)
+
+
+def marked(cases: list[tuple[str, str]]) -> list[Any]:
+    """The cases, some of them as slow tests."""
+    return [pytest.param(*c, marks=pytest.mark.slow) if c[1] in SLOW else c for c in cases]
+
 
 def close_to(one: Generated, other: Generated) -> bool:
     """Equal, up to the rounding by which a batch may differ from a single row."""
@@ -35,7 +47,7 @@ def _close_images(first: Candidate, second: Candidate) -> bool:
     return np.allclose(np.asarray(first.image, int), np.asarray(second.image, int), atol=2)
 
 
-@pytest.mark.parametrize(("role", "case"), CASES)
+@pytest.mark.parametrize(("role", "case"), marked(CASES))
 def test_answers_every_request_in_order_with_a_candidate_for_each_seed(
     role: str, case: str, loaded: Any, requests_of: Any
 ) -> None:
@@ -55,7 +67,7 @@ def test_answers_every_request_in_order_with_a_candidate_for_each_seed(
                 assert candidate.text is None
 
 
-@pytest.mark.parametrize(("role", "case"), CASES)
+@pytest.mark.parametrize(("role", "case"), marked(CASES))
 def test_the_same_seeds_give_the_same_candidates(
     role: str, case: str, make: Any, loaded: Any, requests_of: Any
 ) -> None:
@@ -65,7 +77,7 @@ def test_the_same_seeds_give_the_same_candidates(
     assert all(close_to(one, other) for one, other in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize(("role", "case"), [case for case in CASES if case[1] != "nearest"])
+@pytest.mark.parametrize(("role", "case"), marked([case for case in CASES if case[1] != "nearest"]))
 def test_another_seed_gives_another_candidate(
     role: str, case: str, loaded: Any, requests_of: Any
 ) -> None:
@@ -76,7 +88,7 @@ def test_another_seed_gives_another_candidate(
         assert len({one.image.tobytes() for one in answer.candidates}) == 4
 
 
-@pytest.mark.parametrize(("role", "case"), CASES)
+@pytest.mark.parametrize(("role", "case"), marked(CASES))
 def test_a_row_does_not_depend_on_its_neighbours(
     role: str, case: str, loaded: Any, requests_of: Any
 ) -> None:
@@ -98,7 +110,7 @@ def pings_draw_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("pings_draw_elsewhere")
-@pytest.mark.parametrize(("role", "case"), CASES)
+@pytest.mark.parametrize(("role", "case"), marked(CASES))
 def test_global_random_generators_are_neither_read_nor_moved(
     role: str, case: str, make: Any, loaded: Any, requests_of: Any
 ) -> None:
@@ -117,7 +129,7 @@ def test_global_random_generators_are_neither_read_nor_moved(
     assert all(close_to(one, other) for one, other in zip(*answers, strict=True))
 
 
-@pytest.mark.parametrize(("role", "case"), CASES)
+@pytest.mark.parametrize(("role", "case"), marked(CASES))
 def test_loads_on_demand_and_frees_on_close(
     role: str, case: str, make: Any, requests_of: Any
 ) -> None:
@@ -134,12 +146,12 @@ def test_loads_on_demand_and_frees_on_close(
     assert close_to(first[0], generator.generate(requests)[0])
 
 
-@pytest.mark.parametrize(("role", "case"), CASES)
+@pytest.mark.parametrize(("role", "case"), marked(CASES))
 def test_nothing_asked_gives_nothing(role: str, case: str, loaded: Any) -> None:
     assert loaded(role, case).generate([]) == []
 
 
-@pytest.mark.parametrize(("role", "case"), CASES)
+@pytest.mark.parametrize(("role", "case"), marked(CASES))
 def test_identity_holds_what_changes_the_output_alone(role: str, case: str, make: Any) -> None:
     identity = make(role, case).settings.identity()
     assert json.loads(json.dumps(identity)) == identity
@@ -147,7 +159,7 @@ def test_identity_holds_what_changes_the_output_alone(role: str, case: str, make
     assert identity["kind"] == case.partition("-")[0]
 
 
-@pytest.mark.parametrize(("role", "case"), CASES)
+@pytest.mark.parametrize(("role", "case"), marked(CASES))
 def test_settings_refuse_unknown_keys_and_describe_every_field(
     role: str, case: str, make: Any
 ) -> None:
@@ -166,18 +178,20 @@ def test_registered_kinds_lead_to_classes_of_that_kind(registry: dict[str, str])
 
 @pytest.mark.parametrize(
     ("role", "case"),
-    [
-        case
-        for case in CASES
-        if case[1].partition("-")[0] in ("blip2", "vlm", "sdxl", "diffusers")
-        # Its images go one by one in any case.
-        and not case[1].endswith("/reference")
-    ],
+    marked(
+        [
+            case
+            for case in CASES
+            if case[1].partition("-")[0] in ("blip2", "vlm", "sdxl", "diffusers")
+            # Its images go one by one in any case.
+            and not case[1].endswith("/reference")
+        ]
+    ),
 )
 def test_out_of_memory_halves_the_batch_and_fails_one_row_alone(
     role: str, case: str, make: Any, loaded: Any, requests_of: Any
 ) -> None:
-    requests = requests_of(role, bare=False)
+    requests = requests_of(role, rows=4, seeds=3, bare=False)
     expected = loaded(role, case).generate(requests)
     generator = make(role, case)
     draw = generator._runner.work
