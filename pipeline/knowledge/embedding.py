@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,21 @@ class PairEmbeddings:
         self._sources = sources
         self._models = models
 
-    def pairs(self, source: str, progress: Progress = quiet) -> Pairs:
+    def pairs(
+        self, source: str, progress: Progress = quiet, only: Collection[str] | None = None
+    ) -> Pairs:
         """The complete rows of a source with their embeddings, in reading order.
 
         A picture or text that this encoder has seen before, in whatever file, is not encoded
         again. Rows whose picture can't be decoded any more, or with a half that the encoder can't
         take, are left out, with a warning.
+
+        Parameters
+        ----------
+        source : str
+        progress : Progress
+        only : collection of str, optional
+            Ids of the rows that are asked for; by default all.
 
         Raises
         ------
@@ -63,6 +73,10 @@ class PairEmbeddings:
         catalog = self._sources.catalog(source, progress)
         complete, details = catalog.complete(), catalog.details()
         digests = {modality: catalog.digests(modality) for modality in MODALITIES}
+        if only is not None:
+            asked = np.array([row_id in only for row_id in complete["id"].to_pylist()], bool)
+            complete, details = (one.filter(pa.array(asked)) for one in (complete, details))
+            digests = {m: list(compress(found, asked)) for m, found in digests.items()}
         items: dict[Modality, Callable[[Sequence[int]], Iterable[tuple[int, Any]]]] = {
             "image": partial(self._prepared, catalog, complete),
             "text": lambda numbers: ((n, details["captions"][n].as_py()) for n in numbers),
@@ -159,10 +173,6 @@ class PairEmbeddings:
         found = np.zeros((len(places), cache.dimension), np.float32)
         found[held] = take(cache.rows(places[held]), np.arange(int(held.sum())))
         return found, held
-
-    def pairs_by_source(self, progress: Progress = quiet) -> dict[str, Pairs]:
-        """The pairs of every source, the incomplete dataset's own first."""
-        return {name: self.pairs(name, progress) for name in self._sources.catalogs(progress)}
 
     def held(self, source: str, modality: Modality) -> Subset:
         """The embeddings of a source's complete rows as far as they are kept; nothing is encoded."""

@@ -69,6 +69,31 @@ def test_the_adopted_text_tower_gives_the_encoders_directions(encoder: tuple[Any
     assert float(cosine_similarity(expected, got).min()) > 0.9999
 
 
+def test_a_new_captioner_goes_on_as_it_went_on_before() -> None:
+    import torch
+    from transformers import Blip2Processor
+
+    from examples.scenes.training.blip2 import new_captioner
+
+    torch.manual_seed(0)
+    speech: Any = new_captioner(Blip2Processor.from_pretrained(CHECKPOINTS / "captioner"))
+    speech = speech.language_model.eval()
+    speech.set_attn_implementation("eager")
+    before, said = (torch.randint(5, speech.config.vocab_size, (8, n)) for n in (30, 15))
+    ids = torch.cat([before, said, said], dim=1)
+    with torch.no_grad():
+        read = speech.model(input_ids=ids, output_attentions=True)
+        foretold = speech.lm_head(read.last_hidden_state)
+    again = torch.arange(45, 59)
+    # The second layer looks at what followed the same word the first time, through the first layer.
+    looked = read.attentions[1][:, 0, again].argmax(-1)
+    assert (looked == again - 14).float().mean() > 0.9
+    right = foretold[:, again].gather(2, ids[:, again + 1][..., None])
+    assert (right > foretold[:, again]).float().mean() > 0.9
+    first = foretold[:, again - 15].gather(2, ids[:, again - 14][..., None])
+    assert (first > foretold[:, again - 15]).float().mean() < 0.6
+
+
 def test_recall_counts_by_hand() -> None:
     rng = np.random.default_rng(0)
     queries, keys = rng.normal(size=(40, 4)), rng.normal(size=(40, 4))

@@ -16,6 +16,8 @@ from examples.scenes.training.texts import as_shown, made_up_dialect, made_up_wo
 # in the rest of the draws it has nothing to do with the scene.
 SHARES_BOTH, SHARES_THING, SHARES_GROUND = 0.55, 0.2, 0.12
 TRIES = 6
+# Lessons in which an example tells the very scene: where the picture fits, all of it may be taken up.
+SAME = 0.1
 # Scenes of the target's things alone; the others hold a thing whose word must come of an example.
 FAMILIAR = 0.6
 
@@ -83,8 +85,10 @@ class School:
         if not examples:
             return [], PLAIN.tell(scene)
         shown = [self.find_example(row, rng) for _ in range(examples)]
+        if rng.random() < SAME:
+            shown[int(rng.integers(examples))] = scene
         names = {group.thing.name: group.thing for one in (*shown, scene) for group in one.groups}
-        share = float(rng.choice([0.0, 0.35, 0.35, 0.7, 1.0]))
+        share = float(rng.choice([0.0, 0.35, 0.7, 0.7, 1.0]))
         dialect = made_up_dialect(rng, sorted(names), self.foreign, share)
         # Things beyond the target's have no name of their own: their word is always the example's.
         other = [name for name, thing in sorted(names.items()) if thing not in self.known]

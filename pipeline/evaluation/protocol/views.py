@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,15 @@ from pipeline.dataset.images import MAX_PIXELS
 from pipeline.dataset.settings import INTERNAL
 from pipeline.dataset.sources import Progress, quiet
 from pipeline.evaluation.changes import derive
+from pipeline.evaluation.protocol.split import first, flat, in_groups
 from pipeline.job import Job
 
 
 class Views:
     """Embeddings of the complete pairs of a config's sources, and of halves that are made of them.
 
-    All are kept by content where the config's runs keep theirs.
+    All are kept by content where the config's runs keep theirs. Of the dataset only the pairs that
+    take part are embedded.
 
     Parameters
     ----------
@@ -40,7 +42,8 @@ class Views:
 
     def __init__(self, config: Config, folder: Path, progress: Progress = quiet) -> None:
         store = {"run.embeddings": str(Job(config).embeddings.folder)}
-        judge = config.evaluation.judge
+        self.settings = config.evaluation
+        judge = self.settings.judge
         changes: dict[str, Any] = {} if judge is None else {"encoder": judge}
         self.job = Job(derive(config, store, folder / "pairs"), progress)
         self.judge = Job(derive(config, store | changes, folder / "judged"), progress)
@@ -54,18 +57,35 @@ class Views:
         return judge == own
 
     @cached_property
+    def taking_part(self) -> list[str]:
+        """Ids of as many of the dataset's complete pairs as the settings say, drawn by their seed
+        in whole groups; all of them where a mask file says what each is for."""
+        if self.settings.mask is not None or self.settings.pairs is None:
+            return list(self.groups)
+        groups = in_groups(self.groups, self.settings.seed, "pairs", self.groups)
+        return flat(first(groups, self.settings.pairs))
+
+    @cached_property
     def embedded(self) -> dict[str, EmbeddedPairs]:
         """The pairs of every source by the encoder that selects."""
-        return self.job.embeddings.pairs_by_source(self.job.progress)
+        return self._pairs_by_source(self.job)
 
     @cached_property
     def judged(self) -> dict[str, EmbeddedPairs]:
         """The same by the judge."""
-        return self.judge.embeddings.pairs_by_source(self.judge.progress)
+        return self._pairs_by_source(self.judge)
+
+    def _pairs_by_source(self, job: Job) -> dict[str, EmbeddedPairs]:
+        """The dataset's pairs that take part, and all of the external sources'."""
+        chosen = {INTERNAL: set(self.taking_part)}
+        return {
+            name: job.embeddings.pairs(name, job.progress, chosen.get(name))
+            for name in job.sources.catalogs(job.progress)
+        }
 
     @cached_property
     def places(self) -> dict[str, int]:
-        """Row of each of the dataset's complete pairs that both encoders take, by id."""
+        """Row of each of the dataset's embedded pairs that both encoders take, by id."""
         return {
             row_id: row
             for row, row_id in enumerate(ids_of(self.embedded[INTERNAL]))
@@ -74,18 +94,18 @@ class Views:
 
     @cached_property
     def _judged_places(self) -> dict[str, int]:
-        """Row of each of the dataset's complete pairs by the judge, by id."""
+        """Row of each of the dataset's embedded pairs by the judge, by id."""
         return {row_id: row for row, row_id in enumerate(ids_of(self.judged[INTERNAL]))}
 
     @cached_property
-    def halves(self) -> dict[str, dict[Modality, str]]:
+    def halves(self) -> Mapping[str, dict[Modality, str]]:
         """Digests of both halves of the dataset's complete pairs, by id."""
-        catalog = self.job.sources.catalog()
+        catalog = self.job.sources.catalog(progress=self.job.progress)
         ids = catalog.complete()["id"].to_pylist()
+        digests = map(catalog.digests, MODALITIES)
         return {
             row_id: dict(zip(MODALITIES, halves, strict=True))
-            for row_id, *halves in zip(ids, *map(catalog.digests, MODALITIES), strict=True)
-            if row_id in self.places
+            for row_id, *halves in zip(ids, *digests, strict=True)
         }
 
     @cached_property

@@ -19,9 +19,6 @@ from pipeline.evaluation.protocol.masked import Masked, Pairs, Row, write_masked
 from pipeline.evaluation.protocol.split import (
     apply_mask,
     draw_mask,
-    first,
-    flat,
-    in_groups,
     near_duplicates,
     read_mask,
     rows_that_tell,
@@ -66,12 +63,13 @@ class World:
     def _split(self) -> tuple[list[str], list[str], dict[str, Modality] | None]:
         """Test ids, training ids, and the hidden halves where a mask file gives them."""
         settings, groups = self.settings, self.views.groups
-        ids = list(self.views.places)
+        places = self.views.places
+        ids = [row_id for row_id in self.views.taking_part if row_id in places]
         if not self.tested:
-            return [], self._taking_part(ids), None
+            return [], ids, None
         if settings.mask is not None:
             path = self.config.base / settings.mask
-            test, train, mask = apply_mask(self.views.places, read_mask(path), settings.mask)
+            test, train, mask = apply_mask(places, read_mask(path), settings.mask)
             if not test:
                 test, train = split(train, settings.test_share, settings.seed, groups)
             train = self._without_duplicates(test, train)
@@ -79,14 +77,8 @@ class World:
             self.left_out += len(telling)
             kept = {row_id: None for row_id in train if row_id not in telling}
             return test, list(kept), {row: half for row, half in mask.items() if row in kept}
-        ids = self._taking_part(ids)
         test, train = split(ids, settings.test_share, settings.seed, groups)
         return test, self._without_duplicates(test, train), None
-
-    def _taking_part(self, ids: Sequence[str]) -> list[str]:
-        """Of the complete pairs as many as the settings say."""
-        groups = in_groups(ids, self.settings.seed, "pairs", self.views.groups)
-        return flat(groups if self.settings.pairs is None else first(groups, self.settings.pairs))
 
     def _without_duplicates(self, test: Sequence[str], train: Sequence[str]) -> list[str]:
         """The training ids that share nothing with a test pair, and look like none."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config.config import Config, load_config
@@ -58,6 +60,32 @@ def test_a_run_embeds_nothing_that_an_evaluation_has(noted: tuple[Path, Path]) -
     assert max(Counter(before).values()) == 1
     quick_worlds.run(place)
     assert encoded(folder) == before
+
+
+def test_of_pairs_that_take_no_part_nothing_is_embedded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(LOG, str(tmp_path))
+    place = world(tmp_path, {"encoder": NOTED}, pairs=24, draws=2)
+    experiment = Experiment(load_config(place))
+    worlds = [experiment.draw(number).world for number in range(2)]
+    # Those that take part are drawn anew for each draw, and every external pair may.
+    chosen = [{*one.test, *one.train} for one in worlds]
+    assert [len(ids) for ids in chosen] == [24, 24]
+    assert chosen[0] != chosen[1]
+    experiment.run(["drop", "complete"])
+    own = [row.texts for one in worlds for row in one.rows.values()]
+    others = pq.read_table(tmp_path / "others", columns=["text"])["text"].to_pylist()
+    texts = {text for several in own for text in several} | set(others)
+    asked = [told.removeprefix("text ") for told in encoded(tmp_path) if told.startswith("text ")]
+    assert sorted(asked) == sorted(_digest(text.encode()) for text in texts)
+    pictures = [told for told in encoded(tmp_path) if told.startswith("image ")]
+    assert len(pictures) == len(asked)
+
+
+def _digest(content: bytes) -> str:
+    """As `NotedEncoder` writes it."""
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 @pytest.mark.slow
