@@ -154,6 +154,12 @@ def test_a_mapping_that_was_not_measured_says_which_is_used(tmp_path):
     assert "Five-fold" not in text
 
 
+def test_all_pages_of_a_process_share_templates_that_are_compiled_once(tmp_path, monkeypatch):
+    write_report(tmp_path / "one.html", rows(2), SUMMARY)
+    monkeypatch.setattr("jinja2.Environment.compile", None)
+    write_report(tmp_path / "other.html", rows(2), SUMMARY)
+
+
 def test_the_page_is_replaced_whole(tmp_path):
     path = tmp_path / "index.html"
     write_report(path, rows(3), {"name": "first"})
