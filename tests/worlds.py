@@ -55,6 +55,8 @@ def settings(**changes: Any) -> dict[str, Any]:
         "encoder": {"kind": "open_clip", "model": str(CHECKPOINTS / "encoder")},
         "captioner": {"kind": "blip2", "model": str(CHECKPOINTS / "captioner")},
         "image_generator": {"kind": "sdxl", "model": str(CHECKPOINTS / "sdxl"), "steps": 4},
+        # The contest of mappings takes longer than all else; `knowledge_base={}` holds it.
+        "knowledge_base": {"mapping": {"method": "ridge"}},
         "generation": {"n": 2},
         "run": {"shard_size": 8},
     }

@@ -15,6 +15,8 @@ import numpy as np
 _GATHERED = 1024
 # Numbers converted at once: torch brings threads of its own to more, beside the readers.
 _CONVERTED = 32 * 1024
+# Of a map of so many bytes one row brings all into memory, so that nothing is saved by calls.
+_WHOLE = 1 << 20
 # Reading scattered rows waits for the memory or the disk, which two at once hide from each other.
 _READERS = 2
 
@@ -64,12 +66,13 @@ StoredRows = np.ndarray | ScatteredRows
 
 
 def scattered(embeddings: StoredRows) -> StoredRows:
-    """Embeddings for `inner_products`: read by position where they are a whole file."""
+    """Embeddings for `inner_products`: read by position where they are a whole file, and no small one."""
     # A part of a map carries the offset of the whole.
     if (
         isinstance(embeddings, np.memmap)
         and isinstance(embeddings.base, mmap.mmap)
         and embeddings.flags.c_contiguous
+        and embeddings.nbytes > _WHOLE
         and hasattr(os, "preadv")
     ):
         return ScatteredRows(embeddings)

@@ -35,6 +35,9 @@ __all__ = [
 
 DECODE_SECONDS = 10.0
 
+# One process decodes so many in about the time that another takes to start.
+BYTES_A_PROCESS = 1 << 20
+
 TOO_LONG = "took too long to decode"
 CRASHED = "crashed its decoder"
 
@@ -80,7 +83,8 @@ class ImageInspector:
         The time limit for one image; past it the process is killed and the reason is
         "took too long to decode".
     workers
-        How many processes; by default as many as there are usable cores, at most 8.
+        The most processes; by default as many as there are usable cores, at most 8. Few small images
+        are left to one.
 
     Examples
     --------
@@ -110,10 +114,11 @@ class ImageInspector:
         Besides the reasons of `UndecodableImage`: "no image" for None, "took too long to decode", and
         "crashed its decoder".
         """
+        size = sum(len(data) for data in images if data is not None)
+        count = min(len(self._workers), len(images), 1 + size // BYTES_A_PROCESS)
         with self._lock:
-            if self._threads is None or len(images) < 2:
+            if self._threads is None or count < 2:
                 return self._workers[0].inspect(images)
-            count = len(self._workers)
             strides = [images[start::count] for start in range(count)]
             faults: list[str | None] = [None] * len(images)
             found = self._threads.map(_Worker.inspect, self._workers, strides)

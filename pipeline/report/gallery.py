@@ -33,19 +33,29 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class StoredRow:
-    """A row of a completed dataset's part: `number` of a row group. Of many rows a few are shown."""
+    """Where a row of a completed dataset's part lies: `number` of a row group."""
 
     path: Path
     group: int
     number: int
 
-    def read(self) -> dict[str, Any]:
+
+class StoredRows:
+    """Reads stored rows whole; those that follow one another in a row group share one reading."""
+
+    def __init__(self) -> None:
+        self._held: tuple[Path, int] | None = None
+        self._table: Any = None
+
+    def read(self, place: StoredRow) -> dict[str, Any]:
         """The row, without the pass-through columns."""
         import pyarrow.parquet as pq
 
-        with pq.ParquetFile(self.path) as file:
-            found = file.read_row_group(self.group, columns=list(OWN_COLUMNS))
-        row: dict[str, Any] = found.slice(self.number, 1).to_pylist()[0]
+        if self._held != (place.path, place.group):
+            with pq.ParquetFile(place.path) as file:
+                self._table = file.read_row_group(place.group, columns=list(OWN_COLUMNS))
+            self._held = place.path, place.group
+        row: dict[str, Any] = self._table.slice(place.number, 1).to_pylist()[0]
         return row
 
 
@@ -171,9 +181,7 @@ class Thumbnails:
 def card(
     row: Row, thumbnails: Thumbnails, example_image: Callable[[str], bytes | None] | None
 ) -> dict[str, Any]:
-    """What a card shows of a row, in values that JSON can hold; Nones are left out."""
-    if "stored" in row:
-        row = {**row["stored"].read(), "review": row.get("review")}
+    """What a card shows of a whole row, in values that JSON can hold; Nones are left out."""
     completion = row.get("completion") or {}
     image = row.get("image") or {}
     shown = {

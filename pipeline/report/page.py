@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,16 @@ from pipeline.dataset.schema import STATUSES
 from pipeline.export.card import COPYING
 from pipeline.ledger.review import Verdict, state
 from pipeline.report.charts import Curve, Histogram, clouds, curve, histogram
-from pipeline.report.gallery import PARTS, Figures, Row, Sample, StoredRow, Thumbnails, card
+from pipeline.report.gallery import (
+    PARTS,
+    Figures,
+    Row,
+    Sample,
+    StoredRow,
+    StoredRows,
+    Thumbnails,
+    card,
+)
 from pipeline.report.projection import Projection
 from pipeline.storage.files import write_whole
 
@@ -98,8 +108,12 @@ def write_report(
             row = {**found, "review": state(verdicts[found["id"]], found)}
         figures.add(row)
         chosen.add(row)
-    thumbnails = Thumbnails()
-    shown = [card(row, thumbnails, example_image) for row in chosen.rows()]
+    thumbnails, stored = Thumbnails(), StoredRows()
+    shown = []
+    for row in chosen.rows():
+        if "stored" in row:
+            row = {**stored.read(row["stored"]), "review": row.get("review")}
+        shown.append(card(row, thumbnails, example_image))
     data = {
         "run": summary.get("name"),
         "run_id": summary.get("run_id"),
@@ -133,8 +147,9 @@ def write_report(
     return {"rows": chosen.seen, "cards": len(shown), "bytes": path.stat().st_size}
 
 
+@cache
 def environment() -> Any:
-    """The templates, with the filters that they use."""
+    """The templates, with the filters that they use: compiled once, however many pages a process writes."""
     from jinja2 import ChainableUndefined, Environment, PackageLoader
 
     environment = Environment(

@@ -165,10 +165,16 @@ def test_a_template_that_does_not_fit_is_told_at_the_start(world: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_config_evaluates_its_world(world: Path, name: str) -> None:
+def test_a_config_asks_the_captioner_and_a_judge_with_other_eyes(name: str) -> None:
     given = load_config(GAP / f"{name}.yaml")
     assert given.captioner["kind"].endswith(":PhotographCaptioner")
     assert given.evaluation.judge["image"]["network"] != given.encoder["image"]["network"]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "rsicd-b")) for n in CONFIGS]
+)
+def test_a_config_evaluates_its_world(world: Path, name: str) -> None:
     values = yaml.safe_load((GAP / f"{name}.yaml").read_text())
     # Texts alone are missing.
     assert values.pop("image_generator")["model"] == "../../../data/gap/images"

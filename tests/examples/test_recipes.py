@@ -71,10 +71,11 @@ def publish_external(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_evaluates_its_dataset_in_its_own_layout(tmp_path: Path, name: str) -> None:
-    data = tmp_path / "data" / name
-    layout, images = publish(data, name)
-    counts = convert(layout, images, data, rate=0.5)
+def test_a_dataset_is_converted_from_its_own_layout_and_its_recipe_loads(
+    tmp_path: Path, name: str
+) -> None:
+    layout, images = publish(tmp_path, name)
+    counts = convert(layout, images, tmp_path, rate=0.5)
     assert counts == {
         "pairs": 40,
         "absent": 0,
@@ -87,6 +88,15 @@ def test_a_recipe_evaluates_its_dataset_in_its_own_layout(tmp_path: Path, name: 
     assert [part.kind for part in given.components()] == ["open_clip", "blip2", "sdxl"]
     judge = Component.choose("evaluation.judge", given.evaluation.judge, ENCODERS).settings.models()
     assert judge["model"] != given.encoder_component().settings.models()["model"]
+
+
+@pytest.mark.parametrize(
+    "name", ["coco", *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])]
+)
+def test_a_recipe_evaluates_its_dataset_in_its_own_layout(tmp_path: Path, name: str) -> None:
+    data = tmp_path / "data" / name
+    layout, images = publish(data, name)
+    convert(layout, images, data, rate=0.5)
     publish_external(tmp_path / "data" / "cc3m")
     values = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
     small = {"seeds": 2, "steps": 1, "batch_size": 8, "device": "cpu"}

@@ -55,7 +55,9 @@ def completed(shell: str, *words: str) -> set[str]:
     return set(answer.stdout.split())
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize(
+    "shell", ["bash", *(pytest.param(name, marks=pytest.mark.slow) for name in ("zsh", "fish"))]
+)
 def test_commands_and_choices_are_completed(shell: str) -> None:
     commands = " ".join(completed(shell, "re"))
     assert "report" in commands and "review" in commands and "export" not in commands

@@ -72,7 +72,11 @@ def test_evaluate_refuses_in_one_line(place: Path, arguments: list[str], message
 def misled(tmp_path: Path) -> Path:
     """A config whose α = 1 looks at nothing but what misleads."""
     quick_worlds.write(tmp_path / "data" / "a.parquet", quick_worlds.rows(100, 0, 0))
-    place = quick_worlds.config(tmp_path, encoder={"kind": "tests.quick_parts:CloudedEncoder"})
+    place = quick_worlds.config(
+        tmp_path,
+        encoder={"kind": "tests.quick_parts:CloudedEncoder"},
+        knowledge_base=quick_worlds.UNDECIDED,
+    )
     text = place.read_text().replace(
         "  mapping:\n",
         "  retrieval: {mode: fusion, k: 10, alpha: 1.0}  # to begin with\n  mapping:\n",

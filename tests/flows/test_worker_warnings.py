@@ -45,6 +45,7 @@ def test_warnings_of_another_process_are_counted_by_kind_as_ones_own() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_run_on_workers_tells_what_they_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -177,7 +177,7 @@ def loaded(make: Callable[..., Any], kept: dict[tuple[str, str], Any]) -> Callab
 def requests_of(pictures: Any, examples: Any) -> Callable[..., list[Any]]:
     """Makes requests of several rows; the rows have 0, 1 or 2 examples in turn where allowed."""
 
-    def make(role: str, rows: int = 4, seeds: int = 3, bare: bool = True) -> list[Any]:
+    def make(role: str, rows: int = 3, seeds: int = 2, bare: bool = True) -> list[Any]:
         made: list[Any] = []
         for row in range(rows):
             ids = tuple(derive_seed(0, f"row-{row}", number, 1) for number in range(seeds))

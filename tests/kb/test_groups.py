@@ -231,7 +231,8 @@ def test_k_and_alpha_are_measured_without_rows_of_the_same_picture() -> None:
 def test_a_base_of_five_rows_a_picture_is_measured_by_picture(tmp_path: Path) -> None:
     world = World(0)
     rows = captioned(world, 80)
-    kb = KnowledgeBase.build(tmp_path / "kb", as_pairs(rows, "dataset"), [], quick())
+    recipe = quick(retrieval=RetrievalSettings())
+    kb = KnowledgeBase.build(tmp_path / "kb", as_pairs(rows, "dataset"), [], recipe)
     evidence = kb.manifest["retrieval"]["evidence"]
     unseen = captioned(world, 40)
     found = kb.retriever.search(unseen["image"], "image")

@@ -41,7 +41,8 @@ def test_internal_pairs_come_first_then_the_kept_external_ones(
 def test_the_manifest_tells_what_happened_and_its_counts_agree(
     tmp_path: Path, sides: tuple[Pairs, list[Pairs]]
 ) -> None:
-    kb = KnowledgeBase.build(tmp_path / "kb", *sides, replace(QUICK, encoder={"revision": "abc"}))
+    recipe = replace(quick(retrieval=RetrievalSettings()), encoder={"revision": "abc"})
+    kb = KnowledgeBase.build(tmp_path / "kb", *sides, recipe)
     manifest = json.loads((tmp_path / "kb" / "manifest.json").read_text())
     assert manifest == kb.manifest
     counts = manifest["counts"]

@@ -8,13 +8,9 @@ from pathlib import Path
 import pytest
 
 from kb.knowledge_base import DamagedKnowledgeBase, KnowledgeBase
-from kb.mapping import MappingSettings
 from kb.pairs import Pairs
-from kb.recipe import KnowledgeBaseSettings, Recipe
 from kb.storage import damaged_files, digest_files, replacing, version_of
-from tests.kb.worlds import World, as_pairs, together
-
-QUICK = Recipe(KnowledgeBaseSettings(mapping=MappingSettings(method="ridge")))
+from tests.kb.worlds import QUICK, World, as_pairs, together
 
 
 @pytest.fixture

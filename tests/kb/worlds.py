@@ -13,6 +13,7 @@ from kb.embeddings import Modality, normalise
 from kb.mapping import MappingSettings
 from kb.pairs import Pairs
 from kb.recipe import KnowledgeBaseSettings, Recipe
+from kb.retrieval import RetrievalSettings
 
 
 class World:
@@ -108,8 +109,9 @@ def resident(name: str) -> int:
 
 
 def quick(**changes: Any) -> Recipe:
-    """A recipe without a network in it."""
+    """A recipe without a network in it, which leaves nothing of the retrieval to be measured."""
     changes.setdefault("mapping", MappingSettings(method="ridge"))
+    changes.setdefault("retrieval", RetrievalSettings().decided())
     return Recipe(KnowledgeBaseSettings(**changes))
 
 

@@ -38,7 +38,7 @@ def run(config: Path, **options: Any) -> tuple[Job, dict[str, Any]]:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [*emoji_rows(40, 5, 4), BROKEN, NOTHING]
-    return write_world(tmp_path_factory.mktemp("world"), rows)
+    return write_world(tmp_path_factory.mktemp("world"), rows, knowledge_base={})
 
 
 @pytest.fixture(scope="module")

@@ -210,7 +210,10 @@ def test_an_image_too_long_for_webp_becomes_png() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_the_inspector_says_what_image_fault_says_in_order(workers: int) -> None:
+def test_the_inspector_says_what_image_fault_says_in_order(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.dataset.images.BYTES_A_PROCESS", 100)
     images = [None, *[d for d, _ in BAD.values()], *GOOD.values()] * 3
     expected = ["no image", *[r for _, r in BAD.values()], *[None] * len(GOOD)] * 3
     with ImageInspector(workers=workers) as inspector:
@@ -240,12 +243,15 @@ def test_a_process_that_dies_costs_one_image_at_most() -> None:
         assert inspector.inspect([GOOD["png"], GOOD["png"]]) == ["crashed its decoder", None]
 
 
-def test_no_process_is_left_behind() -> None:
-    inspector = ImageInspector(workers=2)
-    inspector.inspect([GOOD["png"], GOOD["png"]])
-    processes = [worker._process for worker in inspector._workers]
-    inspector.close()
-    assert all(process.poll() is not None for process in processes)
+def test_few_small_images_start_one_process_and_none_is_left_behind() -> None:
+    large = GOOD["png"] + bytes(600_000)
+    for images, started in (([GOOD["png"]] * 9, 1), ([large] * 9, 3)):
+        inspector = ImageInspector(workers=3)
+        assert inspector.inspect(images) == [None] * 9
+        processes = [one._process for one in inspector._workers if one._process is not None]
+        assert len(processes) == started
+        inspector.close()
+        assert all(process.poll() is not None for process in processes)
 
 
 def test_processes_end_with_the_one_that_started_them() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config.config import load_config
+from pipeline.config.config import Config, load_config
 from pipeline.evaluation.experiment import Experiment
 from pipeline.evaluation.tuning.tuner import Tuner
 from tests import quick_worlds
@@ -32,13 +33,23 @@ def noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Any]:
     return tmp_path, world(tmp_path, {"encoder": NOTED})
 
 
-def test_an_evaluation_and_tuning_embed_nothing_that_the_run_has(noted: tuple[Path, Path]) -> None:
+def evaluate(config: Config) -> None:
+    Experiment(config).run(["drop", "complete"])
+
+
+def tune(config: Config) -> None:
+    Tuner(config, share=0.5).run()
+
+
+@pytest.mark.parametrize("proof", [evaluate, pytest.param(tune, marks=pytest.mark.slow)])
+def test_an_evaluation_and_tuning_embed_nothing_that_the_run_has(
+    noted: tuple[Path, Path], proof: Callable[[Config], None]
+) -> None:
     folder, place = noted
     quick_worlds.run(place)
     before = encoded(folder)
     assert len(before) >= 4 * 60 - 4
-    Experiment(load_config(place)).run(["drop", "complete"])
-    Tuner(load_config(place), share=0.5).run()
+    proof(load_config(place))
     assert encoded(folder) == before
 
 

@@ -1,6 +1,7 @@
 """Models of the hub, fetched and found again, against a small real HTTP server in its stead.
 
 Every step is a process of its own, as a user's commands are: the client keeps listings in memory.
+Those of a test are forked off one that has imported the client, which takes longer than a step.
 """
 
 from __future__ import annotations
@@ -31,25 +32,35 @@ FILES = {
 }
 READ = set(FILES) - {"README.md", "pytorch_model.bin"}
 
-# Prints the commit, or the error, of `o/m` at the revision given; or the bytes that are missing.
+# For each line a process that prints the commit, or the error, of `o/m` at the revision given; or
+# the bytes that are missing.
 ASK = """
-import json, sys
+import json, os, sys
 from pathlib import Path
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from pipeline.storage.errors import ConfigError
 from pipeline.models.resolution import missing_bytes, resolve_models
 
-what, revision = sys.argv[1], sys.argv[2] or None
-models = {"model": ("o/m", revision)}
-try:
-    if what == "missing":
-        print(missing_bytes("captioner", models, Path())["model"])
-    else:
+def answer(what, revision):
+    models = {"model": ("o/m", revision or None)}
+    try:
+        if what == "missing":
+            return missing_bytes("captioner", models, Path())["model"]
         found = resolve_models(
             "captioner", models, Path(), offline=what == "offline", renew=what == "fetch"
         )
-        print(found["model"].revision)
-except ConfigError as error:
-    print(error)
+        return found["model"].revision
+    except ConfigError as error:
+        return error
+
+for line in sys.stdin:
+    if os.fork() == 0:
+        try:
+            print(answer(*json.loads(line)), flush=True)
+        except BaseException as error:
+            print("the step failed:", repr(error), flush=True)
+        os._exit(0)
+    os.wait()
 """
 
 
@@ -107,6 +118,7 @@ class _Server(ThreadingHTTPServer):
         self.commits = {FIRST: dict(FILES)}
         self.main = FIRST
         self.asked: list[str] = []
+        self.askers: dict[tuple[tuple[str, str], ...], subprocess.Popen[str]] = {}
         self.environment = os.environ | {
             "HF_ENDPOINT": f"http://127.0.0.1:{self.server_port}",
             "HF_HUB_CACHE": str(cache),
@@ -128,14 +140,19 @@ class _Server(ThreadingHTTPServer):
 
     def ask(self, what: str, revision: str = "", **environment: str) -> str:
         """One command in a new process: fetch, run, offline or missing."""
-        done = subprocess.run(
-            [sys.executable, "-c", ASK, what, revision],
-            env=self.environment | environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout.strip()
+        changed = tuple(environment.items())
+        if changed not in self.askers:
+            self.askers[changed] = subprocess.Popen(
+                [sys.executable, "-c", ASK],
+                env=self.environment | environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        asker = self.askers[changed]
+        assert asker.stdin is not None and asker.stdout is not None
+        print(json.dumps([what, revision]), file=asker.stdin, flush=True)
+        return asker.stdout.readline().rstrip("\n")
 
     def move_main(self) -> None:
         """A commit upstream that touches what the part reads."""
@@ -160,6 +177,8 @@ def hub(tmp_path: Path) -> Iterator[_Server]:
     server = _Server(tmp_path / "hub")
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
+    for asker in server.askers.values():
+        asker.communicate()
     server.shutdown()
     server.server_close()
 

@@ -5,13 +5,9 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from pipeline.dataset.schema import completed_schema
-from pipeline.report import completed_rows, gallery, project, write_report
-from pipeline.report import page as page_module
+from pipeline.report import project, write_report
 from pipeline.report.charts import histogram
 from pipeline.report.gallery import Figures, Sample
 from tests.pipeline.report import report_rows
@@ -158,6 +154,12 @@ def test_a_mapping_that_was_not_measured_says_which_is_used(tmp_path):
     assert "Five-fold" not in text
 
 
+def test_all_pages_of_a_process_share_templates_that_are_compiled_once(tmp_path, monkeypatch):
+    write_report(tmp_path / "one.html", rows(2), SUMMARY)
+    monkeypatch.setattr("jinja2.Environment.compile", None)
+    write_report(tmp_path / "other.html", rows(2), SUMMARY)
+
+
 def test_the_page_is_replaced_whole(tmp_path):
     path = tmp_path / "index.html"
     write_report(path, rows(3), {"name": "first"})
@@ -178,56 +180,6 @@ def test_lists_of_captions_and_unreadable_pictures_are_shown_as_they_are(tmp_pat
     (card,) = embedded((tmp_path / "index.html").read_text(encoding="utf-8"))["cards"]
     assert card["text"] == ["a red hat", "a hat"]
     assert "image" not in card
-
-
-def test_rows_are_read_back_from_the_parts(tmp_path):
-    schema = completed_schema(text_is_list=False)
-    for part in range(2):
-        table = pa.Table.from_pylist([row(2 * part), row(2 * part + 1)], schema=schema)
-        pq.write_table(table, tmp_path / f"part-{part:05d}.parquet", row_group_size=1)
-    found = list(completed_rows(sorted(tmp_path.glob("part-*.parquet"))))
-    assert [one["id"] for one in found] == [f"row-{n:05d}" for n in range(4)]
-    whole = [one["stored"].read() for one in found]
-    assert [one["image"]["bytes"] for one in whole] == [row(n)["image"]["bytes"] for n in range(4)]
-    assert [one["text"] for one in whole] == [row(n)["text"] for n in range(4)]
-
-
-def test_of_rows_that_no_card_shows_pictures_texts_and_prompts_are_never_read(
-    tmp_path, monkeypatch
-):
-    schema = completed_schema(text_is_list=False)
-    lost = {**row(8), "id": "lost", "image": None}
-    table = pa.Table.from_pylist([*(row(n) for n in range(40)), lost], schema=schema)
-    pq.write_table(table, tmp_path / "part-000001.parquet", row_group_size=7)
-    read = []
-
-    class Counted(gallery.StoredRow):
-        def read(self):
-            read.append(self)
-            return super().read()
-
-    monkeypatch.setattr(page_module, "StoredRow", Counted)
-    for one in completed_rows(parts := sorted(tmp_path.glob("part-*.parquet"))):
-        assert one.keys() == {"id", "status", "missing", "reason", "completion", "stored"}
-        made = one["completion"]
-        assert not made or made.keys() == {n.split(".")[1] for n in page_module.FIGURED if "." in n}
-        figures = {"valid", "reason", *gallery.PARTS}
-        assert all(each.keys() == figures for each in (made or {}).get("candidates") or ())
-    written = write_report(
-        tmp_path / "page.html",
-        completed_rows(parts),
-        SUMMARY,
-        sample=16,
-    )
-    # The same page comes of all rows as they are.
-    write_report(tmp_path / "other.html", table.to_pylist(), SUMMARY, sample=16)
-    assert (tmp_path / "page.html").read_text() == (tmp_path / "other.html").read_text()
-    assert len(read) == written["cards"] < 41
-    data = embedded((tmp_path / "page.html").read_text(encoding="utf-8"))
-    shown = {card["id"]: "image" in card for card in data["cards"]}
-    given = {one["id"]: one["image"] is not None for one in table.to_pylist()}
-    assert shown == {card_id: given[card_id] for card_id in shown}
-    assert set(shown.values()) == {True, False}
 
 
 def test_the_networks_loss_is_drawn_over_its_epochs(tmp_path):

@@ -23,7 +23,8 @@ def world(folder: Path, **changes: object) -> Path:
     others = [quick_worlds.row(number) | {"id": f"x{number}"} for number in range(100, 150)]
     quick_worlds.write(folder / "others" / "a.parquet", others)
     external = [{"name": "others", "path": "others", "licence": "CC0"}]
-    return quick_worlds.config(folder, external=external, **changes)
+    knowledge = {"knowledge_base": quick_worlds.UNDECIDED}
+    return quick_worlds.config(folder, external=external, **(knowledge | changes))
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tuned]:
     return path, Tuner(load_config(path), share=0.5).run()
 
 
+@pytest.mark.slow
 def test_everything_is_tried_on_rows_whose_truth_is_known(tuned: tuple[Path, Tuned]) -> None:
     path, found = tuned
     assert (found.rows, found.pairs) == (50, 100)
