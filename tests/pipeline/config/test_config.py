@@ -20,7 +20,7 @@ from tests.worlds import EMOJI, settings
 
 
 def test_the_paper_preset_sets_what_is_not_given() -> None:
-    config = make_config(settings(preset="paper"))
+    config = make_config(settings(preset="paper", knowledge_base={}))
     knowledge = config.knowledge_base
     assert knowledge.mapping.method == "mlp"
     assert knowledge.alignment.gamma == 0
