@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
+# While libraries are imported and tests collected there is little to free and ever more to look through.
+gc.disable()
 # Tiny tensors gain nothing from threads, and lose much where other work wants the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -30,6 +32,7 @@ def libraries_are_not_collected() -> Iterator[None]:
 
     A build ends with a collection, which would take longer than all else in a small one.
     """
+    gc.enable()
     gc.collect()
     gc.freeze()
     yield

@@ -16,8 +16,10 @@ from generators import CAPTIONERS, IMAGE_GENERATORS
 from generators.base import Candidate, Generated
 from tests.generators.cases import CASES, class_of
 
-# Each has the pipeline of one case that stays, and the grounding of another.
+# Each has the class of one case that stays, and the grounding of another.
 SLOW = (
+    "blip2-t5",
+    "vlm-qwen2_vl",
     "diffusers-stable_diffusion/prompt",
     "diffusers-stable_diffusion_3/none",
     "diffusers-sdxl/img2img",

@@ -40,10 +40,10 @@ def most(role: str, case: str) -> int:
 
 @pytest.mark.parametrize(("role", "case"), CASES)
 def test_candidates_tell_which_examples_they_were_shown_and_which_were_dropped(
-    role: str, case: str, make: Any, examples: Any, pictures: Callable[..., Image.Image]
+    role: str, case: str, loaded: Any, examples: Any, pictures: Callable[..., Image.Image]
 ) -> None:
     pairs = examples(3)
-    generator = make(role, case)
+    generator = loaded(role, case)
     (answer,) = generator.generate([request_of(role, pictures(0), pairs)])
     ids = tuple(pair.id for pair in pairs)
     for place, candidate in enumerate(answer.candidates):
@@ -57,9 +57,9 @@ def test_candidates_tell_which_examples_they_were_shown_and_which_were_dropped(
 
 @pytest.mark.parametrize(("role", "case"), CASES)
 def test_an_example_without_the_half_that_is_needed_is_dropped_and_the_next_one_serves(
-    role: str, case: str, make: Any, examples: Any, pictures: Callable[..., Image.Image]
+    role: str, case: str, loaded: Any, examples: Any, pictures: Callable[..., Image.Image]
 ) -> None:
-    generator = make(role, case)
+    generator = loaded(role, case)
     needs = needs_of(generator.settings)
     if not needs.any:
         return
@@ -76,10 +76,10 @@ def test_an_example_without_the_half_that_is_needed_is_dropped_and_the_next_one_
 
 @pytest.mark.parametrize(("role", "case"), CASES)
 def test_a_half_that_is_not_needed_changes_nothing(
-    role: str, case: str, make: Any, examples: Any, pictures: Callable[..., Image.Image]
+    role: str, case: str, loaded: Any, examples: Any, pictures: Callable[..., Image.Image]
 ) -> None:
     """So whoever asks may leave it out: pictures take time to fetch."""
-    generator = make(role, case)
+    generator = loaded(role, case)
     needs = needs_of(generator.settings)
     pairs = examples(2)
     bare = tuple(
@@ -96,9 +96,9 @@ def test_a_half_that_is_not_needed_changes_nothing(
 
 @pytest.mark.parametrize(("role", "case"), CASES)
 def test_only_what_needs_an_example_fails_without_one(
-    role: str, case: str, make: Any, pictures: Callable[..., Image.Image]
+    role: str, case: str, loaded: Any, pictures: Callable[..., Image.Image]
 ) -> None:
-    generator = make(role, case)
+    generator = loaded(role, case)
     (answer,) = generator.generate([request_of(role, pictures(0), ())])
     assert (answer.error is not None) == needs_of(generator.settings).example
     assert all(candidate.shown == () for candidate in answer.candidates)

@@ -93,7 +93,7 @@ def test_an_index_without_room_on_the_gpu_is_searched_on_the_cpu_with_a_warning(
 def test_faiss_trains_and_searches_on_torchs_gpu_and_in_half_precision_only_to_score_again(
     kind: str, device: str, number: int, moves: Moves
 ) -> None:
-    base = World(0).draw(2000)["image"]
+    base = World(0, dimensions=(16, 16)).draw(2000)["image"]
     index = EmbeddingIndex.build(base, IndexSettings(index=kind), device=device)
     index.search(base[:5], 3)
     index.search(base[:5], 3)

@@ -27,7 +27,7 @@ def test_a_flat_index_finds_the_exact_neighbours() -> None:
 
 @pytest.mark.parametrize("kind", ["ivf", "ivf_sq8", "ivf_pq"])
 def test_auto_probes_reach_the_recall_goal(kind: str) -> None:
-    world = World(2, topics=60)
+    world = World(2, topics=60, dimensions=(16, 16))
     base, queries = world.draw(6000)["image"], world.draw(200)["image"]
     index = EmbeddingIndex.build(base, IndexSettings(index=kind))
     refine = {"ivf": 1, "ivf_sq8": 2, "ivf_pq": 10}[kind]
@@ -48,7 +48,7 @@ def test_auto_goes_from_flat_to_lists_to_compressed_codes_with_size() -> None:
 def test_queries_taken_in_the_order_of_their_lists_find_what_faiss_finds(
     kind: str, probes: int
 ) -> None:
-    world = World(10, topics=30)
+    world = World(10, topics=30, dimensions=(16, 16))
     base, queries = world.draw(3000)["image"], world.draw(1300)["image"]
     index = EmbeddingIndex.build(base, IndexSettings(index=kind, lists=40, probes=probes))
     similarities, rows = index.search(queries, 90)
@@ -72,7 +72,7 @@ def test_added_rows_are_found_under_the_next_numbers(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["flat", "ivf", "ivf_pq"])
 def test_a_saved_index_answers_alike(kind: str, tmp_path: Path) -> None:
-    base = World(4).draw(3000)["image"]
+    base = World(4, dimensions=(16, 16)).draw(3000)["image"]
     index = EmbeddingIndex.build(base, IndexSettings(index=kind))
     index.save(tmp_path / "image")
     loaded = EmbeddingIndex.load(tmp_path / "image")
@@ -93,7 +93,7 @@ def test_queries_of_another_dimension_are_refused() -> None:
 
 @pytest.mark.parametrize("kind", ["flat", "ivf", "ivf_sq8", "ivf_pq"])
 def test_rows_that_leave_are_gone_and_the_others_move_up(kind: str, tmp_path: Path) -> None:
-    base = World(6).draw(2000)["image"]
+    base = World(6, dimensions=(16, 16)).draw(2000)["image"]
     settings = IndexSettings(index=kind, lists=20, probes=20)
     EmbeddingIndex.build(base, settings).save(tmp_path / "image")
     index = EmbeddingIndex.load(tmp_path / "image")
@@ -146,7 +146,7 @@ def test_too_few_rows_for_product_codes_are_searched_flat_and_the_evidence_says_
 
 
 def test_probes_are_tuned_by_the_queries_that_will_come() -> None:
-    world = World(2, topics=60)
+    world = World(2, topics=60, dimensions=(16, 16))
     pairs, unseen = world.draw(4000), world.draw(300)
     # The other modality's rows, brought over roughly: they lie beside the rows, not among them.
     turn = np.linalg.lstsq(pairs["text"], pairs["image"], rcond=None)[0]

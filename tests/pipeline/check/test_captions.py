@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from functools import cache
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ VOCABULARY = ["a", "the", "red", "blue", "dog", "cat", "hat", "on", "with", "big
 def twin(candidates: list[str], references: list[list[str]]) -> list[float]:
     """Equations 1 to 5 of Vedantam et al. 2015, term by term."""
 
+    @cache
     def grams(text: str, n: int) -> list[tuple[str, ...]]:
         tokens = words(text)
         return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]

@@ -153,6 +153,7 @@ def test_no_pair_is_stopped_by_a_rule_that_was_fitted_on_it(
         assert len(fitted[by[id(choice)]]) == PAIRS
 
 
+@pytest.mark.slow
 def test_what_stopped_goes_on_where_it_was_and_a_rerun_asks_for_nothing(
     in_rounds: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

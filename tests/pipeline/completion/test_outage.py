@@ -31,7 +31,9 @@ def config(world: tuple[Path, Server], **settings: Any) -> Path:
     return quick_worlds.config(folder, captioner=captioner)
 
 
-@pytest.mark.parametrize("blocks", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "blocks", [pytest.param(n, marks=[pytest.mark.slow] * (n in (0, 3))) for n in range(4)]
+)
 def test_rows_of_an_outage_stay_pending_and_what_was_done_stands(
     world: tuple[Path, Server], blocks: int
 ) -> None:

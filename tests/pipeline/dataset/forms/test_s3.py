@@ -10,13 +10,18 @@ from pipeline.dataset.dataset import Dataset, DatasetSettings
 from tests.pipeline.dataset.forms.form_writers import WRITERS, make_rows
 from tests.pipeline.dataset.forms.small_files import read
 
+# The other forms are read as some of these are; their own tests read them from the disk.
+FAST = ("parquet of paths", "jsonl", "imagefolder", "webdataset")
 
-@pytest.mark.parametrize("name", WRITERS)
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in FAST)) for n in WRITERS]
+)
 def test_rows_come_out_as_they_went_in(bucket: str, tmp_path: Path, name: str) -> None:
     import fsspec
 
     write, form, _ = WRITERS[name]
-    rows = make_rows(form, 30)
+    rows = make_rows(form, 12)
     write(rows, tmp_path)
     fs = fsspec.filesystem("s3")
     fs.put(f"{tmp_path}/", f"{bucket}/", recursive=True)

@@ -21,8 +21,14 @@ from tests.pipeline.dataset.forms.small_files import (
     write_parquet,
 )
 
-# More rows than are looked at before a file is read.
-LATE = 10_050
+# More rows than are looked at before a file is read, where `short_head` is in force.
+LATE = 350
+
+
+@pytest.fixture
+def short_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few rows are looked at before a file is read."""
+    monkeypatch.setattr("pipeline.dataset.forms.json_table.HEAD_ROWS", LATE - 50)
 
 
 def scan(dataset: Dataset, folder: Path) -> Catalog:
@@ -123,28 +129,28 @@ def test_nan_stays_a_number_and_is_null_among_all_else(tmp_path: Path) -> None:
     assert (extra["s"], extra["b"], extra["l"]) == (None, None, None)
 
 
+@pytest.mark.usefixtures("short_head")
 @pytest.mark.parametrize("form", ["webdataset", "jsonl", "imagefolder"])
 def test_a_key_that_comes_late_is_null_before(tmp_path: Path, form: str) -> None:
-    many = 300 if form == "webdataset" else LATE
-    rows: list[dict[str, Any]] = [{"text": "a"}] * many + [{"text": "b", "mark": 1}]
+    rows: list[dict[str, Any]] = [{"text": "a"}] * LATE + [{"text": "b", "mark": 1}]
     dataset = write_json(form, tmp_path, rows)
     scan(dataset, tmp_path)
     found = column(dataset, "mark")
-    assert found == [None] * many + [1]
+    assert found == [None] * LATE + [1]
 
 
+@pytest.mark.usefixtures("short_head")
 @pytest.mark.parametrize("form", ["webdataset", "jsonl", "imagefolder"])
 @pytest.mark.parametrize("named", [False, True])
 def test_captions_whose_key_comes_late_are_captions(tmp_path: Path, form: str, named: bool) -> None:
-    many = 300 if form == "webdataset" else LATE
-    rows: list[dict[str, Any]] = [{"mark": 1}] * many + [{"caption": "b", "mark": 2}]
+    rows: list[dict[str, Any]] = [{"mark": 1}] * LATE + [{"caption": "b", "mark": 2}]
     write_json(form, tmp_path, rows)
     columns = {"text": "caption"} if named else {}
     dataset = open_dataset(tmp_path, columns=columns)
     catalog = scan(dataset, tmp_path)
     assert dataset.columns.text == "caption"
     assert catalog.table["text_reason"].null_count == 1
-    assert column(dataset, "mark") == [1] * many + [2]
+    assert column(dataset, "mark") == [1] * LATE + [2]
 
 
 def test_a_named_column_that_no_row_has_is_refused_once_all_are_read(tmp_path: Path) -> None:
@@ -154,6 +160,7 @@ def test_a_named_column_that_no_row_has_is_refused_once_all_are_read(tmp_path: P
         scan(dataset, tmp_path)
 
 
+@pytest.mark.usefixtures("short_head")
 def test_what_a_scan_learned_of_the_columns_holds_for_who_opens_them_next(tmp_path: Path) -> None:
     rows = [{"text": "a", "n": 1}] * LATE + [{"text": ["b", "c"], "n": 0.5}]
     dataset = write_json("jsonl", tmp_path, rows)
