@@ -14,10 +14,9 @@ from examples.scenes.training.towers import MEAN, STD
 if TYPE_CHECKING:
     from torch import nn
 
-LAYERS, HEADS, HEAD_WIDTH = 3, 4, 32
 QUERIES = 8
 WIDTH = 96
-GOLDEN = 0.618033988749895
+HEADS, HEAD_WIDTH = 4, 32
 POSITIONS = 240
 PROMPT = "Please write a caption of the image. Caption:"
 NUMBERS = {1: "two", 2: "three", 3: "four"}
@@ -109,7 +108,7 @@ def new_captioner(processor: Any) -> nn.Module:
             "hidden_size": HEADS * HEAD_WIDTH,
             "word_embed_proj_dim": HEADS * HEAD_WIDTH,
             "ffn_dim": 4 * HEADS * HEAD_WIDTH,
-            "num_hidden_layers": LAYERS,
+            "num_hidden_layers": 3,
             "num_attention_heads": HEADS,
             "max_position_embeddings": POSITIONS,
             "dropout": 0.0,
@@ -131,8 +130,8 @@ def wire_to_repeat(captioner: Any) -> None:
 
     A head of OPT's first layer looks at the token before and hands it on, one of the second looks for
     where the present token was handed on so, and foretells what stands there: an induction head (Olsson
-    et al., *In-context Learning and Induction Heads*, 2022). Without them a model of this size does not
-    come by the skill in an hour on a core. Both are learned on with all the rest.
+    et al., *In-context Learning and Induction Heads*, 2022). Without them half an hour's training brought
+    this model none of the skill (README.md). Both are learned on with all the rest.
     """
     import torch
 
@@ -142,8 +141,9 @@ def wire_to_repeat(captioner: Any) -> None:
     words = slice(0, (HEADS - 1) * HEAD_WIDTH)
     places = slice(words.stop, words.stop + HEAD_WIDTH)
     cosines, sines = (slice(start, start + HEAD_WIDTH // 2) for start in (0, HEAD_WIDTH // 2))
-    # Frequencies that repeat at no distance within the positions.
-    frequencies = math.pi * ((torch.arange(HEAD_WIDTH // 2) + 1) * GOLDEN % 1)
+    # Multiples of the golden ratio, so that the angles come together at no distance but none.
+    golden = (math.sqrt(5) - 1) / 2
+    frequencies = math.pi * ((torch.arange(HEAD_WIDTH // 2) + 1) * golden % 1)
     table = decoder.embed_positions.weight
     angles = torch.arange(len(table))[:, None] * frequencies
     turn = torch.zeros(HEAD_WIDTH, HEAD_WIDTH)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -98,14 +98,13 @@ class Views:
         return {row_id: row for row, row_id in enumerate(ids_of(self.judged[INTERNAL]))}
 
     @cached_property
-    def halves(self) -> Mapping[str, dict[Modality, str]]:
+    def halves(self) -> dict[str, dict[Modality, str]]:
         """Digests of both halves of the dataset's complete pairs, by id."""
         catalog = self.job.sources.catalog(progress=self.job.progress)
         ids = catalog.complete()["id"].to_pylist()
-        digests = map(catalog.digests, MODALITIES)
         return {
             row_id: dict(zip(MODALITIES, halves, strict=True))
-            for row_id, *halves in zip(ids, *digests, strict=True)
+            for row_id, *halves in zip(ids, *map(catalog.digests, MODALITIES), strict=True)
         }
 
     @cached_property
