@@ -30,7 +30,7 @@ SCHEDULER = {
 }
 
 
-def text_config(tokenizer: Any, width: int, projection: int) -> Any:
+def text_config(tokenizer: Any, width: int, projection: int, context: int = CONTEXT) -> Any:
     """Give the configuration of a CLIP text tower of two layers."""
     from transformers import CLIPTextConfig
 
@@ -41,7 +41,7 @@ def text_config(tokenizer: Any, width: int, projection: int) -> Any:
         projection_dim=projection,
         num_hidden_layers=2,
         num_attention_heads=max(1, width // 32),
-        max_position_embeddings=CONTEXT,
+        max_position_embeddings=context,
         hidden_act="gelu",
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
