@@ -72,7 +72,7 @@ def write_world(folder: Path, rows: list[dict[str, Any]], **changes: Any) -> Pat
     """Data and config in a folder; the config's path."""
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / "rows.parquet", rows)
-    external = pq.read_table(SCENES / "external.parquet").slice(0, 150)
+    external = pq.read_table(SCENES / "external.parquet").slice(0, 110)
     pq.write_table(external, folder / "external.parquet")
     path = folder / "dmc.yaml"
     path.write_text(yaml.safe_dump(settings(**changes)), encoding="utf-8")

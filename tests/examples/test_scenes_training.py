@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from examples.scenes.grammar import PLAIN, words
-from examples.scenes.models import recall_at
 from examples.scenes.scenes import Composer
 from examples.scenes.sources import HERE, WORK
 from examples.scenes.things import GROUNDS, Sprite, Thing, load_things
@@ -97,16 +96,6 @@ def test_a_new_captioner_goes_on_as_it_went_on_before() -> None:
     assert (right > foretold[:, again]).float().mean() > 0.9
     first = foretold[:, again - 15].gather(2, ids[:, again - 14][..., None])
     assert (first > foretold[:, again - 15]).float().mean() < 0.6
-
-
-def test_recall_counts_by_hand() -> None:
-    rng = np.random.default_rng(0)
-    queries, keys = rng.normal(size=(40, 4)), rng.normal(size=(40, 4))
-    hits = 0
-    for i in range(40):
-        scores = [float(queries[i] @ keys[j]) for j in range(40)]
-        hits += i in sorted(range(40), key=lambda j: -scores[j])[:5]
-    assert recall_at(queries, keys, 5) == pytest.approx(hits / 40)
 
 
 def test_prompts_are_the_pipelines() -> None:

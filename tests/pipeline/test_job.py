@@ -37,7 +37,7 @@ def run(config: Path, **options: Any) -> tuple[Job, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rows = [*scene_rows(40, 5, 4), BROKEN, NOTHING]
+    rows = [*scene_rows(40, 3, 3), BROKEN, NOTHING]
     return write_world(tmp_path_factory.mktemp("world"), rows, knowledge_base={})
 
 
@@ -65,7 +65,7 @@ class TestCompletedDataset:
         assert sorted(table["id"].to_pylist()) == sorted(given)
         assert dict(Counter(table["status"].to_pylist())) == {
             "observed": 40,
-            "completed": 10,
+            "completed": 7,
             "rejected": 1,
         }
         assert sum(summary["outcomes"].values()) == summary["rows"] == len(given)
@@ -118,7 +118,7 @@ class TestCompletedDataset:
 
     def test_generated_pictures_decode(self, rows: Any) -> None:
         made = [row for row in rows.values() if row["missing"] == "image"]
-        assert len(made) == 5
+        assert len(made) == 4
         for row in made:
             if row["status"] == "completed":
                 with Image.open(io.BytesIO(row["image"]["bytes"])) as picture:
@@ -141,7 +141,7 @@ class TestCompletedDataset:
             split="train",
             cache_dir=str(tmp_path),
         )
-        assert len(loaded) == 51
+        assert len(loaded) == 48
         for row in loaded:
             if row["status"] in ("observed", "completed"):
                 assert row["image"].size[0] > 0
