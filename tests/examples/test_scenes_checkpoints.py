@@ -43,7 +43,7 @@ def test_weights_are_safetensors_in_half_precision() -> None:
 
 
 @pytest.mark.parametrize("which", ["encoder", "encoder-judge"])
-def test_encoder_loads_from_a_moved_folder_and_finds_scenes_alike(
+def test_encoder_loads_from_a_moved_folder_and_finds_scenes_by_what_they_hold(
     which: str, tmp_path: Path
 ) -> None:
     import open_clip
@@ -61,10 +61,15 @@ def test_encoder_loads_from_a_moved_folder_and_finds_scenes_alike(
         text = model.encode_text(tokenizer([row["text"] for row in rows]), normalize=True).float()
     grounds = np.array([row["ground"] for row in rows])
     things = [set(row["things"].split(", ")) for row in rows]
-    for half in (image, text):
+    # By chance 14 in 100 share the ground and 6 a thing. The log's words for grounds are new to it.
+    for half, bar in ((image, 0.8), (text, 0.6)):
         alike = (half @ half.T - 2 * torch.eye(len(rows))).argmax(1).numpy()
-        assert (grounds[alike] == grounds).mean() > 0.8
+        assert (grounds[alike] == grounds).mean() > bar
         assert np.mean([bool(things[i] & things[j]) for i, j in enumerate(alike)]) > 0.6
+    # By chance 5 in 300 are among the first five.
+    similarity = (text @ image.T).numpy()
+    for way in (similarity, similarity.T):
+        assert ((way > np.diag(way)[:, None]).sum(1) < 5).mean() > 0.25
 
 
 def test_encoder_pools_the_end_of_the_text() -> None:

@@ -179,7 +179,7 @@ class TestRefusals:
         told = self.refuse(
             tmp_path, dataset={"path": "rows.parquet", "columns": {"image": "picture"}}
         )
-        assert "picture" in told and "there are id, image, text, ground" in told
+        assert "picture" in told and "ground (string)" in told
 
     def test_an_image_column_that_is_none(self, tmp_path: Path) -> None:
         write_world(tmp_path, scene_rows(8, 0, 0))
