@@ -9,9 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from kb import contents
 from kb.embeddings import MODALITIES, Stacked
 from kb.fitting import (
+    captions_of,
     expected_queries,
     external_side,
     keep_held_out,
@@ -26,6 +29,7 @@ from kb.recipe import KnowledgeBaseSettings, Recipe
 from kb.retrieval import FusionRetriever
 from kb.retrieval.learning import FUSION, learn, save_fusions
 from kb.retrieval.leave_one_out import judge_examples, select_retrieval
+from kb.retrieval.penalty import learn_penalty
 from kb.stopwatch import Stopwatch
 from kb.storage import FORMAT_VERSION, digest_files, replacing, write_manifest
 from kb.threads import threads_for
@@ -105,9 +109,24 @@ def _build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Rec
                 trials, pseudo, retrieval, groups[mapping.held_rows_], random_state
             )
             save_fusions(building / FUSION, str(retrieval.fusion), fusions)
+            retriever.settings, retriever.fusions = retrieval, fusions
+            asked = captions_of(internal.table.take(pa.array(mapping.held_rows_)))
+            held = captions_of(pairs)
+            penalty, preference = learn_penalty(
+                retriever,
+                settings.retrieval.external_penalty,
+                contents.external_rows(pairs),
+                trials,
+                pseudo,
+                None if held is None or asked is None else (held, asked),
+                random_state,
+            )
         with watch.step("digests"):
             files = digest_files(building)
-        chosen = {name: getattr(retrieval, name) for name in contents.RETRIEVAL}
+        chosen = {
+            **{name: getattr(retrieval, name) for name in contents.RETRIEVAL},
+            contents.PENALTY: penalty,
+        }
         manifest = {
             "format_version": FORMAT_VERSION,
             "version": contents.version(building, files, chosen),
@@ -132,7 +151,12 @@ def _build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Rec
                 "losses": mapping.losses_,
             },
             "purification": None if purified is None else purified.evidence,
-            "retrieval": {**chosen, "evidence": evidence, "fusion": learned},
+            "retrieval": {
+                **chosen,
+                "evidence": evidence,
+                "fusion": learned,
+                "preference": preference,
+            },
             "indexes": {m: index.describe() for m, index in indexes.items()},
             "additions": [addition(building, 0, internal, external, counts, 0)],
             "steps": watch.steps,

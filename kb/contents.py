@@ -32,8 +32,10 @@ Origin = Literal["internal", "external"]
 ORIGINS: tuple[Origin, ...] = ("internal", "external")
 # What a knowledge base adds to the columns of its pairs.
 OWN_COLUMNS = ("origin", "added", *(f"{modality}_digest" for modality in MODALITIES))
-# What is measured of retrieval, and decides what is found.
+# What is measured of retrieval for both modalities at once, and decides what is found.
 RETRIEVAL = ("mode", "k", "alpha", "consensus")
+# The same for each observed modality.
+PENALTY = "external_penalty"
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ def version(folder: Path, files: dict[str, dict[str, Any]], retrieval: Mapping[s
     """The version of what a folder holds (`kb.storage.version_of`)."""
     held = read_pairs(folder / "pairs.arrow").select(["id"])
     ids = (batch["id"].to_pylist() for batch in held.to_batches(max_chunksize=65_536))
-    return version_of(files, ids, {name: retrieval[name] for name in RETRIEVAL})
+    return version_of(files, ids, {name: retrieval[name] for name in (*RETRIEVAL, PENALTY)})
 
 
 def count(folder: Path) -> dict[str, Any]:
@@ -253,6 +255,12 @@ def id_array(pairs: pa.Table) -> pa.Array:
     """The ids as one array, which may exceed 2 GiB."""
     column = pairs["id"].cast(pa.large_string())
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def external_rows(pairs: pa.Table) -> np.ndarray:
+    """Which of a knowledge base's pairs are external, bool [n]."""
+    external: np.ndarray = pc.equal(pairs["origin"], "external").to_numpy()
+    return external
 
 
 def digest_arrays(pairs: pa.Table) -> dict[Modality, np.ndarray]:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from kb import contents
 from kb.embeddings import MODALITIES, Modality, normalise, opposite, release, sample_rows, take
@@ -21,6 +20,7 @@ from kb.pairs import Pairs
 from kb.recipe import Recipe
 from kb.retrieval import FusionRetriever
 from kb.retrieval.leave_one_out import LeaveOneOut
+from kb.retrieval.penalty import Captions
 from kb.retrieval.settings import asks_by_pseudo
 
 HELD_OUT = Path("mapping", "held_out.arrow")
@@ -36,7 +36,7 @@ def external_side(
 
     Those that share a half with an internal pair stay out: they could not be held out with it.
     """
-    external = pc.equal(pairs["origin"], "external").to_numpy(zero_copy_only=False)
+    external = contents.external_rows(pairs)
     digests = contents.digest_arrays(pairs)
     for modality, held in digests.items():
         external = external & ~np.isin(held, internal.digests[modality])
@@ -70,6 +70,20 @@ def trials_of(retriever: FusionRetriever, internal: Pairs, rows: np.ndarray) -> 
     queries = {m: take(internal.embeddings[m], rows) for m in MODALITIES}
     halves = {m: internal.digests[m][rows] for m in MODALITIES}
     return LeaveOneOut(retriever, queries, _ids(internal, rows), halves)
+
+
+def captions_of(table: pa.Table) -> Captions | None:
+    """Reads captions of some rows of a table of pairs; None where it holds none."""
+    if "text" not in table.column_names:
+        return None
+    column = table["text"]
+
+    def read(rows: np.ndarray) -> list[list[str]]:
+        # One by one: taken together, strings of more than 2 GiB would be joined first.
+        texts = (column[int(row)].as_py() for row in rows)
+        return [[text] if isinstance(text, str) else text or [] for text in texts]
+
+    return read
 
 
 def unseen_rows(mapping: CrossModalMapping) -> dict[Modality, np.ndarray] | None:

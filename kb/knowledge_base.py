@@ -24,6 +24,7 @@ from kb.purification import ALIGNMENT
 from kb.recipe import KnowledgeBaseSettings, Recipe
 from kb.retrieval import FusionRetriever
 from kb.retrieval.learning import FUSION, load_fusions
+from kb.retrieval.preference import Preference
 from kb.storage import (
     DamagedKnowledgeBase,
     damaged_files,
@@ -54,7 +55,7 @@ class KnowledgeBase:
         Per modality float16 memory maps in the order of `pairs`, aligned.
     mapping : CrossModalMapping
     retriever : FusionRetriever
-        With k and alpha as chosen.
+        With mode, k, alpha, consensus and what external pairs lose, as chosen.
     """
 
     def __init__(
@@ -200,6 +201,7 @@ class KnowledgeBase:
             manifest["shared_space"],
             contents.digest_arrays(pairs),
             load_fusions(folder / FUSION),
+            Preference(contents.external_rows(pairs), manifest["retrieval"][contents.PENALTY]),
         )
         return cls(folder, manifest, pairs, embeddings, mapping, retriever)
 

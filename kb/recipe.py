@@ -19,7 +19,7 @@ Source = Literal["internal", "external"]
 
 # Raised when the same settings and pairs come to give another knowledge base: one that was made by
 # the former method is then built anew.
-METHOD = 6
+METHOD = 7
 
 
 class KnowledgeBaseSettings(BaseModel):
@@ -65,7 +65,9 @@ class KnowledgeBaseSettings(BaseModel):
             filter=FilterSettings(
                 tau_cent=0.6, tau_inst=0.6, instance="centroid", provisional_alignment=False
             ),
-            retrieval=RetrievalSettings(mode="fusion", k=10, alpha=0.5, consensus=0),
+            retrieval=RetrievalSettings(
+                mode="fusion", k=10, alpha=0.5, consensus=0, external_penalty=0
+            ),
         )
 
     @property

@@ -6,27 +6,22 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from kb.embeddings import Modality, normalise, opposite
 from kb.index import EmbeddingIndex
-from kb.index.kinds import REFINE
-from kb.index.stored_rows import StoredRows, inner_products
+from kb.index.stored_rows import StoredRows
 from kb.mapping import CrossModalMapping
 from kb.retrieval.consensus import consensus
 from kb.retrieval.diversity import differing
 from kb.retrieval.excluded import Excluded
 from kb.retrieval.learned import Found, Fusion
-from kb.retrieval.ranking import TOLERANCE, Hit, Neighbours, ranked
+from kb.retrieval.nearest_rows import NearestRows
+from kb.retrieval.preference import Preference
+from kb.retrieval.ranking import Hit, Neighbours, foremost
 from kb.retrieval.settings import RetrievalSettings, asks_by_pseudo
 
-# Fetched beyond k, so that the row itself and ties at the edge do not cost a place.
-SPARE = 4
-# Where more than those are level with the k-th, so many are fetched at most to find the lowest ids
-# among them: what faiss gives on a GPU. Of more level rows the index says which are considered.
-MOST_FETCHED = 2048
-# Candidates held at once, with their figures some 50 bytes each.
-CANDIDATES_AT_ONCE = 1024 * 1024
+# Of so many times k rows those k are kept that are nearest when external ones have lost what they lose.
+WIDER = 4
 
 
 class FusionRetriever:
@@ -50,6 +45,8 @@ class FusionRetriever:
         What tells the halves of the rows (`kb.pairs.half_digests`), for searches `without` some.
     fusions : mapping of modality to Fusion, optional
         In place of alpha * intra + (1 - alpha) * cross.
+    preference : Preference, optional
+        What external pairs lose in both stages.
     """
 
     def __init__(
@@ -62,6 +59,7 @@ class FusionRetriever:
         shared_space: bool = True,
         digests: Mapping[Modality, np.ndarray] | None = None,
         fusions: Mapping[Modality, Fusion] | None = None,
+        preference: Preference | None = None,
     ) -> None:
         self.embeddings = embeddings
         self.indexes = indexes
@@ -71,6 +69,8 @@ class FusionRetriever:
         self.shared_space = shared_space
         self.digests = digests
         self.fusions = fusions or {}
+        self.preference = preference
+        self._stage = NearestRows(embeddings, indexes, self.ids)
         counts = {len(self.ids), *(len(e) for e in embeddings.values())}
         counts |= {len(index) for index in indexes.values()}
         if len(counts) > 1:
@@ -89,6 +89,11 @@ class FusionRetriever:
     @property
     def k(self) -> int:
         return int(self.settings.k)
+
+    def _wide(self, k: int, modality: Modality) -> int:
+        """What stage 1 fetches, so that k are left of which none is there by what it loses."""
+        prefers = self.preference is not None and self.preference.penalty[modality] > 0
+        return WIDER * k if prefers else k
 
     def alpha(self, modality: Modality) -> float:
         """Weight of intra; 1 where the mapping from `modality` says nothing."""
@@ -143,8 +148,7 @@ class FusionRetriever:
         parts = []
         excluded = Excluded.given(self.digests, without)
         k = max(self.k, wanted)
-        spare = SPARE if excluded is None else SPARE + excluded.most
-        step = max(1, CANDIDATES_AT_ONCE // (k * REFINE[self.indexes[modality].kind] + spare))
+        step = self._stage.queries_at_once(modality, self._wide(k, modality), excluded)
         for start in range(0, len(queries), step):
             part = slice(start, start + step)
             parts.append(
@@ -176,14 +180,19 @@ class FusionRetriever:
         """`crossing` is what is compared with the other modality."""
         other = opposite(modality)
         k = max(self.k, m)
-        mode = self.mode_of(modality)
+        mode, wide = self.mode_of(modality), self._wide(k, modality)
         if mode in ("cross", "pseudo"):
             if crossing is None:
                 raise ValueError(f"mode {mode} needs a mapping or encoders that share a space")
-            rows, cross = self._nearest(crossing, other, ids, k, excluded)
+            rows, cross = self._stage.search(crossing, other, ids, wide, excluded)
             intra, score = self.similarities(queries, modality, rows), cross
         else:
-            rows, intra = self._nearest(queries, modality, ids, k, excluded)
+            rows, intra = self._stage.search(queries, modality, ids, wide, excluded)
+            if wide > k:
+                assert self.preference is not None
+                liked = intra - self.preference.loss(modality, rows)
+                kept = foremost(liked, rows, self.ids, k)
+                rows, intra = (np.take_along_axis(array, kept, axis=1) for array in (rows, intra))
             cross = np.full_like(intra, np.nan)
             if crossing is not None:
                 cross = self.similarities(crossing, other, rows)
@@ -196,6 +205,8 @@ class FusionRetriever:
                 score = alpha * intra + (1 - alpha) * cross
         if weight := float(self.settings.consensus):
             score = score + weight * consensus(self.embeddings[other], rows, score)
+        if self.preference is not None:
+            score = score - self.preference.loss(modality, rows)
         order = differing(self.embeddings[other], rows, score, self.ids, m, self.settings.diversity)
         rows, intra, cross, score = (
             np.take_along_axis(array, order, axis=1) for array in (rows, intra, cross, score)
@@ -209,82 +220,9 @@ class FusionRetriever:
             )
         return Neighbours(rows, intra, cross, score)
 
-    def _nearest(
-        self,
-        probe: np.ndarray,
-        modality: Modality,
-        ids: pa.Array | None,
-        k: int,
-        excluded: Excluded | None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Stage 1: at most k rows and their cosines, best first; -1 and -inf where there is none.
-
-        The queries' own rows are left out. A query whose k-th row is level with all that follow is
-        searched again for four times as many, until they end or `MOST_FETCHED` is reached: so the
-        rows do not depend on the order in which equal ones are stored.
-        """
-        fetched = k * REFINE[self.indexes[modality].kind] + SPARE
-        if excluded is not None:
-            fetched += excluded.most
-        rows, cosines, open_ended = self._fetch(probe, modality, ids, k, fetched, excluded)
-        while open_ended.any() and fetched < MOST_FETCHED:
-            fetched = min(4 * fetched, MOST_FETCHED)
-            again = np.flatnonzero(open_ended)
-            step = max(1, CANDIDATES_AT_ONCE // fetched)
-            for start in range(0, len(again), step):
-                part = again[start : start + step]
-                own = None if ids is None else ids.take(pa.array(part))
-                left_out = None if excluded is None else excluded.of(part)
-                rows[part], cosines[part], open_ended[part] = self._fetch(
-                    probe[part], modality, own, k, fetched, left_out
-                )
-        return rows, cosines
-
-    def _fetch(
-        self,
-        probe: np.ndarray,
-        modality: Modality,
-        ids: pa.Array | None,
-        k: int,
-        fetched: int,
-        excluded: Excluded | None,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The best k of so many rows, their cosines, and whether rows like the k-th were left out.
-
-        Shapes [n, k], or less where the index holds less, and bool [n].
-        """
-        index = self.indexes[modality]
-        by_index, rows = index.search(probe, fetched)
-        cut = (rows[:, -1] >= 0) if fetched < len(index) else np.zeros(len(rows), dtype=bool)
-        if ids is not None and rows.size:
-            found = self.ids.take(pa.array(rows.ravel().clip(0)))
-            own = ids.take(pa.array(np.repeat(np.arange(len(rows)), rows.shape[1])))
-            same = pc.equal(found, own).to_numpy(zero_copy_only=False).reshape(rows.shape)
-            rows = np.where(same, -1, rows)
-        if excluded is not None:
-            rows = np.where(excluded.found(rows), -1, rows)
-        exact = by_index
-        if REFINE[index.kind] > 1:
-            exact = self.similarities(probe, modality, rows)
-        exact = np.where(rows < 0, np.float32(-np.inf), exact)
-        order = ranked(exact, rows, self.ids)[:, :k]
-        if cut.any():
-            # By the index's own figures, which decided what was fetched.
-            last = np.take_along_axis(by_index, order[:, -1:], axis=1)
-            # Most queries are told apart by what so many gaps could add up to.
-            cut &= last[:, 0] - by_index[:, -1] <= TOLERANCE * fetched
-            near = np.flatnonzero(cut)
-            gaps = by_index[near, :-1] - by_index[near, 1:] > TOLERANCE
-            cut[near] = ~(gaps & (by_index[near, :-1] <= last[near])).any(axis=1)
-        best = np.take_along_axis(rows, order, axis=1), np.take_along_axis(exact, order, axis=1)
-        return *best, cut
-
     def similarities(self, queries: np.ndarray, modality: Modality, rows: np.ndarray) -> np.ndarray:
-        """Cosines of each unit query to its rows, float32 [n, k]; -inf where there is none.
-
-        The rows are as they are stored: in half precision their length is 1 to within 1e-4.
-        """
-        return inner_products(queries, self.embeddings[modality], rows)
+        """Cosines of each unit query to its rows: see `NearestRows.similarities`."""
+        return self._stage.similarities(queries, modality, rows)
 
     def retrieve(
         self,

@@ -11,6 +11,7 @@ DEFAULT_K = 10
 DEFAULT_ALPHA = 0.5
 DEFAULT_MODE = "fusion"
 DEFAULT_CONSENSUS = 0.0
+DEFAULT_PENALTY = 0.0
 
 
 class RetrievalSettings(BaseModel):
@@ -34,6 +35,11 @@ class RetrievalSettings(BaseModel):
         default="auto",
         description="weight of a candidate's likeness to the other k, by what they hold of the "
         "missing modality; paper: 0",
+    )
+    external_penalty: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] = Field(
+        default="auto",
+        description="what an external pair loses against the dataset's own in both stages, for it words "
+        "and draws otherwise; auto: measured for each missing half; paper: 0",
     )
     fusion: Literal["score", "gate", "attention"] = Field(
         default="score",
@@ -66,6 +72,7 @@ class RetrievalSettings(BaseModel):
             "k": DEFAULT_K,
             "alpha": DEFAULT_ALPHA,
             "consensus": DEFAULT_CONSENSUS,
+            "external_penalty": DEFAULT_PENALTY,
         }
         return self.model_copy(
             update={n: v for n, v in defaults.items() if getattr(self, n) == "auto"}

@@ -25,7 +25,7 @@ from pipeline.dataset.known_images import COLUMNS, KnownImages
 from pipeline.storage.digests import DIGEST, digest, packed
 from pipeline.storage.files import writing_whole
 
-FINDINGS_VERSION = 10
+FINDINGS_VERSION = 11
 
 FILE_SCHEMA = pa.schema(
     [

@@ -206,8 +206,8 @@ def _cell(name: str, key: str, member: Member, file: IO[bytes], read: bool) -> d
 
 
 def _text(data: bytes) -> str | None:
-    """The text of a member, None where it is not UTF-8."""
+    """The text of a member without a mark of its byte order, None where it is not UTF-8."""
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return None

@@ -86,6 +86,7 @@ def with_mode(retriever: FusionRetriever, mode: str) -> FusionRetriever:
         own.model_copy(update={"mode": mode, "consensus": weight}),
         retriever.shared_space,
         fusions=retriever.fusions,
+        preference=retriever.preference,
     )
 
 

@@ -124,7 +124,7 @@ def test_of_more_ties_than_are_fetched_the_lowest_ids_are_found_however_rows_are
 def test_ties_beyond_the_bound_still_give_k_pairs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kb.retrieval.fusion.MOST_FETCHED", 64)
+    monkeypatch.setattr("kb.retrieval.nearest_rows.MOST_FETCHED", 64)
     retriever, query = with_copies(300, IndexSettings(index="flat"), tmp_path, 0)
     hits = retriever.retrieve(query, "image", m=10)[0]
     assert len({hit.id for hit in hits}) == 10
@@ -167,7 +167,7 @@ def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     world, _, retriever = make(RetrievalSettings(k=10, alpha=0.5))
     queries = world.draw(50)["image"]
     at_once = retriever.search(queries, "image", m=3)
-    monkeypatch.setattr("kb.retrieval.fusion.CANDIDATES_AT_ONCE", 100)
+    monkeypatch.setattr("kb.retrieval.nearest_rows.CANDIDATES_AT_ONCE", 100)
     in_blocks = retriever.search(queries, "image", m=3)
     np.testing.assert_array_equal(in_blocks.rows, at_once.rows)
     np.testing.assert_allclose(in_blocks.score, at_once.score, atol=1e-6)

@@ -94,7 +94,7 @@ def test_mappings_are_judged_by_the_examples_that_are_found_with_them() -> None:
 
 
 def test_given_settings_are_left_alone() -> None:
-    asked = RetrievalSettings(mode="fusion", k=7, alpha=0.9, consensus=0.1)
+    asked = RetrievalSettings(mode="fusion", k=7, alpha=0.9, consensus=0.1, external_penalty=0.2)
     _, pairs, retriever = make(asked)
     chosen = select_retrieval(trials_of(retriever, pairs), retriever.mapping.out_of_fold_)
     assert chosen == (asked, [])

@@ -172,3 +172,11 @@ def test_a_text_called_after_its_picture_with_both_suffixes_is_its_text(tmp_path
     members = [("1.jpg", PNG), ("1.jpg.txt", b"a"), ("2.png", PNG), ("2.txt", b"b")]
     write_tar(tmp_path / "a.tar", members)
     assert [row["text"] for row in read(open_dataset(tmp_path))] == [["a"], ["b"]]
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_a_text_nor_of_json(tmp_path: Path) -> None:
+    mark = b"\xef\xbb\xbf"
+    members = [("a.png", PNG), ("a.txt", mark + b"a hare")]
+    write_tar(tmp_path / "a.tar", [*members, ("a.json", mark + b'{"from": "a book"}')])
+    (row,) = read(open_dataset(tmp_path))
+    assert (row["text"], row["extra"]) == (["a hare"], {"from": "a book"})
