@@ -34,10 +34,7 @@ JUDGE = {"kind": "open_clip", "model": "local-dir:checkpoints/encoder-judge"}
 
 def demo() -> dict[str, Any]:
     """The demo's config as values, to be changed."""
-    values = load_config(SCENES / "dmc.yaml").model_dump(mode="json")
-    # What is written without loss has no quality.
-    del values["generation"]["image_format"]["quality"]
-    return values
+    return load_config(SCENES / "dmc.yaml").model_dump(mode="json")
 
 
 def configured(folder: Path, name: str, changes: dict[str, Any], steps: int) -> Config:
