@@ -21,7 +21,7 @@ from kb.retrieval.settings import asks_by_pseudo
 
 CANDIDATE_PENALTIES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5)
 # Queries that it is measured by: fewer teach nothing, more are not needed.
-FEWEST, MOST = 32, 4096
+FEWEST, MOST = 32, 1024
 # Standard errors that a gain over no penalty must exceed.
 ERRORS = 2.0
 # The captions of some rows of a table, by their numbers.
