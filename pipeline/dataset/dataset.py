@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipeline.dataset.cells import image_cells
 from pipeline.dataset.columns import (
     ColumnSettings,
-    image_kind,
+    names_files,
     resolve_columns,
     settle_columns,
 )
@@ -33,6 +33,7 @@ from pipeline.dataset.opening import (
     excluded_ids,
     guess_halves,
     known_schema,
+    pictures_of,
     table_names,
     with_paths,
     without_rows,
@@ -121,8 +122,7 @@ class Dataset:
         if not schema.names:
             raise DatasetError(f"path {settings.path!r} has no rows")
         columns = resolve_columns(guess_halves(settings.columns, source), schema)
-        place = Root.of(settings.image_root, base) if settings.image_root else root
-        pictures = Pictures(place, settings.image_prefix)
+        pictures = pictures_of(source, root, settings, base)
         dataset = cls(settings, format, source, columns, pictures, root)
         dataset.excluded = excluded_ids(settings.exclude, base)
         dataset._look()
@@ -284,7 +284,7 @@ class Dataset:
         """Read the first rows, to find an image column that holds none and an empty dataset."""
         asked = [c for c in (self.columns.image, self.columns.text) if c]
         # Images in the cells of text files are paths, also of a column that comes late.
-        self._by_path = self.format in ("jsonl", "csv")
+        self._by_path = self.format in ("jsonl", "csv", "coco")
         for name in table_names(self.source):
             for _, batch in self.source.batches(name, asked):
                 if batch.num_rows == 0:
@@ -292,8 +292,8 @@ class Dataset:
                 if self.columns.image:
                     found = image_cells(batch.column(0).slice(0, 64), batch.schema.field(0))
                     cells = list(map(unpacked, found))
-                    self._by_path |= any(c and c["bytes"] is None and c["path"] for c in cells)
-                    self._by_path |= image_kind(batch.schema.field(0)) == "path"
+                    # The first rows may lack the paths that others have.
+                    self._by_path |= names_files(batch.schema.field(0))
                     folder = posixpath.dirname(name)
                     check_images(self.columns.image, cells, partial(self._unified.is_there, folder))
                 return

@@ -11,10 +11,12 @@ from pipeline.dataset.columns import NONE, ColumnSettings, guess_columns, resolv
 from pipeline.dataset.forms.base import DatasetError, Left, Source, is_string
 from pipeline.dataset.forms.kinds import field_of
 from pipeline.dataset.forms.names import holds_rows, is_image
+from pipeline.dataset.forms.pictures import Pictures
 from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.rows import Columns, with_empty
 from pipeline.dataset.forms.unused import empty_files
 from pipeline.dataset.forms.within import Within
+from pipeline.dataset.settings import DatasetSettings
 
 _LOOKED_AT = 64
 
@@ -100,6 +102,14 @@ def with_paths(source: Source, asked: ColumnSettings) -> Source:
         return Within(source, paths)
     grown.within = paths
     return source
+
+
+def pictures_of(source: Source, root: Root, settings: DatasetSettings, base: Path) -> Pictures:
+    """What finds the images of a dataset: the source's own where that has an index of them already."""
+    if settings.image_root:
+        return Pictures(Root.of(settings.image_root, base), settings.image_prefix)
+    own: Pictures | None = getattr(source, "pictures", None)
+    return own or Pictures(root, settings.image_prefix)
 
 
 def check_tables(source: Source, root: Root, path: str, form: str) -> None:
