@@ -22,6 +22,7 @@ from pipeline.dataset.findings import (
     FILE_SCHEMA,
     HELD,
     Advance,
+    described_rows,
     keep,
     kept,
     kept_columns,
@@ -144,6 +145,10 @@ class Catalog:
         """How many rows lack a half that another column has, by that column."""
         places = [place_of(self._folder, file) for file in self.dataset.files]
         return elsewhere(places, self.table, half)
+
+    def described(self) -> int:
+        """How many rows without a text have a picture whose file holds a caption."""
+        return described_rows(self._folder, self.dataset.files)
 
     def left_over(self) -> dict[str, Left]:
         """What lies in the dataset's files and is not used, by its kind."""
