@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Iterator
 
-from PIL import ExifTags, Image, IptcImagePlugin
+from PIL import ExifTags, Image, ImageFile, IptcImagePlugin
 
 from pipeline.dataset.decoding import FORMATS
 
@@ -41,7 +41,7 @@ def describes_itself(data: bytes) -> bool:
         return False
 
 
-def _told(image: Image.Image) -> Iterator[str]:
+def _told(image: ImageFile.ImageFile) -> Iterator[str]:
     """The texts in an image's header."""
     for name in _PNG:
         if isinstance(text := image.info.get(name), str):
