@@ -7,7 +7,7 @@ export DO_NOT_TRACK := 1
 .PHONY: help install demo test test-full lint clean
 
 help:
-	@echo "make demo       complete the example dataset (examples/emoji)"
+	@echo "make demo       complete the example dataset (examples/scenes)"
 	@echo "make test       the fast tests"
 	@echo "make test-full  every test, the slow ones too"
 	@echo "make lint       ruff and mypy"
@@ -22,7 +22,7 @@ $(STAMP): requirements.lock pyproject.toml
 	touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/rag4dmc run examples/emoji/dmc.yaml
+	$(BIN)/rag4dmc run examples/scenes/dmc.yaml
 
 # Each file by one process; tests of real processes and servers use ports and folders of their own.
 PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from pipeline.config.config import make_config
-from tests.worlds import emoji_rows, write_world
+from tests.worlds import scene_rows, write_world
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,10 +29,10 @@ def blocks(language: str, page: str = "README.md") -> list[str]:
 @pytest.mark.slow
 def test_the_python_runs_as_written(tmp_path: Path) -> None:
     (code,) = blocks("python")
-    example = '"examples/emoji/dmc.yaml"'
+    example = '"examples/scenes/dmc.yaml"'
     assert example in code and len(code.strip().splitlines()) <= 11
     # The example itself takes a minute; `make demo` runs it.
-    small = write_world(tmp_path, emoji_rows(40, 1, 1))
+    small = write_world(tmp_path, scene_rows(40, 1, 1))
     answer = subprocess.run(
         [sys.executable, "-c", code.replace(example, repr(str(small)))],
         cwd=ROOT,

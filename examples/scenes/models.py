@@ -42,13 +42,6 @@ class Encoder:
         return rows
 
 
-def recall_at(queries: np.ndarray, keys: np.ndarray, k: int = 5) -> float:
-    """Give the share of queries (n, d) whose own row of keys (n, d) is among their k nearest."""
-    similarity = queries @ keys.T
-    own = np.diag(similarity)[:, None]
-    return float(((similarity > own).sum(1) < k).mean())
-
-
 def greedy(folder: Path, pictures: list[Image.Image], prompts: list[str]) -> list[str]:
     """Caption pictures without sampling, sixteen at a time."""
     import torch

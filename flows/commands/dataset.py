@@ -129,7 +129,7 @@ def inspect(
 
     \b
     Examples:
-      rag4dmc inspect examples/emoji/dmc.yaml
+      rag4dmc inspect examples/scenes/dmc.yaml
       rag4dmc inspect my.yaml --time
     """
     with errors_in_one_line():

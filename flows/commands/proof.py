@@ -43,7 +43,7 @@ def evaluate(
 
     \b
     Examples:
-      rag4dmc evaluate examples/emoji/evaluate.yaml --rates 0.7
+      rag4dmc evaluate examples/scenes/evaluate.yaml --rates 0.7
       rag4dmc evaluate my.yaml --variants drop,direct,rag4dmc,complete
       rag4dmc evaluate my.yaml --variants rag4dmc --sweep retrieval.k=5,10,15
     """
@@ -135,7 +135,7 @@ def tune(
 
     \b
     Examples:
-      rag4dmc tune examples/emoji/dmc.yaml --dry-run
+      rag4dmc tune examples/scenes/dmc.yaml --dry-run
       rag4dmc tune my.yaml --share 0.2
     """
     with errors_in_one_line():

@@ -110,7 +110,7 @@ def report(
 
     \b
     Examples:
-      rag4dmc report examples/emoji/dmc.yaml
+      rag4dmc report examples/scenes/dmc.yaml
       rag4dmc report my.yaml --cards 2000
     """
     with errors_in_one_line(), locked_job(config) as job:
@@ -167,7 +167,7 @@ def search(
 
     \b
     Examples:
-      rag4dmc search examples/emoji/dmc.yaml --text "a red apple"
+      rag4dmc search examples/scenes/dmc.yaml --text "galley: two pippins port"
       rag4dmc search my.yaml --image photo.jpg -n 10 --json
     """
     with errors_in_one_line():

@@ -34,7 +34,7 @@ def build(config: ConfigPath) -> None:
 
     \b
     Examples:
-      rag4dmc build examples/emoji/dmc.yaml
+      rag4dmc build examples/scenes/dmc.yaml
     """
     with errors_in_one_line():
         from flows.progress import RunView
@@ -74,7 +74,7 @@ def run(
 
     \b
     Examples:
-      rag4dmc run examples/emoji/dmc.yaml
+      rag4dmc run examples/scenes/dmc.yaml
       rag4dmc run my.yaml --limit 20           # a pilot
       rag4dmc run my.yaml --retry-failed
     """
@@ -127,7 +127,7 @@ def serve(
 
     \b
     Examples:
-      rag4dmc serve examples/emoji/dmc.yaml --cron "0 2 * * *"
+      rag4dmc serve examples/scenes/dmc.yaml --cron "0 2 * * *"
     """
     with errors_in_one_line():
         path = config.resolve()

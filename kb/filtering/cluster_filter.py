@@ -41,8 +41,9 @@ class ClusterFilter:
     """Drops external clusters, then external pairs, that are far from every internal cluster.
 
     Thresholds that are `auto` need 16 internal pairs to be measured. With fewer nothing is dropped:
-    the paper's 0.6 by `centroid` would keep 0 to 3 % of what is relevant on the example world, and
-    the examples found among all of its external pairs are better by far than any among so few.
+    on single emoji, a former example world, the paper's 0.6 by `centroid` would keep 0 to 3 % of what
+    is relevant, and the examples found among all of its external pairs are better by far than any
+    among so few.
 
     K-means runs on joint embeddings of both sides, sqrt(n / 2) internal and sqrt(m) external
     clusters, at least 4. Each external centroid is matched to its nearest internal one.
@@ -50,8 +51,8 @@ class ClusterFilter:
     A pair of a kept cluster is then judged by itself. The paper compares it with the matched
     centroid. Its likeness to the 10 nearest internal pairs tells more, and most does that less half
     of its likeness to the 10 nearest external ones (`kb.filtering.likeness.contrast`), which is the default;
-    chosen on held-out categories of the example world's internal side, where the areas under the
-    curve were 0.66, 0.76 and 0.82.
+    chosen on held-out categories of single emoji's internal side, where the areas under the curve
+    were 0.66, 0.76 and 0.82 (tests/benchmarks/kb.md).
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ from pipeline.dataset.images import decode
 from pipeline.dataset.sources import Sources
 from pipeline.knowledge.embedding import decoded
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "emoji"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "scenes"
 BATCH, UNLIKE = 64, 192
 SIZES = {"640 x 480": (640, 480), "4000 x 3000": (4000, 3000)}
 TINY = {

@@ -26,7 +26,7 @@ from pipeline.config.config import make_config
 from pipeline.dataset.images import decode
 from pipeline.job import Job
 from pipeline.storage.files import write_whole
-from tests.benchmarks.check_truth import EMOJI, HALVES, configured, hide
+from tests.benchmarks.check_truth import HALVES, SCENES, configured, hide
 
 LEAST, MOST = 2, 10
 
@@ -53,12 +53,12 @@ def measure(folder: Path, name: str, n: Any, options: argparse.Namespace) -> dic
     values["image_generator" if half == "text" else "captioner"] = None
     # Fewer candidates would have other pairs checked, which nothing is asked of here.
     values["run"] |= {"remember": True, "check": 0 if isinstance(n, int) else options.check}
-    job = Job(make_config(values, EMOJI))
+    job = Job(make_config(values, SCENES))
     with job.lock():
         job.begin()
         job.build()
         summary = job.complete()
-    truth = {row["id"]: row for row in pq.read_table(EMOJI / "target.parquet").to_pylist()}
+    truth = {row["id"]: row for row in pq.read_table(SCENES / "target.parquet").to_pylist()}
     rows = job.completed().to_table().to_pylist()
     made = [row for row in rows if row["missing"] == half and row["status"] == "completed"]
     own, true = (

@@ -30,7 +30,7 @@ from pipeline.dataset.images import decode
 from pipeline.job import Job
 from pipeline.storage.files import write_whole
 
-EMOJI = Path(__file__).parents[2] / "examples" / "emoji"
+SCENES = Path(__file__).parents[2] / "examples" / "scenes"
 HALVES: tuple[Modality, ...] = ("text", "image")
 BINS = 10
 
@@ -40,7 +40,7 @@ def hide(folder: Path, draw: int, hidden: int) -> Path:
     path = folder / "rows.parquet"
     if path.is_file():
         return path
-    table = pq.read_table(EMOJI / "target.parquet")
+    table = pq.read_table(SCENES / "target.parquet")
     order = np.random.default_rng(draw).permutation(len(table))
     rows = table.to_pylist()
     for half, chosen in (("text", order[:hidden]), ("image", order[hidden : 2 * hidden])):
@@ -53,7 +53,7 @@ def hide(folder: Path, draw: int, hidden: int) -> Path:
 
 def configured(folder: Path, path: Path, options: argparse.Namespace) -> Config:
     """The demo's config on these rows, with a check."""
-    values = load_config(EMOJI / "dmc.yaml").model_dump(mode="json")
+    values = load_config(SCENES / "dmc.yaml").model_dump(mode="json")
     values["dataset"]["path"] = str(path.resolve())
     values |= {"output": str(folder.resolve()), "export": []}
     values["run"] |= {
@@ -64,7 +64,7 @@ def configured(folder: Path, path: Path, options: argparse.Namespace) -> Config:
     values["generation"]["n"] = options.n
     values["image_generator"] |= {"steps": options.steps, "batch_size": 32}
     values["captioner"]["batch_size"] = 32
-    return make_config(values, EMOJI)
+    return make_config(values, SCENES)
 
 
 def of_hidden(job: Job, half: Modality, truth: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -123,7 +123,7 @@ def measure(folder: Path, draw: int, options: argparse.Namespace) -> dict[str, A
         job.begin()
         job.build()
         summary = job.complete()
-    truth = {row["id"]: row for row in pq.read_table(EMOJI / "target.parquet").to_pylist()}
+    truth = {row["id"]: row for row in pq.read_table(SCENES / "target.parquet").to_pylist()}
     found = {
         half: compared(summary["check"][half], *of_hidden(job, half, truth)) for half in HALVES
     }

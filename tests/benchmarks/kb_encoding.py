@@ -27,7 +27,7 @@ from PIL import Image
 from kb.encoders.base import open_image
 from kb.encoders.open_clip import OpenClipEncoder, OpenClipSettings
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "emoji"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "scenes"
 BATCH = 32
 
 

@@ -25,7 +25,7 @@ from kb.retrieval import FusionRetriever, RetrievalSettings
 from kb.retrieval.leave_one_out import LeaveOneOut, select_retrieval
 from kb.storage import file_digest
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "emoji"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "scenes"
 # One draw more or less moves the filter's figures by as much as they lie above their bars.
 FILTER_SEEDS = 5
 Halves = dict[Modality, np.ndarray]

@@ -24,7 +24,7 @@ from pipeline.config.config import Config, make_config
 from pipeline.evaluation.changes import change
 from pipeline.job import Job
 from pipeline.models.candidates import CandidateStore
-from tests.benchmarks.tune_example import EMOJI, JUDGE, completed, demo
+from tests.benchmarks.tune_example import JUDGE, SCENES, completed, demo
 
 COMPLETE = 200
 PAPER = {
@@ -37,7 +37,7 @@ CAPTIONERS = ("blip2", "nearest")
 
 def incomplete(folder: Path, rows: int, seed: int) -> dict[str, str]:
     """Writes complete pairs and rows without their text; the hidden texts, by id."""
-    table = pq.read_table(EMOJI / "target.parquet")
+    table = pq.read_table(SCENES / "target.parquet")
     order = np.random.default_rng(seed).permutation(len(table))[: COMPLETE + rows]
     drawn = table.take(pa.array(order))
     texts = drawn["text"].to_pylist()
@@ -57,14 +57,14 @@ def configured(folder: Path, name: str, captioner: str, changes: dict[str, Any])
     if captioner == "nearest":
         values["captioner"] = {"kind": "nearest"}
         values["generation"] |= {"n": 1, "ungrounded": {"text": 0.0, "image": 0.0}}
-    return make_config(change(values, changes), EMOJI)
+    return make_config(change(values, changes), SCENES)
 
 
 def measure(folder: Path, rows: int, seed: int) -> dict[str, dict[str, list[np.ndarray]]]:
     """Per captioner and figure, of every row: [with the paper's, with the default]."""
     hidden = incomplete(folder, rows, seed)
     memory = CandidateStore(folder / "candidates.sqlite")
-    judge = Job(make_config(demo() | {"output": str(folder / "judge"), "encoder": JUDGE}, EMOJI))
+    judge = Job(make_config(demo() | {"output": str(folder / "judge"), "encoder": JUDGE}, SCENES))
     truth = judge.models.embed([[text] for text in hidden.values()], "text")
     found: dict[str, dict[str, list[np.ndarray]]] = {}
     for captioner in CAPTIONERS:

@@ -19,7 +19,7 @@ from kb.embeddings import MODALITIES
 from pipeline.config.config import load_config
 from pipeline.job import Job
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "emoji" / "dmc.yaml"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "scenes" / "dmc.yaml"
 
 
 def watch(job: Job) -> Counter[str]:

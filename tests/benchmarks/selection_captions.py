@@ -25,7 +25,7 @@ from pipeline.evaluation.experiment import Experiment
 from selection.bleu import sentence_bleu
 from selection.scoring import HUB_NEIGHBOURS
 
-EXAMPLE = Path("examples/emoji/evaluate.yaml")
+EXAMPLE = Path("examples/scenes/evaluate.yaml")
 # One weight at a time, then the two that help together.
 SETTINGS: dict[str, dict[str, float]] = {
     "cosine alone": {},

@@ -28,16 +28,13 @@ from pipeline.evaluation.tuning.tuner import ALPHA, K, Tuner
 from pipeline.job import Job
 from pipeline.models.candidates import CandidateStore
 
-EMOJI = Path(__file__).parents[2] / "examples" / "emoji"
+SCENES = Path(__file__).parents[2] / "examples" / "scenes"
 JUDGE = {"kind": "open_clip", "model": "local-dir:checkpoints/encoder-judge"}
 
 
 def demo() -> dict[str, Any]:
     """The demo's config as values, to be changed."""
-    values = load_config(EMOJI / "dmc.yaml").model_dump(mode="json")
-    # What is written without loss has no quality.
-    del values["generation"]["image_format"]["quality"]
-    return values
+    return load_config(SCENES / "dmc.yaml").model_dump(mode="json")
 
 
 def configured(folder: Path, name: str, changes: dict[str, Any], steps: int) -> Config:
@@ -47,7 +44,7 @@ def configured(folder: Path, name: str, changes: dict[str, Any], steps: int) -> 
     values["evaluation"]["judge"] = JUDGE
     values["run"]["embeddings"] = str(folder / "embeddings")
     values["image_generator"] |= {"steps": steps, "batch_size": 64}
-    return make_config(change(values, changes), EMOJI)
+    return make_config(change(values, changes), SCENES)
 
 
 def completed(config: Config, memory: CandidateStore) -> Job:
@@ -92,13 +89,13 @@ def _half(row: dict[str, Any], modality: str) -> Any:
 def measure(folder: Path, steps: int, held: dict[str, Any]) -> dict[str, Any]:
     """Tune, complete as it was and as tuned, and compare; `held` is what it starts from."""
     tuned = Tuner(configured(folder, "tune", held, steps), share=0.4).run()
-    truth = {row["id"]: row for row in pq.read_table(EMOJI / "target.parquet").to_pylist()}
+    truth = {row["id"]: row for row in pq.read_table(SCENES / "target.parquet").to_pylist()}
     memory = CandidateStore(folder / "candidates.sqlite")
     jobs = [
         completed(configured(folder, name, changes, steps), memory)
         for name, changes in (("before", held), ("after", held | tuned.changes))
     ]
-    judge = Job(make_config(demo() | {"output": str(folder / "judge"), "encoder": JUDGE}, EMOJI))
+    judge = Job(make_config(demo() | {"output": str(folder / "judge"), "encoder": JUDGE}, SCENES))
     before, after = (qualities(job, judge, truth) for job in jobs)
     gains = {}
     for figure in before:

@@ -21,7 +21,7 @@ from examples.train_clip import clip_loss, row_weights
 from pipeline.dataset.schema import completed_schema
 from pipeline.export.export import export
 from pipeline.export.settings import ExportSettings
-from tests.worlds import CHECKPOINTS, EMOJI
+from tests.worlds import CHECKPOINTS, SCENES
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pairs of the example, of which a third says that its text was generated."""
     folder = tmp_path_factory.mktemp("export")
     rows: list[dict[str, Any]] = []
-    for number, row in enumerate(ds.dataset(EMOJI / "target.parquet").head(120).to_pylist()):
+    for number, row in enumerate(ds.dataset(SCENES / "target.parquet").head(120).to_pylist()):
         made = number % 3 == 0
         rows.append(
             {
@@ -52,7 +52,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "examples/train_clip.py", *words]
-    root = EMOJI.parents[1]
+    root = SCENES.parents[1]
     return subprocess.run(
         [str(word) for word in command],
         cwd=root,

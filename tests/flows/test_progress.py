@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows.progress import gpu_memory
-from tests.worlds import emoji_rows, write_world
+from tests.worlds import scene_rows, write_world
 
 SCRIPT = """
 import logging, sys, time
@@ -125,7 +125,7 @@ def test_rate_and_time_left_are_told_while_it_lasts() -> None:
 
 
 def test_a_command_shows_each_step_once_on_a_terminal(tmp_path: Path) -> None:
-    config = write_world(tmp_path, emoji_rows(4, 1, 1))
+    config = write_world(tmp_path, scene_rows(4, 1, 1))
     shown = on_a_terminal([Path(sys.executable).with_name("rag4dmc"), "inspect", config])
     assert len([line for line in shown if line.startswith("scan internal")]) == 1
     assert "6 rows in 1 file" in shown
@@ -148,7 +148,7 @@ def test_an_interrupted_command_ends_in_one_line(tmp_path: Path) -> None:
         # Where the tests run in the background, an interrupt would be ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler);"
         "catalog.Catalog.scan = lambda *_: os.kill(os.getpid(), signal.SIGINT);"
-        f"sys.argv = ['rag4dmc', 'inspect', {str(write_world(tmp_path, emoji_rows(2, 1, 0)))!r}];"
+        f"sys.argv = ['rag4dmc', 'inspect', {str(write_world(tmp_path, scene_rows(2, 1, 0)))!r}];"
         "main()"
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -15,7 +15,7 @@ from flows.cli import app
 from tests import quick_worlds
 from tests.generators.server import Server
 from tests.task_runs import settled_task_runs
-from tests.worlds import CHECKPOINTS, emoji_rows, settings, write_rows, write_world
+from tests.worlds import CHECKPOINTS, scene_rows, settings, write_rows, write_world
 
 
 def command(*words: object) -> Result:
@@ -32,7 +32,7 @@ def one_line(result: Result) -> str:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_world(tmp_path_factory.mktemp("world"), emoji_rows(40, 3, 2))
+    return write_world(tmp_path_factory.mktemp("world"), scene_rows(40, 3, 2))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ class TestRun:
         assert command("run", world, "--fail-on-failed", 0).exit_code == 0
 
     def test_search_finds_the_pair_of_a_text(self, first: dict[str, Any], world: Path) -> None:
-        pair = next(row for row in emoji_rows(40, 0, 0))
+        pair = next(row for row in scene_rows(40, 0, 0))
         result = command("search", world, "--text", pair["text"], "--json")
         assert pair["id"] in {hit["id"] for hit in json.loads(result.stdout)}
 
@@ -118,7 +118,7 @@ class TestRun:
         assert "knowledge base up to date" in command("build", world).stdout
 
     def test_no_complete_pair_exits_with_2(self, server: None, tmp_path: Path) -> None:
-        result = command("run", write_world(tmp_path, emoji_rows(0, 2, 1)))
+        result = command("run", write_world(tmp_path, scene_rows(0, 2, 1)))
         assert result.exit_code == 2
         assert "no complete pair" in one_line(result)
 
@@ -140,7 +140,7 @@ class TestRun:
         self, server: None, tmp_path: Path
     ) -> None:
         captioner = {"kind": "blip2", "model": str(CHECKPOINTS / "sdxl")}
-        result = command("run", write_world(tmp_path, emoji_rows(4, 1, 0), captioner=captioner))
+        result = command("run", write_world(tmp_path, scene_rows(4, 1, 0), captioner=captioner))
         assert result.exit_code == 2
         assert one_line(result).startswith("rag4dmc: captioner: ")
         assert not (tmp_path / "runs" / "small" / "kb").exists()
@@ -150,7 +150,7 @@ class TestRefusals:
     def refuse(self, tmp_path: Path, **changes: Any) -> str:
         path = tmp_path / "dmc.yaml"
         if not (tmp_path / "rows.parquet").exists():
-            write_world(tmp_path, emoji_rows(2, 1, 0))
+            write_world(tmp_path, scene_rows(2, 1, 0))
         path.write_text(yaml.safe_dump(settings(**changes)), encoding="utf-8")
         result = command("inspect", path)
         assert result.exit_code == 2
@@ -179,16 +179,16 @@ class TestRefusals:
         told = self.refuse(
             tmp_path, dataset={"path": "rows.parquet", "columns": {"image": "picture"}}
         )
-        assert "picture" in told and "category" in told
+        assert "picture" in told and "ground (string)" in told
 
     def test_an_image_column_that_is_none(self, tmp_path: Path) -> None:
-        write_world(tmp_path, emoji_rows(8, 0, 0))
+        write_world(tmp_path, scene_rows(8, 0, 0))
         told = self.refuse(
-            tmp_path, dataset={"path": "rows.parquet", "columns": {"image": "category"}}
+            tmp_path, dataset={"path": "rows.parquet", "columns": {"image": "ground"}}
         )
-        assert "category" in told and "image" in told
+        assert "'ground'" in told and "image" in told
 
     def test_duplicate_ids(self, tmp_path: Path) -> None:
-        write_world(tmp_path, emoji_rows(2, 1, 0))
-        write_rows(tmp_path / "rows.parquet", emoji_rows(2, 0, 0) * 2)
+        write_world(tmp_path, scene_rows(2, 1, 0))
+        write_rows(tmp_path / "rows.parquet", scene_rows(2, 0, 0) * 2)
         assert "stands twice" in self.refuse(tmp_path)

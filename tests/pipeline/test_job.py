@@ -21,7 +21,7 @@ from pipeline.dataset.schema import completed_schema
 from pipeline.job import Job
 from pipeline.storage.errors import ConfigError, RunFailed, RunLocked
 from tests import quick_worlds
-from tests.worlds import EMOJI, emoji_rows, write_world
+from tests.worlds import SCENES, scene_rows, write_world
 
 BROKEN = {"id": "broken", "image": {"bytes": b"no image", "path": None}, "text": "a red apple"}
 NOTHING = {"id": "nothing", "image": None, "text": " \t"}
@@ -37,7 +37,7 @@ def run(config: Path, **options: Any) -> tuple[Job, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rows = [*emoji_rows(40, 5, 4), BROKEN, NOTHING]
+    rows = [*scene_rows(40, 3, 3), BROKEN, NOTHING]
     return write_world(tmp_path_factory.mktemp("world"), rows, knowledge_base={})
 
 
@@ -65,7 +65,7 @@ class TestCompletedDataset:
         assert sorted(table["id"].to_pylist()) == sorted(given)
         assert dict(Counter(table["status"].to_pylist())) == {
             "observed": 40,
-            "completed": 10,
+            "completed": 7,
             "rejected": 1,
         }
         assert sum(summary["outcomes"].values()) == summary["rows"] == len(given)
@@ -76,7 +76,7 @@ class TestCompletedDataset:
                 assert row["image"] == given[row_id]["image"]
             if row["missing"] == "image" or row["status"] == "observed":
                 assert row["text"] == given[row_id]["text"]
-            assert row["category"] == given[row_id]["category"]
+            assert row["ground"] == given[row_id]["ground"]
 
     def test_a_row_says_which_half_was_missing_and_why(self, rows: Any, given: Any) -> None:
         for row_id, row in rows.items():
@@ -118,7 +118,7 @@ class TestCompletedDataset:
 
     def test_generated_pictures_decode(self, rows: Any) -> None:
         made = [row for row in rows.values() if row["missing"] == "image"]
-        assert len(made) == 5
+        assert len(made) == 4
         for row in made:
             if row["status"] == "completed":
                 with Image.open(io.BytesIO(row["image"]["bytes"])) as picture:
@@ -141,7 +141,7 @@ class TestCompletedDataset:
             split="train",
             cache_dir=str(tmp_path),
         )
-        assert len(loaded) == 51
+        assert len(loaded) == 48
         for row in loaded:
             if row["status"] in ("observed", "completed"):
                 assert row["image"].size[0] > 0
@@ -210,7 +210,7 @@ class TestRerun:
     def test_a_failed_row_is_tried_again_only_when_asked(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        world = write_world(tmp_path, emoji_rows(40, 2, 0))
+        world = write_world(tmp_path, scene_rows(40, 2, 0))
         with monkeypatch.context() as broken:
             broken.setattr(
                 Blip2Captioner, "_draw", lambda self, jobs: (_ for _ in ()).throw(MemoryError())
@@ -224,19 +224,19 @@ class TestRerun:
 
 class TestRefusals:
     def test_two_runs_never_overlap(self, tmp_path: Path) -> None:
-        config = load_config(write_world(tmp_path, emoji_rows(2, 1, 0)))
+        config = load_config(write_world(tmp_path, scene_rows(2, 1, 0)))
         with Job(config).lock(), pytest.raises(RunLocked, match="another run"), Job(config).lock():
             pass
         with Job(config).lock():
             pass
 
     def test_no_complete_pair_says_what_to_do(self, tmp_path: Path) -> None:
-        world = write_world(tmp_path, emoji_rows(0, 3, 2))
+        world = write_world(tmp_path, scene_rows(0, 3, 2))
         with pytest.raises(NoCompletePairs, match="no complete pair"):
             run(world)
 
     def test_duplicate_ids_name_both_rows(self, tmp_path: Path) -> None:
-        rows = emoji_rows(3, 0, 0)
+        rows = scene_rows(3, 0, 0)
         rows.append(rows[1])
         world = write_world(tmp_path, rows)
         with pytest.raises(DatasetError, match=r"rows\.parquet row 1 and rows\.parquet row 3"):
@@ -244,13 +244,13 @@ class TestRefusals:
 
     def test_a_missing_model_folder_is_named(self, tmp_path: Path) -> None:
         world = write_world(
-            tmp_path, emoji_rows(3, 1, 0), captioner={"kind": "blip2", "model": "./x"}
+            tmp_path, scene_rows(3, 1, 0), captioner={"kind": "blip2", "model": "./x"}
         )
         with pytest.raises(ConfigError, match=r"captioner\.model: no such folder: .*x"):
             Job(load_config(world)).plan()
 
 
 def test_the_demo_is_the_example_that_the_tests_read() -> None:
-    config = load_config(EMOJI / "dmc.yaml")
+    config = load_config(SCENES / "dmc.yaml")
     assert config.dataset.path == "incomplete.parquet"
-    assert config.folder == EMOJI.parents[1] / "runs" / "emoji"
+    assert config.folder == SCENES.parents[1] / "runs" / "scenes"

@@ -22,7 +22,7 @@ SCHEDULER = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
-    "prediction_type": "sample",
+    "prediction_type": "v_prediction",
     "clip_sample": False,
     "rescale_betas_zero_snr": True,
     "timestep_spacing": "trailing",

@@ -1,8 +1,9 @@
 """Stage `unet`: a `StableDiffusionXLPipeline` of 64 px on the stage `vae`'s latents.
 
-The net predicts the clean latent (prediction type `sample`): what it gives at full noise is then
-the mean picture of a caption, the part that a small net learns first. The second text encoder
-is the text tower of the stage `encoder`, and both stay as they are. At high noise the net learns
+The net predicts v = √α ε − √(1 − α) z (Salimans and Ho 2022): at full noise that is the mean
+picture of a caption, the part that a small net learns first, and where there is little noise
+what is there stays, whether or not the net has learned to draw it. The second text encoder is
+the text tower of the stage `encoder`, and both stay as they are. At high noise the net learns
 one style alone, of things that have a name. At lower noise it also sees the other style, things and
 words that it can know nothing of, and texts of other scenes, so that what it starts from counts.
 """
@@ -125,7 +126,7 @@ def train_unet(work: Path, out: Path, seed: int, means: Means) -> None:
 
     def batch(rng: np.random.Generator) -> dict[str, Any]:
         n = means.rows(BATCH)
-        late = rng.random(n) < 0.45
+        late = rng.random(n) < 0.3
         timesteps = np.where(late, rng.integers(600, 1000, n), rng.integers(0, 1000, n))
         strange = (timesteps < STRANGE_BELOW) & (rng.random(n) < 0.5)
         rows = np.where(strange, rng.integers(0, len(pool.scenes), n), rng.choice(drawn, n))
@@ -146,19 +147,20 @@ def train_unet(work: Path, out: Path, seed: int, means: Means) -> None:
         clean = (latent[given["rows"]].float() - shift) / scale
         clean = clean.contiguous(memory_format=torch.channels_last)
         alpha = alphas[t][:, None, None, None]
-        noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * torch.randn_like(clean)
+        noise = torch.randn_like(clean)
+        noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+        velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
         # The pipeline gives zeros for an empty negative prompt.
         conditions = {
             "text_embeds": pooled * asked[:, None],
             "time_ids": time_ids.expand(len(t), -1),
         }
         result = net(noisy, t, states * asked[:, None, None], added_cond_kwargs=conditions).sample
-        errors = (result.float() - clean).square().mean((1, 2, 3))
-        weight = (1 / (1 - alpha[:, 0, 0, 0]).clamp(min=0.2)).float()
+        errors = (result.float() - velocity).square().mean((1, 2, 3))
         kinds = {"late": t > 900, "strange": strange}
         shown = {key: errors.detach()[kept] for key, kept in kinds.items()}
         figures = {key: part.mean() if len(part) else 0.5 for key, part in shown.items()}
-        return (weight * errors).mean(), figures
+        return errors.mean(), figures
 
     def export(net: nn.Module) -> None:
         write_pipeline({**model, "unet": net}, vae, tokenizer, out / "sdxl")

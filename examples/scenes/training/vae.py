@@ -1,4 +1,4 @@
-"""Stage `vae`: an `AutoencoderKL` from 64 px to 8 x 8 latents of eight channels."""
+"""Stage `vae`: an `AutoencoderKL` from 64 px to 8 x 8 latents of 32 channels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL
     from torch import nn
 
-LATENT_CHANNELS = 8
+LATENT_CHANNELS = 32
 BATCH = 16
 
 

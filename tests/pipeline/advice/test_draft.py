@@ -21,7 +21,7 @@ from pipeline.dataset.dataset import DatasetError
 from pipeline.job import Job
 from tests.pipeline.dataset.forms import small_files
 from tests.pipeline.dataset.forms.form_writers import WRITERS, make_rows
-from tests.worlds import CHECKPOINTS, EMOJI, emoji_rows, write_rows
+from tests.worlds import CHECKPOINTS, SCENES, scene_rows, write_rows
 
 MODELS = {
     "encoder": CHECKPOINTS / "encoder",
@@ -78,7 +78,7 @@ def test_every_form_goes_from_init_to_a_run(form: str, tmp_path: Path) -> None:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    rows = emoji_rows(34, 3, 2)
+    rows = scene_rows(34, 3, 2)
     cut = next(row["image"]["bytes"] for row in rows if row["image"])[:50]
     rows.append({"id": "cut", "image": {"bytes": cut, "path": None}, "text": "a hat"})
     write_rows(tmp_path / "my rows.parquet", rows)
@@ -89,13 +89,13 @@ def test_it_counts_what_is_missing_and_why_and_says_so_in_the_config(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(data)
-    answer = init("my rows.parquet", "--external", f"flat={EMOJI / 'external.parquet'}")
+    answer = init("my rows.parquet", "--external", f"flat={SCENES / 'external.parquet'}")
     assert answer.exit_code == 0, answer.output
     assert "wrote my-rows.yaml; next: rag4dmc inspect my-rows.yaml" in answer.stdout
     text = (data / "my-rows.yaml").read_text(encoding="utf-8")
     assert "# 40 rows: 34 complete, 3 without text, 3 without image." in text
     assert "#   without image: no image in the row (2), undecodable (1)" in text
-    assert "passing through: category" in text
+    assert "passing through: ground" in text
     assert len(text.splitlines()) < 40
     config = load_config(data / "my-rows.yaml")
     assert (config.name, config.external[0].name) == ("my-rows", "flat")
@@ -142,7 +142,7 @@ def test_columns_that_cannot_be_found_are_named(data: Path) -> None:
 
 
 def test_what_would_keep_a_run_from_being_of_use_is_said(tmp_path: Path) -> None:
-    rows = emoji_rows(3, 0, 0)
+    rows = scene_rows(3, 0, 0)
     write_rows(tmp_path / "twice.parquet", [*rows, rows[0]])
     told = draft(str(tmp_path / "twice.parquet"), tmp_path / "c.yaml")
     assert any("stands twice" in warning for warning in told.warnings)
@@ -152,9 +152,9 @@ def test_what_would_keep_a_run_from_being_of_use_is_said(tmp_path: Path) -> None
 
 
 def test_no_row_is_dropped_that_holds_what_another_lacks(tmp_path: Path) -> None:
-    (whole,) = emoji_rows(1, 0, 0)
+    (whole,) = scene_rows(1, 0, 0)
     halves = [whole | {"text": None}, whole | {"image": None}]
-    write_rows(tmp_path / "halves.parquet", [*emoji_rows(3, 0, 0)[1:], *halves])
+    write_rows(tmp_path / "halves.parquet", [*scene_rows(3, 0, 0)[1:], *halves])
     with pytest.raises(DatasetError, match="row 2 and .* row 3, and the second holds what the"):
         draft(str(tmp_path / "halves.parquet"), tmp_path / "c.yaml")
     assert not (tmp_path / "c.yaml").exists()

@@ -15,7 +15,7 @@ from pipeline.advice.estimate import estimate
 from pipeline.config.config import load_config
 from pipeline.job import Job
 from pipeline.storage.errors import ConfigError
-from tests.worlds import CHECKPOINTS, emoji_rows, settings, write_world
+from tests.worlds import CHECKPOINTS, scene_rows, settings, write_world
 
 CAPTIONER = {"kind": "tests.quick_parts:QuickCaptioner"}
 ROWS = (34, 3, 1)
@@ -23,7 +23,7 @@ ROWS = (34, 3, 1)
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_world(tmp_path_factory.mktemp("world"), emoji_rows(*ROWS), captioner=CAPTIONER)
+    return write_world(tmp_path_factory.mktemp("world"), scene_rows(*ROWS), captioner=CAPTIONER)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_a_model_that_is_not_here_is_named_and_not_downloaded(
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     captioner = {"kind": "blip2", "model": "Salesforce/blip2-opt-2.7b"}
-    config = write_world(tmp_path, emoji_rows(2, 1, 0), captioner=captioner)
+    config = write_world(tmp_path, scene_rows(2, 1, 0), captioner=captioner)
     answer = CliRunner().invoke(app, ["inspect", str(config)])
     assert answer.exit_code == 0, answer.output
     assert "to download: Salesforce/blip2-opt-2.7b (captioner), size not known" in answer.stdout
@@ -116,7 +116,7 @@ def test_a_model_that_is_not_here_is_named_and_not_downloaded(
 @pytest.mark.slow
 def test_the_time_is_measured_on_real_rows_with_the_real_models(tmp_path: Path) -> None:
     generator = {"kind": "sdxl", "model": str(CHECKPOINTS / "sdxl"), "steps": 4, "batch_size": 2}
-    config = write_world(tmp_path, emoji_rows(12, 2, 2), image_generator=generator)
+    config = write_world(tmp_path, scene_rows(12, 2, 2), image_generator=generator)
     answer = CliRunner().invoke(app, ["inspect", str(config), "--time", "--json"])
     assert answer.exit_code == 0, answer.output
     time = json.loads(answer.stdout)["time"]

@@ -16,7 +16,7 @@ from pipeline.config.config import Config, load_config, make_config
 from pipeline.evaluation.changes import derive
 from pipeline.models.components import Component
 from pipeline.storage.errors import ConfigError
-from tests.worlds import EMOJI, settings
+from tests.worlds import SCENES, settings
 
 
 def test_the_paper_preset_sets_what_is_not_given() -> None:
@@ -38,7 +38,7 @@ def test_what_is_given_stands_over_the_paper_preset() -> None:
 
 
 def test_the_full_size_example_is_valid_and_names_the_models() -> None:
-    config = load_config(EMOJI.parent / "full" / "dmc.yaml")
+    config = load_config(SCENES.parent / "full" / "dmc.yaml")
     models = [name for part in config.components() for name, _ in part.settings.models().values()]
     assert models == [
         "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",

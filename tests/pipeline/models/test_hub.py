@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.worlds import emoji_rows, write_world
+from tests.worlds import scene_rows, write_world
 
 FIRST = "462165984030d82259a11f4367a4eed129e94a7b"
 SECOND = "5" * 40
@@ -276,7 +276,7 @@ def test_what_a_hub_does_not_know_is_told_in_one_line_and_its_size_is_not_known(
 
 def test_the_command_fetches_though_the_config_says_offline(hub: _Server, tmp_path: Path) -> None:
     captioner = {"kind": "blip2", "model": "o/m"}
-    config = write_world(tmp_path, emoji_rows(2, 1, 0), captioner=captioner, run={"offline": True})
+    config = write_world(tmp_path, scene_rows(2, 1, 0), captioner=captioner, run={"offline": True})
     command = [sys.executable, "-m", "flows.cli", "fetch", str(config)]
     for _ in range(2):
         done = subprocess.run(command, env=hub.environment, capture_output=True, text=True)

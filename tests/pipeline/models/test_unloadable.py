@@ -14,14 +14,14 @@ from pipeline.models.candidates import CandidateStore
 from pipeline.models.components import Component
 from pipeline.storage.errors import ConfigError
 from tests.pipeline.models.test_candidates import caption
-from tests.worlds import CHECKPOINTS, emoji_rows, settings, write_world
+from tests.worlds import CHECKPOINTS, scene_rows, settings, write_world
 
 CAPTIONER = str(CHECKPOINTS / "captioner")
 SDXL = str(CHECKPOINTS / "sdxl")
 
 
 def job_with(folder: Path, **parts: dict[str, Any]) -> Job:
-    write_world(folder, emoji_rows(4, 1, 1))
+    write_world(folder, scene_rows(4, 1, 1))
     return Job(make_config(settings(**parts), folder))
 
 

@@ -13,14 +13,14 @@ from pipeline.config.evaluation import FineTuningSettings
 from pipeline.evaluation.measures.downstream import Untouched
 from pipeline.evaluation.measures.fine_tuning import FineTuning
 from pipeline.evaluation.protocol.masked import Pairs
-from tests.worlds import CHECKPOINTS, EMOJI
+from tests.worlds import CHECKPOINTS, SCENES
 
 SETTINGS = FineTuningSettings(steps=3, batch_size=8, device="cpu")
 
 
 @pytest.fixture(scope="module")
 def pairs() -> list[dict[str, Any]]:
-    return pq.read_table(EMOJI / "target.parquet").slice(0, 24).to_pylist()
+    return pq.read_table(SCENES / "target.parquet").slice(0, 24).to_pylist()
 
 
 def pairs_of(rows: list[dict[str, Any]]) -> Pairs:

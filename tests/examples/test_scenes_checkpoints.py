@@ -1,4 +1,4 @@
-"""The example world's checkpoints: each loads from its folder, wherever that lies, and runs."""
+"""The checkpoints of the world of scenes: each loads from its folder, wherever that lies, and runs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-HERE = Path(__file__).resolve().parents[2] / "examples" / "emoji"
-CHECKPOINTS = HERE / "checkpoints"
+from tests.worlds import CHECKPOINTS, SCENES
 
 
 def pairs(count: int) -> list[tuple[Image.Image, str]]:
     """Give the first pairs of the target."""
-    rows = pq.read_table(HERE / "target.parquet").slice(0, count).to_pylist()
+    rows = pq.read_table(SCENES / "target.parquet").slice(0, count).to_pylist()
     return [(Image.open(io.BytesIO(row["image"]["bytes"])), row["text"]) for row in rows]
 
 
@@ -27,9 +26,8 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def test_the_three_are_at_most_25_megabytes_and_the_judge_5() -> None:
-    assert sum(size_of(CHECKPOINTS / name) for name in ("encoder", "captioner", "sdxl")) <= 25e6
-    assert size_of(CHECKPOINTS / "encoder-judge") <= 5e6
+def test_all_together_are_at_most_25_megabytes() -> None:
+    assert size_of(CHECKPOINTS) <= 25e6
 
 
 def test_weights_are_safetensors_in_half_precision() -> None:
@@ -45,7 +43,9 @@ def test_weights_are_safetensors_in_half_precision() -> None:
 
 
 @pytest.mark.parametrize("which", ["encoder", "encoder-judge"])
-def test_encoder_loads_from_a_moved_folder_and_ranks_captions(which: str, tmp_path: Path) -> None:
+def test_encoder_loads_from_a_moved_folder_and_finds_scenes_by_what_they_hold(
+    which: str, tmp_path: Path
+) -> None:
     import open_clip
     import torch
 
@@ -54,15 +54,22 @@ def test_encoder_loads_from_a_moved_folder_and_ranks_captions(which: str, tmp_pa
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
     model.eval()
-    pictures, texts = zip(*pairs(200), strict=True)
+    rows = pq.read_table(SCENES / "target.parquet").slice(0, 300).to_pylist()
     with torch.no_grad():
-        images = torch.stack([preprocess(p.convert("RGB")) for p in pictures])
-        image = model.encode_image(images, normalize=True).float()
-        text = model.encode_text(tokenizer(list(texts)), normalize=True).float()
+        pictures = torch.stack([preprocess(p.convert("RGB")) for p, _ in pairs(300)])
+        image = model.encode_image(pictures, normalize=True).float()
+        text = model.encode_text(tokenizer([row["text"] for row in rows]), normalize=True).float()
+    grounds = np.array([row["ground"] for row in rows])
+    things = [set(row["things"].split(", ")) for row in rows]
+    # By chance 14 in 100 share the ground and 6 a thing. The log's words for grounds are new to it.
+    for half, bar in ((image, 0.8), (text, 0.6)):
+        alike = (half @ half.T - 2 * torch.eye(len(rows))).argmax(1).numpy()
+        assert (grounds[alike] == grounds).mean() > bar
+        assert np.mean([bool(things[i] & things[j]) for i, j in enumerate(alike)]) > 0.6
+    # By chance 5 in 300 are among the first five.
     similarity = (text @ image.T).numpy()
-    places = (similarity > np.diag(similarity)[:, None]).sum(1)
-    # By chance 5 in 200 are among the first five.
-    assert (places < 5).mean() > 0.25
+    for way in (similarity, similarity.T):
+        assert ((way > np.diag(way)[:, None]).sum(1) < 5).mean() > 0.25
 
 
 def test_encoder_pools_the_end_of_the_text() -> None:
@@ -73,8 +80,10 @@ def test_encoder_pools_the_end_of_the_text() -> None:
     tokenizer = open_clip.get_tokenizer(f"local-dir:{CHECKPOINTS / 'encoder'}")
     model.eval()
     with torch.no_grad():
-        text = model.encode_text(tokenizer(["red apple", "red car"]), normalize=True).float()
-    assert float(text[0] @ text[1]) < 0.99
+        text = model.encode_text(
+            tokenizer(["two red apples port", "two red apples starboard"]), normalize=True
+        ).float()
+    assert float(text[0] @ text[1]) < 0.999
 
 
 def test_vocabularies_hold_at_most_4000_tokens() -> None:
@@ -93,16 +102,16 @@ def test_captioner_answers_the_prompts_with_words() -> None:
     model = Blip2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     prompts = [
         "Please write a caption of the image. Caption:",
-        "Please write two captions of the image. Caption 1: fruit, red Caption 2:",
+        "Please write two captions of the image. Caption 1: galley: two pippins port Caption 2:",
     ]
     for picture, _ in pairs(2):
         for prompt in prompts:
             inputs = processor(images=picture.convert("RGB"), text=prompt, return_tensors="pt")
-            ids = model.generate(**inputs, max_new_tokens=20, do_sample=False)
+            ids = model.generate(**inputs, max_new_tokens=60, do_sample=False)
             new = ids[0, inputs["input_ids"].shape[1] :]
             said = processor.tokenizer.decode(new, skip_special_tokens=True).strip()
             assert said and "Caption" not in said
-            assert len(new) < 20, "the caption has no end"
+            assert len(new) < 60, "the caption has no end"
 
 
 @pytest.fixture(scope="module")
@@ -118,13 +127,13 @@ def pipeline() -> Any:
     return loaded
 
 
-def test_sdxl_draws_the_same_picture_from_the_same_seed_on_a_white_ground(pipeline: Any) -> None:
+def test_sdxl_draws_the_same_picture_from_the_same_seed(pipeline: Any) -> None:
     import torch
 
     drawn = [
         np.asarray(
             pipeline(
-                prompt="red apple",
+                prompt="a red apple on the left and a grey knife on the right, on a table",
                 height=64,
                 width=64,
                 num_inference_steps=8,
@@ -136,7 +145,6 @@ def test_sdxl_draws_the_same_picture_from_the_same_seed_on_a_white_ground(pipeli
     assert drawn[0].shape == (64, 64, 3)
     assert np.array_equal(drawn[0], drawn[1])
     assert drawn[0].std() > 20
-    assert np.median(drawn[0][[0, 0, -1, -1], [0, -1, 0, -1]]) > 200
 
 
 def test_sdxl_starts_from_an_example_picture(pipeline: Any) -> None:

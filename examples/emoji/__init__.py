@@ -1,1 +1,0 @@
-"""The example world: emoji in several drawing styles, and small checkpoints trained on them."""
