@@ -33,10 +33,11 @@ from pipeline.dataset.findings import (
     reading_of,
 )
 from pipeline.dataset.forms.base import Left
-from pipeline.dataset.forms.reasons import by_kind
+from pipeline.dataset.forms.reasons import NO_FILE, by_kind
 from pipeline.dataset.ids import with_ids, without_duplicates
 from pipeline.dataset.images import ImageInspector
 from pipeline.dataset.known_images import COLUMNS, KnownImages
+from pipeline.dataset.opening import found_paths, has_paths
 from pipeline.storage.digests import digest
 from pipeline.storage.files import read_json, write_changed
 
@@ -88,6 +89,8 @@ class Catalog:
         """
         settings = dataset.settings
         dataset.learn("", {})
+        if has_paths(folder):
+            dataset.watch_images()
         while True:
             columns = dataset.columns
             tables = _scan(dataset, folder, advance)
@@ -109,7 +112,17 @@ class Catalog:
             few = table[name].dictionary_encode()
             table = table.set_column(table.schema.get_field_index(name), name, few)
         # In one piece: rows are picked from it again and again.
-        return cls(dataset, table.unify_dictionaries().combine_chunks(), folder)
+        found = cls(dataset, table.unify_dictionaries().combine_chunks(), folder)
+        if not has_paths(folder) and found._names_files():
+            found_paths(folder)
+            if dataset.watch_images():
+                return cls.scan(dataset, folder, advance)
+        return found
+
+    def _names_files(self) -> bool:
+        """Whether rows name images in files of their own, also such as are not there."""
+        lost = any((r or "").startswith(NO_FILE) for r in _tally(self.table["image_reason"]))
+        return lost or next(self.image_paths(), None) is not None
 
     def details(self) -> pa.Table:
         """Columns `captions` and `licence` of the complete rows, in their order."""

@@ -13,13 +13,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.dataset.forms import called
-from pipeline.dataset.forms.base import (
-    IMAGE_CELL,
-    DatasetError,
-    is_binary,
-    is_list,
-    is_string,
-)
+from pipeline.dataset.forms.base import DatasetError, is_binary, is_list, is_string
 from pipeline.dataset.forms.kinds import BOOL, ITEMS, LIST, OBJECT, STRING, is_empty, json_kinds
 from pipeline.dataset.schema import OWN_COLUMNS
 
@@ -181,19 +175,6 @@ def image_kind(field: pa.Field) -> str | None:
     if is_list(kind):
         return "list" if image_kind(kind.value_field) in ("bytes", "path", "struct") else None
     return "path" if is_string(kind) and _holds(field, _PATHS) else None
-
-
-def names_files(field: pa.Field) -> bool:
-    """Whether values of an image column may be paths of images in files of their own.
-
-    Of cells that a form makes itself, it knows whether they are.
-    """
-    kind = field.type
-    if kind == IMAGE_CELL:
-        return False
-    while is_list(kind):
-        kind = kind.value_type
-    return is_string(kind) or (pa.types.is_struct(kind) and kind.get_field_index("path") >= 0)
 
 
 def _holds(field: pa.Field, kinds: int) -> bool:

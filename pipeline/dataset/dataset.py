@@ -15,12 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.dataset.cells import image_cells
-from pipeline.dataset.columns import (
-    ColumnSettings,
-    names_files,
-    resolve_columns,
-    settle_columns,
-)
+from pipeline.dataset.columns import ColumnSettings, image_kind, resolve_columns, settle_columns
 from pipeline.dataset.forms.base import DatasetError, Source, SourceFile
 from pipeline.dataset.forms.pictures import Pictures
 from pipeline.dataset.forms.registry import guess_format, open_source
@@ -110,8 +105,7 @@ class Dataset:
         Raises
         ------
         DatasetError
-            If it cannot be used as it is, with what to change. What lies deeper in the files
-            (drift of columns, cut files) is raised when they are read.
+            With what to change; what lies deeper in the files is raised when they are read.
         """
         root = Root.of(settings.path, base)
         format = settings.format if settings.format != "auto" else guess_format(root)
@@ -197,6 +191,12 @@ class Dataset:
             return files
         images = self.images.listing_version()
         return [SourceFile(f.name, f.url, f"{f.version}+{images}") for f in files]
+
+    def watch_images(self) -> bool:
+        """Have the files' versions take in the images that rows name; whether they did not yet."""
+        new, self._by_path = not self._by_path, True
+        self.__dict__.pop("files", None)
+        return new
 
     def batches(
         self, file: SourceFile, unread: Unread = lambda path: False
@@ -290,10 +290,10 @@ class Dataset:
                 if batch.num_rows == 0:
                     continue
                 if self.columns.image:
-                    found = image_cells(batch.column(0).slice(0, 64), batch.schema.field(0))
-                    cells = list(map(unpacked, found))
-                    # The first rows may lack the paths that others have.
-                    self._by_path |= names_files(batch.schema.field(0))
+                    field = batch.schema.field(0)
+                    cells = list(map(unpacked, image_cells(batch.column(0).slice(0, 64), field)))
+                    self._by_path |= any(c and c["bytes"] is None and c["path"] for c in cells)
+                    self._by_path |= image_kind(field) == "path"
                     folder = posixpath.dirname(name)
                     check_images(self.columns.image, cells, partial(self._unified.is_there, folder))
                 return

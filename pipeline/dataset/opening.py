@@ -19,6 +19,8 @@ from pipeline.dataset.forms.within import Within
 from pipeline.dataset.settings import DatasetSettings
 
 _LOOKED_AT = 64
+# There, beside what was found of a dataset, where rows name images by their paths.
+_HAS_PATHS = "has_paths"
 
 
 def guess_halves(asked: ColumnSettings, source: Source) -> ColumnSettings:
@@ -110,6 +112,17 @@ def pictures_of(source: Source, root: Root, settings: DatasetSettings, base: Pat
         return Pictures(Root.of(settings.image_root, base), settings.image_prefix)
     own: Pictures | None = getattr(source, "pictures", None)
     return own or Pictures(root, settings.image_prefix)
+
+
+def has_paths(folder: Path | None) -> bool:
+    """Whether a scan has found rows that name images by their paths, which the first need not tell."""
+    return folder is not None and (folder / _HAS_PATHS).exists()
+
+
+def found_paths(folder: Path) -> None:
+    """Have later scans know that rows name images by their paths, and look for those that arrive."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _HAS_PATHS).touch()
 
 
 def check_tables(source: Source, root: Root, path: str, form: str) -> None:
