@@ -284,7 +284,7 @@ class Dataset:
         """Read the first rows, to find an image column that holds none and an empty dataset."""
         asked = [c for c in (self.columns.image, self.columns.text) if c]
         # Images in the cells of text files are paths, also of a column that comes late.
-        self._by_path = self.format in ("jsonl", "csv", "coco")
+        self._by_path: bool = self.format in ("jsonl", "csv", "coco")
         for name in table_names(self.source):
             for _, batch in self.source.batches(name, asked):
                 if batch.num_rows == 0:
