@@ -78,7 +78,7 @@ class Dataset:
         self.format = format
         self.excluded: frozenset[str] = frozenset()
         self.source = source
-        self.images, self.root = images, root
+        self.images, self.root, self._by_path = images, root, False
         self._asked_for = guess_halves(settings.columns, source)
         self._read = known_schema(source, self._asked_for)
         self._unified_columns = Unified(columns, self._read, images)
@@ -284,7 +284,7 @@ class Dataset:
         """Read the first rows, to find an image column that holds none and an empty dataset."""
         asked = [c for c in (self.columns.image, self.columns.text) if c]
         # Images in the cells of text files are paths, also of a column that comes late.
-        self._by_path: bool = self.format in ("jsonl", "csv", "coco")
+        self._by_path = self.format in ("jsonl", "csv", "coco")
         for name in table_names(self.source):
             for _, batch in self.source.batches(name, asked):
                 if batch.num_rows == 0:
