@@ -84,8 +84,9 @@ class OpenAICaptioner(ServiceGenerator[CaptionRequest]):
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise ServiceError("the answer holds no choices[0].message") from error
         if isinstance(content, list):
-            parts = [part.get("text", "") for part in content if isinstance(part, dict)]
-            content = "".join(parts)
+            parts = [part.get("text") for part in content if isinstance(part, dict)]
+            # A part that is no text (reasoning, a picture) may hold null or an object there.
+            content = "".join(part for part in parts if isinstance(part, str))
         if refusal or reason == "content_filter":
             note = str(refusal or "content filter")
             return question.candidate(seed, f"refused: {note}")

@@ -22,6 +22,7 @@ from pipeline.dataset.findings import (
     FILE_SCHEMA,
     HELD,
     Advance,
+    described_rows,
     keep,
     kept,
     kept_columns,
@@ -32,10 +33,11 @@ from pipeline.dataset.findings import (
     reading_of,
 )
 from pipeline.dataset.forms.base import Left
-from pipeline.dataset.forms.reasons import by_kind
+from pipeline.dataset.forms.reasons import NO_FILE, by_kind
 from pipeline.dataset.ids import with_ids, without_duplicates
 from pipeline.dataset.images import ImageInspector
 from pipeline.dataset.known_images import COLUMNS, KnownImages
+from pipeline.dataset.opening import found_paths, has_paths
 from pipeline.storage.digests import digest
 from pipeline.storage.files import read_json, write_changed
 
@@ -87,6 +89,8 @@ class Catalog:
         """
         settings = dataset.settings
         dataset.learn("", {})
+        if has_paths(folder):
+            dataset.watch_images()
         while True:
             columns = dataset.columns
             tables = _scan(dataset, folder, advance)
@@ -108,7 +112,17 @@ class Catalog:
             few = table[name].dictionary_encode()
             table = table.set_column(table.schema.get_field_index(name), name, few)
         # In one piece: rows are picked from it again and again.
-        return cls(dataset, table.unify_dictionaries().combine_chunks(), folder)
+        found = cls(dataset, table.unify_dictionaries().combine_chunks(), folder)
+        if not has_paths(folder) and found._names_files():
+            found_paths(folder)
+            if dataset.watch_images():
+                return cls.scan(dataset, folder, advance)
+        return found
+
+    def _names_files(self) -> bool:
+        """Whether rows name images in files of their own, also such as are not there."""
+        lost = any((r or "").startswith(NO_FILE) for r in _tally(self.table["image_reason"]))
+        return lost or next(self.image_paths(), None) is not None
 
     def details(self) -> pa.Table:
         """Columns `captions` and `licence` of the complete rows, in their order."""
@@ -144,6 +158,10 @@ class Catalog:
         """How many rows lack a half that another column has, by that column."""
         places = [place_of(self._folder, file) for file in self.dataset.files]
         return elsewhere(places, self.table, half)
+
+    def described(self) -> int:
+        """How many rows without a text have a picture whose file holds a caption."""
+        return described_rows(self._folder, self.dataset.files)
 
     def left_over(self) -> dict[str, Left]:
         """What lies in the dataset's files and is not used, by its kind."""

@@ -15,12 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.dataset.cells import image_cells
-from pipeline.dataset.columns import (
-    ColumnSettings,
-    image_kind,
-    resolve_columns,
-    settle_columns,
-)
+from pipeline.dataset.columns import ColumnSettings, image_kind, resolve_columns, settle_columns
 from pipeline.dataset.forms.base import DatasetError, Source, SourceFile
 from pipeline.dataset.forms.pictures import Pictures
 from pipeline.dataset.forms.registry import guess_format, open_source
@@ -33,6 +28,7 @@ from pipeline.dataset.opening import (
     excluded_ids,
     guess_halves,
     known_schema,
+    pictures_of,
     table_names,
     with_paths,
     without_rows,
@@ -82,7 +78,7 @@ class Dataset:
         self.format = format
         self.excluded: frozenset[str] = frozenset()
         self.source = source
-        self.images, self.root = images, root
+        self.images, self.root, self._by_path = images, root, False
         self._asked_for = guess_halves(settings.columns, source)
         self._read = known_schema(source, self._asked_for)
         self._unified_columns = Unified(columns, self._read, images)
@@ -109,8 +105,7 @@ class Dataset:
         Raises
         ------
         DatasetError
-            If it cannot be used as it is, with what to change. What lies deeper in the files
-            (drift of columns, cut files) is raised when they are read.
+            With what to change; what lies deeper in the files is raised when they are read.
         """
         root = Root.of(settings.path, base)
         format = settings.format if settings.format != "auto" else guess_format(root)
@@ -121,8 +116,7 @@ class Dataset:
         if not schema.names:
             raise DatasetError(f"path {settings.path!r} has no rows")
         columns = resolve_columns(guess_halves(settings.columns, source), schema)
-        place = Root.of(settings.image_root, base) if settings.image_root else root
-        pictures = Pictures(place, settings.image_prefix)
+        pictures = pictures_of(source, root, settings, base)
         dataset = cls(settings, format, source, columns, pictures, root)
         dataset.excluded = excluded_ids(settings.exclude, base)
         dataset._look()
@@ -197,6 +191,12 @@ class Dataset:
             return files
         images = self.images.listing_version()
         return [SourceFile(f.name, f.url, f"{f.version}+{images}") for f in files]
+
+    def watch_images(self) -> bool:
+        """Have the files' versions take in the images that rows name; whether they did not yet."""
+        new, self._by_path = not self._by_path, True
+        self.__dict__.pop("files", None)
+        return new
 
     def batches(
         self, file: SourceFile, unread: Unread = lambda path: False
@@ -284,16 +284,16 @@ class Dataset:
         """Read the first rows, to find an image column that holds none and an empty dataset."""
         asked = [c for c in (self.columns.image, self.columns.text) if c]
         # Images in the cells of text files are paths, also of a column that comes late.
-        self._by_path = self.format in ("jsonl", "csv")
+        self._by_path = self.format in ("jsonl", "csv", "coco")
         for name in table_names(self.source):
             for _, batch in self.source.batches(name, asked):
                 if batch.num_rows == 0:
                     continue
                 if self.columns.image:
-                    found = image_cells(batch.column(0).slice(0, 64), batch.schema.field(0))
-                    cells = list(map(unpacked, found))
+                    field = batch.schema.field(0)
+                    cells = list(map(unpacked, image_cells(batch.column(0).slice(0, 64), field)))
                     self._by_path |= any(c and c["bytes"] is None and c["path"] for c in cells)
-                    self._by_path |= image_kind(batch.schema.field(0)) == "path"
+                    self._by_path |= image_kind(field) == "path"
                     folder = posixpath.dirname(name)
                     check_images(self.columns.image, cells, partial(self._unified.is_there, folder))
                 return

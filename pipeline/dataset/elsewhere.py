@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,19 +17,24 @@ import pyarrow.parquet as pq
 from pipeline.dataset.cells import image_cells
 from pipeline.dataset.columns import image_kind, may_hold, text_kind
 from pipeline.dataset.dataset import Dataset
-from pipeline.dataset.forms.base import is_list
-from pipeline.dataset.forms.called import may_be_called
+from pipeline.dataset.forms.base import is_binary, is_list, is_string
+from pipeline.dataset.forms.called import is_called, is_of_parts, may_be_called
 from pipeline.dataset.forms.kinds import json_kinds
+from pipeline.dataset.forms.names import is_image
 from pipeline.dataset.forms.pictures import Pictures
 from pipeline.dataset.halves import captions, json_captions, unpacked
 
 HALVES = ("text", "image")
 # By half, the column of `pipeline.dataset.findings.FILE_SCHEMA` that names such columns of a row.
 PLACES = {half: f"{half}_elsewhere" for half in HALVES}
+# What JPEG, PNG, GIF, WebP and TIFF begin with.
+_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
 
 
 class Elsewhere:
     """Looks for a dataset's missing halves in the columns that pass through and are named for them.
+
+    Pictures also in those that are named for nothing of the kind, where their values tell.
 
     Parameters
     ----------
@@ -44,8 +50,7 @@ class Elsewhere:
                 for field, name in passed
                 if getattr(dataset.columns, half) not in (None, field.name)
                 and not (half == "image" and _is_within(dataset.columns.image, field.name))
-                and may_be_called(half, field.name)
-                and may_hold(field.type, half)
+                and _may_have(half, field)
             ]
             for half in HALVES
         }
@@ -86,9 +91,28 @@ class Elsewhere:
                 return [bool(t) or _is_filled(v) for t, v in zip(texts, values, strict=True)]
             return [bool(texts) for texts in captions(values, text_kind(field) == "list")[0]]
         if half == "image" and image_kind(field):
-            return [_is_picture(cell, self._images) for cell in image_cells(column, field)]
+            cells, told = image_cells(column, field), may_be_called(half, field.name)
+            return [_is_picture(cell, self._images, told) for cell in cells]
         there = pc.list_value_length(column) if is_list(column.type) else column.is_valid()
         return [bool(one) for one in there.to_pylist()]
+
+
+def _may_have(half: str, field: pa.Field) -> bool:
+    """Whether a column is looked into for a half, by its name or, of pictures, its type."""
+    if may_be_called(half, field.name) and may_hold(field.type, half):
+        return True
+    if half == "text" or is_of_parts(field.name) or is_called("text", field.name):
+        return False
+    return image_kind(field) is not None and _is_path_or_bytes(field.type)
+
+
+def _is_path_or_bytes(kind: pa.DataType) -> bool:
+    """Whether values are strings, bytes or both of an image, or lists of such, and nothing else."""
+    while is_list(kind):
+        kind = kind.value_type
+    if pa.types.is_struct(kind):
+        return all(f.name in ("bytes", "path") and _is_path_or_bytes(f.type) for f in kind)
+    return is_string(kind) or is_binary(kind)
 
 
 def _is_within(column: str | None, other: str) -> bool:
@@ -101,13 +125,18 @@ def _is_filled(text: str | None) -> bool:
     return text is not None and text[0] in "[{" and any(map(str.isalnum, text))
 
 
-def _is_picture(cell: dict[str, bytes | str | None] | None, images: Pictures) -> bool:
-    """Whether a cell holds a picture, or the path of one that is there."""
+def _is_picture(cell: dict[str, Any] | None, images: Pictures, is_told: bool) -> bool:
+    """Whether a cell holds a picture, or the path of one that is there.
+
+    Where the column's name has not told, it has to begin, or its path to end, as a picture does.
+    """
     cell = unpacked(cell)
     if cell is None or cell.get("bytes"):
-        return cell is not None
+        return cell is not None and (is_told or cell["bytes"].startswith(_STARTS))
     path = cell.get("path")
-    return isinstance(path, str) and bool(path.strip()) and images.find(path) is not None
+    if not isinstance(path, str) or not path.strip() or not (is_told or is_image(path)):
+        return False
+    return images.find(path) is not None
 
 
 def elsewhere(findings: Sequence[Path], rows: pa.Table, half: str) -> Counter[str]:

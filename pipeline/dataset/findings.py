@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from pipeline.dataset.begun import Begun
 from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.described import describes_itself
 from pipeline.dataset.elsewhere import PLACES, Elsewhere
 from pipeline.dataset.fingerprints import row_digests
 from pipeline.dataset.forms.base import Left, SourceFile, is_string
@@ -25,7 +26,7 @@ from pipeline.dataset.known_images import COLUMNS, KnownImages
 from pipeline.storage.digests import DIGEST, digest, packed
 from pipeline.storage.files import writing_whole
 
-FINDINGS_VERSION = 11
+FINDINGS_VERSION = 12
 
 FILE_SCHEMA = pa.schema(
     [
@@ -42,18 +43,17 @@ FILE_SCHEMA = pa.schema(
         # Of an image in a file of its own.
         ("image_path", pa.string()),
         ("image_version", pa.string()),
+        # Of an image of a row without a text: whether its file holds a caption.
+        ("described", pa.bool_()),
         # Columns that hold the half which the row's own column of it lacks.
         *((place, pa.list_(pa.string())) for place in PLACES.values()),
     ]
 )
 # Read again only for the complete rows that a knowledge base is made of.
 DETAILS = ("captions", "licence")
+OF_IMAGE_FILES = ("image_path", "image_version", "described")
 # What a catalog holds of every row.
-HELD = [
-    n
-    for n in FILE_SCHEMA.names
-    if n not in (*DETAILS, *PLACES.values(), "image_path", "image_version")
-]
+HELD = [n for n in FILE_SCHEMA.names if n not in (*DETAILS, *PLACES.values(), *OF_IMAGE_FILES)]
 
 # Settings that change nothing of what is read.
 NOT_OF_READING = {"name", "licence", "on_duplicate", "exclude"}
@@ -99,16 +99,20 @@ def read(
         reasons = batch.column("image_reason").to_pylist()
         digests: list[str | None] = [None] * len(batch)
         versions: list[str | None] = [None] * len(batch)
+        text_reasons = batch.column("text_reason").to_pylist()
+        described = [False] * len(batch)
         there = [i for i, reason in enumerate(reasons) if reason is None]
         new = [i for i in there if images[i] is not None]
         for i in there:
             if images[i] is None:
                 digests[i], reasons[i], versions[i] = known.finding(paths[i])
+                described[i] = known.is_described(paths[i])
         for i, fault in zip(new, inspector.inspect([images[i] for i in new]), strict=True):
             digests[i] = digest(images[i]) if fault is None else None
             reasons[i], versions[i] = fault, known.version_read(paths[i], fault)
+            if fault is None and text_reasons[i]:
+                described[i] = describes_itself(images[i])
         texts = batch.column("text").to_pylist()
-        text_reasons = batch.column("text_reason").to_pylist()
         extra = batch.column("extra") if "extra" in batch.schema.names else None
         ids = batch.column("id").to_pylist()
         captions = [
@@ -129,6 +133,7 @@ def read(
             "captions": texts,
             "image_path": [p if v else None for p, v in zip(paths, versions, strict=True)],
             "image_version": versions,
+            "described": described,
             "licence": _licences(extra, len(batch)),
             "extra": packed([None] * len(batch) if extra is None else row_digests(extra)),
             PLACES["image"]: elsewhere.of("image", extra, [d is None for d in digests]),
@@ -197,6 +202,15 @@ def keep(folder: Path, file: SourceFile, reading: str, table: pa.Table, dataset:
     told[_LEFT.decode()] = json.dumps({kind: asdict(some) for kind, some in left.items()})
     with writing_whole(place_of(folder, file)) as scratch:
         pq.write_table(table.replace_schema_metadata(told), scratch, compression="zstd")
+
+
+def described_rows(folder: Path, files: Sequence[SourceFile]) -> int:
+    """Rows without a text whose image's file holds a caption."""
+    count = 0
+    for file in files:
+        found = pq.read_table(place_of(folder, file), columns=["text", "described"])
+        count += pc.sum(pc.and_(found["described"], pc.is_null(found["text"]))).as_py() or 0
+    return count
 
 
 def left_over(folder: Path, files: Sequence[SourceFile]) -> dict[str, Left]:

@@ -14,7 +14,7 @@ from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.images import CRASHED, TOO_LONG
 
 # What was found, by the columns of `pipeline.dataset.findings.FILE_SCHEMA`.
-COLUMNS = ("image", "image_reason", "image_path", "image_version")
+COLUMNS = ("image", "image_reason", "image_path", "image_version", "described")
 # Faults of the moment rather than of the image.
 _PASSING = frozenset({TOO_LONG, CRASHED, "out of memory"})
 
@@ -52,6 +52,10 @@ class KnownImages:
             self._value(name, path) for name in ("image", "image_reason", "image_version")
         )
         return digest.hex() if digest else None, fault, version
+
+    def is_described(self, path: str) -> bool:
+        """Whether the file of an image that is held was found to hold a caption."""
+        return bool(self._value("described", path))
 
     def version_read(self, path: str | None, fault: str | None) -> str | None:
         """The version under which an image that was just read can be known from now on."""

@@ -11,12 +11,16 @@ from pipeline.dataset.columns import NONE, ColumnSettings, guess_columns, resolv
 from pipeline.dataset.forms.base import DatasetError, Left, Source, is_string
 from pipeline.dataset.forms.kinds import field_of
 from pipeline.dataset.forms.names import holds_rows, is_image
+from pipeline.dataset.forms.pictures import Pictures
 from pipeline.dataset.forms.root import Root
 from pipeline.dataset.forms.rows import Columns, with_empty
 from pipeline.dataset.forms.unused import empty_files
 from pipeline.dataset.forms.within import Within
+from pipeline.dataset.settings import DatasetSettings
 
 _LOOKED_AT = 64
+# There, beside what was found of a dataset, where rows name images by their paths.
+_HAS_PATHS = "has_paths"
 
 
 def guess_halves(asked: ColumnSettings, source: Source) -> ColumnSettings:
@@ -100,6 +104,25 @@ def with_paths(source: Source, asked: ColumnSettings) -> Source:
         return Within(source, paths)
     grown.within = paths
     return source
+
+
+def pictures_of(source: Source, root: Root, settings: DatasetSettings, base: Path) -> Pictures:
+    """What finds the images of a dataset: the source's own where that has an index of them already."""
+    if settings.image_root:
+        return Pictures(Root.of(settings.image_root, base), settings.image_prefix)
+    own: Pictures | None = getattr(source, "pictures", None)
+    return own or Pictures(root, settings.image_prefix)
+
+
+def has_paths(folder: Path | None) -> bool:
+    """Whether a scan has found rows that name images by their paths, which the first need not tell."""
+    return folder is not None and (folder / _HAS_PATHS).exists()
+
+
+def found_paths(folder: Path) -> None:
+    """Have later scans know that rows name images by their paths, and look for those that arrive."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _HAS_PATHS).touch()
 
 
 def check_tables(source: Source, root: Root, path: str, form: str) -> None:

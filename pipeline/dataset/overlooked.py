@@ -13,6 +13,7 @@ from pipeline.dataset.catalog import Catalog
 from pipeline.dataset.columns import NONE, has_fields, may_hold, text_kind, type_in_words
 from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.elsewhere import HALVES
+from pipeline.dataset.forms.archives import ZIP_SUFFIX
 from pipeline.dataset.forms.called import is_called
 from pipeline.dataset.forms.names import is_image
 from pipeline.dataset.forms.reasons import EMPTY_FILE, NO_STRING, NOT_ALLOWED, OUTSIDE, TOO_LARGE
@@ -20,6 +21,7 @@ from pipeline.dataset.forms.unused import by_suffix, empty_files, may_hold_data,
 from pipeline.dataset.moved import moved, paths_told
 from pipeline.dataset.nested import paths_within
 from pipeline.dataset.opening import empty_tables, table_names
+from pipeline.dataset.pictured import pictured
 
 # Why a picture has no bytes that a row names, and that is there.
 _UNREAD = (EMPTY_FILE, TOO_LARGE, NOT_ALLOWED)
@@ -47,8 +49,9 @@ def overlooked(catalog: Catalog, in_use: bool = False) -> list[str]:
     said = {*empty, *out}
     files = unused(name for name in left if name not in said)
     told = [*_empty(empty), *_links(out), *files]
-    apart = _apart(catalog)
-    return [*moved(catalog), *apart, *told, *_within(catalog), *_columns(catalog, in_use)]
+    first = [*moved(catalog), *_stems(catalog, left), *_apart(catalog)]
+    within = [*_within(catalog), *_described(catalog)]
+    return [*first, *told, *within, *_columns(catalog, in_use)]
 
 
 def _empty(names: Sequence[str]) -> Iterator[str]:
@@ -64,6 +67,15 @@ def _leading_out(catalog: Catalog, names: Sequence[str]) -> list[str]:
     if not any(reason.startswith(OUTSIDE) for reason in catalog.reasons()["image"]):
         return []
     return [n for n in names if is_image(n) and catalog.dataset.images.leads_out(n)]
+
+
+def _stems(catalog: Catalog, left: Sequence[str]) -> list[str]:
+    """What names pictures without their suffix, where no row has a picture otherwise."""
+    packed = any(name.lower().endswith(ZIP_SUFFIX) for name in left)
+    pictures = list(filter(is_image, left))
+    if not (packed or pictures) or pc.any(catalog.has("image")).as_py():
+        return []
+    return pictured(catalog.dataset, pictures)
 
 
 def _links(names: Sequence[str]) -> Iterator[str]:
@@ -94,6 +106,15 @@ def _within(catalog: Catalog) -> Iterator[str]:
     for kind, some in catalog.left_over().items():
         shown = ", ".join(some.first[:_FIRST]) + (", …" if some.count > _FIRST else "")
         yield f"{kind}: {some.count} ({shown}), not used"
+
+
+def _described(catalog: Catalog) -> Iterator[str]:
+    """Captions in the files of pictures."""
+    if rows := catalog.described():
+        yield (
+            f"pictures without a text whose own files tell what may be one, in EXIF, IPTC, XMP or the texts of"
+            f" PNG: {rows}; that is not read: write it as a column of texts"
+        )
 
 
 def _unused(dataset: Dataset, named: Iterable[str]) -> list[str]:

@@ -72,8 +72,8 @@ class Source(Protocol):
     `used` (the names of all files that it reads, beside images that rows name by their paths),
     `keep_in` (given a folder for what spares it a reading), `halves` (the columns "image" and "text"
     where the form has such), `left` (of a file that was read: what lies in it and is not used, `Left`
-    by kind) and `advice` (lines on what to change about
-    the files).
+    by kind), `pictures` (what finds images by their paths, where it needs that itself) and `advice` (lines
+    on what to change about the files).
     """
 
     def files(self) -> list[SourceFile]:

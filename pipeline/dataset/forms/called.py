@@ -19,6 +19,13 @@ TEXTS = (
     *("alt_text", "alttext", "caption_text", "caption_str", "image_caption", "comment", "raw"),
     *("prompt", "utterance", "summary", "title"),
 )
+# What else may be called so beside a column of texts.
+_BESIDE_TEXTS = (
+    *("alt", "desc", "descr", "content", "contents", "headline", "subtitle", "abstract", "legend"),
+    *("narration", "narrative", "transcript", "transcription", "story", "synopsis"),
+)
+# Pictures of a picture's parts, which are none of its row.
+_PARTS = frozenset(("mask", "masks", "depth", "seg", "segmentation", "segmentations"))
 # Where a text may be said within a dialogue.
 DIALOGUES = ("conversations", "conversation", "messages", "dialog", "dialogue")
 _NAMES = {"image": IMAGES, "text": TEXTS}
@@ -56,4 +63,16 @@ def may_be_called(half: str, name: str) -> bool:
     words = _WORDS.findall(_NUMBER.sub("", name))
     first, last = (words[0].lower(), words[-1].lower()) if words else ("", "")
     is_translation = len(words) == 2 and _LANGUAGE.fullmatch(last) is not None
-    return last in _NAMES[half] or (is_translation and first in _NAMES[half])
+    names = (*TEXTS, *_BESIDE_TEXTS) if half == "text" else IMAGES
+    return last in names or (is_translation and first in names)
+
+
+def is_of_parts(name: str) -> bool:
+    """Whether a column's name tells of masks and the like of pictures.
+
+    Examples
+    --------
+    >>> is_of_parts("depth_map"), is_of_parts("unmasked")
+    (True, False)
+    """
+    return not _PARTS.isdisjoint(word.lower() for word in _WORDS.findall(name))

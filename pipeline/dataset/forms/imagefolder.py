@@ -61,7 +61,7 @@ class ImageFolderSource:
         self._folders = sorted({*pictured, *self._sidecars.alone})
         self._table = open_metadata(root, self._metadata, quotes)
         # What reads the pictures finds them too, lest one that is named is a row of its own.
-        self._pictures = Pictures(root, prefix)
+        self.pictures = Pictures(root, prefix)
         self._named: tuple[set[str], Left] | None = None
         self._rest_of: tuple[str, list[str]] | None = None
 
@@ -213,7 +213,7 @@ class ImageFolderSource:
 
     def _place(self, path: str, loosely: bool = True) -> str:
         """The image of the folder that a path in the metadata means."""
-        place = self._pictures.find(path, loosely)
+        place = self.pictures.find(path, loosely)
         name = posixpath.normpath(place) if isinstance(place, str) else path
         return name if name in self.root else path
 

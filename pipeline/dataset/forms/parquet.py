@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.dataset.forms.base import (
@@ -15,6 +16,7 @@ from pipeline.dataset.forms.base import (
     Batch,
     DatasetError,
     SourceFile,
+    is_list,
     plain,
 )
 from pipeline.dataset.forms.readings import Readings
@@ -26,6 +28,8 @@ _FOOTERS = 64
 _AHEAD = 8 << 20
 # Row groups of more bytes than this, uncompressed, are too large to be begun again and again.
 _LARGE_GROUP = 1 << 30
+# Microseconds that nanoseconds of 64 bits have room for.
+_MOST_MICROSECONDS = (2**63 - 1) // 1000
 
 
 class ParquetSource:
@@ -34,6 +38,7 @@ class ParquetSource:
     def __init__(self, root: Root) -> None:
         self.root = root
         self._footers: dict[tuple[str, str], pq.FileMetaData] = {}
+        self._of_spark: dict[tuple[str, str], bool] = {}
         self._schema: pa.Schema | None = None
         self._readings = Readings()
 
@@ -106,20 +111,29 @@ class ParquetSource:
 
     def _open(self, name: str) -> pq.ParquetFile:
         key = (name, self.root.version(name))
-        try:
-            file = pq.ParquetFile(
-                self.root.open(name),
-                metadata=self._footers.get(key),
-                buffer_size=_AHEAD,
-                pre_buffer=False,
-            )
-        except (pa.ArrowException, OSError) as error:
-            raise _damaged(name, error) from None
+        file = self._opened(name, self._footers.get(key), self._of_spark.get(key, False))
+        if key not in self._of_spark:
+            self._of_spark[key] = _has_int96(file) and _is_of_spark(file.metadata)
+            if self._of_spark[key]:
+                file = self._opened(name, file.metadata, True)
         if key not in self._footers:
             while len(self._footers) >= _FOOTERS:
                 del self._footers[next(iter(self._footers))]
             self._footers[key] = file.metadata
         return file
+
+    def _opened(self, name: str, footer: pq.FileMetaData | None, micro: bool) -> pq.ParquetFile:
+        """A file, whose times of 96 bits are read as microseconds or, as Arrow does, as nanoseconds."""
+        try:
+            return pq.ParquetFile(
+                self.root.open(name),
+                metadata=footer,
+                buffer_size=_AHEAD,
+                pre_buffer=False,
+                coerce_int96_timestamp_unit="us" if micro else None,
+            )
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(name, error) from None
 
     def _read(
         self, name: str, file: pq.ParquetFile, group: int, columns: Sequence[str]
@@ -127,21 +141,76 @@ class ParquetSource:
         position = sum(_group_rows(file)[:group])
         rows = _batch_rows(file.metadata.row_group(group))
         read = file.iter_batches(rows, row_groups=[group], columns=list(columns))
+        times = self._times(name, file, group, rows, columns)
         while True:
             try:
-                batch = next(read, None)
+                batch, wide = next(read, None), next(times, None)
             except (pa.ArrowException, OSError) as error:
                 raise _damaged(name, error) from None
             if batch is None:
                 break
+            if wide is not None:
+                _check_times(name, wide)
             yield np.arange(position, position + batch.num_rows), self._cast(name, batch, columns)
             position += batch.num_rows
+
+    def _times(
+        self, name: str, file: pq.ParquetFile, group: int, rows: int, columns: Sequence[str]
+    ) -> Iterator[pa.RecordBatch]:
+        """The columns of times of 96 bits that are read as nanoseconds, as microseconds."""
+        if self._of_spark.get((name, self.root.version(name))) or not _has_int96(file):
+            return
+        with self._opened(name, file.metadata, True) as other:
+            found = other.schema_arrow
+            asked = [c for c in columns if found.field(c).type != file.schema_arrow.field(c).type]
+            if asked:
+                yield from other.iter_batches(rows, row_groups=[group], columns=asked)
 
     def _cast(self, name: str, batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
         """The columns in their order, with the types of all files."""
         fields = [self.schema().field(column) for column in columns]
         arrays = [kept(name, field, batch.column(field.name)) for field in fields]
         return pa.RecordBatch.from_arrays(arrays, names=list(columns))
+
+
+def _has_int96(file: pq.ParquetFile) -> bool:
+    schema = file.metadata.schema
+    return any(schema.column(i).physical_type == "INT96" for i in range(file.metadata.num_columns))
+
+
+def _is_of_spark(footer: pq.FileMetaData) -> bool:
+    """Whether Spark wrote a file, whose times are microseconds in whatever form."""
+    return any(b"spark" in key for key in footer.metadata or {})
+
+
+def _check_times(name: str, batch: pa.RecordBatch) -> None:
+    """Refuse times in microseconds that nanoseconds have no room for: Arrow would make others of them.
+
+    Raises
+    ------
+    DatasetError
+    """
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        for values in _times_in(column):
+            ends = pc.min_max(values.cast(pa.int64())).values()
+            if any(end.is_valid and abs(end.as_py()) > _MOST_MICROSECONDS for end in ends):
+                raise DatasetError(
+                    f"{name}: column {field.name!r} holds times (INT96) beyond the years 1678 to 2261, which"
+                    " is all that its nanoseconds have room for; write it as timestamps of microseconds, or"
+                    " leave it out of columns.extra"
+                )
+
+
+def _times_in(array: pa.Array) -> Iterator[pa.Array]:
+    """The arrays of times in a column, at any depth."""
+    if pa.types.is_timestamp(array.type):
+        yield array
+    elif pa.types.is_struct(array.type) or pa.types.is_map(array.type):
+        parts = array.flatten() if pa.types.is_struct(array.type) else [array.keys, array.items]
+        for part in parts:
+            yield from _times_in(part)
+    elif is_list(array.type):
+        yield from _times_in(array.flatten())
 
 
 def _group_rows(file: pq.ParquetFile) -> list[int]:

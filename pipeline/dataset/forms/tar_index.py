@@ -17,15 +17,24 @@ import pyarrow as pa
 
 from pipeline.dataset.forms.base import Left
 from pipeline.dataset.forms.compressed import plain
+from pipeline.dataset.forms.names import is_image
 from pipeline.dataset.forms.root import Root
-from pipeline.dataset.forms.tars import DEAD_LINK, NO_SUFFIX, NOWHERE, Member, members, whole
+from pipeline.dataset.forms.tars import (
+    DEAD_LINK,
+    FOLDED,
+    NO_SUFFIX,
+    NOWHERE,
+    Member,
+    members,
+    whole,
+)
 from pipeline.storage.digests import digest
 from pipeline.storage.files import writing_whole
 
 # Indexes that are open at a time.
 OPEN = 16
 
-_FORMAT = "1"
+_FORMAT = "2"
 _AT_ONCE = 256
 _PART = pa.struct([("place", pa.int64()), ("size", pa.int64())])
 _MEMBER = pa.struct(
@@ -52,8 +61,8 @@ class TarIndex:
     scattered : bool
         Whether members of one sample lie apart.
     left : dict of str to Left
-        Members that belong to no sample, since their names have no suffix, and links that lead to
-        no member.
+        Members that belong to no sample, since their names have no suffix, links that lead to no
+        member, and pictures that were likely meant as samples of their own (`2021.01.05.jpg`).
     """
 
     def __init__(
@@ -84,7 +93,7 @@ class TarIndex:
         samples: list[Sample] = []
         numbers: dict[str, int] = {}
         scattered = False
-        left = {kind: Left() for kind in (NO_SUFFIX, DEAD_LINK)}
+        left = {kind: Left() for kind in (NO_SUFFIX, DEAD_LINK, FOLDED)}
         with whole(name):
             content = plain(file)
             for path, key, member in members(content, samples, numbers):
@@ -98,6 +107,9 @@ class TarIndex:
                     samples.append((key, []))
                 scattered |= number < len(samples) - 1
                 samples[number][1].append(member)
+        for key, held in samples:
+            for member in _folded(held):
+                left[FOLDED].add(f"{name}/{key}.{member.extension}")
         table = pa.table(
             {
                 "key": [key for key, _ in samples],
@@ -183,6 +195,13 @@ class TarIndexes:
     def _place(self, name: str) -> Path:
         assert self.folder is not None
         return self.folder / f"{digest(name)}.tar.arrow"
+
+
+def _folded(held: Sequence[Member]) -> list[Member]:
+    """The pictures of a sample but the first whose names go on after the first dot with a number."""
+    dotted = (m for m in held if "." in m.extension and is_image(m.extension))
+    by_stem = {member.extension.rpartition(".")[0]: member for member in dotted}
+    return [member for member in list(by_stem.values())[1:] if member.extension[0].isdigit()]
 
 
 def _packed(member: Member) -> dict[str, object]:

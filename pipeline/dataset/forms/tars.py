@@ -25,6 +25,7 @@ NOWHERE = -1
 
 NO_SUFFIX = "members of tars whose names have no suffix"
 DEAD_LINK = "links in tars that lead to no member before them"
+FOLDED = "pictures in tars that are one row with another, since a name counts up to its first dot"
 
 _BLOCK = 512
 _COPIED = 1 << 20

@@ -17,21 +17,26 @@ _UNREADABLE = (
 )
 
 
-# Texts that tell of a dataset, but for those that are called as a picture beside them.
+# Texts that tell of a dataset, but for those that are called as a picture beside them, or as captions.
 _TEXTS = (".md", ".rst", ".htm", ".html", ".yml", ".yaml", ".toml", ".log")
 
 
 def may_hold_data(names: Sequence[str]) -> list[str]:
-    """Those of some files that may hold data: of what only tells of it, the texts beside pictures.
+    """Those of some files that may hold data: of what only tells of it, the texts beside pictures, and captions.
 
     Examples
     --------
-    >>> may_hold_data(["1.md", "1.png", "2.png.md", "2.png", "README.md", "notes.md"])
-    ['1.md', '1.png', '2.png.md', '2.png']
+    >>> may_hold_data(["1.md", "1.png", "2.png.md", "2.png", "README.md", "notes.md", "captions.yaml"])
+    ['1.md', '1.png', '2.png.md', '2.png', 'captions.yaml']
     """
     pictures = {name for name in names if is_image(name)}
     stems = pictures | set(map(_stem, pictures))
-    return [n for n in names if not is_about(n) or (_is_text(n) and _stem(n) in stems)]
+    return [n for n in names if not is_about(n) or (_is_text(n) and _may_tell(n, stems))]
+
+
+def _may_tell(name: str, stems: set[str]) -> bool:
+    """Whether a text is called as a picture is beside it, or as captions of all of them."""
+    return _stem(name) in stems or "caption" in posixpath.basename(name).lower()
 
 
 def _is_text(name: str) -> bool:

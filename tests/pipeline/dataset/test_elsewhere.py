@@ -74,6 +74,35 @@ def test_pictures_in_a_second_column_are_counted_where_they_are_there(tmp_path: 
     ]
 
 
+def test_pictures_in_columns_of_any_name_are_counted_by_their_values(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        image=[PNG, None, None, None],
+        text=list("abcd"),
+        thumb=["1.png", "1.png", "a word", "gone.png"],
+        raster=[None, PNG, b"no picture", None],
+        mask=["1.png"] * 4,
+        tags=["1 png", "b", "c", "d"],
+        rows=[[["1.png"]]] * 4,
+        nr=[1, 2, 3, 4],
+    )
+    (tmp_path / "data" / "1.png").write_bytes(PNG)
+    lines = [line.split(";")[0] for line in told(tmp_path) if line.startswith("rows ")]
+    assert sorted(lines) == [
+        "rows without image in 'image' that have one in 'raster': 1",
+        "rows without image in 'image' that have one in 'thumb': 1",
+    ]
+
+
+@pytest.mark.parametrize("name", ["alt", "content", "short_desc", "Transcript"])
+def test_texts_beside_are_counted_under_names_that_no_text_column_is_found_by(
+    tmp_path: Path, name: str
+) -> None:
+    write(tmp_path, image=[PNG] * 2, text=["x", None], **{name: ["a cat", "a dog"]})
+    (line,) = told(tmp_path)
+    assert line.startswith(f"rows without text in 'text' that have one in '{name}': 1; ")
+
+
 def test_columns_of_json_that_come_late_are_looked_at_too(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     rows: list[dict[str, Any]] = [{"image": "1.png", "text": "a"}] * 10_100

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -111,3 +113,27 @@ def test_a_fault_of_the_moment_is_not_known_for_good(folder: Folder) -> None:
     for fault, kept in ((TOO_LONG, False), (CRASHED, False), ("undecodable", True)):
         assert not known.holds("1.png")
         assert (known.version_read("1.png", fault) is not None) is kept
+
+
+@pytest.mark.parametrize("kind", ["struct", "list", "captions.json"])
+def test_images_arrive_for_rows_after_many_that_name_none(tmp_path: Path, kind: str) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    paths = [None] * 80 + [f"{n}.png" for n in range(4)]
+    if kind == "captions.json":
+        images = [{"id": n} | ({"file_name": p} if p else {}) for n, p in enumerate(paths)]
+        told = [{"image_id": n, "caption": f"text {n}"} for n in range(len(paths))]
+        (data / kind).write_text(json.dumps({"images": images, "annotations": told}))
+    else:
+        cell = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        cells = [path and {"bytes": None, "path": path} for path in paths]
+        column = pa.array(cells, cell)
+        if kind == "list":
+            column = pa.array([one and [one] for one in cells], pa.list_(cell))
+        table = {"image": column, "text": [f"text {n}" for n in range(len(paths))]}
+        pq.write_table(pa.table(table), data / "a.parquet")
+    for there in (0, 4):
+        for number in range(there):
+            (data / f"{number}.png").write_bytes(png(number))
+        dataset = Dataset.open(DatasetSettings(path=str(data)), Path("/"))
+        assert len(Catalog.scan(dataset, tmp_path / "found").complete()) == there

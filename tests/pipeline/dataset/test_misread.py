@@ -74,3 +74,39 @@ def test_the_commands_that_look_at_data_say_so(tmp_path: Path) -> None:
         said = " ".join(answer.output.split())
         assert "lists or objects that are written out" in said
         assert "the folders split=…" in said
+
+
+@pytest.mark.parametrize("text", ["nan", "None", "null", "<NA>"])
+def test_texts_that_programs_write_for_none_are_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "rows.csv").write_text(f"id,image,text\n1,1.png,{text}\n2,1.png,a hat\n")
+    (tmp_path / "1.png").write_bytes(PNG)
+    (line,) = misread(open_dataset(tmp_path))
+    assert line.startswith(f"the texts of 1 of the first rows in 'text' are '{text}', which counts")
+
+
+@pytest.mark.parametrize(
+    ("header", "is_told"),
+    [
+        ("17\tA caption of a hat", True),
+        ("a\tTwo men stand beside a caption", True),
+        ("0\tcaption", False),
+        ("id\tCaption of the image", False),
+    ],
+)
+def test_a_first_line_that_looks_like_a_row_is_told(
+    tmp_path: Path, header: str, is_told: bool
+) -> None:
+    (tmp_path / "rows.tsv").write_text(f"{header}\n18\tA cap\n")
+    lines = misread(open_dataset(tmp_path))
+    told = [line for line in lines if line.startswith("the first line of rows.tsv counts as")]
+    assert bool(told) == is_told
+
+
+@pytest.mark.parametrize("log", ["_delta_log", ".hoodie", "other"])
+def test_a_table_whose_log_says_which_files_count_is_told(tmp_path: Path, log: str) -> None:
+    write_parquet(tmp_path / "a.parquet", image=[PNG], text=["a hat"])
+    (tmp_path / log).mkdir()
+    lines = misread(open_dataset(tmp_path))
+    assert [f"({log}), and all Parquet files in it are read" in line for line in lines] == [
+        True
+    ] * (log != "other")

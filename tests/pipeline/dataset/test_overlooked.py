@@ -183,6 +183,18 @@ def test_members_of_tars_that_belong_to_no_sample_are_counted_also_when_all_was_
         ]
 
 
+def test_samples_that_a_dot_in_their_names_makes_one_are_told(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    days = [(f"2021.01.0{n}.{suffix}", PNG) for n in range(4) for suffix in ("png", "json")]
+    views = [("1.left.png", PNG), ("1.right.png", PNG), ("1.txt", b"a cat")]
+    write_tar(tmp_path / "data" / "0.tar", [*((n, d) for n, d in days if "png" in n), *views])
+    lines = overlooked(catalog_of(tmp_path), in_use=True)
+    assert (
+        "pictures in tars that are one row with another, since a name counts up to its first dot: 3"
+        " (2021.01.01.png, 2021.01.02.png, …), not used"
+    ) in [line.replace("0.tar/", "") for line in lines]
+
+
 def test_captions_of_images_that_coco_does_not_list_are_counted(tmp_path: Path) -> None:
     put(tmp_path, ["1.png"], PNG)
     told = {

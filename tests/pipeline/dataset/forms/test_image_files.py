@@ -151,3 +151,17 @@ class TestImageFolder:
         after = {f.name: f.version for f in open_dataset(tmp_path).files}
         assert before.keys() == after.keys()
         assert before["metadata.jsonl"] != after["metadata.jsonl"]
+
+
+def test_one_index_of_the_pictures_names_serves_who_lists_and_who_reads_them(
+    tmp_path: Path,
+) -> None:
+    for folder in ("data", "more"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.png").write_bytes(PNG)
+    write_jsonl(tmp_path / "data" / "metadata.jsonl", [{"file_name": "1.PNG", "text": "a hat"}])
+    dataset = open_dataset(tmp_path / "data")
+    assert [row["image"]["bytes"] for row in read(dataset)] == [PNG]
+    assert dataset.images is dataset.source.pictures  # type: ignore[attr-defined]
+    elsewhere = open_dataset(tmp_path / "data", image_root=str(tmp_path / "more"))
+    assert elsewhere.images.root.path == str(tmp_path / "more")
