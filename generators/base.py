@@ -176,6 +176,7 @@ def storable(candidate: Candidate) -> Candidate:
         text=None if candidate.text is None else well_formed(candidate.text),
         image=image,
         notes=tuple(well_formed(note) for note in notes),
+        dropped=tuple(replace(one, reason=well_formed(one.reason)) for one in candidate.dropped),
         revision=None if candidate.revision is None else well_formed(candidate.revision),
     )
 

@@ -50,7 +50,6 @@ class Answers:
         Its place in the config, for errors.
     needs : Needs
         What it takes of an example.
-
     """
 
     def __init__(self, generator: Any, section: str, needs: Needs | None = None) -> None:
@@ -225,7 +224,7 @@ def _sound(request: Request, candidate: Any) -> Candidate:
         raise BrokenContract(f"gave a candidate with the seed {seed!r}, which was not asked for")
     if not isinstance(candidate.prompt, str):
         raise BrokenContract(f"gave a candidate whose prompt is {_kind(candidate.prompt)}, no text")
-    _check_notes(candidate)
+    _check_said(candidate)
     _check_examples(request, candidate)
     text, image = candidate.text, candidate.image
     wanted, other = (text, image) if isinstance(request, CaptionRequest) else (image, text)
@@ -250,8 +249,10 @@ def _sound(request: Request, candidate: Any) -> Candidate:
     )
 
 
-def _check_notes(candidate: Candidate) -> None:
+def _check_said(candidate: Candidate) -> None:
     notes = candidate.notes
+    if not isinstance(candidate.revision, str | None):
+        raise BrokenContract(f"gave a candidate whose revision is {_kind(candidate.revision)}")
     if not isinstance(notes, (tuple, list)) or not all(isinstance(note, str) for note in notes):
         raise BrokenContract("gave a candidate whose notes are no tuple of texts")
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from generators.base import Candidate
+from generators.base import Candidate, Dropped
 from tests import quick_worlds
 from tests.quick_parts import QuickCaptioner, QuickEncoder, QuickPainter
 
@@ -130,3 +130,32 @@ def test_notes_of_an_attempt_stand_at_its_own_candidates(tmp_path: Path) -> None
         for c in row["completion"]["candidates"]
     ]
     assert told == [(1, False), (1, False), (2, True), (2, True)]
+
+
+class Leaver(QuickCaptioner):
+    """Shows none of its examples, for a reason that is no text of UTF-8."""
+
+    def generate(self, requests: Any) -> Any:
+        return [
+            replace(
+                answer,
+                candidates=tuple(
+                    replace(
+                        one,
+                        shown=(),
+                        dropped=tuple(Dropped(e.id, "no \ud800 room") for e in request.examples),
+                    )
+                    for one in answer.candidates
+                ),
+            )
+            for request, answer in zip(requests, super().generate(requests), strict=True)
+        ]
+
+
+def test_a_reason_for_a_left_out_example_that_is_no_utf8_ends_no_run(tmp_path: Path) -> None:
+    quick_worlds.write(tmp_path / "data" / "a.parquet", quick_worlds.rows(40, 1, 0))
+    job, _ = quick_worlds.run(quick_worlds.config(tmp_path, captioner=_kind(Leaver)))
+    done = [row for row in quick_worlds.completed(job).values() if row["missing"]]
+    assert {row["status"] for row in done} == {"completed"}
+    said = {one["reason"] for row in done for one in row["completion"]["dropped"]}
+    assert "no \ufffd room" in said

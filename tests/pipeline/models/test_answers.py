@@ -53,6 +53,7 @@ STRANGE: dict[str, tuple[Callable[[Generated], Any], str]] = {
         _each(notes="a note"),
         "gave a candidate whose notes are no tuple of texts",
     ),
+    "a number for a revision": (_each(revision=3), "gave a candidate whose revision is int"),
     "an unheard-of example": (
         _each(shown=("x",)),
         "gave a candidate that says that it was shown example 'x'",
