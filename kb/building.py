@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from kb import contents
 from kb.embeddings import MODALITIES, Stacked
 from kb.fitting import (
@@ -110,7 +108,7 @@ def _build(folder: Path, internal: Pairs, external: Sequence[Pairs], recipe: Rec
             )
             save_fusions(building / FUSION, str(retrieval.fusion), fusions)
             retriever.settings, retriever.fusions = retrieval, fusions
-            asked = captions_of(internal.table.take(pa.array(mapping.held_rows_)))
+            asked = captions_of(internal.table, mapping.held_rows_)
             held = captions_of(pairs)
             penalty, preference = learn_penalty(
                 retriever,

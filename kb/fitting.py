@@ -72,15 +72,16 @@ def trials_of(retriever: FusionRetriever, internal: Pairs, rows: np.ndarray) -> 
     return LeaveOneOut(retriever, queries, _ids(internal, rows), halves)
 
 
-def captions_of(table: pa.Table) -> Captions | None:
-    """Reads captions of some rows of a table of pairs; None where it holds none."""
+def captions_of(table: pa.Table, among: np.ndarray | None = None) -> Captions | None:
+    """Reads captions of rows of a table of pairs, or of those `among` them; None where it holds none."""
     if "text" not in table.column_names:
         return None
     column = table["text"]
 
     def read(rows: np.ndarray) -> list[list[str]]:
+        places = rows if among is None else among[rows]
         # One by one: taken together, strings of more than 2 GiB would be joined first.
-        texts = (column[int(row)].as_py() for row in rows)
+        texts = (column[int(place)].as_py() for place in places)
         return [[text] if isinstance(text, str) else text or [] for text in texts]
 
     return read

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from scipy import stats
 
 from examples.scenes.measure import own_right
 from examples.scenes.sources import HERE
+from pipeline.check.intervals import interval
 
 Row = dict[str, Any]
 
@@ -66,22 +66,22 @@ def figures(rows: list[Row], known: dict[str, Row]) -> dict[str, float]:
     return shares
 
 
-def interval(values: list[float]) -> dict[str, float]:
-    """The mean, and half of its 95 % interval by Student's t over the draws."""
-    half = float("nan")
-    if len(values) > 1:
-        half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-    return {"mean": round(float(np.mean(values)), 3), "half": round(half, 3)}
+def over_draws(values: list[float]) -> dict[str, float | None]:
+    """The mean, and half of its 95 % interval where there are several draws."""
+    if len(values) < 2:
+        return {"mean": round(float(np.mean(values)), 3), "half": None}
+    found = interval(values)
+    return {"mean": round(found.mean, 3), "half": round(found.half, 3)}
 
 
-def summary(folder: Path, data: Path) -> dict[str, dict[str, dict[str, float]]]:
+def summary(folder: Path, data: Path) -> dict[str, dict[str, dict[str, float | None]]]:
     """Figures by variant, over draws, and rag4dmc less direct in the words."""
     known, found = scenes(data), defaultdict(dict)
     for mask, variant, rows in completed(folder):
         found[variant][mask] = figures(rows, known)
     told = {
         variant: {
-            name: interval([draw[name] for draw in draws.values() if name in draw])
+            name: over_draws([draw[name] for draw in draws.values() if name in draw])
             for name in dict.fromkeys(key for draw in draws.values() for key in draw)
         }
         for variant, draws in found.items()
@@ -90,7 +90,7 @@ def summary(folder: Path, data: Path) -> dict[str, dict[str, dict[str, float]]]:
     both = [mask for mask in ours if words in ours[mask] and words in plain.get(mask, {})]
     gains = [ours[mask][words] - plain[mask][words] for mask in both]
     if gains:
-        told["rag4dmc - direct"] = {words: interval(gains)}
+        told["rag4dmc - direct"] = {words: over_draws(gains)}
     return told
 
 
