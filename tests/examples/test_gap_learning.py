@@ -1,48 +1,33 @@
-"""What the recipe's captioner is taught, and that it can take a word from its prompt alone."""
+"""What the recipe's captioner is taught, and what of it learns."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
-from examples.recipes.gap.decoder import Shape, SightedDecoder
 from examples.recipes.gap.lessons import School, nearest
+from examples.recipes.gap.sighted import (
+    Shape,
+    SightedModel,
+    begin_folder,
+    open_sighted,
+    read_language_model,
+    save_look,
+)
 from examples.recipes.gap.train import sequences
-from examples.recipes.gap.words import learn_tokenizer, telling, with_made_up_words
-from generators.sampling import SamplingSettings
+from tests.examples.gap_parts import small_language_model
 
+EYES = "tests.examples.gap_parts:small_eyes"
 CAPTIONS = [
     ["Two dogs run in the snow .", "A dog and its friend run ."],
     ["A dog jumps over snow .", "The brown dog jumps ."],
     ["A man climbs a rock .", "A climber on a rock ."],
     ["A man sits on a rock .", "Somebody sits ."],
 ]
-
-
-def shape(**changes: int) -> Shape:
-    given = {"vocabulary": 40, "end": 1, "pad": 0, "width": 32, "layers": 1, "heads": 2}
-    return Shape(eyes="", channels=6, cells=4, **given, pointer=8, **changes)  # type: ignore[arg-type]
-
-
-def test_made_up_words_are_the_same_in_example_and_answer_and_only_there() -> None:
-    examples, answer = with_made_up_words(
-        ["Two dogs run ."], "A dog climbs .", 1.0, np.random.default_rng(0)
-    )
-    (word,) = telling([answer]) - {"climb"}
-    assert word not in ("dog", "dogs") and f"{word}s" in examples[0].lower()
-    assert "climbs" in answer
-    same = with_made_up_words(["Two dogs run ."], "A dog climbs .", 0.0, np.random.default_rng(0))
-    assert same == (["Two dogs run ."], "A dog climbs .")
-
-
-def test_any_word_can_be_spelled_by_the_vocabulary(tmp_path: Path) -> None:
-    tokenizer = learn_tokenizer([text for own in CAPTIONS for text in own], tmp_path)
-    for text in (" a zorbel viaduct", " Überführung 7 ."):
-        assert tokenizer.decode(tokenizer(text).input_ids) == text
-    again = learn_tokenizer(["other"], tmp_path)
-    assert again.get_vocab() == tokenizer.get_vocab()
 
 
 def test_the_nearest_are_those_of_brute_force_and_never_the_row_itself() -> None:
@@ -74,8 +59,8 @@ def test_a_strange_picture_has_its_channels_shuffled_and_an_example_of_its_own()
     strange = [lesson for lesson in lessons if lesson.strange]
     assert 80 < len(strange) < 160
     assert not any(school.lesson(0, 0, rng).strange for _ in range(50))
-    # What words are made up apart, the example is the picture's other caption in most of them.
-    told = [(one.answer, *one.examples) for one in strange if one.answer in captions[0]]
+    # The example is the picture's other caption in most of them.
+    told = [(one.answer, *one.examples) for one in strange]
     own = [pair for pair in told if pair[1] in captions[0]]
     assert len(own) > len(told) / 3
     assert all(answer != example for answer, example in own)
@@ -100,40 +85,65 @@ def test_a_mirrored_picture_has_its_columns_swapped() -> None:
     assert kinds == {(0.0, 6.0, 12.0, 18.0), (6.0, 0.0, 18.0, 12.0)}
 
 
-def test_what_is_said_with_an_open_gate_stands_in_the_prompt() -> None:
+@pytest.fixture(scope="module")
+def speaker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_language_model(tmp_path_factory.mktemp("speaker"))
+
+
+def begun(speaker: Path) -> tuple[SightedModel, Any]:
     torch.manual_seed(0)
-    model = SightedDecoder(shape()).eval()
-    torch.nn.init.constant_(model.gate.bias, 50.0)
-    cells, prompts = torch.randn(2, 4, 6), [[5, 6, 7], [30, 31, 32, 33, 34]]
-    said, sound = model.speak(
-        cells, prompts, [0, 0, 1], [1, 2, 3], SamplingSettings(max_new_tokens=6)
-    )
-    assert all(sound)
-    assert set(said[0] + said[1]) <= {5, 6, 7} and set(said[2]) <= {30, 31, 32, 33, 34}
+    language_model, tokenizer = read_language_model(speaker, torch.float32)
+    return SightedModel(language_model, tokenizer, Shape(EYES, channels=6, cells=4)), tokenizer
 
 
-def test_what_is_drawn_is_what_a_whole_reading_foretells() -> None:
-    torch.manual_seed(0)
-    model = SightedDecoder(shape()).eval()
-    cells, prompts = torch.randn(2, 4, 6), [[5, 6, 7], [30, 31, 32, 33, 34]]
-    # So small a share leaves the likeliest token alone.
-    settings = SamplingSettings(max_new_tokens=5, top_p=1e-6)
-    said, _ = model.speak(cells, prompts, [0, 1], [1, 2], settings)
-    for row, (prompt, text) in enumerate(zip(prompts, said, strict=True)):
-        tokens = torch.tensor([prompt + text])
-        opened = torch.arange(tokens.shape[1])[None] < len(prompt)
-        with torch.inference_mode():
-            states = model.read(cells[row : row + 1], tokens, tokens > 0).last_hidden_state
-            memory = model.remember(states, tokens, opened)
-            logs = model.tell(states[:, -len(text) - 1 : -1], memory)
-            told = model.tell_of(states[:, -len(text) - 1 : -1], memory, tokens[:, -len(text) :])
-        assert logs.exp().sum(-1).sub(1).abs().max() < 1e-3
-        assert logs[0].argmax(-1).tolist() == text
-        assert torch.allclose(told[0], logs[0].max(-1).values, atol=1e-5)
+def test_what_is_seen_stands_between_the_first_token_and_the_prompt(speaker: Path) -> None:
+    model, tokenizer = begun(speaker)
+    words = model.get_input_embeddings().weight
+    seen = model.seen(torch.randn(3, 4, 6))
+    assert seen.shape == (3, 5, 32)
+    assert torch.equal(seen[:, 0], words[tokenizer.bos_token_id].expand(3, -1))
+    # As long as a word, so that neither drowns the other.
+    assert torch.allclose(seen[:, 1:].norm(dim=-1).mean(), words.norm(dim=-1).mean(), rtol=0.1)
 
 
-def test_a_lesson_is_prompt_and_answer_with_its_end(tmp_path: Path) -> None:
-    tokenizer = learn_tokenizer([text for own in CAPTIONS for text in own], tmp_path)
+def test_states_foretell_each_token_from_what_stands_before_it_alone(speaker: Path) -> None:
+    model, _ = begun(speaker)
+    cells, tokens = torch.randn(2, 4, 6), torch.tensor([[5, 6, 7, 8], [9, 10, 0, 0]])
+    with torch.inference_mode():
+        states = model.states(cells, tokens, tokens > 0)
+        alone = model.states(cells[1:], tokens[1:, :2], tokens[1:, :2] > 0)
+        changed = tokens.clone()
+        changed[0, 3] = 11
+        other = model.states(cells, changed, changed > 0)
+    assert torch.allclose(states[1, :2], alone[0], atol=1e-5)
+    assert torch.allclose(states[0], other[0], atol=1e-5)
+
+
+def test_the_look_alone_learns_and_is_read_again(speaker: Path, tmp_path: Path) -> None:
+    model, _ = begun(speaker)
+    assert [name for name, part in model.named_parameters() if part.requires_grad] == [
+        f"look.{name}" for name, _ in model.look.named_parameters()
+    ]
+    begin_folder(tmp_path, speaker)
+    save_look(model.look, tmp_path)
+    again, tokenizer = open_sighted(tmp_path, torch.float32)
+    cells = torch.randn(1, 4, 6)
+    assert torch.allclose(again.seen(cells), model.seen(cells), atol=1e-3)
+    # The first token is the model's to put, before what is seen.
+    assert tokenizer.bos_token_id not in tokenizer("a dog").input_ids
+
+
+def test_a_folder_of_something_else_is_told_in_a_line(speaker: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no causal language model"):
+        read_language_model(tmp_path, torch.float32)
+    begin_folder(tmp_path, speaker)
+    (tmp_path / "config.json").write_text('{"model_type": "opt"}')
+    with pytest.raises(ValueError, match=r"holds no captioner of this recipe: .*model_type"):
+        open_sighted(tmp_path, torch.float32)
+
+
+def test_a_lesson_is_prompt_and_answer_with_its_end(speaker: Path) -> None:
+    _, tokenizer = begun(speaker)
     school = School(np.random.default_rng(0).random((4, 4, 6)).astype(np.float16), CAPTIONS)
     lessons = [school.lesson(row, 1, np.random.default_rng(row)) for row in range(3)]
     tokens, part = sequences(tokenizer, lessons, tokenizer.pad_token_id, tokenizer.eos_token_id)

@@ -35,6 +35,15 @@ def test_nucleus_is_the_smallest_set_that_reaches_top_p(top_p: float) -> None:
         assert set(kept[row].nonzero().flatten().tolist()) == brute_force_nucleus(scores, top_p)
 
 
+@pytest.mark.parametrize("spread", [0.1, 6.0])
+def test_the_nucleus_of_a_large_vocabulary_is_that_of_sorting_all_of_it(spread: float) -> None:
+    # A flat row has its mass with more tokens than are looked at first, a steep one with fewer.
+    logits = torch.randn(2, 3000, generator=torch.Generator().manual_seed(1)) * spread
+    kept = filtered(logits, top_p=0.9).isfinite()
+    for row, scores in enumerate(logits.double().tolist()):
+        assert set(kept[row].nonzero().flatten().tolist()) == brute_force_nucleus(scores, 0.9)
+
+
 @pytest.mark.parametrize(
     ("temperature", "top_k", "top_p"), [(1.0, 0, 0.9), (0.7, 12, 1.0), (1.3, 20, 0.8)]
 )

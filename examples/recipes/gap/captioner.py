@@ -17,11 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from generators.base import Candidate
-from generators.batching import Failed
 from generators.blip2 import Blip2Captioner
 from generators.blip2_settings import Blip2Settings
-from generators.prompts import token_count
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +36,7 @@ class PhotographCaptionerSettings(Blip2Settings):
 
 
 class PhotographCaptioner(Blip2Captioner):
-    """Captions by a `SightedDecoder`."""
+    """Captions by a `SightedModel`."""
 
     Settings = PhotographCaptionerSettings
 
@@ -48,35 +45,17 @@ class PhotographCaptioner(Blip2Captioner):
         self._looked_at: dict[bytes, torch.Tensor] = {}
 
     def _read(self, folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-        from transformers import PreTrainedTokenizerFast
-
-        from examples.recipes.gap.decoder import SightedDecoder
         from examples.recipes.gap.eyes import open_eyes
+        from examples.recipes.gap.sighted import open_sighted
 
-        model = SightedDecoder.from_folder(folder)
+        model, tokenizer = open_sighted(folder, dtype)
         self._eyes = open_eyes(model.shape.eyes)
         # A part of it, so that it moves with it and counts as memory.
         model.eyes = self._eyes.network
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-        return model.to(dtype), SimpleNamespace(tokenizer=tokenizer)
-
-    def _prepare(self) -> None:
-        room = self._prompt_limit()
-        wanted = token_count(self._processor.tokenizer, self.settings.template)
-        if wanted > room:
-            raise ValueError(
-                f"template of {wanted} tokens does not fit; the model has room for {room} beside"
-                f" max_new_tokens {self.settings.max_new_tokens}"
-            )
-
-    def _prompt_limit(self) -> int:
-        shape = self._model.shape
-        room = shape.positions - shape.cells - self.settings.max_new_tokens
-        most: int | None = self.settings.max_prompt_tokens
-        return room if most is None else min(room, most)
+        return model, SimpleNamespace(tokenizer=tokenizer)
 
     def _image_features(self, rows: Sequence[int]) -> torch.Tensor:
-        """What is seen of each row's picture, [rows, cells, channels]; looked at once."""
+        """What stands before each row's prompt, [rows, 1 + cells, width]; a picture is looked at once."""
         import torch
 
         from examples.recipes.gap.eyes import stacked
@@ -85,23 +64,10 @@ class PhotographCaptioner(Blip2Captioner):
         names = [hashlib.sha256(picture.tobytes()).digest() for picture in pictures]
         new = {n: p for n, p in zip(names, pictures, strict=True) if n not in self._looked_at}
         if new:
-            pixels = stacked(list(new.values()), next(self._model.parameters()))
+            pixels = stacked(list(new.values()), next(self._eyes.network.parameters()))
             self._looked_at.update(zip(new, self._eyes.cells(pixels).half(), strict=True))
         found = torch.stack([self._looked_at[name] for name in names])
         # The oldest go first: an evaluation asks for each row again, variant by variant.
         while len(self._looked_at) > MOST_LOOKED_AT:
             del self._looked_at[next(iter(self._looked_at))]
-        return found.to(next(self._model.parameters()).dtype)
-
-    def _draw(self, jobs: list[Any]) -> list[Candidate | Failed]:
-        tokenizer = self._processor.tokenizer
-        rows = list(dict.fromkeys(job.row for job in jobs))
-        prompts = {job.row: job.prompt for job in jobs}
-        tokens, sound = self._model.speak(
-            self._image_features(rows),
-            [tokenizer(prompts[row].text)["input_ids"] for row in rows],
-            [rows.index(job.row) for job in jobs],
-            [job.seed for job in jobs],
-            self.settings,
-        )
-        return self._candidates(jobs, tokens, sound)
+        return self._model.seen(found)

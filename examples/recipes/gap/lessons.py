@@ -1,7 +1,6 @@
 """What the captioner is asked and is to answer: photographs, with others' captions as examples.
 
-Three things are taught beside telling what is seen. Words are made up in answer and example alike, so
-that a word which stands only there is taken from there. Pictures are made uncertain, and some beyond
+Two things are taught beside telling what is seen. Pictures are made uncertain, and some beyond
 recognition, so that examples count the more the stranger a picture is. And some examples have nothing
 to do with the picture, so that they are not believed blindly.
 """
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from examples.recipes.gap.words import telling, tidied, with_made_up_words
+from examples.recipes.gap.words import telling, tidied
 from generators.blip2_settings import Blip2Settings
 from kb.embeddings import normalise
 
@@ -26,8 +25,6 @@ NEIGHBOURS = 12
 # How an example is found: among the nearest by picture and words, as a good retrieval would; by
 # the picture alone; else at random.
 BY_BOTH, BY_PICTURE = 0.6, 0.3
-# Lessons with examples in which words are made up, and the shares of the words.
-MADE_UP, SHARES = 0.5, (0.3, 0.6, 1.0)
 # Lessons with examples whose picture's channels are shuffled: nothing of what was learned is to be seen
 # in it. In so many of them an example is of that picture, and alone tells what it shows.
 STRANGE, OF_ITS_OWN = 0.4, 0.6
@@ -126,9 +123,6 @@ class School:
         strange = bool(shown) and rng.random() < STRANGE
         if strange and others and rng.random() < OF_ITS_OWN:
             shown[int(rng.integers(examples))] = others[int(rng.integers(len(others)))]
-        if shown and rng.random() < MADE_UP:
-            share = float(rng.choice(SHARES))
-            shown, answer = with_made_up_words(shown, answer, share, rng)
         return Lesson(row, shown, answer, strange)
 
     def changed(self, cells: torch.Tensor, strange: torch.Tensor) -> torch.Tensor:
@@ -161,8 +155,13 @@ def sequences(
     tokenizer: Any, lessons: Sequence[Lesson], pad: int, end: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens int [n, length], and what each is: 0 nothing, 1 of the prompt, 2 of the answer."""
-    prompts = [tokenizer(Blip2Settings().render(one.examples)).input_ids for one in lessons]
-    answers = [tokenizer(f" {one.answer}").input_ids + [end] for one in lessons]
+
+    def ids(text: str) -> list[int]:
+        found: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+        return found
+
+    prompts = [ids(Blip2Settings().render(one.examples)) for one in lessons]
+    answers = [[*ids(f" {one.answer}"), end] for one in lessons]
     length = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
     tokens = np.full((len(lessons), length), pad)
     part = np.zeros((len(lessons), length), np.int64)

@@ -13,7 +13,6 @@ import itertools
 import logging
 import math
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +27,6 @@ from examples.recipes.gap.photographs import (
     time_left,
     view,
 )
-from examples.recipes.gap.words import learn_tokenizer, tidied
 from examples.scenes.training.loop import Schedule, as_tensor, convert, train
 
 if TYPE_CHECKING:
@@ -36,15 +34,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-STEPS, BATCH, SEED, RATE = 16000, 32, 1, 1e-3
-# The words of examples are learned as well, for what they are as sentences.
-SENTENCE = 0.2
-# Those of so many lessons of a batch: scores over a whole vocabulary are what takes the time.
-SENTENCES_OF = 8
+STEPS, BATCH, SEED, RATE = 16000, 16, 1, 1e-3
 LOOKED_AT = 64
 # Steps from one look at the photographs kept out to the next.
-LOOK_EVERY = 50
-QUICK = {"width": 32, "layers": 1, "heads": 2, "pointer": 16}
+LOOK_EVERY = 200
 
 
 def look_at_all(
@@ -90,6 +83,7 @@ def look_at_all(
 def train_captioner(
     folder: Path,
     eyes: str,
+    language_model: Path,
     steps: int,
     minutes: float,
     batch: int = BATCH,
@@ -97,9 +91,7 @@ def train_captioner(
     views: int = 1,
     device: str = "cpu",
     workers: int = 0,
-    quick: bool = False,
     save_every: float = 180.0,
-    begin: Path | None = None,
 ) -> Path:
     """Train on the learned half of a folder, and write `captioner/` there.
 
@@ -110,44 +102,40 @@ def train_captioner(
         `work/`.
     eyes : str
         See `eyes.open_eyes`.
+    language_model : Path
+        A causal language model in transformers' layout. It is copied into the captioner's folder.
     minutes : float
         Time bound, what is prepared counted in.
     views : int
         Of each photograph, looked at beforehand; see `photographs.view`.
-    quick : bool
-        A tiny decoder, for tests.
-    begin : Path, optional
-        A captioner of the same tokens to go on from, where there is no state.
     """
     import torch
 
-    from examples.recipes.gap.decoder import Shape, SightedDecoder
+    from examples.recipes.gap.sighted import (
+        LANGUAGE_MODEL,
+        Shape,
+        SightedModel,
+        begin_folder,
+        read_language_model,
+        save_look,
+    )
 
     begun = time.monotonic()
     out, work = folder / "captioner", folder / "work"
+    begin_folder(out, language_model)
     pictures, captions = read_learned(folder)
-    tokenizer = learn_tokenizer(
-        (tidied(text) for own in captions for text in own), work / "tokenizer"
-    )
-    cache = work / eyes.replace(":", "-")
-    cells = look_at_all(pixels_of(pictures), eyes, cache, views, device)
+    cells = look_at_all(pixels_of(pictures), eyes, work / eyes.replace(":", "-"), views, device)
     taught = len(captions) - held_out(len(captions))
     school = School(cells[0].cpu().numpy(), captions, taught)
-    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-    shape = Shape(
-        eyes=eyes,
-        channels=cells.shape[3],
-        cells=cells.shape[2],
-        vocabulary=len(tokenizer),
-        end=end,
-        pad=pad,
-        **(QUICK if quick else {}),  # type: ignore[arg-type]
-    )
+    # Nothing of it learns: half the precision is enough, and takes half the time.
+    speaker, tokenizer = read_language_model(out / LANGUAGE_MODEL, torch.bfloat16)
+    end = tokenizer.eos_token_id
+    pad = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     torch.manual_seed(SEED)
-    model = SightedDecoder.from_folder(begin).float() if begin else SightedDecoder(shape)
-    if model.shape != shape:
-        raise ValueError(f"{begin} holds a captioner of another shape: {model.shape}")
-    logger.info("captioner: %.2f M parameters", sum(p.numel() for p in model.parameters()) / 1e6)
+    shape = Shape(eyes, channels=cells.shape[3], cells=cells.shape[2])
+    model = SightedModel(speaker.to(device), tokenizer, shape)
+    learned = sum(part.numel() for part in model.look.parameters())
+    logger.info("captioner: %.2f M parameters learn", learned / 1e6)
 
     def teach(rng: np.random.Generator, rows: np.ndarray, count: int) -> dict[str, Any]:
         lessons = [school.lesson(int(row), count, rng) for row in rows]
@@ -174,57 +162,37 @@ def train_captioner(
         for count in range(len(COUNTS))
     ]
 
-    def errors(model: Any, given: dict[str, Any], seen: torch.Tensor) -> Any:
-        """Of an answer's token, and the states that foretell each token."""
-        tokens, part = given["tokens"], given["part"]
-        states = model.read(seen, tokens, part > 0).last_hidden_state
-        memory = model.remember(states, tokens, part == 1)
-        foretelling = states[:, -tokens.shape[1] - 1 : -1]
-        # Answers end the rows: the last places hold all of them.
-        first = int((part == 2).float().argmax(dim=1).min())
-        told = model.tell_of(foretelling[:, first:], memory, tokens[:, first:])
-        return -told[part[:, first:] == 2].mean(), foretelling
+    def error(given: dict[str, Any], seen: torch.Tensor) -> torch.Tensor:
+        """Of a token of the answers, in nats."""
+        tokens, answers = given["tokens"], given["part"] == 2
+        states = model.states(seen, tokens, given["part"] > 0)[answers]
+        scores = model.language_model.lm_head(states).float()
+        return torch.nn.functional.cross_entropy(scores, tokens[answers])
 
     looks = itertools.count()
 
-    def loss(model: Any, given: Any) -> tuple[torch.Tensor, dict[str, float | torch.Tensor]]:
+    # What learns is a part of the model.
+    def loss(look: Any, given: Any) -> tuple[torch.Tensor, dict[str, float | torch.Tensor]]:
         count = given["count"]
-        seen = school.changed(cells[given["views"], given["rows"]], given["strange"])
-        value, foretelling = errors(model, given, seen)
+        value = error(given, school.changed(cells[given["views"], given["rows"]], given["strange"]))
         figures: dict[str, float | torch.Tensor] = {f"{count} examples": value.detach()}
-        if count:
-            spoken = given["part"] == 1
-            spoken[SENTENCES_OF:] = False
-            own = model.decoder.lm_head(foretelling[spoken])
-            sentence = torch.nn.functional.cross_entropy(own.float(), given["tokens"][spoken])
-            value = value + SENTENCE * sentence
         if next(looks) % LOOK_EVERY == 0:
-            model.eval()
             with torch.no_grad():
                 for one in unseen:
-                    told, _ = errors(model, one, cells[0, one["rows"]].float())
-                    figures[f"kept out, {one['count']}"] = told.detach()
-            model.train()
+                    told = error(one, cells[0, one["rows"]].float())
+                    figures[f"kept out, {one['count']}"] = told
         return value, figures
 
-    def export(model: Any) -> None:
-        beside = out.with_name(out.name + ".new")
-        shutil.rmtree(beside, ignore_errors=True)
-        model.save(beside)
-        tokenizer.save_pretrained(beside)
-        shutil.rmtree(out, ignore_errors=True)
-        beside.rename(out)
-
     left = time_left(minutes, begun)
-    schedule = Schedule(steps, rate, left, warmup=min(200, steps), weight_decay=0.05)
+    schedule = Schedule(steps, rate, left, warmup=min(100, steps), weight_decay=0.05)
     train(
         "captioner",
-        model,
+        model.look,
         loss,
         schedule,
         work,
         SEED,
-        export,
+        lambda look: save_look(look, out),
         save_every,
         batch=prepare,
         device=device,
@@ -239,6 +207,9 @@ def main() -> None:
     parser.add_argument("--part", choices=("captioner", "images"), default="captioner")
     parser.add_argument("--eyes", default="lite0", help="lite0, lite2, or package.module:function")
     parser.add_argument(
+        "--language-model", type=Path, help="a causal one; FOLDER/language_model by default"
+    )
+    parser.add_argument(
         "--autoencoder", type=Path, help="weights of taef2; FOLDER/taef2 by default"
     )
     parser.add_argument("--steps", type=int, help="of the optimizer, at most")
@@ -248,10 +219,11 @@ def main() -> None:
     parser.add_argument("--views", type=int, help="of each photograph, prepared beforehand")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare lessons")
-    parser.add_argument("--begin", type=Path, help="a captioner to go on from")
     parser.add_argument("--save-every", type=float, default=180.0, help="seconds")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--quick", action="store_true", help="a few steps of tiny networks")
+    parser.add_argument(
+        "--quick", action="store_true", help="a few steps, of a tiny image generator"
+    )
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     import torch
@@ -263,7 +235,7 @@ def main() -> None:
     torch.backends.cudnn.benchmark = True
     names = ("steps", "batch", "rate", "views")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
-    common = {name: getattr(options, name) for name in ("minutes", "device", "quick", "save_every")}
+    common = {name: getattr(options, name) for name in ("minutes", "device", "save_every")}
     if options.quick:
         given = {"steps": 4, "batch": 4, **given}
     try:
@@ -272,11 +244,12 @@ def main() -> None:
             from examples.recipes.gap.painter import train_painter
 
             weights = options.autoencoder or options.folder / "taef2"
+            common["quick"] = options.quick
             out = train_painter(options.folder, weights, **{"steps": PAINTED, **common, **given})
         else:
+            speaker = options.language_model or options.folder / "language_model"
             more = {"steps": STEPS, "workers": options.workers, **common, **given}
-            more["begin"] = options.begin
-            out = train_captioner(options.folder, options.eyes, **more)
+            out = train_captioner(options.folder, options.eyes, speaker, **more)
     except (ValueError, OSError) as error:
         raise SystemExit(f"train: {error}") from None
     print(f"{options.part}: {out}")
