@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from generators.checkpoints import PICKLE_SUFFIXES, local_folder, require_safetensors
-from generators.diffusion_settings import DiffusionSettings, SchedulerSettings, check_steps
+from generators.diffusion_settings import (
+    DiffusionSettings,
+    SchedulerSettings,
+    check_kept,
+    check_steps,
+)
 from generators.lora import merge_lora
 
 if TYPE_CHECKING:
@@ -214,6 +219,8 @@ def _check(settings: DiffusionSettings, pipe: Any) -> None:
             raise ValueError(f"{field} is not for {name}; leave it out")
     if "strength" in taken:
         check_steps(steps_of(settings, pipe), settings.strength)
+        if _family(type(pipe.scheduler).__name__, pipe.scheduler.config) == "flow":
+            check_kept(steps_of(settings, pipe), settings.strength, name)
     for field in getattr(settings, "arguments", {}):
         if field in MANAGED or field in type(settings).model_fields or field not in taken:
             free = sorted(set(taken) - MANAGED - set(type(settings).model_fields) - {"self"})
