@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,7 @@ from generators.diffusion_settings import (
     check_steps,
 )
 from generators.lora import merge_lora
+from generators.frames import Size
 
 if TYPE_CHECKING:
     import torch
@@ -107,6 +108,37 @@ def load_pipeline(
 def parameters(pipe: Any) -> Mapping[str, inspect.Parameter]:
     """What a pipeline is called with, by name."""
     return inspect.signature(type(pipe).__call__).parameters
+
+
+def arguments_of(
+    settings: DiffusionSettings, pipe: Any, size: Size, generators: Sequence[torch.Generator]
+) -> dict[str, Any]:
+    """How a pipeline is called besides its conditions: what it takes of what is set.
+
+    Parameters
+    ----------
+    settings, pipe
+    size : (int, int)
+        Width and height that are drawn.
+    generators : sequence of torch.Generator
+        One for each picture.
+    """
+    takes, (width, height) = parameters(pipe), size
+    wanted = {
+        "generator": generators,
+        "num_inference_steps": settings.steps,
+        "guidance_scale": settings.guidance_scale,
+        "strength": settings.strength,
+        "width": width,
+        "height": height,
+        # Kontext's would scale every size to a megapixel.
+        "max_area": width * height,
+        # Where it is on by itself (PixArt, IF), words of the recorded prompt would not reach the model.
+        "clean_caption": False,
+        "output_type": "pt",
+        **getattr(settings, "arguments", {}),
+    }
+    return {name: v for name, v in wanted.items() if v is not None and name in takes}
 
 
 def steps_of(settings: DiffusionSettings, pipe: Any) -> int:
