@@ -16,8 +16,8 @@ from generators.diffusion_settings import (
     check_kept,
     check_steps,
 )
-from generators.lora import merge_lora
 from generators.frames import Size
+from generators.lora import merge_lora
 
 if TYPE_CHECKING:
     import torch
