@@ -137,7 +137,7 @@ class Candidate:
         Ids of the examples that the model was shown for it, in the order of its prompt. None are
         recorded as having grounded it but these.
     dropped : tuple of Dropped
-        Examples of the request that it was not shown.
+        Examples of the request that it was not shown; each is told of once, here or in ``shown``.
     encoded : bytes or None
         The file that ``image`` was read back from, where whoever asked has written it; generators
         leave it out.

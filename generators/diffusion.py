@@ -18,12 +18,12 @@ from generators.checkpoints import loading
 from generators.device import module_bytes, release_memory, resolve_device, resolve_dtype
 from generators.diffusion_pipeline import (
     SEVERAL_REFERENCES,
+    arguments_of,
     load_pipeline,
     own_dtype,
-    parameters,
     pipeline_class,
 )
-from generators.diffusion_prompts import image_prompt
+from generators.diffusion_prompts import Readers, image_prompt, readers_of
 from generators.diffusion_settings import DiffusionSettings
 from generators.frames import Frames, Size, width_height
 from generators.grounding import usable_examples
@@ -88,6 +88,7 @@ class DiffusersImageGenerator:
         self._with_picture: Any = None
         self._vae: Vae | None = None
         self._frames: Frames | None = None
+        self._readers: Readers | None = None
         self._requests: Sequence[ImageRequest] = ()
         self._runner: BatchRunner[Job, Candidate] = BatchRunner(self._draw, settings.batch_size)
         # Pipelines differ in what a list of references means: each image has a call of its own.
@@ -114,6 +115,7 @@ class DiffusersImageGenerator:
             self._vae = Vae(pipe.vae, getattr(pipe, "vae_scale_factor", 8))
             self._vae.tile_above(frames.most_pixels)
         self._pipe, self._with_picture, self._frames = pipe, with_picture, frames
+        self._readers = readers_of(self.settings, pipe)
         logger.info(
             "loaded image generator %s on %s in %s: %.2f GB, %d x %d pixels, %.1f s",
             self.settings.model,
@@ -134,7 +136,7 @@ class DiffusersImageGenerator:
 
     def close(self) -> None:
         """Drop the pipeline and give its memory back."""
-        self._pipe = self._with_picture = self._vae = self._frames = None
+        self._pipe = self._with_picture = self._vae = self._frames = self._readers = None
         release_memory()
 
     def memory(self) -> int:
@@ -189,7 +191,8 @@ class DiffusersImageGenerator:
         The examples that it shows are those that ground the row by whatever is set: in the prompt
         and with img2img it is one, while others take all.
         """
-        return image_prompt(self.settings, self._pipe, request, *self._usable(request))
+        assert self._readers is not None
+        return image_prompt(self.settings, self._readers, request, *self._usable(request))
 
     def _usable(self, request: ImageRequest) -> tuple[list[Example], tuple[Dropped, ...]]:
         """The examples that ground a row as it is set, and the others."""
@@ -244,7 +247,7 @@ class DiffusersImageGenerator:
         if jobs[0].images and grounding in ("img2img", "reference"):
             pipe = self._with_picture
             conditions["image"] = self._given(jobs)
-        return pipe(**conditions, **self._arguments(pipe, jobs, generators))
+        return pipe(**conditions, **arguments_of(self.settings, pipe, jobs[0].size, generators))
 
     def _given(self, jobs: list[Job]) -> Any:
         """The pictures that a batch starts from, or that its one image refers to."""
@@ -258,26 +261,6 @@ class DiffusersImageGenerator:
         shown = self._pictures(job.row, job.prompt)
         pictures = [at_least(bounded(one, ground), LEAST_REFERENCE) for one in shown]
         return pictures if self._takes_several() else pictures[0]
-
-    def _arguments(
-        self, pipe: Any, jobs: list[Job], generators: list[torch.Generator]
-    ) -> dict[str, Any]:
-        """How a pipeline is called besides its conditions: what it takes of what is set."""
-        settings, takes = self.settings, parameters(pipe)
-        width, height = jobs[0].size
-        wanted = {
-            "generator": generators,
-            "num_inference_steps": settings.steps,
-            "guidance_scale": settings.guidance_scale,
-            "strength": settings.strength,
-            "width": width,
-            "height": height,
-            # Kontext's would scale every size to a megapixel.
-            "max_area": width * height,
-            "output_type": "pt",
-            **getattr(settings, "arguments", {}),
-        }
-        return {name: v for name, v in wanted.items() if v is not None and name in takes}
 
     def _candidate(self, job: Job, image: Image.Image | None, declined: bool) -> Candidate:
         notes = job.prompt.notes

@@ -5,12 +5,18 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from generators.checkpoints import PICKLE_SUFFIXES, local_folder, require_safetensors
-from generators.diffusion_settings import DiffusionSettings, SchedulerSettings, check_steps
+from generators.diffusion_settings import (
+    DiffusionSettings,
+    SchedulerSettings,
+    check_kept,
+    check_steps,
+)
+from generators.frames import Size
 from generators.lora import merge_lora
 
 if TYPE_CHECKING:
@@ -102,6 +108,37 @@ def load_pipeline(
 def parameters(pipe: Any) -> Mapping[str, inspect.Parameter]:
     """What a pipeline is called with, by name."""
     return inspect.signature(type(pipe).__call__).parameters
+
+
+def arguments_of(
+    settings: DiffusionSettings, pipe: Any, size: Size, generators: Sequence[torch.Generator]
+) -> dict[str, Any]:
+    """How a pipeline is called besides its conditions: what it takes of what is set.
+
+    Parameters
+    ----------
+    settings, pipe
+    size : (int, int)
+        Width and height that are drawn.
+    generators : sequence of torch.Generator
+        One for each picture.
+    """
+    takes, (width, height) = parameters(pipe), size
+    wanted = {
+        "generator": generators,
+        "num_inference_steps": settings.steps,
+        "guidance_scale": settings.guidance_scale,
+        "strength": settings.strength,
+        "width": width,
+        "height": height,
+        # Kontext's would scale every size to a megapixel.
+        "max_area": width * height,
+        # Where it is on by itself (PixArt, IF), words of the recorded prompt would not reach the model.
+        "clean_caption": False,
+        "output_type": "pt",
+        **getattr(settings, "arguments", {}),
+    }
+    return {name: v for name, v in wanted.items() if v is not None and name in takes}
 
 
 def steps_of(settings: DiffusionSettings, pipe: Any) -> int:
@@ -214,6 +251,8 @@ def _check(settings: DiffusionSettings, pipe: Any) -> None:
             raise ValueError(f"{field} is not for {name}; leave it out")
     if "strength" in taken:
         check_steps(steps_of(settings, pipe), settings.strength)
+        if _family(type(pipe.scheduler).__name__, pipe.scheduler.config) == "flow":
+            check_kept(steps_of(settings, pipe), settings.strength, name)
     for field in getattr(settings, "arguments", {}):
         if field in MANAGED or field in type(settings).model_fields or field not in taken:
             free = sorted(set(taken) - MANAGED - set(type(settings).model_fields) - {"self"})

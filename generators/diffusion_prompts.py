@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from generators.base import Dropped, Example, ImageRequest
 from generators.diffusion_pipeline import parameters
 from generators.diffusion_settings import DiffusionSettings
+from generators.prompt_room import room_beside, words_of
 from generators.prompts import Prompt, fit, plain
 
 
 def image_prompt(
     settings: DiffusionSettings,
-    pipe: Any,
+    readers: Readers,
     request: ImageRequest,
     usable: Sequence[Example],
     dropped: Sequence[Dropped],
@@ -23,7 +24,7 @@ def image_prompt(
 
     Parameters
     ----------
-    settings, pipe, request
+    settings, readers, request
     usable : sequence of Example
         Those that ground the row, best first.
     dropped : sequence of Dropped
@@ -36,7 +37,7 @@ def image_prompt(
         return settings.template.format(text=text)
 
     by_text = settings.grounding == "prompt"
-    tokenizers, limit = readers(settings, pipe)
+    tokenizers, limit = readers.tokenizers, readers.limit
     in_prompt = [replace(one, text=plain(one.text, tokenizers)) for one in usable if by_text]
     prompt = fit(render, plain(request.text, tokenizers), in_prompt, tokenizers, limit)
     shown = prompt.shown if by_text else tuple(example.id for example in usable)
@@ -46,24 +47,42 @@ def image_prompt(
     return Prompt(prompt.text, notes, shown, (*prompt.dropped, *dropped))
 
 
-def readers(settings: DiffusionSettings, pipe: Any) -> tuple[list[Any], int | None]:
-    """The tokenizers of the text encoders that read most of a prompt, and how many tokens.
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """The tokenizers of the text encoders that read most of a prompt, and how many tokens of it."""
 
-    Where one reads less than another, such as CLIP's 77 beside T5's 512, the text is not cut for it.
+    tokenizers: Sequence[Any]
+    limit: int | None
+
+
+def readers_of(settings: DiffusionSettings, pipe: Any) -> Readers:
+    """What reads the prompts of a pipeline.
+
+    Where one encoder reads less than another, such as CLIP's 77 tokens beside T5's 512, the text is not
+    cut for it; one that was left out of the checkpoint reads nothing.
     """
-    names = [name for name in pipe.components if name.startswith("tokenizer")]
-    found = [one for one in (getattr(pipe, name) for name in names) if one is not None]
     asked = parameters(pipe).get("max_sequence_length")
-    longest = getattr(settings, "arguments", {}).get("max_sequence_length")
-    longest = longest or (asked.default if asked is not None else None)
-
-    def limit(tokenizer: Any) -> int:
-        own = int(tokenizer.model_max_length)
-        # What CLIP reads is fixed; of the others' the pipeline says how much it asks for.
-        clip = type(tokenizer).__name__.startswith("CLIP")
-        return own if clip or not isinstance(longest, int) else min(own, longest)
-
-    most = max((limit(tokenizer) for tokenizer in found), default=None)
+    given = dict(getattr(settings, "arguments", {}))
+    if asked is not None and isinstance(asked.default, int):
+        given.setdefault("max_sequence_length", asked.default)
+    found: dict[str, Any] = {}
+    for name in pipe.components:
+        encoder = name.replace("tokenizer", "text_encoder", 1)
+        parts = [pipe.components[one] for one in (name, encoder) if one in pipe.components]
+        if name.startswith("tokenizer") and None not in parts:
+            found[name] = words_of(parts[0])
+    limits = {name: _limit(pipe, name, found[name], given) for name in found}
+    most = max(limits.values(), default=None)
     if most is None or most > 1_000_000:
-        return found, None
-    return [tokenizer for tokenizer in found if limit(tokenizer) == most], most
+        return Readers(list(found.values()), None)
+    return Readers([one for name, one in found.items() if limits[name] == most], most)
+
+
+def _limit(pipe: Any, name: str, tokenizer: Any, given: Mapping[str, Any]) -> int:
+    """Tokens of a prompt that are read by the encoder of a tokenizer."""
+    own = int(tokenizer.model_max_length)
+    if type(tokenizer).__name__.startswith("CLIP"):
+        # What it reads is fixed; of the others' the pipeline says how much it asks for.
+        return own
+    limits = [own, given.get("max_sequence_length"), room_beside(pipe, name, given)]
+    return min(limit for limit in limits if isinstance(limit, int))

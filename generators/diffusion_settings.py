@@ -132,7 +132,10 @@ class DiffusionSettings(ImagePromptSettings, CheckpointSettings):
         " the pipeline's own.",
     )
     strength: float = Field(
-        0.75, gt=0, le=1, description="How much of the example img2img replaces; 1 keeps nothing."
+        0.75,
+        gt=0,
+        lt=1,
+        description="How much of the example img2img replaces; below 1, which keeps nothing.",
     )
     size: Literal["auto"] | int | tuple[int, int] = Field(
         "auto",
@@ -267,6 +270,18 @@ def check_steps(steps: int, strength: float) -> None:
     if int(steps * strength) < 1:
         raise ValueError(
             f"steps x strength must be at least 1; got {steps} x {strength} = {steps * strength:g}"
+        )
+
+
+def check_kept(steps: int, strength: float, name: str) -> None:
+    """Raises ValueError where flow matching would begin with noise alone, in which no example is left.
+
+    Its first step is at pure noise: img2img has to leave out one at least.
+    """
+    if int(steps - steps * strength) < 1:
+        raise ValueError(
+            f"steps x (1 - strength) must be at least 1 for {name}, or nothing of the example is"
+            f" kept; got {steps} x (1 - {strength})"
         )
 
 

@@ -6,7 +6,7 @@ import base64
 import io
 from typing import Any, Literal
 
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic import Field, field_validator
 
 from generators.base import Candidate, ImageRequest, Needs
@@ -125,7 +125,8 @@ class OpenAIImageGenerator(ServiceGenerator[ImageRequest]):
             content = base64.b64decode(encoded, validate=True)
             image = Image.open(io.BytesIO(content), formats=FORMATS)
             if image.width * image.height <= self.settings.max_pixels:
-                return image.convert("RGB")
+                # Transparency stays: plain RGB would show whatever colour hides behind it.
+                return ImageOps.exif_transpose(image)
         except Exception as error:  # noqa: BLE001  Pillow's plugins raise anything
             raise ServiceError(f"the answer's image can't be decoded: {error}") from error
         raise ServiceError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from generators.base import ImageRequest
 from generators.diffusion import DiffusersImageGenerator, Job
+from generators.diffusion_pipeline import arguments_of
 from generators.sdxl_adapter import load_adapter
 from generators.sdxl_conditions import Conditions
 from generators.sdxl_settings import SdxlSettings
@@ -62,4 +63,4 @@ class SdxlImageGenerator(DiffusersImageGenerator):
             given["image"] = conditions.start(jobs, generators)
         elif self.settings.grounding == "ip_adapter":
             given["ip_adapter_image_embeds"] = [conditions.image_prompt(jobs)]
-        return pipe(**given, **self._arguments(pipe, jobs, generators))
+        return pipe(**given, **arguments_of(self.settings, pipe, jobs[0].size, generators))

@@ -138,11 +138,22 @@ class VlmCaptioner(CheckpointCaptioner[VlmSettings, _Job]):
 
         turns = [self._turns(row) for row in rows]
         inputs = self._encode([one.messages for one in turns])
-        if places := self._too_long(inputs):
-            for place in places:
-                turns[place] = self._shortened(rows[place])
-            inputs = self._encode([one.messages for one in turns])
         copies = len(seeds[0])
+        answers: dict[int, list[Candidate | Failed]] = {}
+        if places := self._too_long(inputs):
+            fitting = {row: (one, own) for row, one, own in zip(rows, turns, seeds, strict=True)}
+            for row in (rows[place] for place in places):
+                shorter = self._shortened(row)
+                if isinstance(shorter, Failed):
+                    del fitting[row]
+                    answers[row] = [shorter] * copies
+                else:
+                    fitting[row] = shorter, fitting[row][1]
+            if not fitting:
+                return answers
+            rows, turns = list(fitting), [one for one, _ in fitting.values()]
+            seeds = [own for _, own in fitting.values()]
+            inputs = self._encode([one.messages for one in turns])
         with torch.inference_mode():
             tokens, sound = draw_tokens(
                 self._model,
@@ -152,7 +163,6 @@ class VlmCaptioner(CheckpointCaptioner[VlmSettings, _Job]):
                 **inputs.to(self._model.device, self._model.dtype),
             )
         texts = self._processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        answers: dict[int, list[Candidate | Failed]] = {}
         for place, row in enumerate(rows):
             turn, own = turns[place], slice(place * copies, (place + 1) * copies)
             prompt = self._processor.apply_chat_template(
@@ -225,21 +235,30 @@ class VlmCaptioner(CheckpointCaptioner[VlmSettings, _Job]):
         limits = [limit for limit in (room, self.settings.max_prompt_tokens) if limit is not None]
         return min(limits, default=None)
 
-    def _too_long(self, inputs: Any) -> list[int]:
-        """Places in the batch whose conversation has more tokens than there is room for."""
+    def _too_long(self, inputs: Any) -> dict[int, int]:
+        """Tokens of the conversations that have more of them than there is room for, by place."""
         limit = self._limit()
         if limit is None:
-            return []
+            return {}
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
-        return [place for place, length in enumerate(lengths) if length > limit]
+        return {place: length for place, length in enumerate(lengths) if length > limit}
 
-    def _shortened(self, row: int) -> _Conversation:
-        """The conversation of a row with as many of its best examples as there is room for."""
-        for count in range(len(self._turns(row).shown) - 1, 0, -1):
+    def _shortened(self, row: int) -> _Conversation | Failed:
+        """The conversation of a row with as many of its best examples as there is room for.
+
+        Failed, where there is none for the row's own picture and question.
+        """
+        tokens = 0
+        for count in range(len(self._turns(row).shown), -1, -1):
             turns = self._turns(row, count)
-            if not self._too_long(self._encode([turns.messages])):
+            found = self._too_long(self._encode([turns.messages]))
+            if not found:
                 return turns
-        return self._turns(row, 0)
+            tokens = found[0]
+        return Failed(
+            f"the picture and its question are {tokens} tokens, and there is room for {self._limit()};"
+            " lower longest_side, or raise max_prompt_tokens"
+        )
 
 
 def _message(role: str, *content: dict[str, Any]) -> dict[str, Any]:

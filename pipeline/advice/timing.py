@@ -14,6 +14,7 @@ from PIL import Image
 from generators.base import Generated
 from generators.batching import MOST_ON_CPU
 from generators.device import resolve_device
+from generators.pictures import held
 from generators.usage import Usage
 from kb.embeddings import MODALITIES, Modality, opposite
 from kb.retrieval import Hit
@@ -224,16 +225,17 @@ def _block(job: Job, missing: Modality, rows: pa.Table) -> Block:
     shown = job.config.knowledge_base.retrieval.examples
     pairs = _some(job, pc.is_null(job.catalog.table["missing"]), len(entries) + shown - 1)
     fetched = _fetch(job, pairs)
-    captions, images = fetched["text"].to_pylist(), _items(job, fetched, "image")
+    captions, files = fetched["text"].to_pylist(), encoded_images(fetched).to_pylist()
+    limit, side = job.config.dataset.max_pixels, block.needs.side
     stand_ins = [
-        Pair(place, f"pair {place}", INTERNAL, None, tuple(text), image)
-        for place, (text, image) in enumerate(zip(captions, images, strict=True))
-        if text and image is not None
+        Pair(place, f"pair {place}", INTERNAL, None, tuple(text), held(image, side), data)
+        for place, (text, data) in enumerate(zip(captions, files, strict=True))
+        if text and (image := _decoded(data, limit, side)) is not None
     ]
     shown = min(shown, len(stand_ins))
     for number, row in enumerate(block.rows):
         row.examples = [
-            Grounds(pair, pair.captions[0], Hit(pair.id, pair.row, 0.0, 0.0, 0.0))
+            Grounds(pair, pair.captions[0], Hit(pair.id, pair.row, 0.0, 0.0, 0.0), side)
             for pair in (stand_ins[(number + i) % len(stand_ins)] for i in range(shown))
         ]
     return block
@@ -258,9 +260,9 @@ def _items(job: Job, fetched: pa.Table, modality: Modality) -> list[Any]:
     return [_decoded(data, limit) for data in encoded_images(fetched).to_pylist()]
 
 
-def _decoded(data: bytes | None, limit: int) -> Image.Image | None:
-    """A picture; None for one that can't be decoded any more."""
+def _decoded(data: bytes | None, limit: int, side: int | None = None) -> Image.Image | None:
+    """A picture that is of use at a side; None for one that can't be decoded any more."""
     try:
-        return decode(data or b"", limit)
+        return decode(data or b"", limit, side)
     except UndecodableImage:
         return None

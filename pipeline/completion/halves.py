@@ -36,7 +36,7 @@ def decode_pictures(
         except UndecodableImage as error:
             row.error = f"the observed image can't be decoded any more: {error}"
             return None
-        row.item = held(picture, side)
+        row.item, row.least = held(picture, side), least
         return models.prepare(picture)
 
     return list(ahead(one, rows, usable_cores(), max(1, len(rows))))

@@ -37,7 +37,7 @@ class Grounds:
     def picture(self) -> Image.Image | None:
         """The pair's picture, decoded again where it was let go."""
         if self.pair.image is None and self.pair.encoded is not None:
-            return held(decode(self.pair.encoded, ANY_SIZE), self.side)
+            return held(decode(self.pair.encoded, ANY_SIZE, self.side), self.side)
         return self.pair.image
 
 
@@ -71,6 +71,8 @@ class Row:
         What a picture was decoded from.
     side : int or None
         The longest side that a picture is held at; None: its own.
+    least : int or None
+        The shorter side that a JPEG is decoded at, at least; None: its own.
     reason : str
         Why the other half is missing.
     first_attempt : int
@@ -122,6 +124,7 @@ class Row:
     settled: bool = False
     file: bytes | None = None
     side: int | None = None
+    least: int | None = None
     examples: list[Grounds] = field(default_factory=list)
     dropped: list[tuple[Grounds, str]] = field(default_factory=list)
     others: dict[int, list[Grounds]] = field(default_factory=dict)
@@ -142,7 +145,7 @@ class Row:
     def observed(self) -> Any:
         """The observed half; a picture is decoded again where it was let go."""
         return (
-            held(decode(self.file, ANY_SIZE), self.side)
+            held(decode(self.file, ANY_SIZE, self.least), self.side)
             if self.item is None and self.file is not None
             else self.item
         )

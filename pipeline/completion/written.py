@@ -15,10 +15,9 @@ from pipeline.dataset.encoding import ImageFormat
 def as_written(answer: Generated, format: ImageFormat) -> Generated:
     """An answer whose pictures are as they will be read back, with their bytes.
 
-    Without loss nothing is encoded: that is left to whoever writes the one that is chosen.
+    Without loss nothing is encoded that is not transparent: that is left to whoever writes the one that
+    is chosen.
     """
-    if format.exact or all(candidate.image is None for candidate in answer.candidates):
-        return answer
     return replace(answer, candidates=tuple(_as_written(one, format) for one in answer.candidates))
 
 

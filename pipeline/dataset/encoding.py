@@ -75,8 +75,11 @@ class ImageFormat(BaseModel):
         return buffer.getvalue()
 
     def written(self, image: Image.Image) -> tuple[Image.Image, bytes | None]:
-        """A picture as whoever reads it back will see it, and its bytes where it is another."""
-        if self.exact:
+        """A picture as whoever reads it back will see it, and its bytes where it is another.
+
+        What is transparent in it is seen on white, whatever colours lie there.
+        """
+        if self.exact and image.mode == "RGB":
             return image, None
         data = self.encode(image)
         return to_rgb(Image.open(io.BytesIO(data))), data

@@ -7,36 +7,28 @@ it is answered for; where it can't answer the plainest request either, it is the
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from generators.asked import Asked, submit, without_pictures
 from generators.base import (
     Candidate,
     CaptionRequest,
-    Dropped,
     Example,
     Generated,
     ImageRequest,
     Needs,
-    storable,
     well_formed,
 )
 from generators.device import is_lost
 from generators.service_errors import ServiceRefused
 from generators.usage import Usage
-from pipeline.dataset.decoding import to_rgb
+from pipeline.models.sound import BrokenContract, kind_of, sound, told_of
 from pipeline.storage.errors import ConfigError
 from pipeline.storage.passing import may_pass
 
 Request = CaptionRequest | ImageRequest
-
-
-class BrokenContract(ValueError):
-    """An answer is none of those that a generator may give."""
 
 
 class Answers:
@@ -148,7 +140,7 @@ class Answers:
             except Exception as error:
                 if _of_no_row(error):
                     raise
-                answers.append(_Wrong(request.row_id, (), f"{self._name} {_told(error)}"))
+                answers.append(_Wrong(request.row_id, (), f"{self._name} {told_of(error)}"))
         return answers
 
     def _asked(self, requests: Sequence[Request]) -> list[Generated]:
@@ -164,10 +156,10 @@ class Answers:
             They can't be told apart.
         """
         if not isinstance(given, Iterable):
-            raise BrokenContract(f"must answer with a list; got {_kind(given)}")
+            raise BrokenContract(f"must answer with a list; got {kind_of(given)}")
         answers = list(given)
         if strange := [answer for answer in answers if not isinstance(answer, Generated)]:
-            raise BrokenContract(f"must answer with Generated; got {_kind(strange[0])}")
+            raise BrokenContract(f"must answer with Generated; got {kind_of(strange[0])}")
         asked, answered = ([one.row_id for one in each] for each in (requests, answers))
         if asked != answered:
             raise BrokenContract(
@@ -183,13 +175,13 @@ class Answers:
         given = answer.candidates if isinstance(answer.candidates, (tuple, list)) else (answer,)
         for candidate in given:
             try:
-                sound = _sound(request, candidate)
-                if sound.seed in held:
-                    raise BrokenContract(f"gave two candidates with the seed {sound.seed}")
+                made = sound(request, candidate)
+                if made.seed in held:
+                    raise BrokenContract(f"gave two candidates with the seed {made.seed}")
             except BrokenContract as error:
                 faults.append(f"{self._name} {error}")
             else:
-                held[sound.seed] = sound
+                held[made.seed] = made
         told = [] if answer.error is None else [well_formed(str(answer.error))]
         if len(held) < len(request.seeds) and not (faults or told):
             counts = f"{len(held)} candidates for {len(request.seeds)} seeds"
@@ -209,92 +201,6 @@ def _of_no_row(error: Exception) -> bool:
     return isinstance(error, ours) or may_pass(error) or is_lost(error)
 
 
-def _sound(request: Request, candidate: Any) -> Candidate:
-    """A candidate as it can be judged and kept.
-
-    Raises
-    ------
-    BrokenContract
-        It is none, or not of this request.
-    """
-    if not isinstance(candidate, Candidate):
-        raise BrokenContract(f"gave {_kind(candidate)} for a candidate")
-    seed = candidate.seed
-    if not isinstance(seed, (int, np.integer)) or int(seed) not in request.seeds:
-        raise BrokenContract(f"gave a candidate with the seed {seed!r}, which was not asked for")
-    if not isinstance(candidate.prompt, str):
-        raise BrokenContract(f"gave a candidate whose prompt is {_kind(candidate.prompt)}, no text")
-    _check_said(candidate)
-    _check_examples(request, candidate)
-    text, image = candidate.text, candidate.image
-    wanted, other = (text, image) if isinstance(request, CaptionRequest) else (image, text)
-    half, kind = ("text", str) if isinstance(request, CaptionRequest) else ("picture", Image.Image)
-    if not isinstance(wanted, kind | None):
-        raise BrokenContract(f"gave {_kind(wanted)} for a {half}")
-    if other is not None:
-        raise BrokenContract(f"gave {_kind(other)} beside the {half} that was asked for")
-    plain = _plain(image)
-    notes = tuple(candidate.notes)
-    if image is not None and plain is not None and plain is not image:
-        notes += (f"the picture came in mode {image.mode}, and was converted to {plain.mode}",)
-    return storable(
-        replace(
-            candidate,
-            seed=int(seed),
-            image=plain,
-            notes=notes,
-            shown=tuple(candidate.shown),
-            dropped=tuple(candidate.dropped),
-        )
-    )
-
-
-def _check_said(candidate: Candidate) -> None:
-    notes = candidate.notes
-    if not isinstance(candidate.revision, str | None):
-        raise BrokenContract(f"gave a candidate whose revision is {_kind(candidate.revision)}")
-    if not isinstance(notes, (tuple, list)) or not all(isinstance(note, str) for note in notes):
-        raise BrokenContract("gave a candidate whose notes are no tuple of texts")
-
-
-def _check_examples(request: Request, candidate: Candidate) -> None:
-    """What a candidate says of examples is recorded: it must be of those that were handed over."""
-    given = {example.id for example in request.examples}
-    shown, dropped = candidate.shown, candidate.dropped
-    if not isinstance(shown, (tuple, list)) or not isinstance(dropped, (tuple, list)):
-        raise BrokenContract("gave a candidate whose shown or dropped examples are no tuple")
-    for one in dropped:
-        if not isinstance(one, Dropped) or not isinstance(one.reason, str):
-            raise BrokenContract(f"gave {_kind(one)} for a dropped example and its reason")
-    for said, ids in (("was shown", shown), ("left out", [one.id for one in dropped])):
-        for name in ids:
-            if not isinstance(name, str) or name not in given:
-                raise BrokenContract(
-                    f"gave a candidate that says that it {said} example {name!r}, which was not"
-                    " given"
-                )
-
-
-def _plain(image: Image.Image | None) -> Image.Image | None:
-    """A picture of 8 bits a sample, as files hold it; transparency stays."""
-    if image is None or 0 in image.size:
-        return image
-    try:
-        image.load()
-        return image if image.mode in ("RGB", "RGBA") else to_rgb(image)
-    except Exception as error:
-        raise BrokenContract(f"gave a picture whose reading {_told(error)}") from None
-
-
-def _kind(value: Any) -> str:
-    return "None" if value is None else type(value).__name__
-
-
 def _named(ids: Sequence[Any]) -> str:
     shown = ", ".join(repr(one) for one in ids[:3])
     return f"{len(ids)} rows ({shown}{', …' if len(ids) > 3 else ''})" if ids else "no row"
-
-
-def _told(error: Exception) -> str:
-    said = " ".join(well_formed(str(error)).split()) or "no message"
-    return said if isinstance(error, BrokenContract) else f"raised {type(error).__name__}: {said}"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -106,3 +107,23 @@ def test_only_what_needs_an_example_fails_without_one(
 
 def test_a_class_that_does_not_say_is_handed_both_halves() -> None:
     assert needs_of(object()) == Needs(text=True, image=True, example=False)
+
+
+@pytest.mark.parametrize(
+    "case", [case for role, case in CASES if role == "image" and case != "openai"]
+)
+def test_what_is_said_to_be_shown_changes_what_is_drawn(
+    case: str, loaded: Callable[..., Any], examples: Any, pictures: Callable[..., Image.Image]
+) -> None:
+    generator = loaded("image", case)
+    needs = needs_of(generator.settings)
+    if not needs.any:
+        return
+    (pair,) = examples(1)
+    other = replace(pair, **({"image": pictures(7)} if needs.image else {"text": "two cats"}))
+    drawn = []
+    for one in (pair, other):
+        (answer,) = generator.generate([request_of("image", pictures(0), (one,))])
+        assert answer.candidates[0].shown == (pair.id,)
+        drawn.append(np.asarray(answer.candidates[0].image))
+    assert drawn[0].shape == drawn[1].shape and not np.array_equal(*drawn)

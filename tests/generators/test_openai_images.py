@@ -95,6 +95,22 @@ def test_an_image_of_an_unheard_of_format_or_with_a_bloated_text_fails_the_row(
         assert answer.error.startswith("the answer's image can't be decoded: ")
 
 
+def test_what_is_transparent_in_an_answer_stays_and_a_turned_one_is_upright(
+    server: Server,
+) -> None:
+    clear, turned = Image.new("RGBA", (8, 4), (0, 0, 0, 0)), Image.new("RGB", (8, 4), "red")
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    found = []
+    for image, options in ((clear, {}), (turned, {"exif": exif})):
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG", **options)
+        server.answer = {"data": [{"b64_json": base64.b64encode(buffer.getvalue()).decode()}]}
+        (answer,) = drawer(server).generate([image_request(1)])
+        found.append(answer.candidates[0].image)
+    assert [(one.mode, one.size) for one in found if one] == [("RGBA", (8, 4)), ("RGB", (4, 8))]
+
+
 def test_a_prompt_that_the_server_wrote_instead_is_told(server: Server) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), "red").save(buffer, "PNG")

@@ -120,6 +120,7 @@ def test_another_vae_decodes(
         ({"scheduler": {"name": "LCMScheduler", "options": {"spacing": 1}}}, "got 'spacing'"),
         ({"lora": {"model": "l", "weight_name": "l.bin"}}, r"must be a \.safetensors file"),
         ({"steps": 2, "strength": 0.4, "grounding": "img2img"}, "steps x strength"),
+        ({"strength": 1, "grounding": "img2img"}, "less than 1"),
         (
             {"model": "stabilityai/sdxl-turbo", "guidance_scale": 7},
             "guidance_scale must be at most",
@@ -152,6 +153,11 @@ def test_settings_that_no_scheduler_or_model_takes_are_refused_in_the_config(
             "stable_diffusion",
             {"steps": None, "strength": 0.01, "grounding": "img2img"},
             "50 x 0.01",
+        ),
+        (
+            "stable_diffusion_3",
+            {"steps": 4, "strength": 0.9, "grounding": "img2img"},
+            r"nothing of the example is kept; got 4 x \(1 - 0.9\)",
         ),
     ],
 )

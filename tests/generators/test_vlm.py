@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from transformers import AutoProcessor
 
 from generators.base import CaptionRequest, Dropped, Example
 from generators.grounding import NO_PICTURE, NO_ROOM
@@ -96,6 +97,36 @@ def test_examples_without_room_are_left_out_and_named(
     assert candidate.shown == tuple(pair.id for pair in pairs[: len(candidate.shown)])
     assert candidate.prompt.count("assistant:") == len(candidate.shown) + 1
     assert len(candidate.shown) + len(candidate.dropped) == 3
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_a_picture_without_room_fails_its_row_alone_and_nothing_is_cut(
+    batch_size: int, qwen2_vl: Path, examples: Any, pictures: Callable[..., Image.Image]
+) -> None:
+    """A large picture takes more tokens than a small one, and may have no room even alone."""
+    sizes = {"large": (56, 56), "small": (28, 28), "other": (28, 28)}
+    counts = {"large": 2, "small": 2, "other": 1}
+    rows = [
+        CaptionRequest(name, pictures(0, size), examples(1), tuple(range(counts[name])))
+        for name, size in sizes.items()
+    ]
+    processor = AutoProcessor.from_pretrained(qwen2_vl)
+    asked = [{"type": "image", "image": rows[1].image}, {"type": "text", "text": "Name it."}]
+    taken = processor.apply_chat_template(
+        [{"role": "user", "content": asked}],
+        tokenize=True,
+        return_dict=True,
+        add_generation_prompt=True,
+    )
+    room = len(taken["input_ids"][0])
+    values = {"prompt": "Name it.", "max_prompt_tokens": room, "batch_size": batch_size}
+    large, *others = captioner(qwen2_vl, **values).generate(rows)
+    assert not large.candidates and large.error is not None
+    assert f"are {room + 3} tokens, and there is room for {room};" in large.error
+    for row, answer in zip(rows[1:], others, strict=True):
+        assert answer.error is None and len(answer.candidates) == len(row.seeds)
+        assert {one.shown for one in answer.candidates} == {()}
+        assert answer.candidates[0].dropped == (Dropped(row.examples[0].id, NO_ROOM),)
 
 
 def test_an_example_without_its_image_is_left_out_and_named(

@@ -42,11 +42,16 @@ def timed(path: Path) -> dict[str, Any]:
     return measure(job, {"text": 3, "image": 0}, {}, {"text": False, "image": False})
 
 
+def _kind(part: dict[str, Any]) -> str:
+    """Of a picture what it is encoded as: a dataset's own file goes out as it is."""
+    return part["image_url"]["url"].split(";")[0] if part["type"] == "image_url" else part["type"]
+
+
 def shape(seen: Seen) -> tuple[Any, ...]:
     """What a request takes: its fields, its turns, and the pictures in them."""
     fields = seen.fields
     turns = tuple(
-        (one["role"], tuple(part["type"] for part in one["content"]))
+        (one["role"], tuple(_kind(part) for part in one["content"]))
         if isinstance(one["content"], list)
         else (one["role"], "text")
         for one in fields["messages"]

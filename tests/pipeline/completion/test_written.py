@@ -14,7 +14,9 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from flows.cli import app
+from generators.base import Candidate, Generated
 from pipeline.advice.estimate import estimate
+from pipeline.completion.written import as_written
 from pipeline.config.config import load_config
 from pipeline.dataset.decoding import decode
 from pipeline.dataset.encoding import ImageFormat
@@ -69,13 +71,18 @@ def test_a_picture_too_long_for_the_format_becomes_png() -> None:
     assert ImageFormat().of(photograph()) == "webp, quality 90"
 
 
-@pytest.mark.parametrize("settings", [{}, {"format": "jpeg"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"format": "jpeg"}, {"lossless": True}, {"format": "png"}]
+)
 def test_what_is_transparent_is_judged_as_it_is_read_back(settings: dict[str, Any]) -> None:
     clear = Image.new("RGBA", (64, 64), (200, 0, 0, 0))
-    seen, data = ImageFormat(**settings).written(clear)
-    assert data is not None
-    assert np.asarray(seen).min() > 250
-    assert np.array_equal(np.asarray(decode(data)), np.asarray(seen))
+    answer = Generated("row", (Candidate(1, "", image=clear),))
+    (candidate,) = as_written(answer, ImageFormat(**settings)).candidates
+    assert candidate.image is not None and candidate.encoded is not None
+    assert np.asarray(candidate.image.convert("RGB")).min() > 250
+    assert np.array_equal(np.asarray(decode(candidate.encoded)), np.asarray(candidate.image))
+    if settings.get("format") != "jpeg":
+        assert Image.open(io.BytesIO(candidate.encoded)).mode == "RGBA"
 
 
 @pytest.mark.parametrize("settings", [{}, {"format": "jpeg"}, {"lossless": True}])

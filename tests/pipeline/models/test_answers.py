@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from generators.base import Candidate, CaptionRequest, Dropped, Generated
+from generators.base import Candidate, CaptionRequest, Dropped, Example, Generated
 from pipeline.dataset.images import decode
 from pipeline.models.answers import Answers
 from pipeline.storage.errors import ConfigError
@@ -48,6 +48,10 @@ STRANGE: dict[str, tuple[Callable[[Generated], Any], str]] = {
     "a number for a text": (_each(text=3), "gave int for a text"),
     "bytes for a text": (_each(text=b"a hat"), "gave bytes for a text"),
     "a picture too": (_each(image=Image.new("RGB", (4, 4))), "gave Image beside the text"),
+    "a text without an end": (
+        _each(text="hat " * 30_000),
+        "gave a text of 120,000 characters; 100,000 are the most",
+    ),
     "no prompt": (_each(prompt=None), "gave a candidate whose prompt is None, no text"),
     "a text for notes": (
         _each(notes="a note"),
@@ -241,3 +245,16 @@ def test_what_is_no_picture_fails_alone_and_any_mode_is_kept_the_same_by_a_memor
 
 def _notes(row: dict[str, Any]) -> str:
     return " ".join(note for one in row["completion"]["candidates"] for note in one["notes"])
+
+
+@pytest.mark.parametrize(("shown", "dropped"), [("a", "a"), ("aa", ""), ("", "aa")])
+def test_an_example_is_shown_or_left_out_once(shown: str, dropped: str) -> None:
+    class Twice(Always):
+        def generate(self, requests: Sequence[Any]) -> Any:
+            left = tuple(Dropped(name, "?") for name in dropped)
+            made = Candidate(1, "", text="a hat", shown=tuple(shown), dropped=left)
+            return [Generated(one.row_id, (made,)) for one in requests]
+
+    asked = CaptionRequest("row", Image.new("RGB", (4, 4)), (Example("a", "a cat"),), (1,))
+    with pytest.raises(ConfigError, match="captioner: gave a candidate that tells twice of .* 'a'"):
+        Answers(Twice(""), "captioner").generate([asked])
