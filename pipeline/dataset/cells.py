@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset.forms import called
-from pipeline.dataset.forms.base import is_binary, is_list
+from pipeline.dataset.forms.base import IMAGE_CELL, is_binary, is_list
 from pipeline.dataset.forms.inline import inline_image
 from pipeline.dataset.forms.kinds import json_kinds
 from pipeline.dataset.forms.reasons import NO_PATH
@@ -36,10 +36,14 @@ def image_cells(
             for end, length in zip(ends, lengths, strict=True)
         ]
     if pa.types.is_struct(column.type):
-        names = {child.name for child in column.type}
-        cells = column.to_pylist()
-        whole = {"bytes", "path", "reason"} <= names
-        return cells if whole else [c and {"bytes": None, "path": None, **c} for c in cells]
+        # What else stands there may be what Python does not have, such as a far time.
+        parts = {f.name: part for f, part in zip(column.type, column.flatten(), strict=True)}
+        told = {name: parts[name].to_pylist() for name in IMAGE_CELL.names if name in parts}
+        empty = {"bytes": None, "path": None}
+        return [
+            empty | {name: values[row] for name, values in told.items()} if there else None
+            for row, there in enumerate(column.is_valid().to_pylist())
+        ]
     key = "bytes" if is_binary(column.type) else "path"
     other = "path" if key == "bytes" else "bytes"
     return [None if v is None else {key: v, other: None} for v in column.to_pylist()]

@@ -9,14 +9,25 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.dataset.forms import reasons
-from pipeline.dataset.forms.base import DatasetError
+from pipeline.dataset.forms.base import DatasetError, stored
 from pipeline.dataset.forms.faulty import FAULT
 from pipeline.dataset.forms.inline import inline_image
 from pipeline.dataset.forms.names import is_image
 from pipeline.dataset.forms.strict_json import dumps, loads
+from pipeline.dataset.forms.widening import to_type
 from pipeline.dataset.images import UndecodableImage, decode
 
 Cell = dict[str, Any] | None
+
+# What Arrow says of a value that is none of its column's type, or none in Parquet, and what we say.
+_OF_A_VALUE = (
+    ("Invalid UTF8", reasons.NOT_UTF8),
+    ("whole number of days", reasons.NOT_KEPT),
+    ("would lose data", reasons.NOT_KEPT),
+    ("out of bounds", reasons.NOT_KEPT),
+    ("acceptable range", reasons.NOT_KEPT),
+    ("in precision", reasons.NOT_KEPT),
+)
 
 
 def captions(values: list[Any], is_list: bool) -> tuple[list[list[str]], list[str | None]]:
@@ -110,7 +121,8 @@ def readable_rows(
 ) -> tuple[pa.RecordBatch, dict[int, str]]:
     """A batch less its column `FAULT`, and why rows of it can't be read, by their number in it.
 
-    Values that are not UTF-8 are null in it: Arrow takes a file's word for that, we look.
+    Values that are not UTF-8 are null in it, for Arrow takes a file's word for that, and so are those
+    that the completed Parquet has no room for.
 
     Raises
     ------
@@ -123,34 +135,39 @@ def readable_rows(
         faults = {row: fault for row, fault in enumerate(told) if fault is not None}
         batch = batch.drop_columns([FAULT])
     for at, field in enumerate(batch.schema):
-        bad = _not_utf8(name, positions, field.name, batch.column(at))
+        bad = _bad_values(name, positions, field.name, batch.column(at))
         if bad:
             rows = [None if row in bad else row for row in range(batch.num_rows)]
             kept = batch.column(at).take(pa.array(rows, pa.int64()))
             batch = batch.set_column(at, field.with_nullable(True), kept)
-            faults |= dict.fromkeys(bad, reasons.about(reasons.NOT_UTF8, field.name))
+            faults |= bad
     return batch, faults
 
 
-def _not_utf8(name: str, positions: np.ndarray, column: str, values: pa.Array) -> list[int]:
-    """The rows of a column that hold text which is not UTF-8."""
-    if _fault(values) is None:
-        return []
+def _bad_values(name: str, positions: np.ndarray, column: str, values: pa.Array) -> dict[int, str]:
+    """The rows of a column that hold text which is not UTF-8, or what Parquet can't hold, and which of them."""
+    kind = stored(values.type)
+    if _fault(values, kind) is None:
+        return {}
     # A slice of lists would be looked at with the values of all.
-    faults = {row: _fault(values.take(pa.array([row]))) for row in range(len(values))}
-    other = next((said for said in faults.values() if said and "utf8" not in said.lower()), None)
-    bad = [row for row, said in faults.items() if said]
-    if other is not None or not bad:
+    faults = {row: _fault(values.take(pa.array([row])), kind) for row in range(len(values))}
+    told = {row: said for row, said in faults.items() if said}
+    bad = {row: next((why for text, why in _OF_A_VALUE if text in told[row]), None) for row in told}
+    if None in bad.values() or not bad:
+        other = next((told[row] for row, why in bad.items() if why is None), None)
         raise DatasetError(
             f"{name}, rows {positions[0]} to {positions[-1]}: column {column!r} is damaged"
-            f" ({str(other or _fault(values))[:120]})"
+            f" ({str(other or _fault(values, kind))[:120]})"
         )
-    return bad
+    return {row: reasons.about(str(why), column) for row, why in bad.items()}
 
 
-def _fault(values: pa.Array) -> str | None:
+def _fault(values: pa.Array, kind: pa.DataType) -> str | None:
+    """What is wrong with values, or with what they are in another type."""
     try:
         values.validate(full=True)
+        if not kind.equals(values.type):
+            to_type(values, kind)
     except pa.ArrowInvalid as error:
         return str(error)
     return None

@@ -19,12 +19,16 @@ logger = logging.getLogger(__name__)
 class DuplicateIds(DatasetError):
     """An id stands twice, where each must be one row's; `twice` names both rows.
 
-    `loses` says whether a row after the first of its id holds something that the first does not.
+    `loses` says whether a row after the first of its id holds something that the first does not, and
+    `halves` whether each of the two holds a half that the other lacks.
     """
 
-    def __init__(self, twice: str, loses: bool) -> None:
+    def __init__(self, twice: str, loses: bool, halves: bool = False) -> None:
         advice = (
-            "and the second holds what the first does not; make ids unique, name another column of"
+            "and each holds a half that the other lacks; write both halves of a row into one row, in a tar"
+            " one after the other"
+            if halves
+            else "and the second holds what the first does not; make ids unique, name another column of"
             " ids, or set columns.id: none"
             if loses
             else "with the same content; make ids unique, or set dataset.on_duplicate: first"
@@ -74,7 +78,8 @@ def without_duplicates(table: pa.Table, dataset: Dataset) -> pa.Table:
         worst = int(np.argmax(losing))
         places = [_name_row(table, dataset, r) for r in (originals[worst], repeated[worst])]
         told = f"id {ids[repeated[worst]].as_py()!r} stands twice: {places[0]} and {places[1]}"
-        raise DuplicateIds(told, bool(losing.any()))
+        two = table.take(pa.array([originals[worst], repeated[worst]]))
+        raise DuplicateIds(told, bool(losing.any()), _are_halves(two))
     logger.warning("%d rows with an id that stood before were left out", len(repeated))
     return table.take(pa.array(kept))
 
@@ -86,6 +91,12 @@ def _holds_more(rows: pa.Table, others: pa.Table) -> np.ndarray:
         same = pc.equal(rows[name], others[name]).fill_null(False)
         found |= np.asarray(pc.and_(pc.is_valid(rows[name]), pc.invert(same)))
     return found
+
+
+def _are_halves(two: pa.Table) -> bool:
+    """Whether one of two rows holds an image alone, and the other a text alone."""
+    image, text = (pc.is_valid(two[half]).to_pylist() for half in ("image", "text"))
+    return sorted(zip(image, text, strict=True)) == [(False, True), (True, False)]
 
 
 def _name_row(table: pa.Table, dataset: Dataset, row: int) -> str:

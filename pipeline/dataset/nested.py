@@ -9,11 +9,12 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.dataset.dataset import Dataset
-from pipeline.dataset.forms.base import BATCH_ROWS
+from pipeline.dataset.forms.base import BATCH_ROWS, untimed
 from pipeline.dataset.forms.called import may_be_called
 from pipeline.dataset.forms.kinds import json_kinds
 from pipeline.dataset.forms.names import is_image
 from pipeline.dataset.forms.strict_json import loads
+from pipeline.dataset.forms.widening import to_type
 from pipeline.dataset.opening import table_names
 
 _BATCHES = 4
@@ -56,8 +57,8 @@ def _first_values(dataset: Dataset, column: str) -> Iterator[Any]:
 
 def _values(values: pa.Array, field: pa.Field) -> list[Any]:
     try:
-        held = values.to_pylist()
-    except (UnicodeDecodeError, ValueError, OverflowError):  # rows that will be told of
+        held = to_type(values, untimed(values.type)).to_pylist()
+    except ValueError:  # rows that are not UTF-8, which will be told of
         return []
     return held if json_kinds(field) is None else [v and loads(v) for v in held]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import tarfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -263,3 +264,15 @@ def test_what_ends_a_run_before_it_starts_has_status_2_and_one_line(
     lines = [line for line in answer.stderr.splitlines() if not line.startswith("scan ")]
     (line,) = lines
     assert line.startswith("rag4dmc: ") and re.search(said, line)
+
+
+def test_halves_of_a_row_in_two_tars_are_told_to_be_packed_together(tmp_path: Path) -> None:
+    for name, data in (("a.png", PNG), ("a.txt", b"a caption")):
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        (tmp_path / "d").mkdir(exist_ok=True)
+        with tarfile.open(tmp_path / "d" / f"{name[2:]}.tar", "w") as tar:
+            tar.addfile(member, io.BytesIO(data))
+    with pytest.raises(DatasetError, match="each holds a half that the other lacks") as told:
+        _scan(tmp_path / "d")
+    assert "columns.id" not in str(told.value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,6 +16,11 @@ BATCH_ROWS = 256
 BATCH_BYTES = 64 << 20
 
 _FIRST = 3
+
+# Digits of a decimal, and of one of 128 bits.
+_MOST_DIGITS = 76
+_MOST_OF_128 = 38
+_PLAIN = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary(), pa.binary(0): pa.binary()}
 
 # An image of more bytes is not read.
 MAX_IMAGE_BYTES = 1 << 28
@@ -132,9 +137,11 @@ def plain(schema: pa.Schema) -> pa.Schema:
     """The columns with the types that hold the same values where ours or `datasets` can't be used.
 
     A map becomes a list of its keys and values, which is what Parquet stores of it; a narrow decimal
-    one of 128 bits, a view of strings or bytes strings or bytes, an extension type its storage. All
-    others stay. Keys of categories are widened, lest those of all files together be too many. Of the
-    file's metadata there is what holds for others too.
+    one of 128 bits, a view of strings or bytes strings or bytes, an extension type its storage. What
+    Parquet writes and does not give back becomes what it does: categories of other than strings and
+    bytes their values, bytes and lists of a fixed size of none those of any, a decimal of a scale below
+    zero or beyond its digits one of more digits. All others stay. Keys of categories are widened, lest
+    those of all files together be too many. Of the file's metadata there is what holds for others too.
 
     Raises
     ------
@@ -147,7 +154,7 @@ def plain(schema: pa.Schema) -> pa.Schema:
                 f"column {column.name!r} is {column.type}, which Parquet can't keep;"
                 " write it as another type"
             )
-    fields = [_plain_field(column) for column in schema]
+    fields = [of_type(column, _plain_type(column.type)) for column in schema]
     return pa.schema(fields, metadata=portable(schema.metadata))
 
 
@@ -159,12 +166,12 @@ def _is_kept(kind: pa.DataType) -> bool:
         return False
     if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
         return False
+    if pa.types.is_decimal(kind):
+        return _digits(kind)[0] <= _MOST_DIGITS
+    if pa.types.is_dictionary(kind):
+        return _is_kept(kind.value_type)
     held = [kind.field(i) for i in range(kind.num_fields)]
     return (bool(held) or not pa.types.is_struct(kind)) and all(_is_kept(f.type) for f in held)
-
-
-def _plain_field(field: pa.Field) -> pa.Field:
-    return of_type(field, _plain_type(field.type))
 
 
 def of_type(field: pa.Field, kind: pa.DataType) -> pa.Field:
@@ -180,23 +187,57 @@ def of_type(field: pa.Field, kind: pa.DataType) -> pa.Field:
 def _plain_type(kind: pa.DataType) -> pa.DataType:
     if isinstance(kind, pa.BaseExtensionType):
         return _plain_type(kind.storage_type)
-    if pa.types.is_struct(kind):
-        return pa.struct([_plain_field(field) for field in kind])
     if pa.types.is_map(kind):
         pair = [("key", _plain_type(kind.key_type)), ("value", _plain_type(kind.item_type))]
         return pa.list_(pa.struct(pair))
-    if pa.types.is_fixed_size_list(kind):
-        return pa.list_(_plain_field(kind.value_field), kind.list_size)
-    if pa.types.is_large_list(kind):
-        return pa.large_list(_plain_field(kind.value_field))
-    if pa.types.is_list(kind):
-        return pa.list_(_plain_field(kind.value_field))
-    if pa.types.is_decimal(kind) and kind.bit_width < 128:
-        return pa.decimal128(kind.precision, kind.scale)
+    if pa.types.is_decimal(kind):
+        digits, scale = _digits(kind)
+        wide = digits > _MOST_OF_128 or kind.bit_width > 128
+        return (pa.decimal256 if wide else pa.decimal128)(digits, scale)
     if pa.types.is_dictionary(kind):
-        return pa.dictionary(pa.int32(), _plain_type(kind.value_type), kind.ordered)
-    views = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
-    return views.get(kind, kind)
+        values = _plain_type(kind.value_type)
+        kept = is_string(values) or values in (pa.binary(), pa.large_binary())
+        return pa.dictionary(pa.int32(), values, kind.ordered) if kept else values
+    return _PLAIN.get(kind) or within(kind, _plain_type)
+
+
+def within(kind: pa.DataType, inner: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """A struct or list with other types in it; any other type as it is.
+
+    They may be null, for that is what stands in them where there is no struct.
+    """
+
+    def changed(field: pa.Field) -> pa.Field:
+        return of_type(field, inner(field.type)).with_nullable(True)
+
+    if pa.types.is_struct(kind):
+        return pa.struct([changed(field) for field in kind])
+    if pa.types.is_fixed_size_list(kind):
+        # Parquet gives no lists of a fixed size of none back.
+        return pa.list_(changed(kind.value_field), kind.list_size or -1)
+    if pa.types.is_large_list(kind):
+        return pa.large_list(changed(kind.value_field))
+    return pa.list_(changed(kind.value_field)) if pa.types.is_list(kind) else kind
+
+
+def stored(kind: pa.DataType) -> pa.DataType:
+    """The type in which Parquet holds the values of another: it has no seconds, nor days of 64 bits."""
+    if pa.types.is_timestamp(kind) and kind.unit == "s":
+        return pa.timestamp("ms", kind.tz)
+    return pa.date32() if pa.types.is_date64(kind) else within(kind, stored)
+
+
+def untimed(kind: pa.DataType) -> pa.DataType:
+    """The same with numbers for times and dates, not all of which Python has."""
+    if pa.types.is_temporal(kind):
+        return pa.int32() if kind.bit_width == 32 else pa.int64()
+    return within(kind, untimed)
+
+
+def _digits(kind: pa.DataType) -> tuple[int, int]:
+    """How many digits and how many of them after the point hold a decimal's values as Parquet has them."""
+    before = kind.precision - min(kind.scale, 0)
+    return max(before, kind.scale), max(kind.scale, 0)
 
 
 def is_list(kind: pa.DataType) -> bool:

@@ -27,6 +27,7 @@ NOT_UTF8 = "a row that is not UTF-8"
 TWICE = "a row with two values of one name"
 FIELDS = "a row with another number of fields"
 NO_OBJECT = "a row that is no object with columns"
+NOT_KEPT = "a row with a value that Parquet can't hold"
 TOO_LONG = "a text of more than a megabyte"
 
 NO_TEXT = "no text in the row"
@@ -46,7 +47,7 @@ _LONGEST_ADDRESS = 4000
 _SCHEME = 16
 _OF_PATHS = (
     *(ONLY_URL, OUTSIDE, NO_FILE, NOT_ALLOWED, NOT_A_FILE, EMPTY_FILE, TOO_LARGE),
-    *(LOCKED, PACKED, DAMAGED, NOT_JSON, NOT_UTF8, TWICE, NO_OBJECT, TOO_LONG, FIELDS),
+    *(LOCKED, PACKED, DAMAGED, NOT_JSON, NOT_UTF8, NOT_KEPT, TWICE, NO_OBJECT, TOO_LONG, FIELDS),
 )
 _ABOUT = re.compile(rf"({'|'.join(map(re.escape, _OF_PATHS))}) '[^']*'")
 

@@ -185,7 +185,7 @@ def kept(name: str, field: pa.Field, array: pa.Array) -> pa.Array:
         A value of it would be another in that type.
     """
     try:
-        return _to_type(array, field.type)
+        return to_type(array, field.type)
     except pa.ArrowInvalid as error:
         raise DatasetError(
             f"column {field.name!r} is {array.type} in {name} and {field.type} in other files,"
@@ -193,19 +193,25 @@ def kept(name: str, field: pa.Field, array: pa.Array) -> pa.Array:
         ) from None
 
 
-def _to_type(array: pa.Array, kind: pa.DataType) -> pa.Array:
+def to_type(array: pa.Array, kind: pa.DataType) -> pa.Array:
     """An array in another type, without a detour through Python's values."""
     if pa.types.is_null(array.type):
         return pa.nulls(len(array), kind)
+    if pa.types.is_dictionary(array.type):
+        if not pa.types.is_dictionary(kind):
+            return to_type(array.dictionary_decode(), kind)
+        # Parquet's writer knows no category that is null.
+        if array.dictionary.null_count:
+            array = array.dictionary_decode().dictionary_encode()
     # Arrow's cast leaves the nulls within lists as they are, and the order of fields.
     if pa.types.is_struct(kind) and pa.types.is_struct(array.type):
         names = [field.name for field in array.type]
         columns = dict(zip(names, array.flatten(), strict=True))
-        parts = [_to_type(columns[field.name], field.type) for field in kind]
+        parts = [to_type(columns[field.name], field.type) for field in kind]
         return pa.StructArray.from_arrays(parts, fields=list(kind), mask=array.is_null())
     if array.type.equals(kind) or not (is_list(kind) and is_list(array.type)):
         return array.cast(kind)
-    items = _to_type(array.flatten(), kind.value_type)
+    items = to_type(array.flatten(), kind.value_type)
     if pa.types.is_fixed_size_list(kind):
         return _fixed_lists(array, items, kind)
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
