@@ -5,7 +5,7 @@
 
 The server is a process of its own, which answers after a pause. Ours is the completion of a run: rows read
 from Parquet, embedded, grounded, asked for, judged and written, blocks of 32 in shards of 256. The bare
-stream reads the same rows, encodes each picture once as JPEG and posts all requests by httpx2, as many
+stream reads the same rows, encodes each picture once as JPEG and posts all requests by aiohttp, as many
 at once as we do, with nothing to wait for at any block. The sides take turns in one process.
 """
 
