@@ -80,7 +80,7 @@ def test_the_fields_of_an_edit_are_those_of_a_form(
         ("model", "tiny"),
         ("prompt", "a red hat"),
         ("n", "1"),
-        ("size", "32x32"),
+        ("size", "1024x1024"),
         ("response_format", "b64_json"),
         ("stream", "false"),
         ("tags[]", "ä"),
