@@ -1,11 +1,10 @@
-"""Talk to an OpenAI-compatible server through ``openai``: its retries, our budget, a hidden key."""
+"""Talk to an OpenAI-compatible server: tries again, a budget, a hidden key, what an answer means."""
 
 from __future__ import annotations
 
 import asyncio
 import atexit
 import itertools
-import json
 import os
 import threading
 import uuid
@@ -23,16 +22,14 @@ from generators.service_errors import (
     WrongRequest,
 )
 from generators.service_settings import ServiceSettings
+from generators.service_waits import own_wait, passes, wait_after
 from generators.usage import Usage
 
 if TYPE_CHECKING:
-    import httpx2
-    import openai
+    from generators.service_transport import Reply, Transport
 
 Result = TypeVar("Result")
 
-# The server's own troubles, and what it asks to try later.
-PASSING_STATUS = frozenset({408, 409, 425, 429})
 # The key or the address is wrong, or the server sends us elsewhere: every request would go so.
 REFUSING_STATUS = frozenset({301, 302, 303, 307, 308, 401, 403, 404, 405, 407})
 # The request is wrong: this one alone, or, as long as none succeeded, what all have in common.
@@ -66,7 +63,7 @@ class Service:
         self.gate = Gate(settings.concurrency)
         self.used = Usage()
         self._lock = threading.Lock()
-        self._client: openai.AsyncOpenAI | None = None
+        self._transport: Transport | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._key: str | None = None
@@ -85,7 +82,7 @@ class Service:
             When the variable that should hold the key is not set.
         """
         with self._lock:
-            if self._client is not None:
+            if self._transport is not None:
                 return
             name = self.settings.api_key_env
             key = "" if name is None else os.environ.get(name, "").strip()
@@ -94,51 +91,45 @@ class Service:
                     f"environment variable {name} is not set; put the key for "
                     f"{self.settings.base_url} there, or set api_key_env to null"
                 )
-            self._client = self._made(key)
+            if not key.isprintable():
+                raise ServiceRefused(f"environment variable {name} holds no key, but several lines")
+            loop = asyncio.new_event_loop()
+            thread = threading.Thread(target=loop.run_forever, name="service", daemon=True)
+            thread.start()
+            try:
+                made = asyncio.run_coroutine_threadsafe(self._made(key), loop).result()
+            except BaseException:
+                _stop(loop, thread)
+                raise
+            self._transport, self._loop, self._thread = made, loop, thread
             self._key = key or None
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(
-                target=self._loop.run_forever, name="service", daemon=True
-            )
-            self._thread.start()
             atexit.register(self.close)
 
-    def _made(self, key: str) -> openai.AsyncOpenAI:
-        import httpx2
-        from openai import AsyncOpenAI, Omit
-
-        from generators.service_transport import GuardedClient
+    async def _made(self, key: str) -> Transport:
+        from generators.service_transport import Transport
 
         settings = self.settings
-        # Of the environment only the key is taken, and that from the variable that is named.
-        headers: Any = {name: Omit() for name in ("OpenAI-Organization", "OpenAI-Project")}
-        return AsyncOpenAI(
-            # Where there is none `post` leaves it out, but `openai` wants one.
-            api_key=key or "none",
-            base_url=settings.base_url,
-            timeout=httpx2.Timeout(settings.timeout, connect=self._connect_seconds),
-            max_retries=settings.retries,
-            default_headers=headers,
-            http_client=GuardedClient(
-                settings.timeout,
-                self._spend,
-                self.gate,
-                self._use,
-                limits=httpx2.Limits(max_connections=settings.concurrency),
-            ),
+        headers = {"Accept": "application/json", "User-Agent": "rag4dmc"}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        return Transport(
+            settings.base_url,
+            headers,
+            settings.timeout,
+            # Less than the whole answer has, so that it is told apart from a slow answer.
+            min(CONNECT_SECONDS, settings.timeout / 2),
+            settings.concurrency,
         )
 
     def close(self) -> None:
         """Close the connections and forget the key."""
         atexit.unregister(self.close)
         with self._lock:
-            client, loop, thread = self._client, self._loop, self._thread
-            self._client = self._loop = self._thread = self._key = None
-        if client is not None and loop is not None and thread is not None:
-            asyncio.run_coroutine_threadsafe(_end(client), loop).result()
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
+            transport, loop, thread = self._transport, self._loop, self._thread
+            self._transport = self._loop = self._thread = self._key = None
+        if transport is not None and loop is not None and thread is not None:
+            asyncio.run_coroutine_threadsafe(_end(transport), loop).result()
+            _stop(loop, thread)
 
     def start(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Future[Result]:
         """Begin with what asks the server; to cancel the future cancels it."""
@@ -176,85 +167,77 @@ class Service:
         WrongRequest, ServiceError
             When it refuses this request.
         """
-        import httpx2
-        import openai
+        from generators.service_transport import NoAnswer, TooLarge
 
-        from generators.service_transport import TRIES, Tries, Unsendable
+        assert self._transport is not None
+        # One name for a request and its retries, by which servers know them.
+        headers = {"Idempotency-Key": f"rag4dmc-{self._session}-{next(self._numbers)}"}
+        connected = False
+        for tried in itertools.count(1):
+            self._spend()
+            try:
+                reply = await self._transport.send(path, body, uploads, headers)
+            except TooLarge as error:
+                raise ServiceError(str(error)) from None
+            except NoAnswer as error:
+                connected |= error.connected
+                failure: Exception = ServiceUnanswered(
+                    self._hidden(str(error)) + _of(tried), connected
+                )
+                wait: float | None = own_wait(tried)
+            else:
+                connected = True
+                answer = self._heard(reply)
+                if answer is not None:
+                    return answer
+                failure, wait = self._refusal(reply, tried)
+            if wait is None or tried > self.settings.retries:
+                raise failure from None
+            await asyncio.sleep(wait)
+        raise AssertionError
 
-        assert self._client is not None
-        tries = Tries()
-        TRIES.set(tries)
-        form = "multipart/form-data" if uploads else "application/json"
-        headers: dict[str, Any] = {"Content-Type": form}
-        if self._key is None:
-            headers["Authorization"] = openai.Omit()
-        files = [(one.field, (one.name, one.content, one.media_type)) for one in uploads]
-        try:
-            reply = await self._client.post(
-                f"/{path}",
-                cast_to=httpx2.Response,
-                body=None if isinstance(body, bytes) else body,
-                content=body if isinstance(body, bytes) else None,
-                files=files or None,
-                options={"headers": headers, "idempotency_key": self._request_id()},
-            )
-        except Unsendable as error:
-            raise (ServiceRefused if self._spent else ServiceError)(str(error)) from None
-        except openai.APIStatusError as error:
-            raise self._refusal(error.response, tries.count) from None
-        except openai.APITimeoutError as error:
-            failure = f"no answer within {self.settings.timeout:g} s"
-            if isinstance(error.__cause__, httpx2.ConnectTimeout):
-                failure = f"no connection within {self._connect_seconds:g} s"
-            raise ServiceUnanswered(failure + _of(tries.count), tries.connected) from None
-        except openai.APIConnectionError as error:
-            cause = error.__cause__ or error
-            told = self._hidden(str(cause) or type(cause).__name__)
-            if not told.startswith("the answer"):
-                told = f"connection failed: {told}"
-            raise ServiceUnanswered(told + _of(tries.count), tries.connected) from None
-        answer: dict[str, Any] = json.loads(reply.content)
-        return answer
+    def _heard(self, reply: Reply) -> dict[str, Any] | None:
+        """Count an answer; what it says where it is a success that means something."""
+        if reply.status == 429:
+            self.gate.refused()
+        elif reply.success:
+            self.gate.taken()
+        answer = reply.answer
+        self._use(Usage.of_answer(reply.status, answer))
+        return answer if reply.success and isinstance(answer, dict) else None
 
-    def _refusal(self, reply: httpx2.Response, tries: int) -> Exception:
-        """What an answer that is no success means."""
-        from generators.service_transport import error_field, out_of_quota
-
-        shown = self._hidden(" ".join(reply.text.split()))[:SHOWN_CHARACTERS] or "(empty)"
-        status, failure = reply.status_code, f"status {reply.status_code}: {shown}"
-        if out_of_quota(reply):
-            return ServiceRefused(f"{self.settings.base_url} has no quota left: {failure}")
-        if status in PASSING_STATUS or status >= 500:
-            return ServiceUnanswered(failure + _of(tries))
-        codes = f"{error_field(reply, 'code')} {error_field(reply, 'type')}"
+    def _refusal(self, reply: Reply, tried: int) -> tuple[Exception, float | None]:
+        """What an answer that is of no use means, and in how many seconds to try again, if at all."""
+        shown = self._hidden(reply.text)[:SHOWN_CHARACTERS] or "(empty)"
+        if reply.success:
+            told = f"the answer is not a JSON object: {shown}"
+            return ServiceUnanswered(told + _of(tried), True), own_wait(tried)
+        status, failure = reply.status, f"status {reply.status}: {shown}"
+        if reply.out_of_quota:
+            # Waiting mends no account.
+            return ServiceRefused(f"{self.settings.base_url} has no quota left: {failure}"), None
+        wait = wait_after(status, reply.headers, tried)
+        codes = f"{reply.error_field('code')} {reply.error_field('type')}"
+        if passes(status):
+            return ServiceUnanswered(failure + _of(tried), True), wait
         if status == 400 and any(code in codes for code in CONTENT_CODES):
-            return ContentRefused(shown)
+            return ContentRefused(shown), wait
         if status in REFUSING_STATUS:
-            return ServiceRefused(f"{self.settings.base_url} refuses: {failure}")
-        return (WrongRequest if status in WRONG_STATUS else ServiceError)(failure)
-
-    @property
-    def _connect_seconds(self) -> float:
-        """Less than the whole answer has, so that it is told apart from a slow answer."""
-        return min(CONNECT_SECONDS, self.settings.timeout / 2)
-
-    def _request_id(self) -> str:
-        """A name for a request and its retries; that of ``openai`` asks the system for randomness."""
-        return f"rag4dmc-{self._session}-{next(self._numbers)}"
-
-    @property
-    def _spent(self) -> bool:
-        budget = self.settings.max_requests
-        return budget is not None and self.sent >= budget
+            return ServiceRefused(f"{self.settings.base_url} refuses: {failure}"), wait
+        return (WrongRequest if status in WRONG_STATUS else ServiceError)(failure), wait
 
     def _spend(self) -> None:
-        """Count one request against the budget."""
-        from generators.service_transport import Unsendable
+        """Count one request against the budget.
 
-        if self._spent:
-            raise Unsendable(
-                f"the budget of {self.settings.max_requests} requests (max_requests) is spent;"
-                " what was done stands"
+        Raises
+        ------
+        ServiceRefused
+            When it is spent.
+        """
+        budget = self.settings.max_requests
+        if budget is not None and self.sent >= budget:
+            raise ServiceRefused(
+                f"the budget of {budget} requests (max_requests) is spent; what was done stands"
             )
         self.sent += 1
         self._use(Usage(requests=1))
@@ -267,13 +250,19 @@ class Service:
         return text.replace(self._key, "***") if self._key else text
 
 
-async def _end(client: openai.AsyncOpenAI) -> None:
+async def _end(transport: Transport) -> None:
     """Cancel what is still under way, and close the connections."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
-    await client.close()
+    await transport.close()
+
+
+def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
 
 
 def _of(tries: int) -> str:

@@ -1,166 +1,225 @@
-"""What the client of ``openai`` lacks: a budget, and an upper time and size for a whole answer.
+"""One try of a request, by aiohttp: a whole answer, within a time and a size.
 
-Requests go out by aiohttp, as ``openai`` offers it: with many connections that costs less than httpx's pool.
-
-Imported when a server is asked, for ``openai`` takes a while to import.
+Imported when a server is asked, for aiohttp takes a while to import. Why aiohttp itself and no client of
+a vendor's above it: with many requests under way the processor is what limits them, and most of its time
+went there (tests/benchmarks/generators.md).
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable
-from contextvars import ContextVar
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-import httpx2
-from openai import DefaultAioHttpClient, OpenAIError
+import certifi
 
-from generators.gate import Gate
-from generators.usage import Usage
+from generators.sent_pictures import Upload
+from generators.service_errors import ServiceRefused
 
 MOST_BYTES = 256 * 1024 * 1024
-SHOWN_CHARACTERS = 200
+# Less than servers keep an idle connection (uvicorn 5 s): one that is closed meanwhile costs a try.
+IDLE_SECONDS = 4.0
 
 
-@dataclass
-class Tries:
-    """What became of the tries of one request: their number, and whether any had a connection."""
+class NoAnswer(Exception):
+    """A try that gave no answer; `connected` where it had a connection."""
 
-    count: int = 0
-    connected: bool = False
-
-
-# Of the request that the running task waits for.
-TRIES: ContextVar[Tries] = ContextVar("tries")
+    def __init__(self, told: str, connected: bool) -> None:
+        super().__init__(told)
+        self.connected = connected
 
 
-class Unsendable(OpenAIError):
-    """A request that must not go out, or whose answer can't be taken; ``openai`` does not retry it."""
+class TooLarge(Exception):
+    """An answer that can't be taken."""
 
 
-class GuardedClient(DefaultAioHttpClient):
-    """An HTTP client whose answers are whole, and are JSON objects where they are successes.
+@dataclass(frozen=True)
+class Reply:
+    """An answer of a server, read to its end."""
 
-    The timeout of httpx is one between two packets; a server that drips would never reach it.
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    @property
+    def success(self) -> bool:
+        """Whether the server took the request."""
+        return 200 <= self.status < 300
+
+    @cached_property
+    def answer(self) -> Any:
+        """What its JSON says; None where it is none."""
+        try:
+            return json.loads(self.content)
+        except (ValueError, RecursionError):
+            return None
+
+    @property
+    def text(self) -> str:
+        """Its content in one line."""
+        return " ".join(self.content.decode(errors="replace").split())
+
+    def error_field(self, field: str) -> str:
+        """A field of the error that it tells; "" where it tells none."""
+        error = self.answer.get("error") if isinstance(self.answer, dict) else None
+        return str(error.get(field)) if isinstance(error, dict) else ""
+
+    @property
+    def out_of_quota(self) -> bool:
+        """Whether the account has no credit left."""
+        return self.status >= 400 and "insufficient_quota" in self.error_field("code")
+
+
+class Transport:
+    """Connections to one server; made and used within one event loop.
 
     Parameters
     ----------
-    seconds : float
-        For a whole answer.
-    spend : callable
-        Called before each try; may raise `Unsendable`.
-    gate : Gate
-        Told of each answer whether the server found it one too many.
-    used : callable
-        Told of each answer what it took.
-    **options
-        Of ``httpx2.AsyncClient``.
+    base_url : str
+    headers : mapping
+        That go with every request.
+    seconds, connect_seconds : float
+        For a whole answer, and for a connection.
+    connections : int
+        Most at once.
+
+    Raises
+    ------
+    ServiceRefused
+        The environment names a proxy of a kind that can't be used.
     """
 
     def __init__(
         self,
+        base_url: str,
+        headers: Mapping[str, str],
         seconds: float,
-        spend: Callable[[], None],
-        gate: Gate,
-        used: Callable[[Usage], None],
-        **options: Any,
+        connect_seconds: float,
+        connections: int,
     ) -> None:
-        # The address is the one that was consented to.
-        super().__init__(follow_redirects=False, **options)
+        self._base_url = base_url
         self._seconds = seconds
-        self._spend = spend
-        self._gate = gate
-        self._used = used
+        self._connect_seconds = connect_seconds
+        self._proxy = proxy_of(base_url)
+        trusted: Any = True
+        if "https" in (urlsplit(base_url).scheme, urlsplit(self._proxy or "").scheme):
+            trusted = ssl.create_default_context()
+            # Some systems have none of their own.
+            trusted.load_verify_locations(certifi.where())
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=connections, keepalive_timeout=IDLE_SECONDS, ssl=trusted
+            ),
+            headers=headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # aiohttp's own timeouts between two packets would never end an answer that drips.
+            timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=connect_seconds),
+        )
 
-    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        """One try: the whole answer, read.
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    async def send(
+        self,
+        path: str,
+        body: bytes | dict[str, Any],
+        uploads: Sequence[Upload],
+        headers: Mapping[str, str],
+    ) -> Reply:
+        """Send a request once.
 
         Raises
         ------
-        Unsendable
-            The budget is spent, or the answer is larger than `MOST_BYTES`.
-        httpx2.RequestError
-            What passes: no connection, no whole answer in time, or one that means nothing.
+        NoAnswer
+            No connection, or no whole answer in time.
+        TooLarge
+            The answer is larger than `MOST_BYTES`.
         """
-        tries = TRIES.get()
-        self._spend()
-        tries.count += 1
+        data: Any = body
+        if isinstance(body, bytes):
+            headers = {**headers, "Content-Type": "application/json"}
+        else:
+            data = _form(body, uploads)
+        content = bytearray()
         try:
-            async with asyncio.timeout(self._seconds):
-                response = await _whole(await super().send(request, **(options | {"stream": True})))
-        except TimeoutError:
-            tries.connected = True
-            raise httpx2.ReadTimeout("the answer takes too long", request=request) from None
-        except (httpx2.TransportError, aiohttp.ClientError, OSError) as error:
-            raise _as_it_was(error, request, tries) from error
-        tries.connected = True
-        if response.status_code == 429:
-            self._gate.refused()
-        elif response.is_success:
-            self._gate.taken()
-        answer = _json(response)
-        self._used(Usage.of_answer(response.status_code, answer))
-        if response.is_success and not isinstance(answer, dict):
-            text = " ".join(response.text.split())[:SHOWN_CHARACTERS]
-            raise httpx2.RemoteProtocolError(
-                f"the answer is not a JSON object: {text}", request=request
-            )
-        if out_of_quota(response):
-            # Waiting mends no account.
-            response.headers["x-should-retry"] = "false"
-        return response
+            # The address is the one that was consented to: no redirect is followed.
+            async with self._session.post(
+                f"{self._base_url}/{path}",
+                data=data,
+                headers=headers,
+                allow_redirects=False,
+                proxy=self._proxy,
+            ) as answer:
+                async for chunk in answer.content.iter_any():
+                    content += chunk
+                    if len(content) > MOST_BYTES:
+                        raise TooLarge(f"the answer is larger than {MOST_BYTES} bytes")
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._no_answer(error) from error
+        return Reply(answer.status, answer.headers, bytes(content))
+
+    def _no_answer(self, error: Exception) -> NoAnswer:
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            return NoAnswer(f"no connection within {self._connect_seconds:g} s", False)
+        if isinstance(error, TimeoutError):
+            return NoAnswer(f"no answer within {self._seconds:g} s", True)
+        told = f"connection failed: {str(error) or type(error).__name__}"
+        unmade = aiohttp.ClientConnectorError | aiohttp.ClientHttpProxyError
+        return NoAnswer(told, not isinstance(error, unmade))
 
 
-def error_field(response: httpx2.Response, field: str) -> str:
-    """A field of the error that an answer tells; "" where it tells none."""
-    answer = _json(response)
-    error = answer.get("error") if isinstance(answer, dict) else None
-    return str(error.get(field)) if isinstance(error, dict) else ""
+def proxy_of(address: str) -> str | None:
+    """The proxy that the environment names for an address, if any (``https_proxy``, ``no_proxy``).
 
+    aiohttp would take passwords of ``~/.netrc`` with it.
 
-def out_of_quota(response: httpx2.Response) -> bool:
-    """Whether the account has no credit left."""
-    return response.is_error and "insufficient_quota" in error_field(response, "code")
-
-
-def _as_it_was(error: Exception, request: httpx2.Request, tries: Tries) -> httpx2.TransportError:
-    """A failed try by its own name: a connection that breaks is a timeout to ``openai``'s transport."""
-    cause = error.__cause__ if isinstance(error, httpx2.TransportError) else error
-    cause = cause or error
-    told = str(cause) or type(cause).__name__
-    if isinstance(cause, aiohttp.ConnectionTimeoutError):
-        return httpx2.ConnectTimeout(told, request=request)
-    if isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ClientHttpProxyError):
-        return httpx2.ConnectError(told, request=request)
-    tries.connected = True
-    if isinstance(cause, aiohttp.ServerTimeoutError | TimeoutError):
-        return httpx2.ReadTimeout(told, request=request)
-    return httpx2.ReadError(told, request=request)
-
-
-async def _whole(streamed: httpx2.Response) -> httpx2.Response:
-    """An answer with its content, which is decoded on the way."""
-    content = bytearray()
-    try:
-        async for chunk in streamed.aiter_bytes():
-            content += chunk
-            if len(content) > MOST_BYTES:
-                raise Unsendable(f"the answer is larger than {MOST_BYTES} bytes")
-    finally:
-        await streamed.aclose()
-    headers = streamed.headers.copy()
-    for name in ("content-encoding", "content-length", "transfer-encoding"):
-        headers.pop(name, None)
-    return httpx2.Response(
-        streamed.status_code, headers=headers, content=bytes(content), request=streamed.request
-    )
-
-
-def _json(response: httpx2.Response) -> Any:
-    try:
-        return json.loads(response.content)
-    except (ValueError, RecursionError):
+    Raises
+    ------
+    ServiceRefused
+        It is none that speaks HTTP.
+    """
+    url = urlsplit(address)
+    if proxy_bypass(url.netloc.rpartition("@")[2]):
         return None
+    proxies = getproxies()
+    found = proxies.get(url.scheme) or proxies.get("all")
+    if not found:
+        return None
+    found = found if "://" in found else f"http://{found}"
+    scheme = urlsplit(found).scheme
+    if scheme not in ("http", "https"):
+        raise ServiceRefused(
+            f"the environment names a proxy of scheme {scheme!r} for {address};"
+            " only http and https are known: set no_proxy, or another proxy"
+        )
+    return found
+
+
+def _form(fields: Mapping[str, Any], uploads: Sequence[Upload]) -> aiohttp.FormData:
+    """A multipart body."""
+    form = aiohttp.FormData(default_to_multipart=True)
+    for name, value in fields.items():
+        for field, text in _flat(name, value):
+            form.add_field(field, text)
+    for one in uploads:
+        form.add_field(one.field, one.content, filename=one.name, content_type=one.media_type)
+    return form
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """A value as fields of a form: what is within others by brackets, as in ``tags[]``."""
+    if isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _flat(f"{name}[{key}]", one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _flat(f"{name}[]", one)
+    elif value is not None:
+        yield name, value if isinstance(value, str) else json.dumps(value)

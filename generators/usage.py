@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -95,8 +96,8 @@ class Price(BaseModel):
         return tokens / MILLION + usage.images * self.image
 
 
-def _values(usage: Usage) -> tuple[int, ...]:
-    return tuple(asdict(usage).values())
+# `dataclasses.astuple` copies each number deeply, some dozens of times a request.
+_values: Callable[[Usage], tuple[int, ...]] = attrgetter(*(field.name for field in fields(Usage)))
 
 
 def _count(told: Any) -> int:

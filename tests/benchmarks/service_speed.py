@@ -3,7 +3,7 @@
     python -m tests.benchmarks.service_speed --rows 64 --latency 0.2 --concurrency 64
 
 The server is a process of its own, which answers after a pause. The bare loop encodes each picture
-once as JPEG and posts it by httpx2, as many at once as we do. Both sides run in one process, one
+once as JPEG and posts it by aiohttp, as many at once as we do. Both sides run in one process, one
 after the other, after a request that warms each up.
 """
 
@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import httpx2
+import aiohttp
 import numpy as np
 from PIL import Image
 
@@ -99,15 +99,15 @@ def bare(url: str, asked: list[CaptionRequest], concurrency: int) -> None:
     async def run() -> None:
         gate = asyncio.Semaphore(concurrency)
         held: dict[str, str] = {}
-        limits = httpx2.Limits(max_connections=concurrency)
-        async with httpx2.AsyncClient(timeout=60, limits=limits) as client:
+        connector = aiohttp.TCPConnector(limit=concurrency)
+        async with aiohttp.ClientSession(connector=connector) as client:
 
             async def one(messages: list[dict[str, Any]], seed: int) -> None:
                 async with gate:
                     body = {"model": "m", "messages": messages, "max_tokens": 40, "seed": seed}
-                    reply = await client.post(f"{url}/chat/completions", json=body)
-                    reply.raise_for_status()
-                    reply.json()
+                    async with client.post(f"{url}/chat/completions", json=body) as reply:
+                        reply.raise_for_status()
+                        await reply.json()
 
             async def row(request: CaptionRequest) -> None:
                 (example,) = request.examples

@@ -2,11 +2,13 @@
 
     python -m tests.benchmarks.service_stream --latency 0.15 --sigma 1 --rounds 3
     python -m tests.benchmarks.service_stream --latency 0.2 --sigma 0 --rounds 3
+    python -m tests.benchmarks.service_stream --latency 0.6 --sigma 1 --rows 1024 --worker
 
 The server is a process of its own, which answers after a pause. Ours is the completion of a run: rows read
 from Parquet, embedded, grounded, asked for, judged and written, blocks of 32 in shards of 256. The bare
-stream reads the same rows, encodes each picture once as JPEG and posts all requests by httpx2, as many
-at once as we do, with nothing to wait for at any block. The sides take turns in one process.
+stream reads the same rows, encodes each picture once as JPEG and posts all requests by aiohttp, as many
+at once as we do, with nothing to wait for at any block. The sides take turns in one process. Ours as a worker of
+a cluster does one shard after the other, knowing none that follows.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from __future__ import annotations
 import argparse
 import io
 import multiprocessing
+import os
+import resource
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -44,7 +48,9 @@ def picture(number: int, side: int) -> bytes:
     return buffer.getvalue()
 
 
-def world(folder: Path, rows: int, side: int, n: int, server: dict[str, Any]) -> Path:
+def world(
+    folder: Path, rows: int, side: int, n: int, server: dict[str, Any], shard: int = 256
+) -> Path:
     """Rows without a text beside some pairs; each asks for n candidates with one example."""
     made = []
     for number in range(PAIRS + rows):
@@ -56,12 +62,15 @@ def world(folder: Path, rows: int, side: int, n: int, server: dict[str, Any]) ->
         folder,
         captioner={"kind": "openai", "model": "m", "send_data": True, "api_key_env": None} | server,
         generation={"n": n, "attempts": 1, "ungrounded": {"text": 0}},
-        run={"shard_size": 256, "block_size": 32},
+        run={"shard_size": shard, "block_size": 32},
     )
 
 
-def by_us(config: Path, output: Path) -> tuple[float, float]:
-    """Seconds on the clock and of our processor that the completion of a fresh run takes."""
+def by_us(config: Path, output: Path, worker: bool = False) -> tuple[float, float]:
+    """Seconds on the clock and of our processor that the completion of a fresh run takes.
+
+    A worker of a cluster is handed one shard at a time.
+    """
     job = Job(load_config(config).model_copy(update={"output": str(output)}))
     with job.lock():
         job.begin()
@@ -75,6 +84,8 @@ def by_us(config: Path, output: Path) -> tuple[float, float]:
 
         def complete() -> None:
             for shard in (one for one in shards if one.missing is not None):
+                if worker:
+                    job.planned.shards[:] = [shard]
                 job.complete_shard(shard)
 
         taken = timed(complete)
@@ -117,6 +128,8 @@ def main() -> None:
     parser.add_argument("--sigma", type=float, default=1.0)
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--shard", type=int, default=256, help="rows of a shard")
+    parser.add_argument("--worker", action="store_true", help="as a worker of a cluster")
     given = parser.parse_args()
     port: Any = multiprocessing.Queue()
     server = multiprocessing.Process(
@@ -135,17 +148,25 @@ def main() -> None:
             given.side,
             given.n,
             {"base_url": url, "concurrency": given.concurrency},
+            given.shard,
         )
         for number in range(given.rounds):
             for name in paces if number % 2 else reversed(paces):
                 clock, processor = (
-                    by_us(config, Path(folder) / f"out-{number}")
+                    by_us(config, Path(folder) / f"out-{number}", given.worker)
                     if name == "ours"
                     else timed(by_a_bare_stream(url, config, given.n, given.concurrency))
                 )
                 paces[name].append(sent / clock)
                 work[name].append(1e3 * processor / sent)
     server.terminate()
+    server.join()
+    served = resource.getrusage(resource.RUSAGE_CHILDREN)
+    took = 1e3 * (served.ru_utime + served.ru_stime) / (2 * given.rounds * sent)
+    print(
+        f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}; the server, a process of its own,"
+        f" took {took:.1f} ms of processor a request"
+    )
     for name, found in paces.items():
         pace = statistics.median(found)
         print(

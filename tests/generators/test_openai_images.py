@@ -6,6 +6,8 @@ import base64
 import io
 import json
 from collections.abc import Callable
+from email import message_from_bytes
+from email.policy import HTTP
 from typing import Any
 
 import numpy as np
@@ -53,6 +55,39 @@ def test_an_example_grounds_by_its_image_as_an_edit(
     sent = Image.open(io.BytesIO(seen.body[start:]))
     assert np.array_equal(np.asarray(sent), np.asarray(pictures(1)))
     assert answer.candidates[0].prompt == "a red hat"
+
+
+def test_the_fields_of_an_edit_are_those_of_a_form(
+    server: Server, pictures: Callable[..., Image.Image]
+) -> None:
+    pair = Example("p", "a green hat", pictures(1))
+    extra = {"stream": False, "tags": ["ä", 2], "style": {"strength": 0.5}}
+    drawer(server, grounding="edit", extra=extra).generate([image_request(7, examples=(pair,))])
+    (seen,) = server.seen
+    head = b"Content-Type: " + seen.headers["Content-Type"].encode() + b"\r\n\r\n"
+    parts = list(message_from_bytes(head + seen.body, policy=HTTP).iter_parts())
+    named = [
+        (
+            part.get_param("name", header="content-disposition"),
+            part.get_filename(),
+            part.get_payload(decode=True),
+        )
+        for part in parts
+    ]
+    texts = [(name, content.decode()) for name, file, content in named if file is None]
+    assert texts == [
+        ("seed", "7"),
+        ("model", "tiny"),
+        ("prompt", "a red hat"),
+        ("n", "1"),
+        ("size", "1024x1024"),
+        ("response_format", "b64_json"),
+        ("stream", "false"),
+        ("tags[]", "ä"),
+        ("tags[]", "2"),
+        ("style[strength]", "0.5"),
+    ]
+    assert [(name, file) for name, file, _ in named if file] == [("image", "example.jpeg")]
 
 
 def test_fields_that_a_server_does_not_know_can_be_left_out(server: Server) -> None:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +66,40 @@ def test_a_process_that_ends_without_closing_says_nothing(server: Server) -> Non
     )
     assert ended.stdout.strip()
     assert ended.stderr == ""
+
+
+def test_a_proxy_of_the_environment_is_used_and_no_password_of_netrc_is_sent(
+    server: Server,
+    ask: Callable[..., CaptionRequest],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine model.invalid login me password secret")
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("http_proxy", server.url.removesuffix("/v1"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    far = captioner(server, base_url="http://model.invalid/v1")
+    assert far.generate([ask(1)])[0].error is None
+    assert server.seen[0].path == "http://model.invalid/v1/chat/completions"
+    assert "Authorization" not in server.seen[0].headers
+    assert captioner(server).generate([ask(2)])[0].error is None
+    assert server.seen[1].path == "/v1/chat/completions"
+
+
+def test_a_proxy_of_another_kind_is_named(
+    server: Server, ask: Callable[..., CaptionRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:1080")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(ServiceRefused, match="a proxy of scheme 'socks5'"):
+        captioner(server, base_url="http://model.invalid/v1").generate([ask(1)])
+
+
+def test_a_key_of_several_lines_is_refused_before_anything_is_sent(
+    server: Server, ask: Callable[..., CaptionRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OWN_KEY", "sk-one\nsk-two")
+    with pytest.raises(ServiceRefused, match="OWN_KEY holds no key, but several lines"):
+        captioner(server, api_key_env="OWN_KEY").generate([ask(1)])
+    assert server.seen == []
