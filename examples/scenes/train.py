@@ -29,8 +29,11 @@ SEEDS = {name: seed for seed, name in enumerate(STAGES, 1)}
 QUICK_SCENES = 64
 
 
-def run_stage(stage: str, work: Path, out: Path, means: Means) -> None:
-    """Train one stage; later stages read what earlier ones left in `work` and `out`."""
+def run_stage(stage: str, work: Path, out: Path, means: Means, begin: Path | None = None) -> None:
+    """Train one stage; later stages read what earlier ones left in `work` and `out`.
+
+    The captioner goes on from the one in `begin`, where that is given.
+    """
     seed = SEEDS[stage]
     if stage in ("encoder", "judge"):
         from examples.scenes.training.encoder import train_encoder
@@ -44,7 +47,7 @@ def run_stage(stage: str, work: Path, out: Path, means: Means) -> None:
     elif stage == "captioner":
         from examples.scenes.training.captioner import train_captioner
 
-        train_captioner(work, out / "captioner", seed, means)
+        train_captioner(work, out / "captioner", seed, means, begin)
     elif stage == "vae":
         from examples.scenes.training.vae import train_vae
 
@@ -72,8 +75,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="checkpoints; beside this file by default")
     parser.add_argument("--work", type=Path, help="state, pool and models; .work by default")
+    parser.add_argument(
+        "--begin", type=Path, help="a captioner to go on from; for the stage captioner alone"
+    )
     parser.add_argument("--quick", action="store_true", help="a few steps of each, for tests")
     options = parser.parse_args()
+    if options.begin and options.stage != "captioner":
+        parser.error("--begin is for the stage captioner")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     # Processes are forked, which the threads of a tokenizer don't outlive.
@@ -94,7 +102,7 @@ def main() -> None:
     for stage in stages:
         steps = options.steps or (4 if options.quick else STEPS[stage])
         means = Means(steps, options.minutes, scenes, device, options.workers, options.batch)
-        run_stage(stage, work, out, means)
+        run_stage(stage, work, out, means, options.begin)
 
 
 if __name__ == "__main__":

@@ -196,3 +196,21 @@ def test_every_stage_runs_and_leaves_checkpoints_that_load(tmp_path: Path) -> No
     Blip2ForConditionalGeneration.from_pretrained(tmp_path / "out" / "captioner")
     for which in ("encoder", "encoder-judge"):
         assert (tmp_path / "out" / which / "open_clip_model.safetensors").is_file()
+    again = [
+        *command[:3],
+        "captioner",
+        *command[4:5],
+        "--begin",
+        str(tmp_path / "out" / "captioner"),
+    ]
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "unpacked").symlink_to(WORK / "unpacked")
+    again += ["--work", str(tmp_path / "again"), "--out", str(tmp_path / "again")]
+    subprocess.run(again, cwd=HERE.parents[1], check=True, timeout=600)
+    first, on = (
+        Blip2ForConditionalGeneration.from_pretrained(folder / "captioner").state_dict()
+        for folder in (tmp_path / "out", tmp_path / "again")
+    )
+    # It sees as the one that it went on from, and speaks otherwise.
+    same = {name for name in first if first[name].equal(on[name])}
+    assert {name for name in first if not name.startswith("language")} <= same < set(first)

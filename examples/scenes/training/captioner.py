@@ -21,7 +21,7 @@ from examples.scenes.training.lessons import School
 from examples.scenes.training.loop import Schedule, save_atomically, train
 from examples.scenes.training.means import Means
 from examples.scenes.training.pool import Pool, load_pool
-from examples.scenes.training.sight import ask, augmented, open_eyes
+from examples.scenes.training.sight import ask, augmented, eyes_of, open_eyes
 from examples.scenes.training.texts import foreign_words
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BATCH = 48
-COUNTS = (0.2, 0.4, 0.25, 0.15)  # of none to three examples
+COUNTS = (0.12, 0.3, 0.2, 0.38)  # of none to three examples
 # What the eyes say is made uncertain by noise, as a share of its deviation: with none, the eyes are
 # surer of the pool than they will ever be of another style, and examples are not looked at.
 NOISE = 0.8
@@ -83,21 +83,37 @@ def tokens_of(
     return result
 
 
-def train_captioner(work: Path, folder: Path, seed: int, means: Means) -> None:
-    """Train the captioner and write it, with its processor, to `folder`."""
+def train_captioner(
+    work: Path, folder: Path, seed: int, means: Means, begin: Path | None = None
+) -> None:
+    """Train the captioner and write it, with its processor, to `folder`.
+
+    It goes on from the captioner in `begin`, its eyes and processor included, where that is given.
+    """
     import torch
     from torch.nn import functional
+    from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
-    processor = learn_processor(work / "processor", work)
+    processor = (
+        learn_processor(work / "processor", work)
+        if begin is None
+        else Blip2Processor.from_pretrained(begin, local_files_only=True)
+    )
     tokenizer = processor.tokenizer
     padding = tokenizer.pad_token_id
     pool = load_pool(work, means.scenes)
     school = School(pool, foreign_words(work))
     torch.manual_seed(seed)
-    captioner: Any = new_captioner(processor)
-    eyes = open_eyes(captioner, len(pool.things), work)
+    captioner: Any
+    if begin is None:
+        captioner, state = new_captioner(processor), work / "state" / "sight.pt"
+        eyes = open_eyes(captioner, len(pool.things), work)
+    else:
+        captioner = Blip2ForConditionalGeneration.from_pretrained(begin, local_files_only=True)
+        captioner, state = captioner.float(), begin / "model.safetensors"
+        eyes = eyes_of(captioner, len(pool.things))
     cache = work / "pool" / str(means.scenes) / "seen.pt"
-    seen = look_at_all(eyes, pool, means, work / "state" / "sight.pt", cache)
+    seen = look_at_all(eyes, pool, means, state, cache)
     eyes.to("cpu")
     spread = float(seen[:2000].float().std())
     image_token = tokenizer.convert_tokens_to_ids("<image>")

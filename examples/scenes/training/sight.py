@@ -185,3 +185,14 @@ def open_eyes(captioner: Any, things: int, work: Path) -> nn.Module:
     learned.load_state_dict(state["average"])
     eyes.load_state_dict(learned.module.state_dict())
     return eyes.eval()
+
+
+def eyes_of(captioner: Any, things: int) -> nn.Module:
+    """Give the eyes of a captioner that has learned to see, which `ask` takes."""
+    import torch
+
+    asked = captioner.query_tokens.detach().clone()
+    eyes = new_eyes(captioner, things)
+    with torch.no_grad():
+        captioner.query_tokens.copy_(asked)
+    return eyes.eval()
