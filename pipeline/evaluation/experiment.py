@@ -12,13 +12,15 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pipeline.config.config import Config
+from kb.encoders import ENCODERS
+from pipeline.config.config import GENERATORS, Config
 from pipeline.config.evaluation import FineTuningSettings, HeadsSettings
 from pipeline.dataset.sources import Progress, quiet
 from pipeline.evaluation.changes import Sweep
 from pipeline.evaluation.draw import Draw
 from pipeline.evaluation.forecast import Forecast, forecast
 from pipeline.evaluation.results.results import Results
+from pipeline.models.components import Component
 from pipeline.storage.lock import hold
 
 logger = logging.getLogger(__name__)
@@ -36,7 +38,7 @@ class Experiment:
     """
 
     def __init__(self, config: Config, progress: Progress = quiet) -> None:
-        self.config = config
+        self.config = _asked(config)
         self.settings = config.evaluation
         self.progress = progress
         self.folder = config.folder / "evaluation"
@@ -70,6 +72,7 @@ class Experiment:
             Another evaluation of this config is under way.
         """
         run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}"
+        self._find_models()
         with hold(self.folder, run_id):
             names = variants or self.settings.variants
             results = Results({})
@@ -90,6 +93,14 @@ class Experiment:
                     if ranks is not None:
                         results.add_start(ranks, draw.downstream.test.names, number)
             return results
+
+    def _find_models(self) -> None:
+        """Refuse a model that is not there before the pairs are embedded, which may take hours."""
+        parts = self.config.components()
+        if self.settings.judge is not None:
+            parts.append(Component.choose("evaluation.judge", self.settings.judge, ENCODERS))
+        for part in parts:
+            part.resolve(self.config.base, self.config.run.offline)
 
     def draw(self, number: int = 0) -> Draw:
         """One of the draws of test set and masks."""
@@ -112,6 +123,15 @@ class Experiment:
             "downstream": None if downstream is None else downstream.model_dump(mode="json"),
             "measure": "mean recall" if isinstance(downstream, HeadsSettings) else "mean R@1",
         }
+
+
+def _asked(config: Config) -> Config:
+    """The config without the generator of a half that is never hidden."""
+    given = config.evaluation
+    if given.mask is not None or given.missing not in config.made:
+        return config
+    others = [GENERATORS[half] for half in config.made if half != given.missing]
+    return config.model_copy(update=dict.fromkeys(others))
 
 
 def _told(encoder: Mapping[str, Any]) -> str:

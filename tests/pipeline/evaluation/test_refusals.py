@@ -65,3 +65,24 @@ def test_a_mask_file_is_not_overridden_nor_asks_for_what_can_not_be_made(tmp_pat
 def test_a_mask_file_is_drawn_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="draws must be 1 with a mask file"):
         load_config(world(tmp_path, mask="mask.csv", draws=2))
+
+
+@pytest.mark.parametrize("section", ["image_generator", "evaluation.judge"])
+def test_a_model_that_is_not_there_is_known_before_a_pair_is_embedded(
+    tmp_path: Path, section: str
+) -> None:
+    gone = {
+        "image_generator": {"kind": "sdxl", "model": "./gone"},
+        "evaluation.judge": {"kind": "open_clip", "model": "local-dir:./gone"},
+    }[section]
+    generator = gone if section == "image_generator" else None
+    judge = {} if generator else {"judge": gone}
+    place = world(tmp_path, {"image_generator": generator}, **judge)
+    refused(place, rf"{section}\.\w+: no such folder: .*gone", ["rag4dmc"])
+
+
+def test_a_generator_of_the_half_that_stays_is_not_asked_for(tmp_path: Path) -> None:
+    gone = {"kind": "sdxl", "model": "./gone"}
+    place = world(tmp_path, {"image_generator": gone}, missing="text")
+    found = Experiment(load_config(place)).run(["nearest"])
+    assert {record.missing for record in found.records if record.missing} == {"text"}
