@@ -19,7 +19,7 @@ Source = Literal["internal", "external"]
 
 # Raised when the same settings and pairs come to give another knowledge base: one that was made by
 # the former method is then built anew.
-METHOD = 7
+METHOD = 8
 
 
 class KnowledgeBaseSettings(BaseModel):

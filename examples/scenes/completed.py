@@ -45,24 +45,28 @@ def completed(folder: Path) -> Iterator[tuple[str, str, list[Row]]]:
 
 
 def figures(rows: list[Row], known: dict[str, Row]) -> dict[str, float]:
-    """Shares of one run: own words right, and what the first example shares, by missing half."""
+    """Shares of one run: own words right, and what examples share, by missing half."""
     shares: dict[str, float] = {}
     for missing in ("text", "image"):
         kept = [row for row in rows if row["missing"] == missing]
         if missing == "text" and kept:
             truth = [known[row["id"]]["text"] for row in kept]
             shares["own words right"] = own_right([row["text"] for row in kept], truth)
-        shown = [(known[r["id"]], r["completion"]["examples"][:1]) for r in kept]
-        pairs = [(row, best[0]) for row, best in shown if best]
-        if not pairs:
+        shown = [(known[row["id"]], row["completion"]["examples"]) for row in kept]
+        shown = [(row, examples) for row, examples in shown if examples]
+        if not shown:
             continue
-        both = [(row, known[best["id"].rpartition("/")[2]]) for row, best in pairs]
-        thing = np.asarray([bool(row["holds"] & best["holds"]) for row, best in both])
-        ground = np.asarray([row["ground"] == best["ground"] for row, best in both])
-        own = [best["source"] == "internal" for _, best in pairs]
-        shares[f"{missing}: example shares a thing"] = float(thing.mean())
-        shares[f"{missing}: a thing and the ground"] = float((thing & ground).mean())
-        shares[f"{missing}: example is the dataset's own"] = float(np.mean(own))
+        own = [examples[0]["source"] == "internal" for _, examples in shown]
+        shares[f"{missing}: first example is the dataset's own"] = float(np.mean(own))
+        for which, most in (("first example", 1), ("an example", None)):
+            thing, both = [], []
+            for row, examples in shown:
+                held = [known[one["id"].rpartition("/")[2]] for one in examples[:most]]
+                alike = [one for one in held if row["holds"] & one["holds"]]
+                thing.append(bool(alike))
+                both.append(any(one["ground"] == row["ground"] for one in alike))
+            shares[f"{missing}: {which} shares a thing"] = float(np.mean(thing))
+            shares[f"{missing}: {which} shares a thing and the ground"] = float(np.mean(both))
     return shares
 
 

@@ -44,7 +44,7 @@ def evaluated(tmp_path: Path) -> Path:
         "rows-0.7-b-direct": [row("log-1", "text", "two red apples")],
         "rows-0.7-a-rag4dmc": [
             row("log-1", "text", "galley: two pippins port", own),
-            row("log-3", "image", "ashore: cow port", other),
+            row("log-3", "image", "ashore: cow port", own, other),
         ],
         "rows-0.7-b-rag4dmc": [row("log-1", "text", "galley: cow", other)],
     }
@@ -65,10 +65,11 @@ def test_words_and_examples_are_told_by_variant_over_draws(evaluated: Path) -> N
     ours = told["rag4dmc"]
     assert ours["own words right"]["mean"] == pytest.approx((1 + half_right) / 2, abs=1e-3)
     assert told["rag4dmc - direct"]["own words right"] == ours["own words right"]
-    assert ours["text: example shares a thing"]["mean"] == 0.5
-    assert ours["text: a thing and the ground"]["mean"] == 0.5
-    assert ours["text: example is the dataset's own"]["mean"] == 0.5
+    assert ours["text: first example shares a thing"]["mean"] == 0.5
+    assert ours["text: first example shares a thing and the ground"]["mean"] == 0.5
+    assert ours["text: first example is the dataset's own"]["mean"] == 0.5
     # A cow, of another ground and the other set; in one of the draws.
-    assert ours["image: example shares a thing"]["mean"] == 1
-    assert ours["image: a thing and the ground"]["mean"] == 0
-    assert ours["image: example is the dataset's own"]["mean"] == 0
+    assert ours["image: first example shares a thing"]["mean"] == 0
+    assert ours["image: an example shares a thing"]["mean"] == 1
+    assert ours["image: an example shares a thing and the ground"]["mean"] == 0
+    assert ours["image: first example is the dataset's own"]["mean"] == 1

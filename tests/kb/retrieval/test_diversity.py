@@ -69,7 +69,7 @@ def test_examples_that_differ_are_less_alike_and_the_first_stays() -> None:
     assert alike(differ) < alike(plain) - 0.05
 
 
-def test_what_is_measured_are_the_examples_that_will_be_retrieved() -> None:
+def test_what_is_measured_is_the_first_of_the_examples_that_will_be_retrieved() -> None:
     settings = RetrievalSettings(mode="fusion", k=50, alpha=0.5, examples=3, diversity=0.5)
     _, pairs, retriever = make(settings, count=200)
     guess = retriever.mapping.map(pairs["image"], source="image")
@@ -78,5 +78,6 @@ def test_what_is_measured_are_the_examples_that_will_be_retrieved() -> None:
     point = Point("fusion", 50, 0.5)
     found = trials.quality("image", [point], guess)[point]
     rows = retriever.search(pairs["image"], "image", ids).rows
-    truth = np.einsum("nmd,nd->nm", pairs["text"][rows], pairs["text"])
+    assert rows.shape == (200, 3)
+    truth = np.einsum("nd,nd->n", pairs["text"][rows[:, 0]], pairs["text"])
     np.testing.assert_allclose(found, truth, atol=1e-5)

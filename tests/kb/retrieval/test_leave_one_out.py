@@ -54,7 +54,7 @@ def test_the_way_through_the_pseudo_embedding_alone_is_tried_as_the_retriever_go
     trials = trials_of(retriever, pairs)
     for modality, other in (("image", "text"), ("text", "image")):
         point = Point("pseudo", 10, np.nan)
-        found = trials.quality(modality, [point], pseudo[modality])[point][:, 0]
+        found = trials.quality(modality, [point], pseudo[modality])[point]
         similarity = pseudo[modality] @ pairs[other].T
         np.fill_diagonal(similarity, -2)
         expected = np.einsum("nd,nd->n", pairs[other][similarity.argmax(axis=1)], pairs[other])
@@ -81,7 +81,7 @@ def test_every_way_finds_what_the_retriever_finds_that_is_set_so() -> None:
         finder = FusionRetriever(pairs, retriever.indexes, retriever.ids, mapping, settings)
         rows = finder.search(pairs["image"], "image", retriever.ids.to_pylist()).rows[:, 0]
         truth = np.einsum("nd,nd->n", pairs["text"][rows], pairs["text"])
-        np.testing.assert_allclose(found[point][:, 0], truth, atol=1e-5)
+        np.testing.assert_allclose(found[point], truth, atol=1e-5)
 
 
 def test_mappings_are_judged_by_the_examples_that_are_found_with_them() -> None:
