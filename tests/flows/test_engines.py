@@ -30,6 +30,8 @@ from tests.quick_parts import QuickCaptioner, QuickEncoder
 
 ROOT = Path(__file__).parents[2]
 ROWS = worlds.rows(40, 24, 24)
+# What is recorded of a half wherever it was made.
+MADE = ("seed", "score", "attempt", "chosen", "prompt", "examples", "dropped", "candidates")
 
 
 def world(folder: Path, **changes: Any) -> Path:
@@ -41,7 +43,7 @@ def halves(job: Job) -> dict[str, tuple[Any, ...]]:
     """What a run made, but for which run and knowledge base it was."""
     return {
         row_id: (row["status"], row["text"], row["image"], row["note"])
-        + tuple((row["completion"] or {}).get(name) for name in ("seed", "score", "attempt"))
+        + tuple((row["completion"] or {}).get(name) for name in MADE)
         for row_id, row in worlds.completed(job).items()
     }
 
