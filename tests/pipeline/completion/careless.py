@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,14 +15,24 @@ from tests.quick_parts import QuickCaptioner, QuickEncoder, QuickPainter
 
 
 class Careful:
-    """Notes every request in `received`."""
+    """Notes every request in `received`, and a digest of it in the prompts of its candidates."""
 
     received: ClassVar[list[tuple[Any, ...]]] = []
 
     def generate(self, requests: Sequence[Any]) -> list[Generated]:
-        self.received += [_told(request) for request in requests]
+        told = [_told(request) for request in requests]
+        self.received += told
         answers: list[Generated] = super().generate(requests)  # type: ignore[misc]
-        return answers
+        return [
+            replace(
+                answer,
+                candidates=tuple(
+                    replace(made, prompt=f"received {_hashed(repr(one).encode())}")
+                    for made in answer.candidates
+                ),
+            )
+            for one, answer in zip(told, answers, strict=True)
+        ]
 
 
 class Careless(Careful):
@@ -97,5 +108,8 @@ def _told(request: Any) -> tuple[Any, ...]:
 def _digest(image: Image.Image | None) -> str | None:
     if image is None:
         return None
-    content = repr((image.size, image.info)).encode() + image.convert("RGB").tobytes()
+    return _hashed(repr((image.size, image.info)).encode() + image.convert("RGB").tobytes())
+
+
+def _hashed(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=8).hexdigest()
