@@ -67,6 +67,19 @@ def shrunk(image: Image.Image, longest_side: int, background: str = "white") -> 
     return _padded(_within(on_ground(image, background), longest_side), background)
 
 
+def lent(image: Image.Image) -> Image.Image:
+    """The same picture for somebody who may change it in place, or close it: that changes theirs alone.
+
+    Pixels are copied only then. Where Pillow can't tell a change, as by `load`'s access to single
+    pixels, it refuses it.
+    """
+    image.load()
+    lent = image._new(image.im)
+    lent.format = image.format
+    lent.readonly = 1
+    return lent
+
+
 def held(image: Image.Image, longest_side: int | None) -> Image.Image:
     """The image no larger than a generator has a use for (`generators.base.Needs`); never enlarged.
 

@@ -85,6 +85,7 @@ def _example(example: Grounds, given: list[str]) -> dict[str, Any]:
         "licence": example.pair.licence,
         "text": example.caption,
         "shown": given,
+        "picture": example.pair.picture,
         "intra": example.hit.intra,
         "cross": example.hit.cross,
         "score": example.hit.score,

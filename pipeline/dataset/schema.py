@@ -27,7 +27,8 @@ OWN = b"rag4dmc"
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 # A pair that the generator was shown: `text` is its caption that is nearest to the row, and `shown` are
-# the halves, "text" or "image", that the generator had of it.
+# the halves, "text" or "image", that the generator had of it; `picture` is the digest
+# (`pipeline.storage.digests.digest`) of the file of its picture, as the knowledge base had it.
 EXAMPLE = pa.struct(
     [
         ("id", pa.string()),
@@ -35,6 +36,7 @@ EXAMPLE = pa.struct(
         ("licence", pa.string()),
         ("text", pa.string()),
         ("shown", pa.list_(pa.string())),
+        ("picture", pa.string()),
         ("intra", pa.float32()),
         ("cross", pa.float32()),
         ("score", pa.float32()),

@@ -54,6 +54,8 @@ class Pair:
         Its row in the knowledge base at hand; not to be stored.
     encoded : bytes or None
         The picture as it is stored; None where it was not asked for.
+    picture : str or None
+        The digest of that file at the build.
     fault : str or None
         Why there is no picture though it was asked for.
     """
@@ -66,6 +68,7 @@ class Pair:
     image: Image.Image | None = None
     encoded: bytes | None = None
     fault: str | None = None
+    picture: str | None = None
 
 
 class StandingKnowledge:
@@ -267,7 +270,6 @@ class StandingKnowledge:
             if fault is not None:
                 logger.warning("pair %r has no picture any more: %s", pair["id"], fault)
             captions = tuple(pair["text"])
-            found[row] = Pair(
-                row, pair["id"], pair["source"], pair["licence"], captions, image, data, fault
-            )
+            known = (row, pair["id"], pair["source"], pair["licence"], captions)
+            found[row] = Pair(*known, image, data, fault, pair["picture"])
         return found

@@ -1,12 +1,13 @@
 """What a generator answers, held to the contract of `generators.base` before anything is made of it.
 
-A class of one's own may answer anything. What it answers wrongly, and what it raises, fails the row that
+A class of one's own may answer anything, and do what it likes with what it is handed. What it answers wrongly, and what it raises, fails the row that
 it is answered for; where it can't answer the plainest request either, it is the class that is wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from PIL import Image
@@ -22,6 +23,7 @@ from generators.base import (
     well_formed,
 )
 from generators.device import is_lost
+from generators.pictures import lent
 from generators.service_errors import ServiceRefused
 from generators.usage import Usage
 from pipeline.models.sound import BrokenContract, kind_of, sound, told_of
@@ -112,7 +114,7 @@ class Answers:
             except BrokenContract as error:
                 raise ConfigError(f"{self._section}: {error}") from error
 
-        return submit(self.generator, requests).then(checked)
+        return submit(self.generator, [_lent(request) for request in requests]).then(checked)
 
     @property
     def used(self) -> Usage:
@@ -145,7 +147,8 @@ class Answers:
 
     def _asked(self, requests: Sequence[Request]) -> list[Generated]:
         """The answers to requests; see `_all_checked`."""
-        return self._all_checked(requests, self.generator.generate(requests))
+        given = self.generator.generate([_lent(request) for request in requests])
+        return self._all_checked(requests, given)
 
     def _all_checked(self, requests: Sequence[Request], given: Any) -> list[Generated]:
         """Answers as they can be judged and kept.
@@ -189,6 +192,17 @@ class Answers:
         kind = _Wrong if faults and not held else Generated
         candidates = tuple(held[seed] for seed in request.seeds if seed in held)
         return kind(request.row_id, candidates, next(iter([*told, *faults]), None))
+
+
+def _lent(request: Request) -> Request:
+    """A request whose pictures may be changed in place: other rows and later rounds have them too."""
+    examples = tuple(
+        one if one.image is None else replace(one, image=lent(one.image))
+        for one in request.examples
+    )
+    if isinstance(request, ImageRequest):
+        return replace(request, examples=examples)
+    return replace(request, image=lent(request.image), examples=examples)
 
 
 class _Wrong(Generated):

@@ -1,7 +1,8 @@
 """Candidates that outlive a run: what a generator has drawn once it never draws again.
 
 Evaluation compares many settings of one run, most of which ask the generators the same things. A
-candidate is known by the generator's identity, by all that it was shown, and by its seed.
+candidate is known by the generator's identity, by all that it was shown, by its seed, and by its number
+among those from the same examples.
 """
 
 from __future__ import annotations
@@ -201,7 +202,11 @@ class Remembering:
         for example in request.examples:
             shown += [example.text, "" if example.image is None else _picture(example.image)]
         content = digest(*shown)
-        return {seed: digest(content, str(seed)) for seed in request.seeds}
+        numbers = request.numbers or range(len(request.seeds))
+        return {
+            seed: digest(content, str(seed), str(number))
+            for seed, number in zip(request.seeds, numbers, strict=True)
+        }
 
 
 def _opened(data: bytes) -> Image.Image:

@@ -114,7 +114,9 @@ class Component:
             _plain(name): models[role].revision
             for role, (name, _) in self.settings.models().items()
         }
-        identity: dict[str, Any] = _by_content(self.settings.identity(), named)
+        own: dict[str, Any] = _by_content(self.settings.identity(), named)
+        # One that doesn't name itself would be taken for any other such.
+        identity = {"kind": self.kind} | own
         return identity | {f"{role}@revision": model.revision for role, model in models.items()}
 
     def create(self, models: Mapping[str, ResolvedModel]) -> Any:

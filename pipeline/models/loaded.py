@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from generators.base import needs_of
+from generators.pictures import lent
 from generators.usage import Usage
 from kb.embeddings import InvalidEmbedding, Modality, normalise
 from pipeline.models.answers import Answers
@@ -168,7 +169,7 @@ class LoadedModels:
         if made is None:
             return picture
         try:
-            return made(picture)
+            return made(lent(picture))
         except Exception:  # noqa: BLE001  the encoder's own error comes of the picture in `embed`
             return picture
 
@@ -213,10 +214,11 @@ class LoadedModels:
             nonlocal count
             for item in items:
                 count += 1
-                yield item
+                yield _lent(item)
 
         if isinstance(items, list):
-            count, given = len(items), self.encoder.encode(items, modality)
+            count = len(items)
+            given = self.encoder.encode([_lent(item) for item in items], modality)
         else:
             given = self.encoder.encode(counted(), modality)
         try:
@@ -234,3 +236,8 @@ class LoadedModels:
                 f"encoder: must give {modality} embeddings of shape {wanted}; got {rows.shape}"
             )
         return normalise(rows)
+
+
+def _lent(item: Any) -> Any:
+    """An item that an encoder may change in place: a generator and the output have its picture too."""
+    return lent(item) if isinstance(item, Image.Image) else item

@@ -20,6 +20,7 @@ from typing import Any
 from pipeline.dataset.forms.reasons import kind_of
 from pipeline.dataset.images import UndecodableImage, decode
 from pipeline.dataset.schema import OWN_COLUMNS
+from pipeline.storage.digests import digest
 
 PARTS = ("score", "cosine", "bleu", "niqe")
 THUMBNAIL = 256
@@ -207,7 +208,7 @@ def card(
                     "text": cut(example.get("text")),
                     "shown": example.get("shown"),
                     **{name: _short(example.get(name)) for name in ("intra", "cross", "score")},
-                    "image": _example(example["id"], thumbnails, example_image),
+                    **_picture(example, thumbnails, example_image),
                 }
             )
             for example in completion.get("examples") or []
@@ -232,13 +233,18 @@ def card(
     return _compact(shown)
 
 
-def _example(
-    identifier: str, thumbnails: Thumbnails, example_image: Callable[[str], bytes | None] | None
-) -> str | None:
-    key = f"pair {identifier}"
-    if key in thumbnails.uris or example_image is None:
-        return key if key in thumbnails.uris else None
-    return thumbnails.add(key, example_image(identifier))
+def _picture(
+    example: Row, thumbnails: Thumbnails, example_image: Callable[[str], bytes | None] | None
+) -> dict[str, Any]:
+    """The picture of an example; where the pair has another one by now, that it is so."""
+    recorded = example.get("picture")
+    key = f"pair {example['id']} {recorded or ''}"
+    if key in thumbnails.uris:
+        return {"image": key}
+    data = None if example_image is None else example_image(example["id"])
+    if data and recorded is not None and digest(data) != recorded:
+        return {"changed": True}
+    return {"image": thumbnails.add(key, data)}
 
 
 def _lines(text: Any) -> list[str]:

@@ -30,18 +30,25 @@ from tests.quick_parts import QuickCaptioner, QuickEncoder
 
 ROOT = Path(__file__).parents[2]
 ROWS = worlds.rows(40, 24, 24)
+# These tell in their prompts all that they received, pictures and numbers too.
+TELLING = {
+    "captioner": {"kind": "tests.pipeline.completion.careless:CarefulCaptioner"},
+    "image_generator": {"kind": "tests.pipeline.completion.careless:CarefulPainter"},
+}
+# What is recorded of a half wherever it was made.
+MADE = ("seed", "score", "attempt", "chosen", "prompt", "examples", "dropped", "candidates")
 
 
 def world(folder: Path, **changes: Any) -> Path:
     worlds.write(folder / "data" / "a.parquet", ROWS)
-    return worlds.config(folder, **changes)
+    return worlds.config(folder, **(TELLING | changes))
 
 
 def halves(job: Job) -> dict[str, tuple[Any, ...]]:
     """What a run made, but for which run and knowledge base it was."""
     return {
         row_id: (row["status"], row["text"], row["image"], row["note"])
-        + tuple((row["completion"] or {}).get(name) for name in ("seed", "score", "attempt"))
+        + tuple((row["completion"] or {}).get(name) for name in MADE)
         for row_id, row in worlds.completed(job).items()
     }
 
@@ -121,10 +128,7 @@ def check_with_a_death(
     return summary
 
 
-SLOW = {
-    section: {"kind": f"tests.quick_parts:{cls}", "row_seconds": 0.2}
-    for section, cls in (("captioner", "QuickCaptioner"), ("image_generator", "QuickPainter"))
-}
+SLOW = {section: {**part, "row_seconds": 0.2} for section, part in TELLING.items()}
 
 
 @pytest.mark.slow

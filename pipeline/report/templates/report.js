@@ -69,7 +69,8 @@
     words.append(make("span", "quote", example.text || ""));
     const alone = (example.shown || []).length === 1
       ? { image: "its picture alone", text: "its text alone" }[example.shown[0]] : "";
-    const origin = [example.source, example.licence, example.id, alone].filter(Boolean).join(" · ");
+    const changed = example.changed ? "its picture is another since" : "";
+    const origin = [example.source, example.licence, example.id, alone, changed].filter(Boolean).join(" · ");
     words.append(make("small", "", said + origin));
     words.append(make("small", "", `same modality ${figure(example.intra)} · across ${figure(example.cross)} · score ${figure(example.score)}`));
     element.append(words);

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from generators.base import Candidate, CaptionRequest, Example, Generated, ImageRequest
+from generators.nearest import NearestCaptioner, NearestCaptionSettings
 from pipeline.models.candidates import CandidateStore
 from tests.quick_parts import picture
 
@@ -49,7 +50,8 @@ class Counting:
 
 
 def caption(row_id: str, seeds: tuple[int, ...], colour: str = "red") -> CaptionRequest:
-    return CaptionRequest(row_id, picture(colour, 1), (Example("e", "a hat"),), seeds)
+    example = Example("e", "a hat")
+    return CaptionRequest(row_id, picture(colour, 1), (example,), seeds, numbers=seeds)
 
 
 @pytest.fixture
@@ -108,3 +110,15 @@ def test_a_row_may_be_asked_for_twice_with_other_examples(
         answers = memory.generate([shown, alone])
         assert [[c.seed for c in answer.candidates] for answer in answers] == [[1], [2]]
     assert generator.asked == [1, 2]
+
+
+def test_whose_answer_goes_by_a_candidates_number_is_asked_anew_for_another(tmp_path: Path) -> None:
+    # A second look counts anew after however many the first may have.
+    examples = tuple(Example(name, f"a {name} hat") for name in ("red", "blue"))
+    request = CaptionRequest("a", picture("red", 1), examples, (7,))
+    memory = CandidateStore(tmp_path / "m.sqlite").around(
+        NearestCaptioner(NearestCaptionSettings()), {"kind": "nearest"}
+    )
+    for numbers, text in [((), "a red hat"), ((1,), "a blue hat"), ((0,), "a red hat")]:
+        [answer] = memory.generate([replace(request, numbers=numbers)])
+        assert [one.text for one in answer.candidates] == [text]

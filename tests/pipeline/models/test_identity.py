@@ -8,6 +8,7 @@ from typing import Any
 
 from kb.encoders import ENCODERS
 from pipeline.models.components import Component
+from tests.quick_parts import QuickCaptioner
 
 
 def identity(encoder: dict[str, Any], base: Path) -> dict[str, Any]:
@@ -44,3 +45,26 @@ def test_a_nested_model_that_is_moved_is_the_same_model(tmp_path: Path) -> None:
 def test_two_models_that_change_places_are_another_pair(tmp_path: Path) -> None:
     image, text = model(tmp_path / "image", b"1"), model(tmp_path / "text", b"2")
     assert identity(pair(image, text), tmp_path) != identity(pair(text, image), tmp_path)
+
+
+class Nameless(QuickCaptioner.Settings):
+    """Leaves its kind out of its identity."""
+
+    def identity(self) -> dict[str, Any]:
+        return {}
+
+
+class One(QuickCaptioner):
+    Settings = Nameless
+
+
+class Other(QuickCaptioner):
+    Settings = Nameless
+
+
+def test_two_classes_are_told_apart_though_neither_names_itself() -> None:
+    one, other = (
+        Component.choose("captioner", {"kind": f"{__name__}:{name}"}, {}).identity({})
+        for name in ("One", "Other")
+    )
+    assert one != other

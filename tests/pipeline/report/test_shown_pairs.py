@@ -16,6 +16,7 @@ from pipeline.config.config import load_config
 from pipeline.job import Job
 from pipeline.report.run import report_run
 from tests import quick_worlds
+from tests.pipeline.report.test_report import embedded
 from tests.pipeline.two_sources import build, grown, write
 from tests.quick_parts import QuickEncoder
 
@@ -107,3 +108,29 @@ def test_a_report_of_pairs_whose_file_is_another_has_no_pictures_of_them(
     assert kept.count("internal") == 12
     assert kept.count("others") == (1 if change == "shortened" else 0)
     assert report_run(Job(job.config)).is_file()
+
+
+def test_an_example_whose_picture_is_another_since_is_not_shown_with_that(tmp_path: Path) -> None:
+    given = quick_worlds.rows(12, 3, 0)
+    quick_worlds.write(tmp_path / "data" / "a.parquet", given)
+    job, _ = quick_worlds.run(quick_worlds.config(tmp_path))
+    before = _examples(report_run(job))
+    assert before and all(example.get("image") for example in before)
+    changed = before[0]["id"]
+    for row in given:
+        if row["id"] == changed:
+            row["image"] = quick_worlds.row(500)["image"]
+    quick_worlds.write(tmp_path / "data" / "a.parquet", given)
+    later = Job(job.config)
+    with later.lock():
+        later.begin()
+        later.build()
+        after = _examples(report_run(later))
+    assert {example["id"] for example in after if example.get("changed")} == {changed}
+    for example in after:
+        assert ("image" in example) != (example["id"] == changed)
+
+
+def _examples(report: Path) -> list[dict[str, Any]]:
+    cards = embedded(report.read_text(encoding="utf-8"))["cards"]
+    return [example for card in cards for example in card.get("examples", [])]
