@@ -1,7 +1,8 @@
 """What a generator answers, held to the contract of `generators.base` before anything is made of it.
 
-A class of one's own may answer anything, and do what it likes with what it is handed. What it answers wrongly, and what it raises, fails the row that
-it is answered for; where it can't answer the plainest request either, it is the class that is wrong.
+A class of one's own may answer anything, and do what it likes with what it is handed. What it answers
+wrongly, and what it raises, fails the row that it is answered for; where it can't answer the plainest
+request either, it is the class that is wrong.
 """
 
 from __future__ import annotations
