@@ -251,7 +251,8 @@ class EmbeddingCache:
             except Exception as error:
                 if not of_an_item(error):
                     raise
-                logger.warning("an item can't be encoded, and is left out: %s", error)
+                # As it is shown in code: a class of its own may not be able to say anything.
+                logger.warning("an item can't be encoded, and is left out: %r", error)
             else:
                 self.add([keys[number]], embedding)
 

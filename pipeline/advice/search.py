@@ -42,6 +42,9 @@ def search(
     modality: Modality = "text" if image is None else "image"
     item: Any = [well_formed(text or "")]
     if image is not None:
+        # A device or a pipe may never end.
+        if image.exists() and not image.is_file():
+            raise ConfigError(f"--image {image}: not a file")
         try:
             item = decode(image.read_bytes(), job.config.dataset.max_pixels)
         except (OSError, UndecodableImage) as error:
@@ -50,7 +53,7 @@ def search(
     query, faults = embed_each(job.models, [item], modality)
     if faults:
         raise ConfigError(f"--{modality}: {faults[0]}")
-    found = knowledge.retriever.retrieve(query, modality, m=count)[0]
+    found = knowledge.retriever.retrieve(query, modality, m=min(count, len(knowledge)))[0]
     small = write_thumbnails(job.knowledge, [h.row for h in found], job.folder / "thumbnails")
     return [
         {"id": hit.id, "intra": hit.intra, "cross": hit.cross, "score": hit.score}

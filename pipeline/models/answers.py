@@ -29,7 +29,7 @@ from generators.service_errors import ServiceRefused
 from generators.usage import Usage
 from pipeline.models.sound import BrokenContract, kind_of, sound, told_of
 from pipeline.storage.errors import ConfigError
-from pipeline.storage.passing import may_pass
+from pipeline.storage.passing import comes_of_a_picture, may_pass
 
 Request = CaptionRequest | ImageRequest
 
@@ -212,6 +212,8 @@ class _Wrong(Generated):
 
 def _of_no_row(error: Exception) -> bool:
     """Whether an error comes of the machine, the network, a server or the settings."""
+    if comes_of_a_picture(error):
+        return False
     ours = (OSError, ServiceRefused, ConfigError)
     return isinstance(error, ours) or may_pass(error) or is_lost(error)
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from generators.base import well_formed
 from generators.device import is_lost
 from kb.embeddings import Modality
 from pipeline.models.loaded import LoadedModels
+from pipeline.models.sound import named
+from pipeline.storage.passing import comes_of_a_picture
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,8 @@ def comes_of_an_item(models: LoadedModels, modality: Modality, error: Exception)
 
     Not of the machine or the network, and not where the plainest picture or text is too much for it.
     """
-    if isinstance(error, OSError) or is_lost(error):
+    of_machine = isinstance(error, OSError) and not comes_of_a_picture(error)
+    if of_machine or is_lost(error):
         return False
     plain: Any = Image.new("RGB", (64, 64), "grey") if modality == "image" else ["a picture"]
     try:
@@ -71,10 +73,5 @@ def embed_each(
         except Exception as error:
             if not comes_of_an_item(models, modality, error):
                 raise
-            faults[number] = _told(error)
+            faults[number] = f"the encoder can't take it: {named(error)}"
     return embeddings, faults
-
-
-def _told(error: Exception) -> str:
-    said = " ".join(well_formed(str(error)).split()) or "no message"
-    return f"the encoder can't take it: {type(error).__name__}: {said}"

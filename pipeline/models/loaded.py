@@ -222,8 +222,11 @@ class LoadedModels:
         else:
             given = self.encoder.encode(counted(), modality)
         try:
-            rows = np.asarray(given, dtype=np.float32)
-        except (TypeError, ValueError):
+            rows = np.asarray(given)
+            if rows.dtype.kind == "c":
+                raise TypeError("complex numbers")
+            rows = rows.astype(np.float32, copy=False)
+        except (TypeError, ValueError, OverflowError):
             raise ConfigError(
                 f"encoder: must give {modality} embeddings as an array of numbers;"
                 f" got {type(given).__name__}"

@@ -16,7 +16,7 @@ from generators.base import (
     storable,
     well_formed,
 )
-from pipeline.dataset.decoding import to_rgb
+from pipeline.dataset.decoding import MAX_PIXELS, to_rgb
 
 # No caption of a picture is longer, and what judges it takes seconds for a megabyte.
 MOST_CHARACTERS = 100_000
@@ -105,6 +105,11 @@ def _plain(image: Image.Image | None) -> Image.Image | None:
     """A picture of 8 bits a sample, as files hold it; transparency stays."""
     if image is None or 0 in image.size:
         return image
+    if image.width * image.height > MAX_PIXELS:
+        told = (
+            f"{image.width:,} x {image.height:,} pixels; {MAX_PIXELS:,} are the most that are read"
+        )
+        raise BrokenContract(f"gave a picture of {told}")
     try:
         image.load()
         return image if image.mode in ("RGB", "RGBA") else to_rgb(image)
@@ -117,5 +122,13 @@ def kind_of(value: Any) -> str:
 
 
 def told_of(error: Exception) -> str:
-    said = " ".join(well_formed(str(error)).split()) or "no message"
-    return said if isinstance(error, BrokenContract) else f"raised {type(error).__name__}: {said}"
+    return str(error) if isinstance(error, BrokenContract) else f"raised {named(error)}"
+
+
+def named(error: Exception) -> str:
+    """An error's class and what it says, in one line; of a class that can't say it, the class."""
+    try:
+        said = " ".join(well_formed(str(error)).split())
+    except Exception:  # noqa: BLE001  the first error is told
+        said = ""
+    return f"{type(error).__name__}: {said or 'no message'}"

@@ -46,6 +46,15 @@ def may_pass(error: BaseException) -> bool:
     )
 
 
+def comes_of_a_picture(error: BaseException) -> bool:
+    """Whether an error is Pillow's about a picture: an `OSError` as well, but none that a system numbered."""
+    return (
+        isinstance(error, OSError)
+        and error.errno is None
+        and (type(error) is OSError or type(error).__name__ == "UnidentifiedImageError")
+    )
+
+
 def _status(error: BaseException) -> int | None:
     """The HTTP status that an error of httpx, aiohttp or botocore tells, if any."""
     reply = getattr(error, "response", None)

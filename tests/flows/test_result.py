@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,17 @@ class TestBesideARun:
             result = command(words[0], config, *words[1:], "--json")
         assert result.exit_code == 0, result.output
         assert json.loads(result.stdout)
+
+    def test_a_search_shows_no_more_than_there_is(self, config: Path) -> None:
+        result = command("search", config, "--text", "red", "-n", str(10**20), "--json")
+        assert result.exit_code == 0, result.output
+        assert 0 < len(json.loads(result.stdout)) < 1000
+
+    def test_a_search_by_what_never_ends_is_refused(self, config: Path, tmp_path: Path) -> None:
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        result = command("search", config, "--image", str(pipe))
+        assert result.exit_code == 2 and result.stderr.strip().endswith("not a file")
 
     def test_a_look_at_new_data_does_not_disturb_the_run_that_reads_it(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
