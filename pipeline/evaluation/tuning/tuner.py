@@ -169,7 +169,7 @@ class Tuner:
             if retriever.mapping is not None and not retriever.mapping.constant_[modality]:
                 pseudo = retriever.mapping.map(queries[modality], source=modality)
             quality = trials.quality(modality, ways, pseudo)
-            found.append([quality[way].mean(axis=1) for way in ways])
+            found.append([quality[way] for way in ways])
         return [np.mean(halves, axis=0) for halves in zip(*found, strict=True)]
 
     def _retrieval(self, changes: Mapping[str, Any]) -> Trial | None:
