@@ -26,6 +26,7 @@ from pipeline.ledger.ledger import shard_name, write_whole
 from pipeline.storage.errors import ConfigError, RunFailed
 from tests import quick_worlds as worlds
 from tests.calls import FILE, LOG, calls, wait_for_calls
+from tests.pipeline.completion.careless import CarefulCaptioner
 from tests.quick_parts import QuickCaptioner, QuickEncoder
 
 ROOT = Path(__file__).parents[2]
@@ -221,7 +222,7 @@ class TestWorker:
             call = self.handed_over(config)
             assert held == former, "the run that plans frees its own"
             assert flow.shard_task.fn(**call)["outcomes"]["completed"] == 8
-            assert [type(part) for part in held] == [QuickEncoder, QuickCaptioner]
+            assert [type(part) for part in held] == [QuickEncoder, CarefulCaptioner]
             assert not any(part in former for part in held)
             assert list(flow._jobs) == [str(config)]
 

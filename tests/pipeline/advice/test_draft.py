@@ -155,7 +155,7 @@ def test_no_row_is_dropped_that_holds_what_another_lacks(tmp_path: Path) -> None
     (whole,) = scene_rows(1, 0, 0)
     halves = [whole | {"text": None}, whole | {"image": None}]
     write_rows(tmp_path / "halves.parquet", [*scene_rows(3, 0, 0)[1:], *halves])
-    with pytest.raises(DatasetError, match="row 2 and .* row 3, and the second holds what the"):
+    with pytest.raises(DatasetError, match="row 2 and .* row 3, and each holds a half that"):
         draft(str(tmp_path / "halves.parquet"), tmp_path / "c.yaml")
     assert not (tmp_path / "c.yaml").exists()
     none = draft(str(tmp_path / "halves.parquet"), tmp_path / "c.yaml", columns={"id": "none"})
